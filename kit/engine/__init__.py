@@ -1,0 +1,1 @@
+"""Keys, plan, store, runner, events, record."""

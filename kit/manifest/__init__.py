@@ -1,0 +1,1 @@
+"""Manifests: types, loading, schema, pins, lint."""

@@ -1,0 +1,1 @@
+"""Prefix embeddings against prompt injection."""

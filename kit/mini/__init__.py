@@ -1,0 +1,1 @@
+"""The miniature worlds, how their models were made, and their weights."""

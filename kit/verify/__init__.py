@@ -1,0 +1,1 @@
+"""Tolerance kinds, claims, verdicts."""
