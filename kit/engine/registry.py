@@ -1,0 +1,171 @@
+"""Step kinds: what a manifest's ``kind`` names.
+
+A kind is declared in ``kit/steps`` and stays light to import: its parameters are a msgspec Struct,
+its function imports torch inside. ``version`` is bumped by hand when the outputs change; source
+code is not hashed, because helpers would be missed and comments would invalidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+from kit.errors import InvalidInput
+from kit.manifest.types import Resources
+
+
+class NoParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """For kinds without parameters."""
+
+
+@dataclass(frozen=True)
+class PinInput:
+    """A pinned input, present on disk and checked.
+
+    Attributes:
+        id: Pin id.
+        path: Local folder (models, data sets, packages) or file.
+        attributes: The pin's declared facts (chat format and so on).
+    """
+
+    id: str
+    path: Path
+    attributes: dict[str, bool | int | float | str]
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """A finished step's outputs.
+
+    Attributes:
+        instance: Its instance id, for messages.
+        path: Folder with the output files (read only).
+        axes: Axis name -> value (a record for record axes) of the instance.
+        params: Its resolved parameters.
+    """
+
+    instance: str
+    path: Path
+    axes: dict[str, Any]
+    params: dict[str, Any]
+
+
+class StepContext(Protocol):
+    """What a step function is given besides its parameters.
+
+    Attributes:
+        instance: Instance id, e.g. ``train[pair=newer-0]``.
+        axes: Axis name -> value of this instance.
+        out: Empty folder to write the promised outputs into.
+        scratch: Folder that survives a kill (checkpoints of long training); emptied on success.
+        device: ``cpu`` or ``cuda``.
+        rehearsal: True when shapes are true and weights and data are stand-ins.
+    """
+
+    instance: str
+    axes: dict[str, Any]
+    out: Path
+    scratch: Path
+    device: str
+    rehearsal: bool
+
+    def pin(self, name: str) -> PinInput:
+        """The pinned input of this name."""
+        ...
+
+    def step(self, name: str) -> StepInput:
+        """The single upstream step of this name."""
+        ...
+
+    def steps(self, name: str) -> list[StepInput]:
+        """All upstream instances of this name, in plan order."""
+        ...
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Report progress; cheap enough to call every iteration."""
+        ...
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """Log one point of a curve to the event log."""
+        ...
+
+    def canary(self, id: str, passed: bool, detail: str, cells: list[str] | None = None) -> None:
+        """Record evidence that the mechanism ran (written to ``canaries.json``)."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Log a line for humans."""
+        ...
+
+
+def default_resources(params: Any, profile: str) -> Resources:
+    """A minute on one CPU."""
+    return Resources()
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """A registered kind.
+
+    Attributes:
+        name: ``family/name`` as manifests write it.
+        version: Bumped when outputs change for equal inputs.
+        params: Frozen msgspec Struct; a field without default is required.
+        run: ``run(context, params)``; writes ``outputs`` into ``context.out``.
+        inputs: Input name -> ``pin``, ``step`` (exactly one instance) or ``steps`` (a list).
+        outputs: File names the step promises; all are hashed into the record.
+        launch: How it is started: ``worker`` (CPU or one GPU) or ``torchrun`` (many GPUs).
+        resources: Estimate from parameters and profile name.
+        environment: Which fields of the environment class enter the key.
+    """
+
+    name: str
+    version: int
+    params: type[Struct]
+    run: Callable[[StepContext, Any], None]
+    inputs: dict[str, Literal["pin", "step", "steps"]]
+    outputs: tuple[str, ...]
+    launch: Literal["worker", "torchrun"] = "worker"
+    resources: Callable[[Any, str], Resources] = default_resources
+    environment: tuple[str, ...] = ("device", "dtype", "torch", "transformers")
+    doc: str = field(default="")
+
+
+class Registry:
+    """Name -> kind. One module-level instance, filled by importing :mod:`kit.steps`."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, StepKind] = {}
+
+    def add(self, kind: StepKind) -> StepKind:
+        """Register a kind; a second registration of a name is a programming error."""
+        if kind.name in self._kinds:
+            raise ValueError(f"step kind {kind.name!r} is registered twice")
+        self._kinds[kind.name] = kind
+        return kind
+
+    def get(self, name: str, *, where: str = "") -> StepKind:
+        """The kind of this name.
+
+        Raises:
+            InvalidInput: Unknown name; the message lists what is registered.
+        """
+        try:
+            return self._kinds[name]
+        except KeyError:
+            raise InvalidInput(
+                f"unknown step kind {name!r}",
+                where=where,
+                next_step=f"known kinds: {', '.join(sorted(self._kinds))}",
+            ) from None
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._kinds)
+
+
+REGISTRY = Registry()

@@ -1,0 +1,90 @@
+"""One tree of errors; each class knows its exit code.
+
+Every message answers four questions: what went wrong, where (``file:line:column`` or a step id),
+why it matters, and what to type next. The command line prints :meth:`KitError.render` and leaves
+with :attr:`KitError.exit_code`; nothing else in the kit calls ``sys.exit``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+EXIT_OK = 0
+EXIT_CLAIM_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INCOMPLETE = 3
+EXIT_INVALID = 4
+EXIT_INTERRUPTED = 130
+
+
+class KitError(Exception):
+    """Base of everything the kit raises on purpose.
+
+    Args:
+        what: One sentence: what went wrong.
+        where: File with line and column, step id, or pin id.
+        why: Why it matters or what caused it.
+        next_step: What the reader can type or do about it.
+    """
+
+    exit_code = EXIT_INVALID
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", next_step: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.why = why
+        self.next_step = next_step
+
+    def render(self) -> str:
+        """The message as printed: one line each for where, what, why and what to do."""
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        lines = [f"error: {head}"]
+        if self.why:
+            lines.append(f"  why:  {self.why}")
+        if self.next_step:
+            lines.append(f"  next: {self.next_step}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class UsageError(KitError):
+    """The command was called wrongly (unknown experiment, bad override)."""
+
+    exit_code = EXIT_USAGE
+
+
+class InvalidInput(KitError):
+    """A manifest, expectation, table or pinned file is not what it must be."""
+
+
+class Preflight(KitError):
+    """This machine cannot run what was asked (no GPU, no token, no disk)."""
+
+
+class StepFailed(KitError):
+    """A step ended without its outputs. The run can be resumed once the cause is mended."""
+
+    exit_code = EXIT_INCOMPLETE
+
+
+class Interrupted(KitError):
+    """Stopped by a signal; finished steps are kept."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+class Many(KitError):
+    """Several errors of one document, reported together instead of one a call."""
+
+    def __init__(self, errors: Sequence[KitError]) -> None:
+        if not errors:
+            raise ValueError("Many needs at least one error")
+        super().__init__(f"{len(errors)} problems")
+        self.errors = tuple(errors)
+        self.exit_code = max(error.exit_code for error in self.errors)
+
+    def render(self) -> str:
+        return "\n".join(error.render() for error in self.errors)

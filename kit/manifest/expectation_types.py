@@ -1,0 +1,141 @@
+"""Types of ``expected_results/<family>/<experiment>.<profile>.yaml``.
+
+Published numbers stay strings as printed: ``"1.9"`` and ``"1.90"`` are different statements.
+Numbers in a ``reference`` come from a committed run record of the kit and are generated.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from kit.manifest.types import Identifier
+
+CellId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9./@+_-]{0,127}$")]
+Number = Annotated[str, Meta(pattern=r"^[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$")]
+"""A number as printed."""
+
+Unit = Literal[
+    "percent", "fraction", "count", "seconds", "minutes", "ratio", "norm", "loss", "number"
+]
+Direction = Literal["lower_is_better", "higher_is_better", "none"]
+
+
+class Tolerance(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How far a cell may move, and who says so.
+
+    Which fields a kind needs (checked by lint): ``exact`` none; ``absolute`` margin; ``relative``
+    margin, floor; ``binomial``, ``paired``, ``seeds``, ``trajectory`` margin; ``flip`` margin and
+    flip_rate; ``bound`` bound and side. ``margin``, ``bound`` and ``floor`` are in the cell's unit
+    (``margin`` of ``relative`` is a fraction).
+    """
+
+    kind: Literal[
+        "exact",
+        "absolute",
+        "relative",
+        "binomial",
+        "paired",
+        "flip",
+        "seeds",
+        "trajectory",
+        "bound",
+    ]
+    margin: Number | None = None
+    floor: Number | None = None
+    bound: Number | None = None
+    side: Literal["at_most", "at_least"] | None = None
+    flip_rate: Number | None = None
+    drift: Number | None = None
+    """For ``trajectory``: largest allowed mean residual."""
+    source: Literal["document", "convention", "pilot", "reference", "author"] = "convention"
+    reason: Annotated[str, Meta(min_length=3)]
+
+
+class Reference(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What reference runs of the kit gave for a cell, one value a seed."""
+
+    mean: Number
+    sd: Number
+    n_seeds: Annotated[int, Meta(ge=1)]
+    values: list[Number]
+    record: str
+    """Path of the committed record, relative to the repository."""
+
+
+class Derived(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a printed cell follows from other printed cells; lint recomputes it."""
+
+    formula: Literal["gap_closed", "max", "difference", "ratio", "mean"]
+    cells: Annotated[list[CellId], Meta(min_length=1)]
+    """gap_closed: [undefended, this, full]; difference: a - b; ratio: a / b."""
+
+
+class ExpectedCell(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One published (or reference) number."""
+
+    id: CellId
+    title: str = ""
+    status: Literal["reported", "quoted", "running", "diverged", "cancelled", "reference"]
+    """``quoted``: the document copied it from elsewhere and never measured it. ``running``,
+    ``diverged``, ``cancelled``: the document has no final number; never a failure.
+    ``reference``: from runs of this kit, not from a document."""
+    value: Number | None = None
+    unit: Unit
+    n: Annotated[int, Meta(ge=1)] | None = None
+    """Items behind a proportion."""
+    k: Annotated[int, Meta(ge=0)] | None = None
+    """Count of items, where the document prints it."""
+    direction: Direction = "none"
+    place: Annotated[str, Meta(min_length=1)]
+    """Document and place of the printed string."""
+    tolerance: Tolerance | None = None
+    reference: Reference | None = None
+    derived: Derived | None = None
+    labels: str | None = None
+    """Path of published per-item labels, where they exist."""
+    series: list[list[Number]] = []
+    """For ``trajectory``: [x, y] points."""
+    note: str = ""
+
+
+class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A sentence of the document as something that can fail.
+
+    ``order``: cells from smallest to largest, neighbours at least ``margin`` apart.
+    ``threshold``: each cell of ``cells`` ``side`` ``value``.
+    ``direction``: each ``[before, after]`` pair moves down (``side: at_most``) or up by at least
+    ``margin``; holds when that is so in ``at_least_pairs`` of them (default: all).
+    ``ratio``: first cell / second cell ``side`` ``value``.
+    ``within``: first and second cell no further apart than ``margin`` (two-sided), or the first no
+    more than ``margin`` above (``side: at_most``) / below (``side: at_least``) the second.
+    """
+
+    id: Identifier
+    kind: Literal["order", "threshold", "direction", "ratio", "within"]
+    sentence: Annotated[str, Meta(min_length=3)]
+    """Quoted from the document, or the kit's own sentence (then ``place`` says so)."""
+    place: Annotated[str, Meta(min_length=1)]
+    primary: bool = False
+    cells: list[CellId] = []
+    pairs: list[list[CellId]] = []
+    value: Number | None = None
+    margin: Number = "0"
+    side: Literal["at_most", "at_least"] | None = None
+    at_least_pairs: int | None = None
+    reason: str = ""
+    """Why this value or margin, where the document does not give it."""
+
+
+class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The file."""
+
+    schema_version: Literal[1]
+    experiment: Identifier
+    profile: Literal["mini", "paper"]
+    version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$")]
+    """Must agree with the manifest's N."""
+    cells: list[ExpectedCell]
+    claims: list[Claim]
+    notes: list[str] = []

@@ -1,0 +1,61 @@
+"""Types of ``manifests/pins.yaml``: every input, exactly."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from kit.manifest.types import Identifier
+
+Revision = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PinnedFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One file of a pin."""
+
+    path: Annotated[str, Meta(min_length=1)]
+    sha256: Sha256 | None = None
+    """``None`` only while the pin is ``unconfirmed``."""
+    size: Annotated[int, Meta(ge=0)] | None = None
+    """Bytes."""
+
+
+class Pin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An exact input.
+
+    ``hf-model`` and ``hf-dataset`` name a hub repository at a revision, ``file`` a plain file at a
+    URL that contains its revision, ``package`` files that ship inside the kit, ``unavailable`` an
+    input that is private or gone (the reason is mandatory; a user may bring a path of their own).
+    """
+
+    id: Identifier
+    kind: Literal["hf-model", "hf-dataset", "file", "package", "unavailable"]
+    title: Annotated[str, Meta(min_length=1)]
+    licence: Annotated[str, Meta(min_length=1)]
+    repo: str | None = None
+    revision: Revision | None = None
+    url: str | None = None
+    """For ``file``: the address, with the revision in it."""
+    path: str | None = None
+    """For ``package``: folder or file inside the package, relative to ``kit/``."""
+    files: list[PinnedFile] = []
+    """Every file used. Nothing else is downloaded."""
+    gated: bool = False
+    unconfirmed: str | None = None
+    """What nobody could confirm, and why. Repeated in every report."""
+    unavailable: str | None = None
+    mirrors: list[str] = []
+    """Other repositories or addresses with the same content, accepted by hash only."""
+    attributes: dict[str, bool | int | float | str] = {}
+    """Facts steps need (chat format, parameter count, embedding width)."""
+    source: str = ""
+    """Where revision and hashes come from."""
+
+
+class Pins(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The file."""
+
+    schema_version: Literal[1]
+    pins: list[Pin]

@@ -1,0 +1,117 @@
+"""Types of a manifest. ``manifests/schema/manifest.json`` is generated from them.
+
+A manifest describes one experiment once. What differs between the published setting and the
+miniature one (models, sizes, hyperparameters) stands in its profiles; the steps are shared.
+
+References: a whole string ``"${axis}"``, ``"${axis.field}"``, ``"${pins.name}"`` is replaced when
+the plan is made. There is nothing else to compute in a manifest: no expressions, no code.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+SCHEMA_VERSION = 1
+
+Identifier = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+"""Lower-case name used for experiments, steps, pins, axes and cells' parts."""
+
+Scalar = bool | int | float | str
+ParamValue = bool | int | float | str | list[bool | int | float | str]
+"""What a step parameter may be."""
+
+
+class Document(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A paper or note whose numbers the experiment reproduces."""
+
+    id: Identifier
+    title: Annotated[str, Meta(min_length=1)]
+    cite: Annotated[str, Meta(min_length=1)]
+    """How to find it: arXiv id with version, or the repository and path it is public at."""
+
+
+class Sourced(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A parameter together with where its value comes from."""
+
+    value: ParamValue
+    source: Annotated[str, Meta(min_length=3)]
+    """Document and place (``dtp, section 3.3``) or ``unspecified: why this value``."""
+
+
+class InputRef(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a step's input comes from: exactly one of ``pin`` and ``step``."""
+
+    pin: str | None = None
+    """A pin id, or a reference such as ``${pair.source}``."""
+    step: Identifier | None = None
+    """Another step of this manifest. If that step runs over axes this one lacks, the input is
+    the list of all its instances over those axes."""
+
+
+class StepSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One unit of work; over a matrix it becomes one instance for each combination of ``each``."""
+
+    id: Identifier
+    kind: Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
+    """A registered step kind, ``family/name``."""
+    version: Annotated[int, Meta(ge=1)]
+    """Version of the kind this manifest was written for; a mismatch is refused."""
+    each: list[Identifier] = []
+    """Axes of the profile's matrix over which the step is repeated."""
+    inputs: dict[str, InputRef] = {}
+    profiles: list[Literal["mini", "paper"]] | None = None
+    """Profiles that have this step; all when absent."""
+
+
+class Resources(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a step needs, per instance; the plan adds them up, the launcher requests them."""
+
+    gpus: Annotated[int, Meta(ge=0)] = 0
+    gpu_memory_gb: Annotated[float, Meta(ge=0)] = 0.0
+    """Per GPU."""
+    memory_gb: Annotated[float, Meta(ge=0)] = 1.0
+    minutes: Annotated[float, Meta(ge=0)] = 1.0
+    disk_gb: Annotated[float, Meta(ge=0)] = 0.1
+    source: str = ""
+    """Where these figures come from (a record, or an estimate)."""
+
+
+AxisValue = Scalar | dict[str, Scalar]
+"""A plain value, or a record with an ``id`` and further fields."""
+
+
+class Profile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Models, data, sizes and hyperparameters under which the steps run."""
+
+    summary: str
+    pins: dict[Identifier, Identifier] = {}
+    """Local names for pins, referred to as ``${pins.name}``."""
+    matrix: dict[Identifier, list[AxisValue]] = {}
+    set: dict[Identifier, dict[str, ParamValue | Sourced]] = {}
+    """Step id -> parameter -> value. In the ``paper`` profile every value carries its source."""
+    resources: dict[Identifier, Resources] = {}
+    """Step id -> needs; replaces the kind's own estimate."""
+
+
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One experiment."""
+
+    schema_version: Literal[1]
+    id: Identifier
+    family: Literal["defensive_tokens", "tar", "checkpoint_transfer"]
+    version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$")]
+    """``N-X``: N moves when numbers stop being comparable, X when only the interface does."""
+    title: Annotated[str, Meta(min_length=1)]
+    summary: Annotated[str, Meta(min_length=1)]
+    variant: Literal["as-reported", "corrected"]
+    counterpart: Identifier | None = None
+    """The same question in the other variant."""
+    documents: list[Document]
+    steps: Annotated[list[StepSpec], Meta(min_length=1)]
+    results: Identifier
+    """The step whose ``results.json`` is compared with the expectation."""
+    profiles: dict[Literal["mini", "paper"], Profile]
+    notes: list[str] = []
+    """Known departures from the documents, each a sentence that every report repeats."""
