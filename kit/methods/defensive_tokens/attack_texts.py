@@ -64,6 +64,19 @@ class AttackTexts:
             raise ValueError("some fake delimiters are in both train and test")
 
 
+def read_attack_texts(path: str | Path) -> AttackTexts:
+    """Attack strings from either source, by file name ending: ``.py`` or ``.json``.
+
+    Raises:
+        ValueError: Another ending, or a file that is not such a source.
+    """
+    readers = {".py": read_config_py, ".json": read_json}
+    reader = readers.get(Path(path).suffix)
+    if reader is None:
+        raise ValueError(f"{path}: attack strings come from {' or '.join(readers)} files")
+    return reader(path)
+
+
 def fill(sentence: str, injected: str) -> str:
     """Put the injected instruction into a sentence; behind it where it has no slot."""
     return sentence.replace(SLOT, injected) if SLOT in sentence else f"{sentence} {injected}"

@@ -23,6 +23,7 @@ from kit.methods.defensive_tokens.attacks import (
     remove_control_tokens,
     with_input,
 )
+from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
 from kit.methods.defensive_tokens.samples import Sample
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def evaluate_prefix(
     seed: int = 42,
     control_tokens: Sequence[str] = (),
     references_are_right: bool = False,
+    defence: PromptDefence = NO_DEFENCE,
 ) -> Evaluation:
     """Generate greedily for all prompts of all conditions in one call, and score.
 
@@ -134,6 +136,7 @@ def evaluate_prefix(
         seed: Of the choice of sentences.
         control_tokens: Removed from the clean data.
         references_are_right: Whether ``Sample.output`` is the one right answer (miniature worlds).
+        defence: Sentences around the data; ``Response.data`` stays what the attacker wrote.
 
     Raises:
         ValueError: No eligible sample, an unknown attack or layout, a repeated attack.
@@ -155,7 +158,9 @@ def evaluate_prefix(
     prompts = [
         place(
             layout,
-            chat_format.prompt_ids(tokenizer, sample.instruction, text),
+            chat_format.prompt_ids(
+                tokenizer, defence.instruction(sample), defence.data(sample, text)
+            ),
             n=0 if prefix is None else prefix.shape[0],
             vocabulary_size=backend.vocabulary_size,
             begin=begin,

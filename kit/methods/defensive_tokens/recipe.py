@@ -69,19 +69,36 @@ def plan_run(
     *,
     control_tokens: Sequence[str] = (),
 ) -> Plan:
-    """Build the mixture and decide what is consumed; needs no model."""
-    by_id = {sample.id: sample for sample in samples}
-    if len(by_id) != len(samples):
-        raise ValueError("sample ids are not unique: labels are keyed by them")
-    items = struq.build(
-        recipe.mixture, samples, texts, style, seed=recipe.seed, control_tokens=control_tokens
-    )
-    schedule = make_schedule(
-        len(items),
+    """Build the recipe's mixture and decide what is consumed; needs no model."""
+    return plan_mixture(
+        samples,
+        texts,
+        style,
+        mixture=recipe.mixture,
         steps=recipe.training.steps,
         batch=recipe.training.batch,
         seed=recipe.seed,
+        control_tokens=control_tokens,
     )
+
+
+def plan_mixture(
+    samples: Sequence[Sample],
+    texts: AttackTexts,
+    style: AttackStyle,
+    *,
+    mixture: str,
+    steps: int,
+    batch: int,
+    seed: int,
+    control_tokens: Sequence[str] = (),
+) -> Plan:
+    """Build a mixture and decide what ``steps`` x ``batch`` consume; one seed for both."""
+    by_id = {sample.id: sample for sample in samples}
+    if len(by_id) != len(samples):
+        raise ValueError("sample ids are not unique: labels are keyed by them")
+    items = struq.build(mixture, samples, texts, style, seed=seed, control_tokens=control_tokens)
+    schedule = make_schedule(len(items), steps=steps, batch=batch, seed=seed)
     needed = dict.fromkeys(items[i].sample_id for i in schedule.consumed())
     return Plan(tuple(items), schedule, {sample_id: by_id[sample_id] for sample_id in needed})
 
