@@ -217,9 +217,9 @@ def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
 def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     """Train the prefix, the model frozen; resumes from its last checkpoint after a kill."""
     from kit.lm.fingerprint import fingerprint
+    from kit.methods.defensive_tokens.gather import training_facts
     from kit.methods.defensive_tokens.plan_files import load_plan
     from kit.methods.defensive_tokens.prefix_sets import save_sets
-    from kit.methods.defensive_tokens.gather import training_facts
     from kit.methods.defensive_tokens.recipe import fit
     from kit.methods.defensive_tokens.self_label import load_labels
     from kit.train.checkpoints import Checkpoints
@@ -257,7 +257,7 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     ctx.canary(
         "model-is-frozen",
         fingerprint(model) == before,
-        f"{initial.numel()} parameters trained; the model's weights have one fingerprint before and after",
+        f"{initial.numel()} parameters trained, one fingerprint of the weights before and after",
     )
 
 
@@ -410,17 +410,17 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
     from kit.methods.defensive_tokens.released import read_released
 
     rows: dict[str, tuple[Tensor | None, Any]] = {}
-    for name in params.defences:
-        if name == "native":
+    for defence in params.defences:
+        if defence == "native":
             model_id = _released_as(ctx.pin("model").attributes)
             prefix = read_released(ctx.pin("released").path, model_id, n=params.tokens)
-            rows[name] = (prefix, NO_DEFENCE)
-        elif name == "reminder":
-            rows[name] = (None, PromptDefence(after_instruction=params.reminder))
-        elif name == "sandwich":
-            rows[name] = (None, PromptDefence(after_data=params.sandwich))
+            rows[defence] = (prefix, NO_DEFENCE)
+        elif defence == "reminder":
+            rows[defence] = (None, PromptDefence(after_instruction=params.reminder))
+        elif defence == "sandwich":
+            rows[defence] = (None, PromptDefence(after_data=params.sandwich))
         else:
-            rows[name] = (None, NO_DEFENCE)
+            rows[defence] = (None, NO_DEFENCE)
     for name in ("transferred", "trained", "control"):
         if ctx.has(name):
             for label, prefix in load_sets(ctx.step(name).path / SETS).items():

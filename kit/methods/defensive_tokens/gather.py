@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kit.methods.defensive_tokens.result_cells import (
+    Measurement,
     Replicate,
     checkpoint_series,
     collect,
@@ -50,7 +51,7 @@ def training_facts(
 ) -> dict[str, Any]:
     """What a training leaves besides its vectors: losses, and norms at each checkpoint."""
     norms = {step: prefix.norm(dim=1).tolist() for step, prefix in checkpoints.items()}
-    last = next(reversed(checkpoints.values()))
+    last = checkpoints[max(checkpoints)]
     return {
         "label": label,
         "losses": list(losses),
@@ -83,7 +84,7 @@ def tabulate(
         loss_window: Steps over which the first and the last loss are averaged.
     """
     varied = _varied([*evaluations, *alignments, *transfers, *trainings])
-    found = []
+    found: list[Measurement] = []
     for stage in evaluations:
         replicate = _replicate(stage, varied, scores=_read(stage, "scores.json"))
         found += measurements(
