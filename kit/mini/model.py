@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kit.lm.chat import MINI
 from kit.mini.tokenizer import quick_tokenizer, save_tokenizer
@@ -11,7 +11,7 @@ from kit.mini.tokenizer import quick_tokenizer, save_tokenizer
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
@@ -54,7 +54,7 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
     """Round the weights to bfloat16 in place and write the model with its tokenizer."""
     import torch
 
-    model.to(torch.bfloat16)
+    torch.nn.Module.to(model, torch.bfloat16)
     model.save_pretrained(folder)
     save_tokenizer(folder)
 
@@ -67,4 +67,5 @@ def load_model(folder: Path) -> LlamaForCausalLM:
     model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
     )
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model

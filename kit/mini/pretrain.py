@@ -83,7 +83,7 @@ def train(
     stream = batches(seed, recipe.mix, size=recipe.batch_size, steps=recipe.steps)
     for step, batch in enumerate(stream):
         loss = answer_loss(model, batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([*matrices, *others], recipe.clip)
         for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
             optimizer.step()
@@ -91,7 +91,7 @@ def train(
             optimizer.zero_grad()
         if report:
             report(step, loss.item())
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
 
 
 def answer_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
@@ -110,7 +110,8 @@ def split_parameters(
     model: LlamaForCausalLM,
 ) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
     """Matrices inside the layers, and everything else (tied embeddings, norms)."""
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = parameter.ndim == 2 and ".layers." in name
         (matrices if inside else others).append(parameter)

@@ -28,7 +28,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core.pre_tokenizer = WhitespaceSplit()
     core.add_special_tokens(list(SPECIALS))
     pad, begin, end, *turns = SPECIALS
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token=pad,
         bos_token=begin,
