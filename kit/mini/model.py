@@ -57,6 +57,9 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
     torch.nn.Module.to(model, torch.bfloat16)
     model.save_pretrained(folder)
     save_tokenizer(folder)
+    # safetensors writes files that only their owner can read; containers run as somebody else.
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def load_model(folder: Path) -> LlamaForCausalLM:
