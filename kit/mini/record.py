@@ -98,29 +98,5 @@ def judge(seeds: list[Json], wanted: int) -> list[Json]:
     return judged
 
 
-def seed_table(record: Json) -> str:
-    """All tried seeds as a Markdown table, shares in percent."""
-    lines = [
-        "| seed | model | accuracy | ignore | completion | ignore-completion | naive | paraphrase "
-        "| source guard | newer guard | status |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in record["seeds"]:
-        for kind in ("source", "newer"):
-            if row[kind]:
-                lines.append(_table_line(row["seed"], kind, row[kind], row["status"]))
-    return "\n".join(lines) + "\n"
-
-
-def _table_line(seed: int, kind: str, numbers: Json, status: str) -> str:
-    shares = [
-        numbers["accuracy"],
-        *(numbers["attack_success"][a] for a in (*entry.RULE_ATTACKS, *entry.OTHER_ATTACKS)),
-        *(numbers["guarded_success"][guard] for guard in entry.GUARDS),
-    ]
-    cells = [str(seed), kind, *(f"{100 * share:.1f}" for share in shares), status]
-    return "| " + " | ".join(cells) + " |"
-
-
 def _write(path: Path, value: Json) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
