@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
-ATTACKS_FILE = _HERE / "data" / "attacks.json"
+DATA_DIR = _HERE / "data"
+ATTACKS_FILE = DATA_DIR / "attacks.json"
 WEIGHTS_DIR = _HERE / "weights"
 RECORD_FILE = WEIGHTS_DIR / "build_record.json"
 HASHES_FILE = WEIGHTS_DIR / "sha256.json"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from kit.engine.registry import REGISTRY, StepContext, StepKind
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kit.methods.defensive_tokens.recipe import Recipe
     from kit.methods.defensive_tokens.samples import Sample
 
+Defence = Literal["undefended", "reminder", "sandwich", "native"]
 Dtype = Literal["float32", "bfloat16"]
 SETS = "prefixes.safetensors"
 
@@ -85,10 +86,7 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed: int
     accuracy: bool
     refusal_rule: str
-    defences: list[Literal["undefended", "reminder", "sandwich", "native"]] = [
-        "undefended",
-        "native",
-    ]
+    defences: list[Defence] = field(default_factory=lambda: ["undefended", "native"])
     reminder: str = ""
     sandwich: str = ""
     tokens: int = 5

@@ -28,7 +28,7 @@ def save_sets(path: str | Path, sets: Mapping[str, Tensor]) -> None:
 
 
 def load_sets(path: str | Path) -> dict[str, Tensor]:
-    """The inverse of :func:`save_sets`, names in natural order (``adapt-5`` before ``adapt-25``)."""
+    """The inverse of :func:`save_sets`, in natural order (``adapt-5`` before ``adapt-25``)."""
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = load_file(str(path))

@@ -149,7 +149,7 @@ def checkpoint_series(cells: Sequence[Mapping[str, Any]], metric: str) -> list[d
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for cell in cells:
         group, name_of_metric, token_set = cell["id"].split("/", 2)
-        stem, suffix = (token_set.split("@", 1) + [""])[:2]
+        stem, _, suffix = token_set.partition("@")
         label, _, step = stem.rpartition("-")
         if name_of_metric != metric or not label or not step.isdigit():
             continue
