@@ -6,16 +6,16 @@ given schemas"); this module keeps the finding and replaces the words.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kit.manifest.names import nearest
 from kit.manifest.source import Node, Problems, Source
 from kit.manifest.yaml_nodes import unquoted_revision
 
-if TYPE_CHECKING:
-    from jsonschema.exceptions import ValidationError
+Violation = Any
+"""``jsonschema.exceptions.ValidationError``, not imported here and loosely typed there."""
 
 _NAMES = {
     "string": "text",
@@ -55,24 +55,18 @@ def describe(node: Node | None, value: Any) -> str:
     return f"the number {short}"
 
 
-def nearest(word: str, choices: list[str]) -> str:
-    """``did you mean 'x'?`` or empty."""
-    found = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    return f"did you mean {found[0]!r}?" if found else ""
-
-
-def explain(error: ValidationError, source: Source, problems: Problems) -> None:
+def explain(error: Violation, source: Source, problems: Problems) -> None:
     """Note one violation (several for missing or unknown keys)."""
     for leaf in _leaves(error):
         _explain_leaf(leaf, source, problems)
 
 
-def _leaves(error: ValidationError) -> Iterator[ValidationError]:
+def _leaves(error: Violation) -> Iterator[Violation]:
     """Descend into unions, following the branch that the document seems to mean."""
     if error.validator not in ("anyOf", "oneOf") or not error.context:
         yield error
         return
-    branches: dict[int, list[ValidationError]] = {}
+    branches: dict[int, list[Violation]] = {}
     for inner in error.context:
         branches.setdefault(inner.schema_path[0], []).append(inner)
     # A branch whose own type fits was meant: its complaints lie deeper or are not about the type.
@@ -89,7 +83,7 @@ def _leaves(error: ValidationError) -> Iterator[ValidationError]:
         yield from _leaves(inner)
 
 
-def _explain_leaf(error: ValidationError, source: Source, problems: Problems) -> None:
+def _explain_leaf(error: Violation, source: Source, problems: Problems) -> None:
     path = list(error.absolute_path)
     value = error.instance
     node = source.node(path)
@@ -120,7 +114,7 @@ def _of(path: list[str | int]) -> str:
     return ".".join(str(step) for step in path) if path else "the document"
 
 
-def _unknown_keys(error: ValidationError, source: Source, problems: Problems) -> None:
+def _unknown_keys(error: Violation, source: Source, problems: Problems) -> None:
     path = list(error.absolute_path)
     known = list(error.schema.get("properties", {}))
     for key in error.instance:
@@ -134,7 +128,7 @@ def _unknown_keys(error: ValidationError, source: Source, problems: Problems) ->
             )
 
 
-def _wanted(error: ValidationError) -> str:
+def _wanted(error: Violation) -> str:
     """What the schema asks for, in words."""
     rule, wanted = str(error.validator), error.validator_value
     if rule == "type":
@@ -179,7 +173,7 @@ def _union_words(branches: list[dict[str, Any]]) -> str:
     return " or ".join(words)
 
 
-def _remedy(error: ValidationError, node: Node | None) -> str:
+def _remedy(error: Violation, node: Node | None) -> str:
     scalar = node is not None and node.kind == "scalar"
     if not scalar or node is None:
         return ""

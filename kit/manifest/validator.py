@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.validators import extend
+from jsonschema import Draft202012Validator, validators
 
 from kit.manifest.schema import schema_for
 
@@ -16,7 +15,8 @@ def _integer(checker: Any, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-_Validator = extend(
+_extend: Any = validators.extend
+_Validator = _extend(
     Draft202012Validator,
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _integer),
 )
