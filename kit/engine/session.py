@@ -127,6 +127,8 @@ class Session:
             record.status = outcome.status
             if record.status == "finished":
                 publish(plan, outcome, self.store, self.folder)
+            else:
+                self.store.clean()  # a step that was killed could not do it itself
             record.ended, record.seconds = utc_now(), round(time.monotonic() - clock, 3)
             self._write(record)
         except OSError as error:
