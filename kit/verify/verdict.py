@@ -49,7 +49,7 @@ EXIT_CODES: dict[RunVerdict, int] = {
 
 
 class Waiver(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A deviation that somebody answers for; the cell stays visible as ``deviates (waived: ...)``."""
+    """A deviation somebody answers for; the cell stays visible as ``deviates (waived: ...)``."""
 
     cell: str
     reason: str
