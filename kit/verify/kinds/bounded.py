@@ -86,9 +86,7 @@ def _needed(cell: Measurement, edge: float, side: str) -> str:
     scale, grow = scale_of(cell.unit), 1.0
     while grow * cell.n < _MANY:
         grow *= 1.25
-        low, high = (
-            limit * scale for limit in clopper_pearson(cell.k * grow, cell.n * grow, 0.90)
-        )
+        low, high = (limit * scale for limit in clopper_pearson(cell.k * grow, cell.n * grow, 0.90))
         if high <= edge or low >= edge:
             return f"about {ceil(cell.n * grow):,} items"
     return "no number of items decides: the value stands at the bound"

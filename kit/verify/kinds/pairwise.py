@@ -152,5 +152,3 @@ def _needed_flip(gap: float, f: float, margin: float, n: int) -> str:
             return f"about {ceil(items):,} items on both sides, or labels of each item (paired)"
         items *= 1.25
     return "no number of items decides: the difference is as large as the margin"
-
-

@@ -49,7 +49,9 @@ def _plain(
 ) -> Finding:
     gap = measured - published.value
     if abs(gap) <= published.half_unit:
-        return Finding("match", f"equal at printed precision; {says}", float(gap), margin=float(allowed))
+        return Finding(
+            "match", f"equal at printed precision; {says}", float(gap), margin=float(allowed)
+        )
     inside = abs(gap) <= allowed + published.half_unit
     return Finding(
         "reproduced" if inside else "deviates",

@@ -7,7 +7,7 @@ from math import sqrt
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Reference
-from kit.verify.finding import Finding, judged, with_needed
+from kit.verify.finding import Finding, inside, judged, with_needed
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import points, printed, show
 from kit.verify.seeds import Group, Spread, group, seed_group, welch
@@ -51,31 +51,23 @@ def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: st
     against a single published number has no variance and stays open.
     """
     here = seed_group(cell)
-    if expected.value is not None:
-        said = printed(expected.value, cell.unit)
-        base, blur = said.value, said.half_unit
+    base, blur = _printed(expected, cell.unit)
+    there, note, width = Group(base, 0.0, 1, here.floor), "", float(blur)
+    if expected.reference is None:
+        spread = welch(here, there)
     else:
-        assert expected.reference is not None
-        base = blur = Fraction(0)
-    there = Group(base, 0.0, 1, here.floor)
-    note = ""
-    if expected.reference is not None:
         known = reference_group(expected.reference, place, here.floor)
-        if expected.value is None or abs(known.mean - base) <= blur:
-            there, blur = known, blur if expected.value is not None else Fraction(0)
-            identical = abs(here.mean - known.mean) <= blur
+        if abs(known.mean - base) <= blur:
+            there, width = known, _blur(expected.reference)
             spread = welch(here, there)
         else:  # the document's own single number, with this kit's spread between seeds
-            spread = _borrowed(here, known)
-            identical = abs(here.mean - base) <= blur
+            spread, width = _borrowed(here, known), float(blur)
             note = "; spread borrowed from the reference"
-    else:
-        identical = abs(here.mean - base) <= blur
-        spread = welch(here, there)
+    identical = abs(here.mean - base) <= blur
     gap = here.mean - there.mean
     if spread is None:
         return _without_spread(identical, gap, margin, here, there, cell.unit)
-    size, width = float(gap), float(blur)
+    size = float(gap)
     finding = judged(
         identical=identical,
         difference=size,
@@ -89,6 +81,20 @@ def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: st
     if finding.verdict != "inconclusive":
         return finding
     return with_needed(finding, needed_seeds(here, there, spread, abs(size), float(margin), width))
+
+
+def _printed(expected: ExpectedCell, unit: str) -> tuple[Fraction, Fraction]:
+    """The published value and half a unit of its last digit; else the reference mean."""
+    if expected.value is not None:
+        said = printed(expected.value, unit)
+        return said.value, said.half_unit
+    assert expected.reference is not None
+    return Fraction(expected.reference.mean), printed(expected.reference.mean).half_unit
+
+
+def _blur(reference: Reference) -> float:
+    """Printed precision of a reference mean that comes without its values."""
+    return 0.0 if reference.values else float(printed(reference.mean).half_unit)
 
 
 def _borrowed(here: Group, known: Group) -> Spread | None:
@@ -141,7 +147,7 @@ def needed_seeds(
         error = sd * sqrt(1 / count + 1 / k)
         trial = Spread(error, float(max(1, count + k - 2)), "")
         narrow = trial.interval(gap, 0.90, blur)
-        return narrow[1] <= margin and narrow[0] >= -margin or trial.interval(gap, 0.95, blur)[0] > 0
+        return inside(narrow, margin) or trial.interval(gap, 0.95, blur)[0] > 0
 
     for both in (False, True):
         for count in _steps(here.size + 1):
