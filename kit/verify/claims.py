@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from kit.manifest.expectation_types import Claim
 from kit.verify.contrast import Contrast, contrast
@@ -69,7 +70,7 @@ def _order(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
     margin, row = Fraction(claim.margin), [cells[id] for id in claim.cells]
     if len(row) < 2:
         raise ValueError("order needs at least two cells")
-    questions = [contrast(b, a, margin) for a, b in zip(row, row[1:], strict=False)]
+    questions = [contrast(b, a, margin) for a, b in pairwise(row)]
     estimate = " < ".join(f"{cell.id} {_value(cell)}" for cell in row)
     return _combine(questions, estimate, inclusive=margin > 0)
 

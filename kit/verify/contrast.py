@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import inf, sqrt
+from math import comb, inf, sqrt
 
 from kit.verify.labels import ItemsDiffer, discordance
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import factor, scale_of
 from kit.verify.pairs import tango_tails
 from kit.verify.proportions import exact_tails, newcombe_tails, shrunk_sd
-from kit.verify.seeds import combined, group, item_sd, mean_spread, seed_group
-from kit.verify.special import t_tail
+from kit.verify.seeds import Spread, combined, group, item_sd, mean_spread, seed_group
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,8 @@ def _alone(a: Measurement, estimate: Fraction, at: Fraction) -> Contrast:
     if a.seeds:
         spread = mean_spread(seed_group(a))
         if spread is None:
-            return Contrast(
-                estimate, None, None, "seeds without any spread, compared as they stand"
-            )
-        tail = spread.tail(float(estimate))
-        return Contrast(estimate, tail, 1 - tail, f"one-sided t, {spread.how}")
+            return _signs(estimate, len(a.seeds), f"{len(a.seeds)} equal seeds, sign test")
+        return Contrast(estimate, *spread.tails(float(estimate)), f"one-sided t, {spread.how}")
     if not a.proportion:
         return Contrast(estimate, None, None, PLAIN)
     assert a.k is not None
@@ -102,27 +98,35 @@ def _paired_seeds(
     m, mean = found.size, float(found.mean)
     method = f"{m} paired seeds"
     if found.sd > 0:
-        tail = t_tail(mean / (found.sd / sqrt(m)), m - 1)
-        return Contrast(found.mean, tail, 1 - tail, f"{method}, one-sided t")
+        spread = Spread(found.sd / sqrt(m), m - 1, "")
+        return Contrast(found.mean, *spread.tails(mean), f"{method}, one-sided t")
     floors = (item_sd(a), item_sd(b))
     if floors[0] is not None and floors[1] is not None:
         error = sqrt(floors[0] ** 2 + (float(weight) * floors[1]) ** 2) / sqrt(m)
-        tail = t_tail(mean / error, m - 1)
-        return Contrast(found.mean, tail, 1 - tail, f"{method} without spread, item sampling")
-    if mean == 0:
-        return Contrast(found.mean, 1.0, 1.0, f"{method}, all equal")
-    sign = 0.5**m
-    above, below = (sign, 1.0) if mean > 0 else (1.0, sign)
-    return Contrast(found.mean, above, below, f"{method} with equal differences, sign test")
+        spread = Spread(error, m - 1, "")
+        return Contrast(found.mean, *spread.tails(mean), f"{method} without spread, item sampling")
+    return _signs(found.mean, m, f"{method} with equal differences, sign test")
+
+
+def _signs(estimate: Fraction, m: int, method: str) -> Contrast:
+    """``m`` equal values all on one side: ``2^-m``, the sign test."""
+    above = 0.5**m if estimate > 0 else 1.0
+    below = 0.5**m if estimate < 0 else 1.0
+    return Contrast(estimate, above, below, method)
 
 
 def _groups(a: Measurement, b: Measurement, estimate: Fraction, weight: Fraction) -> Contrast:
     """Independent groups of any kind: Welch with Satterthwaite's degrees of freedom."""
     variance, df = combined([_part(a, 1.0), _part(b, float(weight))])
     if variance == 0:
-        return Contrast(estimate, None, None, PLAIN)
-    tail = t_tail(float(estimate) / sqrt(variance), df)
-    return Contrast(estimate, tail, 1 - tail, "Welch t of independent groups")
+        if not (a.seeds and b.seeds):
+            return Contrast(estimate, None, None, PLAIN)
+        # two groups of equal values: the permutation test's smallest p
+        p = 1 / comb(len(a.seeds) + len(b.seeds), len(a.seeds))
+        above, below = (p if estimate > 0 else 1.0), (p if estimate < 0 else 1.0)
+        return Contrast(estimate, above, below, "two groups without spread, permutation test")
+    spread = Spread(sqrt(variance), df, "")
+    return Contrast(estimate, *spread.tails(float(estimate)), "Welch t of independent groups")
 
 
 def _part(cell: Measurement, weight: float) -> tuple[float, float]:

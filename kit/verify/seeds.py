@@ -86,6 +86,10 @@ class Spread:
         """One-sided p of a distance this large."""
         return t_tail(distance / self.error, self.df)
 
+    def tails(self, distance: float) -> tuple[float, float]:
+        """One-sided p-values of "above 0" and "below 0" for a distance with sign."""
+        return self.tail(distance), self.tail(-distance)
+
 
 def welch(here: Group, there: Group) -> Spread | None:
     """Standard error of the difference of two group means.

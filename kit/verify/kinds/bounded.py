@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import ceil
 
-from kit.verify.finding import Finding
+from kit.verify.finding import Finding, conclude
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import scale_of, show
 from kit.verify.proportions import clopper_pearson
@@ -63,7 +63,7 @@ def bound(cell: Measurement, value: Fraction, side: str) -> Finding:
     edge = float(value)
     holds, fails = (high <= edge, low > edge) if side == "at_most" else (low >= edge, high < edge)
     far = f"upper limit {show(high)}" if side == "at_most" else f"lower limit {show(low)}"
-    verdict = "reproduced" if holds else "deviates" if fails else "inconclusive"
+    verdict = conclude(False, holds, fails)
     return Finding(
         verdict,
         f"{show(cell.value)} ({how}), one-sided 95 % {far}, {asked}",

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from kit.verify.finding import Finding, invalid
 from kit.verify.numbers import Printed, points, printed, show
+from kit.verify.verdict import CellVerdict
 
 
 def exact(measured: Fraction, published: Printed, unit: str) -> Finding:
@@ -93,7 +94,9 @@ def trajectory(
         f"(margin {show(margin)}), mean residual {show(mean, signed=True)} "
         f"(drift allowed {show(allowed_drift)})"
     )
-    verdict = "match" if identical else "reproduced" if pointwise and level else "deviates"
+    verdict: CellVerdict = (
+        "match" if identical else "reproduced" if pointwise and level else "deviates"
+    )
     return Finding(
         verdict,
         detail,
