@@ -8,21 +8,22 @@ from fractions import Fraction
 
 from msgspec import structs
 
+from kit import __version__
 from kit.engine.results import Cell, Results
-from kit.errors import InvalidInput
-from kit.manifest.expectation_types import Claim, Expectation, ExpectedCell
+from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.verify.canaries import built_in, from_steps
 from kit.verify.cells import judge
-from kit.verify.claims import Evidence, claim_cells, evaluate
+from kit.verify.claim_reports import report_claims
 from kit.verify.finding import Finding
 from kit.verify.labels import LabelSource, LabelTable
 from kit.verify.measurement import Measurement, measure
-from kit.verify.multiple import benjamini_hochberg, holm, normal_score, omnibus
+from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
 from kit.verify.numbers import scale_of, show
 from kit.verify.outcome import decide_run, uncovered
+from kit.verify.preconditions import check_pair
 from kit.verify.proportions import Z95, wilson
 from kit.verify.seeds import mean_spread, seed_group
-from kit.verify.verdict import CellReport, ClaimReport, Interval, Verdict, Waiver
+from kit.verify.verdict import EXIT_CODES, CellReport, Interval, Verdict, Waiver
 
 NO_NUMBER = frozenset({"running", "diverged", "cancelled"})
 
@@ -64,8 +65,6 @@ def verify(subject: Subject) -> Verdict:
     Raises:
         InvalidInput: (or ``Many``) The table or the expectation is not what it must be.
     """
-    from kit.verify.preconditions import check_pair
-
     expected, results = subject.expected, subject.results
     check_pair(expected, results, subject.where, subject.expectation)
     listed = [cell.id for cell in expected.cells]
@@ -86,11 +85,8 @@ def verify(subject: Subject) -> Verdict:
             for cell in expected.cells
         ]
     )
-    claims = _claims(subject, reports, measured)
+    claims = report_claims(expected.claims, reports, measured, subject.expectation)
     verdict, reasons = decide_run(reports, claims, subject.rehearsal)
-    from kit import __version__
-    from kit.verify.verdict import EXIT_CODES
-
     return Verdict(
         experiment=expected.experiment,
         profile=expected.profile,
@@ -212,100 +208,3 @@ def _adjusted(reports: list[CellReport]) -> list[CellReport]:
     for index, q in zip(tested, adjusted, strict=True):
         reports[index] = structs.replace(reports[index], q=q)
     return reports
-
-
-def _claims(
-    subject: Subject, reports: Sequence[CellReport], measured: Mapping[str, Measurement]
-) -> list[ClaimReport]:
-    by_id = {report.id: report for report in reports}
-    evidence: dict[str, Evidence | str] = {}
-    for claim in subject.expected.claims:
-        gap = _open_cells(claim, by_id, measured)
-        try:
-            evidence[claim.id] = gap or evaluate(claim, measured)
-        except ValueError as error:
-            raise InvalidInput(
-                str(error), where=f"{subject.expectation}: claim {claim.id}"
-            ) from None
-    family = [
-        claim.id
-        for claim in subject.expected.claims
-        if claim.primary and _random(evidence[claim.id])
-    ]
-    held = dict(zip(family, holm([_p(evidence[id], "holds") for id in family]), strict=True))
-    failed = dict(zip(family, holm([_p(evidence[id], "fails") for id in family]), strict=True))
-    return [
-        _claim_report(claim, evidence[claim.id], by_id, held.get(claim.id), failed.get(claim.id))
-        for claim in subject.expected.claims
-    ]
-
-
-def _random(evidence: Evidence | str) -> bool:
-    return isinstance(evidence, Evidence) and evidence.holds is not None
-
-
-def _p(evidence: Evidence | str, side: str) -> float:
-    p = getattr(evidence, side)
-    assert isinstance(p, float)
-    return p
-
-
-def _open_cells(
-    claim: Claim, reports: Mapping[str, CellReport], measured: Mapping[str, Measurement]
-) -> str:
-    """Why a claim cannot be evaluated; empty when it can."""
-    for id in claim_cells(claim):
-        report = reports[id]
-        if report.verdict == "invalid":
-            return f"{id} is invalid: {report.detail}"
-        if report.verdict == "not-run":
-            return f"{id} was not run: {report.detail}"
-        if id not in measured or measured[id].value is None:
-            quoted = " (the document quotes it and never measured it)"
-            return f"{id} was not measured{quoted if report.status == 'quoted' else ''}"
-    return ""
-
-
-def _claim_report(
-    claim: Claim,
-    evidence: Evidence | str,
-    reports: Mapping[str, CellReport],
-    held: float | None,
-    failed: float | None,
-) -> ClaimReport:
-    cells = claim_cells(claim)
-    unmeasured = any(reports[id].status == "quoted" for id in cells)
-    about = ClaimReport(
-        id=claim.id,
-        kind=claim.kind,
-        sentence=claim.sentence,
-        place=claim.place,
-        primary=claim.primary,
-        cells=cells,
-        outcome="not-evaluated",
-        detail="",
-        rests_on_unmeasured=unmeasured,
-        reason=claim.reason,
-    )
-    if isinstance(evidence, str):
-        return structs.replace(about, detail=evidence)
-    holds = evidence.holds if held is None else held
-    fails = evidence.fails if failed is None else failed
-    outcome = evidence.outcome(holds, fails)
-    detail = f"{evidence.estimate}; {evidence.method}"
-    if holds is not None and fails is not None:
-        p = fails if outcome == "fails" else holds
-        holm_says = ", Holm" if held is not None else ""
-        detail += f" (p = {show(p)}{holm_says}{' that it fails' if outcome == 'fails' else ''})"
-    if unmeasured:
-        detail += "; the document quotes some of these cells, this is about the run's own numbers"
-    return structs.replace(
-        about,
-        outcome=outcome,
-        detail=detail,
-        method=evidence.method,
-        estimate=evidence.estimate,
-        p=evidence.holds,
-        p_holm=held,
-        p_fails=evidence.fails,
-    )
