@@ -11,7 +11,7 @@ from kit.manifest.expectation_types import Claim
 from kit.verify.claims import Evidence, claim_cells, evaluate
 from kit.verify.measurement import Measurement
 from kit.verify.multiple import holm
-from kit.verify.numbers import show
+from kit.verify.numbers import show_p
 from kit.verify.verdict import CellReport, ClaimReport
 
 
@@ -105,7 +105,7 @@ def _claim_report(
     if holds is not None and fails is not None:
         p = fails if outcome == "fails" else holds
         holm_says = ", Holm" if held is not None else ""
-        detail += f" (p = {show(p)}{holm_says}{' that it fails' if outcome == 'fails' else ''})"
+        detail += f" ({show_p(p)}{holm_says}{' that it fails' if outcome == 'fails' else ''})"
     if unmeasured:
         detail += "; the document quotes some of these cells, this is about the run's own numbers"
     return structs.replace(

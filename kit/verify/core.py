@@ -158,6 +158,7 @@ def _report(
         status=expected.status,
         place=expected.place,
         published=expected.value,
+        baseline=_baseline(expected),
         value=float(measured.value) if has and measured and measured.value is not None else None,
         unit=expected.unit,
         direction=expected.direction,
@@ -181,6 +182,15 @@ def _report(
         needed=finding.needed,
         waiver=waiver,
     )
+
+
+def _baseline(expected: ExpectedCell) -> float | None:
+    rule = expected.tolerance
+    if expected.value is not None:
+        return float(expected.value)
+    if expected.reference is not None:
+        return float(expected.reference.mean)
+    return float(rule.bound) if rule is not None and rule.bound is not None else None
 
 
 def value_interval(cell: Measurement) -> Interval | None:

@@ -107,3 +107,12 @@ def show(value: float | Fraction, signed: bool = False) -> str:
 def points(unit: str) -> str:
     """What a difference in this unit is called, with a leading space."""
     return {"percent": " points", "seconds": " s", "minutes": " min"}.get(unit, "")
+
+
+def show_p(p: float) -> str:
+    """A p-value for a sentence.
+
+    >>> show_p(0.01234), show_p(1e-9)
+    ('p = 0.0123', 'p < 0.0001')
+    """
+    return f"p = {p:.3g}" if p >= 0.0001 else "p < 0.0001"

@@ -28,11 +28,10 @@ def wilson(p: float, n: float, z: float) -> tuple[float, float]:
     Limits ``(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`` (Wilson 1927).
     """
     square = z * z / n
-    centre = p + square / 2
-    half = z * sqrt(max(p * (1 - p), 0.0) / n + square / (4 * n))
-    low = 0.0 if p <= 0 else (centre - half) / (1 + square)
-    high = 1.0 if p >= 1 else (centre + half) / (1 + square)
-    return max(low, 0.0), min(high, 1.0)
+    centre = (p + square / 2) / (1 + square)
+    half = z * sqrt(p * (1 - p) / n + square / (4 * n)) / (1 + square)
+    # at the ends the limit is exactly 0 or 1, which rounding would miss
+    return (centre - half if p > 0 else 0.0), (centre + half if p < 1 else 1.0)
 
 
 def clopper_pearson(k: float, n: float, level: float) -> tuple[float, float]:

@@ -122,7 +122,7 @@ def _cells(verdict: Verdict) -> Table:
         n = f"{cell.n:,}" if cell.n else ""
         table.add_row(
             cell.id,
-            cell.published or "-",
+            cell.published or (show(cell.baseline) if cell.baseline is not None else "-"),
             show(cell.value) if cell.value is not None else "-",
             f"{cell.seeds}x{n}" if cell.seeds else n,
             _difference(cell),

@@ -36,11 +36,12 @@ class Group:
 
 
 def group(values: Sequence[Fraction], floor: float | None = None) -> Group:
-    """Mean and sample sd, computed in rationals so that equal values have sd exactly 0."""
+    """Exact mean and sample sd; equal values have sd exactly 0, because the mean is exact."""
     mean = sum(values, Fraction(0)) / len(values)
     if len(values) < 2:
         return Group(mean, 0.0, len(values), floor)
-    squares = sum(((value - mean) ** 2 for value in values), Fraction(0))
+    centre = float(mean)
+    squares = sum((float(value) - centre) ** 2 for value in values)
     return Group(mean, sqrt(squares / (len(values) - 1)), len(values), floor)
 
 

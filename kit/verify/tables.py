@@ -19,7 +19,7 @@ from kit.engine.results import Cell, Results, SeedValue
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Expectation
 from kit.verify.inputs import decode_results
-from kit.verify.labels import Labels, LabelFiles, LabelSource, LabelTable
+from kit.verify.labels import LabelFiles, Labels, LabelSource, LabelTable
 
 COLUMNS = ("cell", "value", "unit", "k", "n", "seed", "labels", "not_run")
 

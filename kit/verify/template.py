@@ -12,8 +12,8 @@ from kit.verify.tables import COLUMNS
 def template(expected: Expectation) -> str:
     """CSV with one row a cell that can be compared; ``kit verify EXP --results FILE`` reads it.
 
-    Rows left empty count as missing. Repeat a row with another ``seed`` for each replicate. ``n`` is
-    filled in where the published number rests on it.
+    Rows left empty count as missing. Repeat a row with another ``seed`` for each replicate.
+    ``n`` is filled in where the published number rests on it.
     """
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", restval="")

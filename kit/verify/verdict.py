@@ -80,6 +80,8 @@ class CellReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Document and place of the printed number."""
     published: str | None = None
     """As printed."""
+    baseline: float | None = None
+    """What it was compared with: the published value, else the reference mean or the bound."""
     value: float | None = None
     """Measured, in ``unit``; the mean when there are several seeds."""
     unit: str

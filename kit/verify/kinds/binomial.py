@@ -39,6 +39,8 @@ def published_range(
 
 def hull(p: float, n: float, q: tuple[float, float], m: float, z: float) -> tuple[float, float]:
     """Newcombe's interval of ``p - q``, over every published proportion ``q`` may stand for."""
+    if q[0] == q[1]:
+        return newcombe(p, n, q[0], m, z)
     low = newcombe(p, n, q[1], m, z)[0]
     high = newcombe(p, n, q[0], m, z)[1]
     return low, high
@@ -101,8 +103,8 @@ def needed_items(p: float, q: tuple[float, float], margin: float, n: int) -> str
         return f"no number of items decides: margin {show(margin)} is within the printed precision"
     low, high = float(n), float(n)
     while not decided(high):
-        low, high = high, high * 4
-    while high - low > max(1.0, 0.01 * high):
+        low, high = high, high * 2
+    while high - low > max(1.0, 0.03 * high):
         middle = (low + high) / 2
         low, high = (low, middle) if decided(middle) else (middle, high)
     return f"about {ceil(high):,} items on both sides, or labels of each item (paired)"

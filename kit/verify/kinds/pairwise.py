@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import ceil, sqrt
 
 from kit.verify.finding import Finding, conclude, inside, scaled
-from kit.verify.numbers import Printed, points, scale_of, show
+from kit.verify.numbers import Printed, points, scale_of, show, show_p
 from kit.verify.pairs import mcnemar, tango, tango_score
 from kit.verify.proportions import Z90, Z95, clopper_pearson
 from kit.verify.signs import critical_difference, equivalence_difference, two_sided
@@ -47,7 +47,7 @@ def paired(
     verdict = conclude(b + c == 0, equivalent, different)
     detail = (
         f"{b} items only here and {c} only there of {n}: difference "
-        f"{show((b - c) / n * scale, signed=True)}{points(unit)}, exact McNemar p = {show(p)}, "
+        f"{show((b - c) / n * scale, signed=True)}{points(unit)}, exact McNemar {show_p(p)}, "
         f"flip rate {show(100 * flips)} %"
     )
     if allowed_flips is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from math import sqrt
 
@@ -27,13 +28,14 @@ def reference_group(reference: Reference, place: str, floor: float | None) -> Gr
     found = group(values, floor)
     mean = printed(reference.mean)
     sd = printed(reference.sd)
+    rounding = 1e-9 * max(1.0, abs(float(mean.value)))  # of sums in floating point
     wrong = (
         f"n_seeds is {reference.n_seeds}, values has {len(values)}"
         if len(values) != reference.n_seeds
         else f"mean is {reference.mean}, the values give {float(found.mean):.6g}"
-        if abs(found.mean - mean.value) > mean.half_unit
+        if abs(float(found.mean - mean.value)) > float(mean.half_unit) + rounding
         else f"sd is {reference.sd}, the values give {found.sd:.6g}"
-        if abs(found.sd - float(sd.value)) > float(sd.half_unit) + 1e-12
+        if abs(found.sd - float(sd.value)) > float(sd.half_unit) + rounding
         else ""
     )
     if wrong:
@@ -157,9 +159,8 @@ def needed_seeds(
     return "no number of seeds decides: the difference is as large as the margin"
 
 
-def _steps(first: int) -> list[int]:
-    counts, count = [], max(2, first)
+def _steps(first: int) -> Iterator[int]:
+    count = max(2, first)
     while count <= _MOST:
-        counts.append(count)
+        yield count
         count = max(count + 1, int(count * 1.15))
-    return counts
