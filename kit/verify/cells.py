@@ -104,7 +104,7 @@ def _items(
     if rule.kind == "binomial":
         return binomial(cell.k, cell.n, said, margin, expected.unit, m, expected.k)
     whole = 100 if expected.unit == "percent" else 1
-    count, blur = said.value * m / whole, said.half_unit * m / whole
+    count, blur = said.value * m / whole, said.half * m / whole
     if expected.k is not None:
         count, blur = Fraction(expected.k), Fraction(0)
     elif _only(count, blur) is not None:

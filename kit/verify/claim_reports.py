@@ -14,6 +14,9 @@ from kit.verify.multiple import holm
 from kit.verify.numbers import show_p
 from kit.verify.verdict import CellReport, ClaimReport
 
+UNMEASURED = frozenset({"quoted", "running", "diverged", "cancelled"})
+"""Statuses of cells for which the document has no number of its own."""
+
 
 def report_claims(
     claims: Sequence[Claim],
@@ -83,7 +86,7 @@ def _claim_report(
     failed: float | None,
 ) -> ClaimReport:
     cells = claim_cells(claim)
-    unmeasured = any(reports[id].status == "quoted" for id in cells)
+    unmeasured = any(reports[id].status in UNMEASURED for id in cells)
     about = ClaimReport(
         id=claim.id,
         kind=claim.kind,
@@ -107,7 +110,7 @@ def _claim_report(
         holm_says = ", Holm" if held is not None else ""
         detail += f" ({show_p(p)}{holm_says}{' that it fails' if outcome == 'fails' else ''})"
     if unmeasured:
-        detail += "; the document quotes some of these cells, this is about the run's own numbers"
+        detail += "; the document has no number of its own for some cells, this is about the run's"
     return structs.replace(
         about,
         outcome=outcome,

@@ -7,10 +7,10 @@ and percent against fraction never costs a floating-point digit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
+
+from kit.manifest.printed import Printed
 
 PROPORTIONS = frozenset({"percent", "fraction"})
 
@@ -22,38 +22,20 @@ _TO_BASE: dict[str, tuple[str, Fraction]] = {
 }
 
 
-@dataclass(frozen=True)
-class Printed:
-    """A number as a document prints it.
-
-    Attributes:
-        text: The string itself.
-        value: Its exact value.
-        half_unit: Half a unit of the last printed digit; 0 for a count printed in full.
-    """
-
-    text: str
-    value: Fraction
-    half_unit: Fraction
-
-
 @lru_cache(maxsize=65536)
 def printed(text: str, unit: str = "number") -> Printed:
-    """Read a printed number.
+    """Read a printed number; a count printed in full has no rounding.
 
-    >>> printed("1.90").half_unit
+    >>> printed("1.90").half
     Fraction(1, 200)
-    >>> printed("208", "count").half_unit
+    >>> printed("208", "count").half
     Fraction(0, 1)
-    >>> printed("5.1e4").half_unit
+    >>> printed("5.1e4", "count").half
     Fraction(500, 1)
     """
-    number = Decimal(text)
-    exponent = number.as_tuple().exponent
-    assert isinstance(exponent, int), text  # the type of expectations admits digits only
-    whole_count = unit == "count" and "e" not in text.lower() and exponent >= 0
-    half = Fraction(0) if whole_count else Fraction(10) ** exponent / 2
-    return Printed(text, Fraction(number), half)
+    number = Printed.parse(text)
+    whole = unit == "count" and text.lstrip("+-").isdigit()
+    return Printed(text, number.value, Fraction(0)) if whole else number
 
 
 def exact(value: float) -> Fraction:

@@ -147,7 +147,7 @@ class ClaimReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     estimate: str = ""
     """The measured numbers the outcome rests on, in words."""
     rests_on_unmeasured: bool = False
-    """The document never measured one of these cells (``quoted``)."""
+    """The document has no measured number for one of these cells (quoted, running, ...)."""
     reason: str = ""
     """Why this value or margin, where the document does not give it."""
 

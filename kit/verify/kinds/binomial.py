@@ -6,8 +6,9 @@ from fractions import Fraction
 from functools import lru_cache
 from math import ceil, floor
 
+from kit.manifest.printed import Printed
 from kit.verify.finding import Finding, excludes_zero, inside, judged, with_needed
-from kit.verify.numbers import Printed, scale_of, show
+from kit.verify.numbers import scale_of, show
 from kit.verify.proportions import Z90, Z95, newcombe, newcombe_score
 from kit.verify.special import normal_tail
 
@@ -29,8 +30,8 @@ def published_range(
     if count is not None:
         return count / n, count / n
     whole = 100 if unit == "percent" else 1
-    low = max((published.value - published.half_unit) / whole, Fraction(0))
-    high = min((published.value + published.half_unit) / whole, Fraction(1))
+    low = max((published.value - published.half) / whole, Fraction(0))
+    high = min((published.value + published.half) / whole, Fraction(1))
     first, last = ceil(low * n), floor(high * n)
     if first == last:
         return first / n, first / n
@@ -72,7 +73,7 @@ def binomial(
     p, q = k / n, published_range(published, m, unit, count)
     whole = Fraction(100 if unit == "percent" else 1)
     gap = whole * Fraction(k, n) - published.value
-    identical = abs(gap) <= published.half_unit and (count is None or count * n == k * m)
+    identical = abs(gap) <= published.half and (count is None or count * n == k * m)
     delta = float(margin / whole)
     finding = judged(
         identical=identical,

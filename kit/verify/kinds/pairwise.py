@@ -10,8 +10,9 @@ from fractions import Fraction
 from functools import lru_cache
 from math import ceil, sqrt
 
+from kit.manifest.printed import Printed
 from kit.verify.finding import Finding, conclude, inside, scaled
-from kit.verify.numbers import Printed, points, scale_of, show, show_p
+from kit.verify.numbers import points, scale_of, show, show_p
 from kit.verify.pairs import mcnemar, tango, tango_score
 from kit.verify.proportions import Z90, Z95, clopper_pearson
 from kit.verify.signs import critical_difference, equivalence_difference, two_sided
@@ -118,7 +119,7 @@ def flip(
     least = max(0, ceil(abs(net) - blur))  # the true net count is a whole number
     different = least >= critical
     equivalent = allowed is not None and abs(net) + blur <= allowed
-    verdict = conclude(abs(gap) <= published.half_unit, equivalent, different)
+    verdict = conclude(abs(gap) <= published.half, equivalent, different)
     centre, half = float(net) / n, (critical - 1 + float(blur)) / n
     room = delta - (allowed / n if allowed is not None else -1 / n) + float(blur) / n
     detail = (

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+from kit.manifest.printed import Printed
 from kit.verify.finding import Finding, invalid
-from kit.verify.numbers import Printed, points, printed, show
+from kit.verify.numbers import points, printed, show
 from kit.verify.verdict import CellVerdict
 
 
 def exact(measured: Fraction, published: Printed, unit: str) -> Finding:
     """Equal after rounding to the printed digits: ``|x - x0| <= u``."""
     gap = measured - published.value
-    same = abs(gap) <= published.half_unit
+    same = abs(gap) <= published.half
     says = "equal at printed precision" if same else f"{show(gap, signed=True)}{points(unit)}"
     return Finding(
         "match" if same else "deviates",
@@ -49,11 +50,11 @@ def _plain(
     measured: Fraction, published: Printed, allowed: Fraction, unit: str, says: str
 ) -> Finding:
     gap = measured - published.value
-    if abs(gap) <= published.half_unit:
+    if abs(gap) <= published.half:
         return Finding(
             "match", f"equal at printed precision; {says}", float(gap), margin=float(allowed)
         )
-    inside = abs(gap) <= allowed + published.half_unit
+    inside = abs(gap) <= allowed + published.half
     return Finding(
         "reproduced" if inside else "deviates",
         f"difference {show(gap, signed=True)}{points(unit)}; {says}; no noise model",
@@ -80,7 +81,7 @@ def trajectory(
         at = Fraction(x)
         if at not in ours:
             return invalid(f"field 'series': no point at x = {x}")
-        gaps.append((ours[at] - printed(y).value, printed(y).half_unit))
+        gaps.append((ours[at] - printed(y).value, printed(y).half))
     if not gaps:
         return invalid("field 'series': the expectation has no points")
     worst = max(range(len(gaps)), key=lambda i: abs(gaps[i][0]) - gaps[i][1])

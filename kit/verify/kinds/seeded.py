@@ -33,9 +33,9 @@ def reference_group(reference: Reference, place: str, floor: float | None) -> Gr
         f"n_seeds is {reference.n_seeds}, values has {len(values)}"
         if len(values) != reference.n_seeds
         else f"mean is {reference.mean}, the values give {float(found.mean):.6g}"
-        if abs(float(found.mean - mean.value)) > float(mean.half_unit) + rounding
+        if abs(float(found.mean - mean.value)) > float(mean.half) + rounding
         else f"sd is {reference.sd}, the values give {found.sd:.6g}"
-        if abs(found.sd - float(sd.value)) > float(sd.half_unit) + rounding
+        if abs(found.sd - float(sd.value)) > float(sd.half) + rounding
         else ""
     )
     if wrong:
@@ -89,14 +89,14 @@ def _printed(expected: ExpectedCell, unit: str) -> tuple[Fraction, Fraction]:
     """The published value and half a unit of its last digit; else the reference mean."""
     if expected.value is not None:
         said = printed(expected.value, unit)
-        return said.value, said.half_unit
+        return said.value, said.half
     assert expected.reference is not None
-    return Fraction(expected.reference.mean), printed(expected.reference.mean).half_unit
+    return Fraction(expected.reference.mean), printed(expected.reference.mean).half
 
 
 def _blur(reference: Reference) -> float:
     """Printed precision of a reference mean that comes without its values."""
-    return 0.0 if reference.values else float(printed(reference.mean).half_unit)
+    return 0.0 if reference.values else float(printed(reference.mean).half)
 
 
 def _borrowed(here: Group, known: Group) -> Spread | None:
