@@ -12,8 +12,13 @@ from kit.cli.state import console, state
 @click.command(name="compare")
 @click.argument("first", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("second", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--store", "stores", multiple=True, type=click.Path(path_type=Path),
-              help="Store of the first (then of the second) run; default $KIT_HOME/store.")  # fmt: skip
+@click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Store of the first (then of the second) run; default $KIT_HOME/store.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 @click.pass_context
 def command(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from kit.errors import InvalidInput
 from kit.verify.contrast import contrast
@@ -106,14 +106,8 @@ def _cells(first: Run, second: Run) -> list[CellPair]:
     tested = [index for index, pair in enumerate(pairs) if pair.p is not None]
     adjusted = benjamini_hochberg([pairs[index].p or 0.0 for index in tested])
     for index, q in zip(tested, adjusted, strict=True):
-        pairs[index] = _with_q(pairs[index], q)
+        pairs[index] = structs.replace(pairs[index], q=q)
     return pairs
-
-
-def _with_q(pair: CellPair, q: float) -> CellPair:
-    from msgspec import structs
-
-    return structs.replace(pair, q=q)
 
 
 def _pair(one: Measurement, two: Measurement) -> CellPair:
@@ -142,9 +136,10 @@ def _pair(one: Measurement, two: Measurement) -> CellPair:
 def _files(first: Path, second: Path) -> Divergence | None:
     """Without a diverging step: do the run directories' own tables and labels agree?"""
     for name in ("labels.jsonl", "results.json"):
-        found = compare_files(first / name, second / name)
+        about = Divergence(step="(run directory)", what="outputs")
+        found = compare_files(about, first / name, second / name)
         if found is not None:
-            return Divergence(step="(run directory)", what="outputs", file=name, **found)
+            return found
     return None
 
 

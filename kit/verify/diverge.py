@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from kit.errors import InvalidInput
 from kit.verify.inputs import read_object
@@ -162,18 +162,17 @@ def _inside(
     for name in names:
         if name not in ours or name not in theirs:
             side = "first" if name in ours else "second"
-            return _replace(about, file=name, kind="file", hint=f"only the {side} has it")
+            return structs.replace(about, file=name, kind="file", hint=f"only the {side} has it")
         if here is None or there is None or here == there:
             continue
-        found = compare_files(here / name, there / name)
+        found = compare_files(about, here / name, there / name)
         if found is not None:
-            return Divergence(step=step, what="outputs", causes=causes, file=name, **found)
-    hashes = {"first": ours[names[0]][:16], "second": theirs[names[0]][:16]}
-    return _replace(about, **hashes)
+            return structs.replace(found, file=name)
+    return structs.replace(about, first=ours[names[0]][:16], second=theirs[names[0]][:16])
 
 
-def compare_files(here: Path, there: Path) -> dict[str, str] | None:
-    """What differs in two JSON files; None for other files and for files that are not there."""
+def compare_files(about: Divergence, here: Path, there: Path) -> Divergence | None:
+    """``about`` with what differs in two JSON files; None for other, equal or absent files."""
     if here.suffix not in JSON_SUFFIXES or not here.is_file() or not there.is_file():
         return None
     try:
@@ -182,21 +181,17 @@ def compare_files(here: Path, there: Path) -> dict[str, str] | None:
         return None
     if found is None:
         return None
-    return {
-        "record": found.record,
-        "kind": found.kind,
-        "field": found.field,
-        "first": found.first,
-        "second": found.second,
-        "hint": found.hint,
-    }
+    return structs.replace(
+        about,
+        file=here.name,
+        record=found.record,
+        kind=found.kind,
+        field=found.field,
+        first=found.first,
+        second=found.second,
+        hint=found.hint,
+    )
 
 
 def _rank(name: str) -> int:
     return next((i for i, part in enumerate(FILES) if part in name.lower()), len(FILES))
-
-
-def _replace(about: Divergence, **changes: str) -> Divergence:
-    from msgspec import structs
-
-    return structs.replace(about, **changes)
