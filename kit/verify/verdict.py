@@ -49,7 +49,7 @@ EXIT_CODES: dict[RunVerdict, int] = {
 
 
 class Waiver(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A deviation that somebody answers for; the cell stays visible as ``deviates (waived: ...)``."""
+    """A deviation somebody answers for; the cell stays visible as ``deviates (waived: ...)``."""
 
     cell: str
     reason: str
@@ -80,6 +80,8 @@ class CellReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Document and place of the printed number."""
     published: str | None = None
     """As printed."""
+    baseline: float | None = None
+    """What it was compared with: the published value, else the reference mean or the bound."""
     value: float | None = None
     """Measured, in ``unit``; the mean when there are several seeds."""
     unit: str
@@ -145,7 +147,7 @@ class ClaimReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     estimate: str = ""
     """The measured numbers the outcome rests on, in words."""
     rests_on_unmeasured: bool = False
-    """The document never measured one of these cells (``quoted``)."""
+    """The document has no measured number for one of these cells (quoted, running, ...)."""
     reason: str = ""
     """Why this value or margin, where the document does not give it."""
 
