@@ -121,6 +121,10 @@ class StepKind:
         launch: How it is started: ``worker`` (CPU or one GPU) or ``torchrun`` (many GPUs).
         resources: Estimate from parameters and profile name.
         environment: Which fields of the environment class enter the key.
+        reads_axes: The function looks at ``context.axes`` or at the ``axes`` of a single upstream
+            step. They then enter the key; without this they cannot be read, because a value that
+            decides outputs and is not in the key would let one instance take another's outputs.
+            The axes of a list (kind input ``steps``) are always in the key and always readable.
     """
 
     name: str
@@ -132,6 +136,7 @@ class StepKind:
     launch: Literal["worker", "torchrun"] = "worker"
     resources: Callable[[Any, str], Resources] = default_resources
     environment: tuple[str, ...] = ("device", "dtype", "torch", "transformers")
+    reads_axes: bool = False
     doc: str = field(default="")
 
 
