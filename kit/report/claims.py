@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from kit.report.cells import tally
-from kit.report.text import listed, plural, probability
+from kit.report.text import plural, probability
 from kit.verify.verdict import ClaimReport, Verdict
 
 CLASS = {
@@ -103,27 +103,39 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
 
 def _covers(verdict: Verdict, primary: list[ClaimReport], seeds: int) -> str:
     outcomes = Counter(claim.outcome for claim in primary)
-    said = listed([f"{n} {word.replace('-', ' ')}" for word, n in sorted(outcomes.items())], 4)
+    said = ", ".join(
+        f"{outcomes[outcome]} {_VERB[outcome][outcomes[outcome] > 1]}"
+        for outcome in _VERB
+        if outcomes[outcome]
+    )
     claims = plural(len(primary), "primary claim") + (f" ({said})" if said else "")
-    over = f" over {plural(seeds, 'seed')}" if seeds else ""
+    over = f", over {plural(seeds, 'seed')}" if seeds else ""
     cells = plural(len(verdict.cells), "cell")
     return f"It covers {claims} and {cells} at the {verdict.profile} profile{over}."
 
 
+_VERB = {
+    "holds": ("holds", "hold"),
+    "fails": ("fails", "fail"),
+    "undetermined": ("undetermined", "undetermined"),
+    "not-evaluated": ("not evaluated", "not evaluated"),
+}
+
+
 def _omits(verdict: Verdict, variant: str) -> str:
-    open_cells = [c for c in verdict.cells if c.verdict in ("not-run", "not-compared", "missing")]
+    unmeasured = [c for c in verdict.cells if c.verdict in ("not-run", "not-compared", "missing")]
     parts = []
     if verdict.profile == "mini":
-        parts.append("the published models and sizes, which only the paper profile runs")
+        parts.append("the published models at their size, which only the paper profile runs")
+    if unmeasured:
+        parts.append(plural(len(unmeasured), "cell") + " that has no comparison")
+        parts[-1] = parts[-1].replace("cells that has", "cells that have")
+    elif verdict.not_covered:
+        parts.append(f"{plural(len(verdict.not_covered), 'point')} listed under \u201cnot run\u201d")
+    said = f"It says nothing about {', nor about '.join(parts)}." if parts else ""
     if variant == "as-reported":
-        parts.append("whether the document's own protocol was sound, which it repeats as it is")
-    if open_cells:
-        parts.append(plural(len(open_cells), "cell") + " without a comparison")
-    if not parts and not verdict.not_covered:
-        return "Nothing that the expectation lists was left out."
-    if verdict.not_covered:
-        parts.append(plural(len(verdict.not_covered), "point") + " under \u201cnot run\u201d")
-    return f"It says nothing about {listed(parts, 4)}."
+        said += " The document\u2019s protocol is repeated as it is, flaws included."
+    return said.strip() or "Nothing that the expectation lists was left out."
 
 
 def _marks(verdict: Verdict, rehearsal: bool) -> list[tuple[str, str]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from typing import Any
 
 from msgspec import Struct
 
+from kit.engine.plan import StepInstance
 from kit.manifest.pin_types import Pin
 from kit.report.cells import SEVERITY, decimals_of, difference, margin, word
 from kit.report.claims import CLASS
 from kit.report.files import Run
-from kit.report.record import PlanStep, flat
 from kit.report.text import bytes_word, plural, seconds_word
 from kit.verify.verdict import CellReport, Verdict
 
@@ -116,7 +117,7 @@ def environment(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         if record.dirty is not None:
             source.append(("uncommitted changes", "yes" if record.dirty else "no"))
         source += [("kit", record.kit_version or run.verdict.kit_version)]
-        source += [("started", record.start), ("ended", record.end)]
+        source += [("started", record.started), ("ended", record.ended or ""), ("took", seconds_word(record.seconds) if record.seconds else "")]
         groups.append(("Source", [(a, b) for a, b in source if b]))
         groups.append(("Hardware", flat(record.hardware)))
     kind = record.environment if record is not None and record.environment else {}
@@ -124,7 +125,7 @@ def environment(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         kind = run.plan.environment
     groups.append(("Environment class", flat(kind)))
     if record is not None:
-        versions = {name: v for name, v in sorted(record.versions.items()) if v}
+        versions = {"python": record.python, "platform": record.platform, **record.versions}
         groups.append(("Versions", list(versions.items())))
     hashes = [("expectation", run.verdict.expectation_sha256)]
     hashes.append(("results", run.verdict.results_sha256))
@@ -188,13 +189,13 @@ def as_typed(argv: list[str]) -> str:
 def steps(run: Run) -> tuple[list[Step], int]:
     """Steps in the order of the plan with the command of each; and how many were left out."""
     planned = run.plan.instances if run.plan is not None else []
-    done = {step.id: step for step in run.record.steps} if run.record is not None else {}
+    done = run.record.steps if run.record is not None else {}
     measured = Counter(c.step for c in run.results.cells if c.step) if run.results else Counter()
     made = []
     for step in planned[:MOST_STEPS]:
         record = done.get(step.id)
         cost = []
-        if record is not None and record.seconds is not None:
+        if record is not None and record.seconds:
             cost.append(seconds_word(record.seconds))
         if record is not None and record.peak_memory_gb:
             cost.append(f"{record.peak_memory_gb:.1f} GB")
@@ -207,12 +208,31 @@ def steps(run: Run) -> tuple[list[Step], int]:
                 command=step_command(run, step),
                 cost=", ".join(cost),
                 cells=plural(measured[step.id], "cell") if measured[step.id] else "",
-                cached=record is not None and record.cached,
+                cached=record is not None and record.state == "cached",
             )
         )
     return made, max(0, len(planned) - MOST_STEPS)
 
 
-def step_command(run: Run, step: PlanStep) -> str:
+def step_command(run: Run, step: StepInstance) -> str:
     """The command that runs one step of this run's plan again."""
     return shlex.join(["kit", "step", f"runs/{run.name}/plan.json", step.id])
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested object as label and text, for a table of two columns."""
+    rows: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, dict):
+            rows += flat(value, f"{name}: ")
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            for i, item in enumerate(value):
+                inner = item if isinstance(item, dict) else {"": item}
+                rows += flat(inner, f"{name} {i + 1}: ")
+        elif isinstance(value, list):
+            rows.append((name, ", ".join(str(item) for item in value) or "none"))
+        elif value is not None and value != "":
+            shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+            rows.append((name, shown))
+    return rows

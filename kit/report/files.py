@@ -5,31 +5,21 @@ The verdict is required: a report says what ``kit verify`` said and decides noth
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from kit.engine import rundir
+from kit.engine.durable import explain, write_atomic
+from kit.engine.plan import Plan
+from kit.engine.record import Record
 from kit.engine.results import Results
 from kit.errors import InvalidInput
-from kit.report.record import Plan, Record
 from kit.verify.verdict import SCHEMA_VERSION, Verdict
 
 T = TypeVar("T", bound=Struct)
-
-
-class Generation(Struct, frozen=True, kw_only=True):
-    """One line of ``generations.jsonl``: what a model answered. Untrusted, possibly harmful."""
-
-    id: str
-    """The cell or label line it belongs to."""
-    response: str
-    item: str = ""
-    prompt: str = ""
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -66,14 +56,13 @@ def read_run(folder: Path) -> Run:
             why="a report repeats the verdict; it does not compare numbers itself",
             next_step=f"kit verify {folder}",
         )
-    run = Run(
+    return Run(
         folder=folder,
         verdict=read_json(folder / "verdict.json", Verdict, remedy=f"kit verify {folder}"),
-        results=_optional(folder / "results.json", Results),
-        plan=_optional(folder / "plan.json", Plan),
-        record=_optional(folder / "record.json", Record),
+        results=_optional(folder / rundir.RESULTS, Results),
+        plan=_optional(folder / rundir.PLAN, Plan),
+        record=_optional(folder / rundir.RECORD, Record),
     )
-    return run
 
 
 def read_json(path: Path, kind: type[T], *, remedy: str) -> T:
@@ -126,50 +115,16 @@ def _optional(path: Path, kind: type[T]) -> T | None:
     return read_json(path, kind, remedy="kit run again; finished steps are kept")
 
 
-def read_generations(run: Run, most: int = 200) -> tuple[list[Generation], int]:
-    """The first ``most`` responses of the run and how many there are."""
-    path = run.folder / "generations.jsonl"
-    if not path.exists():
-        return [], 0
-    shown: list[Generation] = []
-    count = 0
-    with path.open("rb") as lines:
-        for line_number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            count += 1
-            if len(shown) < most:
-                try:
-                    shown.append(msgspec.json.decode(line, type=Generation))
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    raise InvalidInput(
-                        "is not a generation", where=f"{path}:{line_number}", why=str(error)
-                    ) from error
-    return shown, count
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_file(path: Path, content: str | bytes) -> None:
     """Write ``path`` whole or not at all.
 
     Raises:
-        InvalidInput: The folder is absent or not writable, or the disk is full.
+        KitError: The folder is absent or not writable, or the disk is full.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:60]}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes private files; a report is shared
-        Path(temporary).replace(path)
+        write_atomic(path, data)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-        raise InvalidInput(
-            "cannot be written", where=str(path), why=error.strerror or str(error)
-        ) from error
+        told = explain(error, where=str(path), path=path.parent)
+        told.why, told.next_step = "", "choose another place: -o FILE"
+        raise told from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from kit.report.figures.calibration import ENOUGH, calibration
 from kit.report.figures.curves import curve
 from kit.report.figures.forest import LIMIT, ForestRow, forest
 from kit.report.figures.style import require_matplotlib
-from kit.report.text import plural
+from kit.report.text import plural, unit_word
 from kit.verify.verdict import CellReport, Verdict
 
 MOST_FORESTS = 8
@@ -36,9 +37,9 @@ def forests(verdict: Verdict, expected: Mapping[str, ExpectedCell]) -> tuple[lis
     require_matplotlib()
     groups: dict[tuple[str, str], list[CellReport]] = {}
     for cell in verdict.cells:
-        if cell.value is not None and cell.verdict != "not-run":
+        compared = _number(cell) is not None or cell.id in expected and expected[cell.id].reference
+        if cell.value is not None and compared:
             groups.setdefault((cell.table, cell.unit), []).append(cell)
-    groups = {key: cells for key, cells in groups.items() if any(_number(c) for c in cells)}
     ranked = sorted(groups, key=lambda key: min(SEVERITY[c.verdict] for c in groups[key]))
     chosen = set(ranked[:MOST_FORESTS])
     made = [
@@ -68,11 +69,9 @@ def _forest(
         worst = sorted(range(len(cells)), key=lambda i: SEVERITY[cells[i].verdict])[:LIMIT]
         shown = [cells[i] for i in sorted(worst)]
     rows = [_forest_row(cell, expected.get(cell.id)) for cell in shown]
-    caption = "Upright tick: published value; grey band: values that count as equal to it."
+    caption = plural(len(cells), "cell") + (f" ({unit_word(unit)})." if unit_word(unit) else ".")
     if any(row.reference is not None for row in rows):
-        caption += " Line above: range of the kit\u2019s reference runs."
-    caption += " Mark and line: this run with its 95 % interval; round where the numbers agree, "
-    caption += "diamond where it stays open, square where they deviate."
+        caption += " The line above a row is the range of the kit\u2019s reference runs."
     if len(shown) < len(cells):
         caption += f" The {LIMIT} gravest of {len(cells)} cells are drawn."
     return Picture(title=table, caption=caption, svg=forest(name, unit, rows))
@@ -83,7 +82,7 @@ def _forest_row(cell: CellReport, expected: ExpectedCell | None) -> ForestRow:
     zone = None
     if published is not None and cell.margin is not None and cell.kind != "bound":
         width = cell.margin * abs(published) if cell.kind == "relative" else cell.margin
-        zone = (published - width, published + width)
+        zone = _possible(cell.unit, published - width, published + width)
     reference = None
     if expected is not None and expected.reference is not None and expected.reference.values:
         values = [float(value) for value in expected.reference.values]
@@ -98,6 +97,11 @@ def _forest_row(cell: CellReport, expected: ExpectedCell | None) -> ForestRow:
         value=cell.value,
         interval=(interval.low, interval.high) if interval is not None else None,
     )
+
+
+def _possible(unit: str, low: float, high: float) -> tuple[float, float]:
+    top = {"percent": 100.0, "fraction": 1.0}.get(unit, math.inf)
+    return (max(0.0, low), min(top, high)) if unit in ("percent", "fraction") else (low, high)
 
 
 def _number(cell: CellReport) -> float | None:

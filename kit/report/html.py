@@ -9,22 +9,19 @@ from __future__ import annotations
 import base64
 import hashlib
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit import __version__
 from kit.errors import Preflight
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.types import Manifest
-from kit.report import claims, details, gallery, tables
-from kit.report.files import Run, read_generations
-from kit.report.text import shorten, visible
+from kit.report import claims, details, gallery, generations, tables
+from kit.report.files import Run
+from kit.report.text import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-RESPONSE_LIMIT = 600
-"""Characters of a generation that are shown, where they are shown at all."""
-MOST_GENERATIONS = 200
 
 
 def render(
@@ -33,6 +30,7 @@ def render(
     manifest: Manifest | None = None,
     expectation: Expectation | None = None,
     show_generations: bool = False,
+    home: Path | None = None,
 ) -> str:
     """The whole report as text; the same run gives the same bytes.
 
@@ -41,6 +39,7 @@ def render(
         manifest: Adds title, summary and documents.
         expectation: Adds reference values and the notes of cells.
         show_generations: Include model responses, escaped and truncated.
+        home: Kit home, where steps keep their responses.
     """
     environment = _environment()
     script, style = _part("report.js"), _part("report.css")
@@ -51,7 +50,7 @@ def render(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         kit_version=__version__,
         **content(run, manifest=manifest, expectation=expectation),
-        generations=generations(run, show_generations),
+        generations=generations.section(run, show=show_generations, home=home),
     )
 
 
@@ -125,19 +124,6 @@ def notes(run: Run, manifest: Manifest | None) -> list[str]:
     return list(dict.fromkeys([*own, *more, *run.verdict.notes]))
 
 
-def generations(run: Run, show: bool) -> dict[str, Any]:
-    """Model responses for the template: counted always, shown only on request."""
-    found, count = read_generations(run, MOST_GENERATIONS if show else 0)
-    return {
-        "show": show,
-        "count": count,
-        "shown": [
-            {"id": one.id, "item": one.item, "response": shorten(one.response, RESPONSE_LIMIT)}
-            for one in found
-        ],
-    }
-
-
 def _environment() -> Environment:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -163,7 +149,8 @@ def _printable(value: Any) -> Any:
     """What every printed expression goes through before it is escaped."""
     if hasattr(value, "__html__"):
         return value
-    return visible(value if isinstance(value, str) else str(value))
+    text = visible(value if isinstance(value, str) else str(value))
+    return text.replace(" %", "\u00a0%")  # a number and its sign stay on one line
 
 
 def _trusted(markup: str) -> Any:

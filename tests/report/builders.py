@@ -242,7 +242,7 @@ def plan() -> dict[str, Any]:
         for pair in ("newer-0", "newer-1")
         for i, step in enumerate(steps)
     ]  # fmt: skip
-    instances.append({"id": "table", "step": "table", "kind": "defensive-tokens/tabulate", "version": 1,
+    instances.append({"id": "table", "step": "table", "kind": "defensive-tokens/tabulate", "version": 1, "params": {},
                       "steps": {"evaluations": {"instances": ["evaluate[pair=newer-0]"], "many": True}}, "key": "ee" * 32,
                       "outputs": ["results.json"], "resources": {"minutes": 0.1}})  # fmt: skip
     return {
@@ -266,22 +266,25 @@ def plan() -> dict[str, Any]:
 
 def record() -> dict[str, Any]:
     """``record.json`` as a plain object."""
-    planned = plan()["instances"]
+    planned = plan()
     return {
-        "schema_version": 1,
+        "schema_version": 1, "kit_version": "0.1.0", "experiment": "tiny-adapt", "version": "1-A",
+        "variant": "as-reported", "profile": "mini", "rehearsal": False, "modified": False,
+        "seed": None, "overrides": [], "notes": planned["notes"], "status": "finished",
         "argv": ["/somewhere/bin/kit", "run", "tiny-adapt", "--profile", "mini"],
-        "start": "2026-11-21T09:00:00.000Z", "end": "2026-11-21T09:01:31.000Z",
-        "commit": "331a9a8c1d2e3f405162738495a6b7c8d9e0f112", "dirty": False, "kit_version": "0.1.0",
-        "versions": {"torch": "2.13.0", "numpy": "2.4.6", "vllm": None, "python": "3.11.7"},
+        "commit": "331a9a8c1d2e3f405162738495a6b7c8d9e0f112", "dirty": False,
+        "started": "2026-11-21T09:00:00.000Z", "ended": "2026-11-21T09:01:31.000Z", "seconds": 91.0,
+        "python": "3.11.7", "platform": "Linux-6.1-x86_64", "versions": {"numpy": "2.4.6", "torch": "2.13.0"},
         "hardware": {"cpu": "AMD EPYC 9554", "cores": 2, "memory_gb": 7.8, "gpus": []},
-        "overrides": [],
-        "steps": [
-            {"id": step["id"], "key": step["key"], "cached": step["id"].startswith("align"),
-             "start": "2026-11-21T09:00:01.000Z", "end": "2026-11-21T09:00:09.000Z", "seconds": 8.4,
-             "peak_memory_gb": 0.61,
-             "outputs": {name: {"sha256": "b4" * 32, "size": 4096} for name in step["outputs"]}}
-            for step in planned
-        ],
+        "environment": planned["environment"], "variables": {}, "options": {"threads": 1},
+        "steps": {
+            step["id"]: {
+                "key": step["key"], "state": "cached" if step["id"].startswith("align") else "run",
+                "started": "2026-11-21T09:00:01.000Z", "seconds": 8.4, "peak_memory_gb": 0.61,
+                "outputs": {name: {"sha256": "b4" * 32, "size": 4096} for name in step["outputs"]},
+            }
+            for step in planned["instances"]
+        },
     }  # fmt: skip
 
 
@@ -357,7 +360,7 @@ def hostile_plan() -> dict[str, Any]:
          "unconfirmed": text, "source": text}
         for text in HOSTILE
     ]  # fmt: skip
-    made["instances"] = [{"id": text, "kind": text, "version": 1} for text in HOSTILE]
+    made["instances"] = [{"id": text, "step": text, "kind": text, "version": 1, "params": {}, "key": text} for text in HOSTILE]
     return made
 
 
