@@ -305,7 +305,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
                 slots=0 if prefix is None else len(prefix),
                 vocabulary_size=backend.vocabulary_size,
             ):
-                ctx.canary(f"{name}/{check.id}", check.passed, check.detail, [f"/{name}"])
+                ctx.canary(f"{name}/{check.id}", check.passed, check.detail)
             ctx.progress(done, len(rows), "token sets")
     _write_json(ctx.out / "scores.json", scores)
     words = {json.dumps(score["asr"]) for score in scores.values()}
@@ -330,7 +330,9 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
         refusal_rule=params.refusal_rule,
         loss_window=params.loss_window,
     )
-    _write_json(ctx.out / "results.json", {"cells": tables.cells, "series": tables.series})
+    # The engine stamps experiment, version and profile when it publishes the results.
+    stamp = {"schema_version": 1, "experiment": "", "version": "", "profile": ""}
+    _write_json(ctx.out / "results.json", {**stamp, "cells": tables.cells, "series": tables.series})
     with (ctx.out / "labels.jsonl").open("w", encoding="utf-8") as file:
         for line in tables.labels:
             file.write(json.dumps(line) + "\n")
@@ -427,7 +429,7 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
 
 
 def _released_as(attributes: dict[str, bool | int | float | str]) -> str:
-    return str(attributes["released_as"])
+    return str(attributes["released_tokens_key"])
 
 
 def _write_json(path: Path, value: Any) -> None:
