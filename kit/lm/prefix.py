@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kit.lm.chat import ChatFormat, Special
+from kit.lm.chat import ChatFormat, Special, token_id
 from kit.lm.model import embedding_matrix
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def begin_id(chat_format: ChatFormat, tokenizer: PreTrainedTokenizerBase) -> int
         ValueError: The format does not begin with one control token of this tokenizer.
     """
     first = chat_format.begin[0] if chat_format.begin else None
-    token_id = tokenizer.get_vocab().get(first.token) if isinstance(first, Special) else None
-    if token_id is None:
+    begin = token_id(tokenizer, first.token) if isinstance(first, Special) else None
+    if begin is None:
         raise ValueError(f"chat format {chat_format.name!r} has no beginning-of-text token here")
-    return int(token_id)
+    return begin
 
 
 def slot_ids(vocabulary_size: int, n: int) -> list[int]:
