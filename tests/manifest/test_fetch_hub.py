@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -88,7 +87,7 @@ def test_sizes_are_asked_before_anything_is_downloaded(tmp_path: Path, hub: Fake
     hub.repos["example/model"] = repository()
     events: list[Event] = []
     fetch(tmp_path, model(), events)
-    assert [event.what for event in events][0] == "size"
+    assert events[0].what == "size"
     assert events[0].bytes == len(CONFIG) + len(WEIGHTS)
     heads = [method for method, path, _ in hub.seen if "resolve" in path]
     assert heads[:2] == ["HEAD", "HEAD"]
@@ -264,7 +263,7 @@ def test_the_hub_cache_is_used_without_the_network(
     store = fetch(tmp_path, model())
     assert store.check("model").status == "ok"
     assert hub.seen == []
-    assert os.stat(folder / "config.json").st_nlink == 2
+    assert (folder / "config.json").stat().st_nlink == 2
 
 
 def test_a_wrong_file_in_the_hub_cache_is_not_believed(tmp_path: Path, hub: FakeHub) -> None:
