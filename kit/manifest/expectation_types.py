@@ -12,8 +12,8 @@ from msgspec import Meta, Struct
 
 from kit.manifest.types import Identifier
 
-CellId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9./@+_-]{0,127}$")]
-Number = Annotated[str, Meta(pattern=r"^[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$")]
+CellId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9./@+_-]{0,127}$(?!\n)")]
+Number = Annotated[str, Meta(pattern=r"^[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$(?!\n)")]
 """A number as printed."""
 
 Unit = Literal[
@@ -134,7 +134,7 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     schema_version: Literal[1]
     experiment: Identifier
     profile: Literal["mini", "paper"]
-    version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$")]
+    version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$(?!\n)")]
     """Must agree with the manifest's N."""
     cells: list[ExpectedCell]
     claims: list[Claim]

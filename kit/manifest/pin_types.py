@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 
 from kit.manifest.types import Identifier
 
-Revision = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Revision = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}$(?!\n)")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
 class PinnedFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

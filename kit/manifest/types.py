@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 SCHEMA_VERSION = 1
 
-Identifier = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+Identifier = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$(?!\n)")]
 """Lower-case name used for experiments, steps, pins, axes and cells' parts."""
 
 Scalar = bool | int | float | str
@@ -54,7 +54,7 @@ class StepSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One unit of work; over a matrix it becomes one instance for each combination of ``each``."""
 
     id: Identifier
-    kind: Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
+    kind: Annotated[str, Meta(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$(?!\n)")]
     """A registered step kind, ``family/name``."""
     version: Annotated[int, Meta(ge=1)]
     """Version of the kind this manifest was written for; a mismatch is refused."""
@@ -101,7 +101,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     schema_version: Literal[1]
     id: Identifier
     family: Literal["defensive_tokens", "tar", "checkpoint_transfer"]
-    version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$")]
+    version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$(?!\n)")]
     """``N-X``: N moves when numbers stop being comparable, X when only the interface does."""
     title: Annotated[str, Meta(min_length=1)]
     summary: Annotated[str, Meta(min_length=1)]

@@ -1,0 +1,99 @@
+"""``kit show``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from kit.cli.state import console, state
+
+
+@click.command("show")
+@click.argument("experiment")
+@click.option("--profile", "profiles", multiple=True, help="Only this profile (repeatable).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(experiment: str, profiles: tuple[str, ...], as_json: bool) -> None:
+    """Show one experiment: claims, inputs, resources, the source of every value.
+
+    EXPERIMENT is an id (see `kit list`) or the path of a manifest.
+    """
+    from kit.manifest.catalog import Catalog
+    from kit.manifest.describe import describe
+
+    found = describe(Catalog(), experiment, list(profiles))
+    if as_json or state().mode() == "json":
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    out = console()
+    for line, style in _lines(found):
+        out.print(line, style=style or None, markup=False, soft_wrap=state().mode() == "plain")
+
+
+def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield f"{found['id']}: {found['title']}", "bold"
+    yield found["summary"], ""
+    counterpart = f", counterpart {found['counterpart']}" if found["counterpart"] else ""
+    yield f"{found['family']}, {found['variant']}, version {found['version']}{counterpart}", "dim"
+    for document in found["documents"]:
+        yield f"document {document['id']}: {document['title']} ({document['cite']})", ""
+    for note in found["notes"]:
+        yield f"note: {note}", "yellow"
+    for name, profile in found["profiles"].items():
+        yield "", ""
+        yield f"profile {name}: {profile['summary']}", "bold"
+        yield from _profile(profile)
+
+
+def _profile(profile: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if profile["claims"]:
+        yield f"  claims ({profile['cells']} cells)", "bold"
+    for claim in profile["claims"]:
+        mark = "primary" if claim["primary"] else "also"
+        yield f'    [{mark}] {claim["id"]}: "{claim["sentence"]}" ({claim["place"]})', ""
+    for note in profile["notes"]:
+        yield f"    note: {note}", "yellow"
+    yield "  inputs", "bold"
+    for pin in profile["inputs"]:
+        yield from _input(pin)
+    for axis, values in profile["matrix"].items():
+        names = [str(v.get("id", v)) if isinstance(v, dict) else str(v) for v in values]
+        yield f"  axis {axis}: {', '.join(names)}", ""
+    yield "  steps", "bold"
+    for step in profile["steps"]:
+        yield from _step(step)
+
+
+def _input(pin: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if "problem" in pin:
+        yield f"    {pin['id']}: {pin['problem']}", "red"
+        return
+    revision = f" @ {pin['revision']}" if pin["revision"] else ""
+    size = f", {pin['bytes']:,} bytes" if pin["bytes"] is not None else ""
+    gated = ", gated" if pin["gated"] else ""
+    yield f"    {pin['id']}: {pin['title']} ({pin['kind']}{gated}{size})", ""
+    if pin["at"]:
+        yield f"      {pin['at']}{revision}", "dim"
+    yield f"      licence: {pin['licence']}", "dim"
+    for mark in ("unconfirmed", "unavailable"):
+        if pin[mark]:
+            yield f"      {mark}: {pin[mark]}", "yellow"
+
+
+def _step(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    times = f", {step['instances']} times over {', '.join(step['each'])}" if step["each"] else ""
+    yield f"    {step['id']} ({step['kind']}{times})", ""
+    needs = step["resources"]
+    if needs:
+        gpus = f"{needs['gpus']} GPU x {needs['gpu_memory_gb']:g} GB, " if needs["gpus"] else ""
+        source = f" ({needs['source']})" if needs["source"] else ""
+        yield (
+            f"      needs {gpus}{needs['memory_gb']:g} GB memory, {needs['minutes']:g} min, "
+            f"{needs['disk_gb']:g} GB disk{source}",
+            "dim",
+        )
+    for name, entry in step["set"].items():
+        source = f"  [{entry['source']}]" if entry["source"] else ""
+        yield f"      {name} = {json.dumps(entry['value'], ensure_ascii=False)}{source}", ""

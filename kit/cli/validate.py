@@ -1,0 +1,44 @@
+"""``kit validate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from kit.cli.state import console, state
+from kit.errors import EXIT_INVALID, EXIT_OK
+
+_STYLE = {"error": "red", "warning": "yellow", "info": "dim"}
+
+
+@click.command("validate")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--quiet", "-q", is_flag=True, help="Errors and warnings only.")
+def command(paths: tuple[Path, ...], as_json: bool, quiet: bool) -> int:
+    """Check manifests, pins and expectations: schema and lint.
+
+    PATHS default to everything in the repository. Every problem is shown as
+    file:line:column; errors make the command leave with 4.
+    """
+    from kit.manifest.catalog import Catalog
+    from kit.manifest.validate import repository_files, validate
+
+    catalog = Catalog()
+    chosen = list(paths) or repository_files(catalog)
+    found = validate(catalog, chosen)
+    levels = [finding.level for finding in found]
+    shown = [f for f in found if not (quiet and f.level == "info")]
+    if as_json or state().mode() == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
+    else:
+        out = console()
+        for finding in shown:
+            out.print(finding.render(), style=_STYLE[finding.level], markup=False, soft_wrap=True)
+        click.echo(
+            f"{len(chosen)} files: {levels.count('error')} errors, "
+            f"{levels.count('warning')} warnings, {levels.count('info')} notes"
+        )
+    return EXIT_INVALID if "error" in levels else EXIT_OK

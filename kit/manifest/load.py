@@ -1,0 +1,171 @@
+"""Read manifests, pins and expectations, with every problem of a file reported at once.
+
+Order of the checks: characters, syntax, then the types. The types decide through msgspec (strict;
+a millisecond); jsonschema is imported only when they refuse, to find *everything* that is wrong,
+or when ``full`` asks for both. A test holds the two to the same verdict.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from kit.errors import Many
+from kit.manifest.expectation_types import Expectation
+from kit.manifest.json_nodes import NotJson, parse_json, position
+from kit.manifest.pin_types import Pins
+from kit.manifest.source import Node, Problems, Source, shown
+from kit.manifest.text import check_characters, read_text
+from kit.manifest.types import Manifest
+from kit.manifest.yaml_nodes import parse_yaml
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[T]):
+    """A document and where each of its values stands.
+
+    Attributes:
+        value: The typed document.
+        source: Its positions.
+    """
+
+    value: T
+    source: Source
+
+    def locate(self, path: tuple[str | int, ...] = (), *, key: bool = False) -> str:
+        """``file:line:column`` of the value (or its key) at ``path``."""
+        return self.source.locate(path, key=key)
+
+
+def read_manifest(path: Path | str, *, full: bool = False) -> Loaded[Manifest]:
+    """A manifest with positions.
+
+    Args:
+        path: YAML or JSON file.
+        full: Run the JSON Schema too, even if the types accept the document.
+
+    Raises:
+        Many: Everything that is wrong with the file, in file order.
+    """
+    return _read(Path(path), Manifest, "manifest", full)
+
+
+def read_pins(path: Path | str, *, full: bool = False) -> Loaded[Pins]:
+    """Pins with positions; see :func:`read_manifest`."""
+    return _read(Path(path), Pins, "pins", full)
+
+
+def read_expectation(path: Path | str, *, full: bool = False) -> Loaded[Expectation]:
+    """An expectation with positions; see :func:`read_manifest`."""
+    return _read(Path(path), Expectation, "expectation", full)
+
+
+def load_manifest(path: Path | str) -> Manifest:
+    """The manifest in a file."""
+    return read_manifest(path).value
+
+
+def load_pins(path: Path | str) -> Pins:
+    """The pins in a file."""
+    return read_pins(path).value
+
+
+def load_expectation(path: Path | str) -> Expectation:
+    """The expectation in a file."""
+    return read_expectation(path).value
+
+
+def parse(path: Path | str) -> Source:
+    """The tree of any YAML or JSON file under the rules of this package, without a schema.
+
+    Raises:
+        InvalidInput: Absent, too large, not UTF-8.
+        Many: Bad characters or syntax.
+    """
+    path = Path(path)
+    return parse_text(read_text(path), path)
+
+
+def parse_text(text: str, path: Path) -> Source:
+    """Like :func:`parse`, for text at hand; ``path`` names it in messages."""
+    root, problems = _tree(text, path)
+    if problems.found or root is None:
+        raise Many(problems.sorted())
+    return Source(problems.name, path, root)
+
+
+def _tree(text: str, path: Path) -> tuple[Node | None, Problems]:
+    """The tree as far as it can be read, and what was wrong on the way."""
+    problems = Problems(shown(path))
+    check_characters(text, problems)
+    return (None if problems.found else _nodes(text, path, problems)), problems
+
+
+def _nodes(text: str, path: Path, problems: Problems) -> Node | None:
+    strict = path.suffix == ".json"
+    if strict or text.lstrip()[:1] in ("{", "["):
+        attempt = Problems(problems.name)
+        try:
+            root = parse_json(text, attempt)
+        except NotJson as error:
+            if strict or not error.reason:
+                problems.found += attempt.found
+                if error.reason:
+                    problems.add(*position(text, error.offset), f"not JSON: {error.reason}")
+                return None
+        else:
+            problems.found += attempt.found
+            return root
+    return parse_yaml(text, problems)
+
+
+def _read(path: Path, kind: type[T], name: str, full: bool) -> Loaded[T]:
+    root, problems = _tree(read_text(path), path)
+    if root is None:
+        raise Many(problems.sorted())
+    return _convert(Source(problems.name, path, root), problems, kind, name, full)
+
+
+def _convert(source: Source, problems: Problems, kind: type[T], name: str, full: bool) -> Loaded[T]:
+    """The typed document of a tree, unless something was or is wrong with it."""
+    data = source.root.plain()
+    typed: T | None = None
+    try:
+        typed = msgspec.convert(data, kind, strict=True)
+    except msgspec.ValidationError as error:
+        found = _schema_problems(data, source, name)
+        if not found.found:
+            _type_problem(error, source, found)
+        problems.merge(found)
+    else:
+        if full:
+            problems.merge(_schema_problems(data, source, name))
+    if problems.found or typed is None:
+        raise Many(problems.sorted())
+    return Loaded(typed, source)
+
+
+def _schema_problems(data: Any, source: Source, name: str) -> Problems:
+    from kit.manifest.explain import explain
+    from kit.manifest.validator import validator
+
+    problems = Problems(source.name)
+    for error in validator(name).iter_errors(data):
+        explain(error, source, problems)
+    return problems
+
+
+def _type_problem(error: msgspec.ValidationError, source: Source, problems: Problems) -> None:
+    """Place msgspec's own message, for the case that the schema let something through."""
+    said, _, where = str(error).partition(" - at `")
+    path: list[str | int] = [
+        int(index) if index else key
+        for key, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", where)
+    ]
+    problems.add(*source.position(path), said)

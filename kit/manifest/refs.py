@@ -1,0 +1,92 @@
+"""References in manifests: ``${axis}``, ``${axis.field}``, ``${pins.name}``, each a whole string.
+
+The planner replaces them for one combination of axis values; here they are only followed, to find
+out which pins a profile needs and whether every reference leads somewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kit.manifest.types import AxisValue, Profile
+
+_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+
+
+class BadReference(ValueError):
+    """A reference that leads nowhere; the message says why."""
+
+
+def axis_id(value: AxisValue) -> str:
+    """The short name of an axis value: of a record its ``id``, of a scalar its text."""
+    if isinstance(value, dict):
+        return str(value.get("id", ""))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def resolve(value: Any, axes: Mapping[str, AxisValue], pins: Mapping[str, str]) -> Any:
+    """A value with its references replaced, for one combination of axis values.
+
+    Raises:
+        BadReference: Unknown axis, field or pin name, or a reference inside other text.
+    """
+    if isinstance(value, list):
+        return [resolve(item, axes, pins) for item in value]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+    found = _REFERENCE.fullmatch(value)
+    if found is None:
+        raise BadReference(
+            f"{value!r} mixes a reference with other text; it must be the whole string"
+        )
+    name = found.group(1)
+    if name.startswith("pins."):
+        local = name.removeprefix("pins.")
+        if local not in pins:
+            raise BadReference(
+                f"{value}: the profile has no pin name {local!r} "
+                f"(it has: {', '.join(sorted(pins)) or 'none'})"
+            )
+        return pins[local]
+    if name in axes:
+        whole = axes[name]
+        return whole["id"] if isinstance(whole, dict) and "id" in whole else whole
+    axis, _, field = name.rpartition(".")
+    record = axes.get(axis)
+    if isinstance(record, dict):
+        if field in record:
+            return resolve(record[field], {}, pins)
+        raise BadReference(
+            f"{value}: {axis_id(record)!r} of axis {axis!r} has no field {field!r} "
+            f"(it has: {', '.join(record)})"
+        )
+    raise BadReference(
+        f"{value}: no axis {axis or name!r} here (axes: {', '.join(axes) or 'none'})"
+    )
+
+
+def combinations(
+    profile: Profile, axes: Sequence[str], limit: int = 1000
+) -> Iterator[dict[str, AxisValue]]:
+    """Combinations of axis values, the last axis varying fastest; at most ``limit`` of them."""
+    known = [axis for axis in axes if axis in profile.matrix]
+    product = itertools.product(*(profile.matrix[axis] for axis in known))
+    for values in itertools.islice(product, limit):
+        yield dict(zip(known, values, strict=True))
+
+
+def pin_ids(text: str, profile: Profile, each: Sequence[str]) -> list[str]:
+    """Every pin id that an input's ``pin`` means in a profile, for a step over ``each``.
+
+    Raises:
+        BadReference: The reference leads nowhere.
+    """
+    used = [axis for axis in each if f"${{{axis}" in text]
+    return list(
+        dict.fromkeys(
+            str(resolve(text, point, profile.pins)) for point in combinations(profile, used)
+        )
+    )

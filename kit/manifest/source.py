@@ -1,0 +1,137 @@
+"""A document read from disk, with the line and column of every value.
+
+The tree is kept beside the plain data so that any later rule (schema, lint, a step's own parameter
+check) can point at the place a human has to edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kit.errors import InvalidInput, KitError
+
+PathTuple = tuple[str | int, ...]
+"""A place in a document: keys and list indices from the root."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One value of a document. Lines and columns start at 1."""
+
+    kind: Literal["map", "list", "scalar"]
+    line: int
+    column: int
+    value: Any = None
+    """For a scalar: the resolved value."""
+    raw: str = ""
+    """For a scalar: the text as written, so that messages can quote it."""
+    quoted: bool = False
+    entries: list[tuple[Node, Node]] = field(default_factory=list)
+    """For a map: (key, value), in file order; keys are scalar nodes with a string value."""
+    items: list[Node] = field(default_factory=list)
+    index: dict[str, int] = field(default_factory=dict)
+    """For a map: key -> position in ``entries``."""
+
+    def add(self, key: Node, value: Node) -> None:
+        """Append an entry to a map; the caller has made sure that the key is new."""
+        self.index[key.value] = len(self.entries)
+        self.entries.append((key, value))
+
+    def child(self, step: str | int) -> tuple[Node | None, Node] | None:
+        """The (key node, value node) below, or ``None`` when there is no such child."""
+        if self.kind == "map" and isinstance(step, str):
+            place = self.index.get(step)
+            return None if place is None else self.entries[place]
+        if self.kind == "list" and isinstance(step, int) and 0 <= step < len(self.items):
+            return None, self.items[step]
+        return None
+
+    def plain(self) -> Any:
+        """The tree as dicts, lists and scalars."""
+        if self.kind == "map":
+            return {key.value: value.plain() for key, value in self.entries}
+        if self.kind == "list":
+            return [item.plain() for item in self.items]
+        return self.value
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed document.
+
+    Attributes:
+        name: Path as shown in messages.
+        path: Path on disk.
+        root: Tree with positions.
+    """
+
+    name: str
+    path: Path
+    root: Node
+
+    def node(self, path: Sequence[str | int]) -> Node | None:
+        """The value at ``path``, or ``None``."""
+        node = self.root
+        for step in path:
+            found = node.child(step)
+            if found is None:
+                return None
+            node = found[1]
+        return node
+
+    def position(self, path: Sequence[str | int], *, key: bool = False) -> tuple[int, int]:
+        """Line and column of the value (or its key) at ``path``, or of its nearest parent."""
+        node = self.root
+        place = (node.line, node.column)
+        for step in path:
+            found = node.child(step)
+            if found is None:
+                return place
+            key_node, node = found
+            anchor = key_node if key and key_node is not None else node
+            place = (anchor.line, anchor.column)
+        return place
+
+    def locate(self, path: Sequence[str | int] = (), *, key: bool = False) -> str:
+        """``file:line:column`` of the value at ``path``, or of its nearest existing parent."""
+        line, column = self.position(path, key=key)
+        return f"{self.name}:{line}:{column}"
+
+
+class Problems:
+    """Collects the errors of one document, so that all are reported together."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.found: list[tuple[int, int, KitError]] = []
+
+    def add(self, line: int, column: int, what: str, *, why: str = "", next_step: str = "") -> None:
+        """Note an error at a place."""
+        error = InvalidInput(
+            what, where=f"{self.name}:{line}:{column}", why=why, next_step=next_step
+        )
+        self.found.append((line, column, error))
+
+    def at(self, node: Node, what: str, *, why: str = "", next_step: str = "") -> None:
+        """Note an error at a node."""
+        self.add(node.line, node.column, what, why=why, next_step=next_step)
+
+    def merge(self, other: Problems) -> None:
+        """Take over the errors of places that have none yet."""
+        taken = {item[:2] for item in self.found}
+        self.found += [item for item in other.found if item[:2] not in taken]
+
+    def sorted(self) -> list[KitError]:
+        """The errors in file order."""
+        return [item[2] for item in sorted(self.found, key=lambda item: item[:2])]
+
+
+def shown(path: Path) -> str:
+    """``path`` relative to the working directory when it lies below it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
