@@ -1,4 +1,4 @@
-"""What ``plan``, ``run``, ``rehearse`` and ``reproduce`` share: from an experiment's name to a plan."""
+"""What the commands that plan and run share: options, and the way from a name to a plan."""
 
 from __future__ import annotations
 
@@ -147,7 +147,8 @@ def run_prepared(
     import sys
 
     from kit.cli.state import state
-    from kit.engine.session import Options, Session
+    from kit.engine.drive import Options
+    from kit.engine.session import Session
 
     options = Options(
         jobs=jobs,

@@ -21,25 +21,21 @@ def command(plan: Path, step: str, events: Path | None) -> None:
     This is what SLURM, Snakemake or Kubernetes call. The steps it reads must be finished; a step
     that is finished already is left as it is.
     """
-    import signal
-
     from kit.cli.state import state
+    from kit.engine.drive import Options
     from kit.engine.one_step import run_one
     from kit.engine.plan import read_plan
-    from kit.engine.worker import Stopped, stop_on_sigterm
-    from kit.errors import Interrupted
     from kit.manifest.home import kit_home
     from kit.manifest.pin_types import Pins
     from kit.manifest.pins import PinStore
 
     made = read_plan(plan)
     home = kit_home()
-    pins = PinStore(home, Pins(schema_version=1, pins=made.pins))
-    stop_on_sigterm()
-    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
-    try:
-        run_one(made, step, home=home, pins=pins, events=events, progress=state().mode())
-    except Stopped:
-        raise Interrupted(
-            "interrupted", where=step, next_step="call it again: checkpoints are kept"
-        ) from None
+    run_one(
+        made,
+        step,
+        home=home,
+        pins=PinStore(home, Pins(schema_version=1, pins=made.pins)),
+        options=Options(jobs=1, progress=state().mode()),
+        events=events,
+    )

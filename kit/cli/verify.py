@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from kit.cli.state import console, state
+
 
 @click.command(name="verify")
 @click.argument("run", metavar="RUN|EXP")
@@ -44,12 +46,35 @@ def command(
     """
     from kit.verify import session
 
+    as_json = as_json or state().mode() == "json"
     case = session.open_case(run, results, profile, expectation, waivers)
     if selftest:
-        session.print_selftest(case, as_json)
+        _selftest(case, as_json)
         return
     verdict = session.verdict_of(case)
-    session.deliver(case, verdict, as_json=as_json, every=every, junit=junit)
+    session.deliver(case, verdict, junit)
     if signature is not None:
-        session.sign(case, verdict, signature, key)
+        session.sign(verdict, signature, key)
+    if as_json:
+        click.echo(session.encode(verdict), nl=False)
+    else:
+        from kit.verify.render import render
+
+        render(verdict, console(), every)
     context.exit(verdict.exit_code)
+
+
+def _selftest(case: object, as_json: bool) -> None:
+    import msgspec
+
+    from kit.verify.selftest import lines, selftest
+    from kit.verify.session import Case
+
+    assert isinstance(case, Case)
+    outcome = selftest(case.subject)
+    if as_json:
+        click.echo(msgspec.json.encode(outcome))
+        return
+    out = console()
+    for line in lines(outcome):
+        out.print(line, markup=False)

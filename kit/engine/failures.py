@@ -6,6 +6,8 @@ clear :class:`StepFailed`. Exceptions themselves never cross: unpickling them wo
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import signal
 import traceback
@@ -50,10 +52,9 @@ def failure_of(error: BaseException, *, home: Path, step: str) -> Failure:
     """Describe an exception raised by a step."""
     if isinstance(error, Carried):
         return error.failure
-    if isinstance(error, OSError) and (is_full(error) or error.errno is not None):
-        told = explain(error, where=step, path=home)
-        if is_full(error) or isinstance(told, Preflight):
-            error = told.with_traceback(error.__traceback__)
+    told = _disk_trouble(error, home, step)
+    if told is not None:
+        error = told.with_traceback(error.__traceback__)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     short = redact("".join(lines))[-_MAX_TRACEBACK:]
     message, why, next_step = str(error), "", ""
@@ -69,6 +70,19 @@ def failure_of(error: BaseException, *, home: Path, step: str) -> Failure:
         preflight=isinstance(error, Preflight),
         traceback=short,
     )
+
+
+def _disk_trouble(error: BaseException, home: Path, step: str) -> KitError | None:
+    """The clear message when the disk, not the step, is at fault."""
+    if isinstance(error, OSError):
+        if is_full(error) or str(error.filename or "").startswith(str(home)):
+            return explain(error, where=step, path=home)
+        return None
+    full = os.strerror(errno.ENOSPC)
+    if not isinstance(error, KitError) and full in str(error):
+        # Libraries written in Rust or C++ (safetensors) wrap the system's error in their own.
+        return explain(OSError(errno.ENOSPC, full), where=step, path=home)
+    return None
 
 
 def step_failed(failure: Failure, instance: StepInstance, log: Path | None) -> KitError:

@@ -1,47 +1,33 @@
-"""One step of a plan in this process: what ``kit step`` does."""
+"""One step of a plan, whose inputs are finished: what ``kit step`` does."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
-from kit.engine.events import Event, EventLog
-from kit.engine.execute import perform
-from kit.engine.failures import failure_of, step_failed
-from kit.engine.job import make_job
-from kit.engine.load import load_registry
+from kit.engine.drive import Options, complain, drive
 from kit.engine.plan import Plan
-from kit.engine.process import OFFLINE
-from kit.engine.progress import Mode, renderer
 from kit.engine.session import Pins
-from kit.engine.store import Store, StoredStep
-from kit.engine.tally import Tally
-from kit.errors import InvalidInput, KitError
+from kit.engine.store import Store
+from kit.errors import InvalidInput
 
 
 def run_one(
-    plan: Plan,
-    step: str,
-    *,
-    home: Path,
-    pins: Pins,
-    events: Path | None = None,
-    progress: Mode = "plain",
-) -> StoredStep:
-    """Run an instance whose inputs are finished; nothing happens if it is finished itself.
+    plan: Plan, step: str, *, home: Path, pins: Pins, options: Options, events: Path | None = None
+) -> None:
+    """Run an instance; nothing happens if it is finished already.
 
     Args:
         plan: The plan.
         step: Instance id.
         home: The kit home.
         pins: The pin store.
-        events: File to append events to.
-        progress: How they are shown.
+        options: How to run it.
+        events: File to append events to; many steps may share it.
 
     Raises:
         InvalidInput: A step that it reads is not finished.
         StepFailed: It failed.
+        Interrupted: A signal came.
     """
     instance, store = plan.instance(step), Store(home)
     digests: dict[str, str] = {}
@@ -54,31 +40,18 @@ def run_one(
                 next_step=f"run it first: kit step PLAN {id!r}",
             )
         digests[id] = look.entry.digest
-    for use in instance.pins.values():
-        if not plan.rehearsal:
+    if not plan.rehearsal:
+        for use in instance.pins.values():
             pins.check(use.pin)
-    os.environ.update(OFFLINE)
     logs = (events.parent if events is not None else home) / "logs"
-    job = make_job(plan, instance, home=home, logs=logs, pins=pins, digests=digests)
-    tally = Tally(plan)
-    screen = renderer(progress, tally)
-    with contextlib.ExitStack() as stack:
-        stack.callback(screen.close)
-        log = EventLog(events) if events is not None else None
-        if log is not None:
-            stack.callback(log.close)
-
-        def emit(item: Event) -> None:
-            if log is not None:
-                log(item)
-            tally.update(item)
-            screen.show(item)
-            screen.tick()
-
-        try:
-            return perform(job, load_registry(), emit)
-        except KitError:
-            raise
-        except Exception as error:
-            failure = failure_of(error, home=home, step=step)
-            raise step_failed(failure, instance, None) from error
+    outcome = drive(
+        plan,
+        store=store,
+        pins=pins,
+        options=options,
+        logs=logs,
+        events=events,
+        only={step},
+        digests=digests,
+    )
+    complain(plan, outcome, step)

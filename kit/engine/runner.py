@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,13 @@ class Outcome:
     errors: list[KitError] = field(default_factory=list)
     interrupted: bool = False
 
+    @property
+    def status(self) -> str:
+        """``finished``, ``failed`` or ``interrupted``."""
+        if self.interrupted:
+            return "interrupted"
+        return "failed" if self.errors else "finished"
+
 
 class Runner:
     """Runs a plan to its end on an executor.
@@ -65,6 +72,8 @@ class Runner:
         level: How thoroughly finished steps are checked.
         keep_going: After a failure, go on with what does not depend on it.
         tick: Called a few times a second, for a live display.
+        only: Run these instances alone; everything they read is finished already.
+        digests: Digests of the finished outputs that those read.
     """
 
     def __init__(
@@ -79,27 +88,32 @@ class Runner:
         level: Level = "small",
         keep_going: bool = False,
         tick: Callable[[], None] = lambda: None,
+        only: Collection[str] | None = None,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
         self.plan, self.store, self.pins, self.logs = plan, store, pins, logs
         self.emit, self.level, self.keep_going, self.tick = emit, level, keep_going, tick
         self._make_executor = executor
         self._executor: Executor | None = None
         self._signals = 0
-        self._missing = {one.id: len(set(one.upstream())) for one in plan.instances}
-        self._readers: dict[str, list[str]] = {one.id: [] for one in plan.instances}
-        for one in plan.instances:
-            for source in set(one.upstream()):
+        self._chosen = [one for one in plan.instances if only is None or one.id in only]
+        self._digests = dict(digests or {})
+        self._missing: dict[str, int] = {}
+        self._readers: dict[str, list[str]] = {one.id: [] for one in self._chosen}
+        for one in self._chosen:
+            sources = {id for id in one.upstream() if id in self._readers}
+            self._missing[one.id] = len(sources)
+            for source in sources:
                 self._readers[source].append(one.id)
         self._ready: deque[StepInstance] = deque()
         self._running: dict[str, list[StepInstance]] = {}  # key -> [running, same key waiting...]
-        self._digests: dict[str, str] = {}
-        self.outcome = Outcome(states={one.id: "waiting" for one in plan.instances})
+        self.outcome = Outcome(states={one.id: "waiting" for one in self._chosen})
 
     def run(self) -> Outcome:
         """Run until everything is finished, something failed, or a signal came."""
         try:
             with self._listening():
-                self._settle([one for one in self.plan.instances if not self._missing[one.id]])
+                self._settle([one for one in self._chosen if not self._missing[one.id]])
                 while not self._signals:
                     if self.keep_going or not self.outcome.errors:
                         self._start()
@@ -201,11 +215,9 @@ class Runner:
                 self.emit(item)
                 self.outcome.states[instance.id] = "stopped"
                 continue
-            self._fail(instance, item)
-            for other in same:
-                self.outcome.states[other.id] = "blocked"
+            self._fail(instance, item, same)
 
-    def _fail(self, instance: StepInstance, item: Event) -> None:
+    def _fail(self, instance: StepInstance, item: Event, same: list[StepInstance]) -> None:
         failure = msgspec.convert(item["failure"], Failure)
         error = step_failed(failure, instance, log_path(self.logs, instance.id))
         fields: dict[str, Any] = {
@@ -214,12 +226,12 @@ class Runner:
         self.emit(event("step-failed", instance.id, message=error.what, **fields))
         self.outcome.states[instance.id] = "failed"
         self.outcome.errors.append(error)
-        blocked = list(self._readers[instance.id])
+        blocked = [one.id for one in same] + self._readers[instance.id]
         while blocked:
-            reader = blocked.pop()
-            if self.outcome.states[reader] == "waiting":
-                self.outcome.states[reader] = "blocked"
-                blocked.extend(self._readers[reader])
+            id = blocked.pop()
+            if self.outcome.states[id] == "waiting":
+                self.outcome.states[id] = "blocked"
+                blocked.extend(self._readers[id])
 
     def _interrupt(self) -> None:
         """Let running steps clean up; a second signal, or too long a wait, kills them."""

@@ -124,7 +124,7 @@ def _compared(cell: CellReport, expected: ExpectedCell | None) -> tuple[str, str
         return "\u2014", reference or (cell.published or "").replace("-", "\u2212") or "\u2014"
     if cell.published is not None:
         return cell.published.replace("-", "\u2212"), reference or "\u2014"
-    shown = cell.status if cell.status in ("running", "diverged", "cancelled") else "\u2014"
+    shown = cell.status if cell.status in ("running", "diverged", "cancelled", "unreported") else "\u2014"
     return shown, reference or "\u2014"
 
 

@@ -1,7 +1,7 @@
 """Reference blocks of an expectation from runs of this kit.
 
-``kit reference EXP RUN...`` rewrites the ``reference:`` blocks and nothing else, and keeps a compact
-record of the runs beside the expectations, so that every number has a pedigree.
+``kit reference EXP RUN...`` rewrites the ``reference:`` blocks and nothing else, and keeps a
+compact record of the runs beside the expectations, so that every number has a pedigree.
 """
 
 from __future__ import annotations

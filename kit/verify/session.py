@@ -153,27 +153,29 @@ def encode(verdict: Verdict) -> bytes:
     return msgspec.json.format(msgspec.json.encode(verdict), indent=1) + b"\n"
 
 
-def deliver(
-    case: Case,
-    verdict: Verdict,
-    *,
-    as_json: bool = False,
-    every: bool = False,
-    junit: Path | None = None,
-) -> None:
-    """Write ``verdict.json`` and the JUnit file, print the verdict."""
-    document = encode(verdict)
-    if case.output is not None:
-        write_atomic(case.output, document)
+def deliver(case: Case, verdict: Verdict, junit: Path | None = None) -> None:
+    """Write ``verdict.json`` into the run directory, and the JUnit file if asked for."""
     if junit is not None:
         from kit.verify.junit import write_junit
 
         write_junit(verdict, junit)
-    if as_json:
-        print(document.decode(), end="")
-        return
-    from rich.console import Console
+    if case.output is not None:
+        write_atomic(case.output, encode(verdict))
 
-    from kit.verify.render import render
 
-    render(verdict, Console(), every)
+def sign(verdict: Verdict, target: Path, key: Path | None) -> None:
+    """Write the signed statement about a verdict.
+
+    Args:
+        verdict: As delivered.
+        target: The envelope's file.
+        key: Private key; ``signing-key.pem`` in the kit's home when absent.
+    """
+    from kit.verify.statement import sign as envelope
+    from kit.verify.statement import statement
+
+    if key is None:
+        from kit.manifest.home import kit_home
+
+        key = kit_home() / "signing-key.pem"
+    write_atomic(target, envelope(statement(verdict, encode(verdict)), key))

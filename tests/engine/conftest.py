@@ -107,7 +107,8 @@ def _toy_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run_toy(tmp_path: Path) -> Callable[..., Path]:
     """Run a plan in ``tmp_path``; returns the run directory."""
-    from kit.engine.session import Options, Session
+    from kit.engine.drive import Options
+    from kit.engine.session import Session
 
     def run(plan: Plan | None = None, **options: Any) -> Path:
         options.setdefault("jobs", 2)

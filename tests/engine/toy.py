@@ -114,7 +114,7 @@ def fail(context: StepContext, params: FailParams) -> None:
         print("leaving early", file=sys.stderr, flush=True)
         os._exit(7)
     if how == "secret":
-        raise ValueError("could not log in with hf_" + "abcdefghijklmnopqrstuvwx")
+        raise ValueError("could not log in with hf_" + "xY" * 12)
     if how == "axes":
         print(context.axes["seed"])
     if how == "undeclared":
