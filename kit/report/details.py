@@ -73,8 +73,7 @@ def _deviation(cell: CellReport) -> Deviation:
     evidence = [difference(cell, decimals_of(cell.published, cell.unit)), margin(cell)]
     why = ""
     if cell.margin_reason:
-        why = f"The margin was chosen by {cell.margin_source or 'nobody named'}: "
-        why += cell.margin_reason
+        why = f"Margin chosen by {cell.margin_source or 'nobody named'}: {cell.margin_reason}"
     if cell.waiver is not None:
         why = f"Waived by {cell.waiver.owner} on {cell.waiver.date}: {cell.waiver.reason}"
     return Deviation(

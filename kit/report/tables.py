@@ -44,6 +44,11 @@ class Table(Struct, kw_only=True):
         """``24 cells``."""
         return plural(len(self.rows) + self.left_out, "cell")
 
+    def gravest(self, most: int) -> list[Row]:
+        """At most ``most`` lines in their order, the mildest verdicts left out."""
+        ranked = sorted(range(len(self.rows)), key=lambda i: SEVERITY[self.rows[i].verdict])
+        return [self.rows[i] for i in sorted(ranked[:most])]
+
 
 def tables(
     verdict: Verdict, expected: Mapping[str, ExpectedCell], measured: Mapping[str, Cell]
