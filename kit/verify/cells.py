@@ -92,10 +92,7 @@ def _items(
 ) -> Finding:
     margin = _margin(rule, place)
     if cell.k is None or cell.n is None or expected.unit not in PROPORTIONS:
-        raise InvalidInput(
-            f"tolerance {rule.kind!r} needs a proportion with fields 'k' and 'n'",
-            where=f"{place}: measured cell",
-        )
+        return invalid(f"tolerance {rule.kind!r} needs fields 'k' and 'n' of a proportion")
     if rule.kind == "paired":
         return _paired(expected, cell, rule, margin, published, place)
     assert expected.value is not None
@@ -129,9 +126,7 @@ def _paired(
 ) -> Finding:
     here = cell.read_labels()
     if here is None:
-        raise InvalidInput(
-            "tolerance 'paired' needs field 'labels'", where=f"{place}: measured cell"
-        )
+        return invalid("tolerance 'paired' needs field 'labels', the labels of each item")
     if expected.labels is None or published is None:
         raise InvalidInput("tolerance 'paired' needs published 'labels'", where=place)
     try:

@@ -174,7 +174,7 @@ def _report(
         margin_source=rule.source if rule else None,
         margin_reason=rule.reason if rule else None,
         verdict=finding.verdict,
-        detail=finding.detail,
+        detail=finding.detail + _better(expected, finding),
         shifted=finding.shifted,
         flip_rate=finding.flip_rate,
         p=finding.p,
@@ -182,6 +182,14 @@ def _report(
         needed=finding.needed,
         waiver=waiver,
     )
+
+
+def _better(expected: ExpectedCell, finding: Finding) -> str:
+    """Two-sided: a better number than the published one may hide a broken attack."""
+    gap = finding.difference or 0.0
+    good = {"lower_is_better": gap < 0, "higher_is_better": gap > 0}.get(expected.direction, False)
+    says = "; better than published, and a deviation all the same"
+    return says if good and finding.verdict == "deviates" else ""
 
 
 def _baseline(expected: ExpectedCell) -> float | None:

@@ -176,7 +176,7 @@ def test_seeds_size_coverage_and_equivalence(k: int, m: int) -> None:
         low, high = spread.interval(gap, 0.95)
         covered += low <= 0 <= high
         low, high = spread.interval(gap + 3.0, 0.90)  # the truth is a full margin of 3 away
-        equated += -3.0 <= low and high <= 3.0
+        equated += low >= -3.0 and high <= 3.0
     assert 1 - covered / trials <= allowed(trials) + extra
     assert equated / trials <= allowed(trials) + extra
 

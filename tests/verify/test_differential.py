@@ -54,7 +54,9 @@ def test_newcombe(a: tuple[int, int], b: tuple[int, int]) -> None:
     assert ours == pytest.approx(theirs, **CLOSE)
 
 
-@pytest.mark.parametrize(("a", "b"), [((10, 208), (0, 208)), ((30, 50), (20, 50)), ((3, 8), (9, 9))])
+@pytest.mark.parametrize(
+    ("a", "b"), [((10, 208), (0, 208)), ((30, 50), (20, 50)), ((3, 8), (9, 9))]
+)
 @pytest.mark.parametrize("at", [-0.3, 0.0, 0.02])
 def test_newcombe_inverted(a: tuple[int, int], b: tuple[int, int], at: float) -> None:
     """At the z that the inversion names, statsmodels' interval ends exactly at the value."""

@@ -89,6 +89,16 @@ def test_exact_count() -> None:
 # -- binomial
 
 
+def test_what_a_kind_needs_of_the_table() -> None:
+    value_only = one(expected_cell(n=208), Cell(id="t/a", unit="percent", value=4.8))
+    assert value_only.verdict == "invalid"
+    assert "'k' and 'n'" in value_only.detail
+    rule = tolerance("paired", margin="5")
+    no_labels = one(expected_cell(n=208, labels="published", tolerance=rule), share("t/a", 10, 208))
+    assert no_labels.verdict == "invalid"
+    assert "'labels'" in no_labels.detail
+
+
 def test_binomial_four_outcomes() -> None:
     def verdict(printed: str, k: int, n: int = 208) -> str:
         return one(expected_cell(value=printed, n=n), share("t/a", k, n)).verdict
@@ -101,7 +111,10 @@ def test_binomial_four_outcomes() -> None:
 
 def test_better_than_published_deviates_too() -> None:
     better = expected_cell(value="50.0", n=208, direction="lower_is_better")
-    assert one(better, share("t/a", 60, 208)).verdict == "deviates"
+    report = one(better, share("t/a", 60, 208))
+    assert report.verdict == "deviates"
+    assert report.detail.endswith("better than published, and a deviation all the same")
+    assert "better" not in one(better, share("t/a", 150, 208)).detail
 
 
 def test_equal_within_the_margin_and_yet_shifted() -> None:

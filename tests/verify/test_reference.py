@@ -81,7 +81,7 @@ def test_a_seed_in_two_runs_is_refused(repo: Path) -> None:
 def test_modified_runs_and_rehearsals_are_no_reference(repo: Path, record: dict[str, Any]) -> None:
     run = with_seeds(repo / "runs" / "a", {"0": 1.25, "1": 1.5})
     (run / "record.json").write_text(json.dumps(record))
-    with pytest.raises(InvalidInput, match="modified|rehearsal"):
+    with pytest.raises(InvalidInput, match=r"modified|rehearsal"):
         call("made", str(run))
 
 

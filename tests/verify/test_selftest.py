@@ -29,8 +29,13 @@ CELLS = [
     expected_cell("t/x", "1.9", unit="loss", tolerance=tolerance("absolute", margin="0.2")),
     expected_cell("t/z", "1.9", unit="loss", tolerance=tolerance("absolute", margin="0.2")),
 ]  # fmt: skip
+CELLS += [
+    expected_cell("t/u", None, tolerance=tolerance("bound", bound="60", side="at_most")),
+    expected_cell("t/v", "50", tolerance=tolerance("absolute", margin="5")),
+]
 MEASURED = [share("t/a", 9, 208), share("t/b", 430, 868), share("t/f", 10, 208),
-            seeded("t/s", [50.0, 50.8, 49.5]), Cell(id="t/x", unit="loss", value=1.95)]  # fmt: skip
+            seeded("t/s", [50.0, 50.8, 49.5]), Cell(id="t/x", unit="loss", value=1.95),
+            seeded("t/u", [50.0, 50.8, 49.5]), seeded("t/v", [50.0, 50.8, 49.5])]  # fmt: skip
 SUBJECT = Subject(expected=expectation(CELLS), results=table(MEASURED))
 
 
