@@ -99,7 +99,9 @@ def make_job(
         },
         pins={
             name: PinFolder(
-                id=use.pin, path=str(pins.path(use.pin)), attributes=by_pin[use.pin].attributes
+                id=use.pin,
+                path=str(home / "pins" / use.pin if plan.rehearsal else pins.path(use.pin)),
+                attributes=by_pin[use.pin].attributes,
             )
             for name, use in instance.pins.items()
         },

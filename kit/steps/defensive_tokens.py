@@ -37,6 +37,8 @@ class Transfer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tokens: int
     seed: int
     """Of the random controls."""
+    sets: list[Literal["procrustes", "copy", "norm-rescaled", "rotation", "random-norm"]]
+    """Which rows go on to the evaluation."""
 
 
 class TrainingData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -149,7 +151,8 @@ def run_transfer(ctx: StepContext, params: Transfer) -> None:
         released.path, _released_as(target.attributes), n=params.tokens, width=width
     )
     alignment = load_alignment(ctx.step("align").path / "alignment.safetensors")
-    sets = transfer_sets(own, native, alignment, seed=params.seed)
+    made = transfer_sets(own, native, alignment, seed=params.seed)
+    sets: dict[str, Tensor] = {name: made[name] for name in params.sets}
     save_sets(ctx.out / SETS, sets)
     _write_json(ctx.out / "geometry.json", transfer_geometry(own, native, sets))
 
@@ -265,7 +268,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     from kit.methods.defensive_tokens.attack_texts import read_attack_texts
     from kit.methods.defensive_tokens.attacks import get_style
     from kit.methods.defensive_tokens.evaluate import evaluate_prefix
-    from kit.methods.defensive_tokens.prompt_checks import check_prompts
+    from kit.methods.defensive_tokens.prompt_checks import PromptCheck, check_prompts, combine
     from kit.methods.defensive_tokens.scores import score_table
     from kit.methods.defensive_tokens.tables import response_rows
 
@@ -279,6 +282,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     samples: list[Sample] = read_alpaca_farm(ctx.pin("evaluation").path)
     rows = _conditions(ctx, params)
     scores: dict[str, Any] = {}
+    checks: list[PromptCheck] = []
     with (ctx.out / "responses.jsonl").open("w", encoding="utf-8") as file:
         for done, (name, (prefix, defence)) in enumerate(rows.items(), start=1):
             evaluation = evaluate_prefix(
@@ -299,15 +303,16 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
             scores[name] = score_table(evaluation)
             for row in response_rows(evaluation):
                 file.write(json.dumps({"set": name, **row}, ensure_ascii=False) + "\n")
-            for check in check_prompts(
+            checks += check_prompts(
                 evaluation,
                 texts,
                 slots=0 if prefix is None else len(prefix),
                 vocabulary_size=backend.vocabulary_size,
-            ):
-                ctx.canary(f"{name}/{check.id}", check.passed, check.detail)
+            )
             ctx.progress(done, len(rows), "token sets")
     _write_json(ctx.out / "scores.json", scores)
+    for check in combine(checks):
+        ctx.canary(check.id, check.passed, check.detail)
     words = {json.dumps(score["asr"]) for score in scores.values()}
     ctx.canary(
         "labels-differ-between-sets",

@@ -8,7 +8,7 @@ from math import ceil, floor
 
 from kit.manifest.printed import Printed
 from kit.verify.finding import Finding, excludes_zero, inside, judged, with_needed
-from kit.verify.numbers import scale_of, show
+from kit.verify.numbers import scale_of
 from kit.verify.proportions import Z90, Z95, newcombe, newcombe_score
 from kit.verify.special import normal_tail
 
@@ -101,7 +101,7 @@ def needed_items(p: float, q: tuple[float, float], margin: float, n: int) -> str
         )
 
     if not decided(ENOUGH):
-        return f"no number of items decides: margin {show(margin)} is within the printed precision"
+        return f"more than {ENOUGH:,} items: the printed precision is as wide as the question"
     low, high = float(n), float(n)
     while not decided(high):
         low, high = high, high * 2

@@ -13,6 +13,8 @@ from kit.verify.measurement import Measurement
 from kit.verify.numbers import points, printed, show
 from kit.verify.seeds import Group, Spread, group, seed_group, welch
 
+ROUNDING = 1e-9
+"""References keep twelve digits; below this share two numbers are the same."""
 _MOST = 10_000
 
 
@@ -28,7 +30,7 @@ def reference_group(reference: Reference, place: str, floor: float | None) -> Gr
     found = group(values, floor)
     mean = printed(reference.mean)
     sd = printed(reference.sd)
-    rounding = 1e-9 * max(1.0, abs(float(mean.value)))  # of sums in floating point
+    rounding = _rounding(mean.value)
     wrong = (
         f"n_seeds is {reference.n_seeds}, values has {len(values)}"
         if len(values) != reference.n_seeds
@@ -91,7 +93,14 @@ def _printed(expected: ExpectedCell, unit: str) -> tuple[Fraction, Fraction]:
         said = printed(expected.value, unit)
         return said.value, said.half
     assert expected.reference is not None
-    return Fraction(expected.reference.mean), printed(expected.reference.mean).half
+    mean = printed(expected.reference.mean)
+    rounding = Fraction(_rounding(mean.value))
+    # a mean that comes with its values is generated: "22.5" is not a rounded number there
+    return mean.value, rounding if expected.reference.values else max(mean.half, rounding)
+
+
+def _rounding(value: Fraction) -> float:
+    return ROUNDING * max(1.0, abs(float(value)))
 
 
 def _blur(reference: Reference) -> float:
