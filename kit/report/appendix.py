@@ -6,6 +6,7 @@ cut to what two pages hold, and says where the rest is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from kit.manifest.expectation_types import Expectation
@@ -137,7 +138,7 @@ def _page(
         lines += ["", "## Not covered", ""]
         lines += [f"- {escape(text, 200)}" for text in not_covered[:MOST_UNUSUAL]]
         lines += _rest(len(not_covered) - MOST_UNUSUAL, "further point", "the report")
-    return "\n".join(lines).rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines).rstrip()) + "\n"
 
 
 def _commands(experiment: str, profile: str, started: str) -> list[tuple[str, str]]:

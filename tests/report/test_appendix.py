@@ -40,6 +40,7 @@ def test_long_lists_are_cut_and_said(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", verdict=verdict(cells=made.cells, claims=many))
     text = of_run(read_run(folder))
     assert "28 further claims" in text
+    assert "\n\n\n" not in text
     assert len(text.split()) < TWO_PAGES
 
 

@@ -13,6 +13,7 @@ from kit.manifest.expectation_types import Expectation, ExpectedCell, Reference
 from kit.manifest.types import Document, Manifest, StepSpec
 from kit.report.files import read_run
 from kit.report.html import render
+from kit.verify.verdict import CanaryReport
 from tests.report.builders import cell, claim, tiny_cells, verdict
 from tests.report.extremes import HOSTILE, write_hostile
 from tests.report.runs import write_run
@@ -253,3 +254,14 @@ def test_hostile_strings_all_reach_the_reader(hostile: str) -> None:
     for one in HOSTILE:
         if one.isprintable():
             assert one in text
+
+
+def test_repeated_checks_are_cut_and_failed_ones_kept(tmp_path: Path) -> None:
+    checks = [
+        CanaryReport(id=f"check-{i}", passed=i != 500, detail="seen", source="step")
+        for i in range(501)
+    ]
+    folder = write_run(tmp_path / "run", verdict=verdict(canaries=checks))
+    text = Page(render(read_run(folder))).text
+    assert "check-500" in text
+    assert "421 further checks stand in verdict.json" in text
