@@ -131,7 +131,9 @@ def _omits(verdict: Verdict, variant: str) -> str:
         parts.append(plural(len(unmeasured), "cell") + " that has no comparison")
         parts[-1] = parts[-1].replace("cells that has", "cells that have")
     elif verdict.not_covered:
-        parts.append(f"{plural(len(verdict.not_covered), 'point')} listed under \u201cnot run\u201d")
+        parts.append(
+            f"{plural(len(verdict.not_covered), 'point')} listed under \u201cnot run\u201d"
+        )
     said = f"It says nothing about {', nor about '.join(parts)}." if parts else ""
     if variant == "as-reported":
         said += " The document\u2019s protocol is repeated as it is, flaws included."

@@ -117,7 +117,11 @@ def environment(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         if record.dirty is not None:
             source.append(("uncommitted changes", "yes" if record.dirty else "no"))
         source += [("kit", record.kit_version or run.verdict.kit_version)]
-        source += [("started", record.started), ("ended", record.ended or ""), ("took", seconds_word(record.seconds) if record.seconds else "")]
+        source += [
+            ("started", record.started),
+            ("ended", record.ended or ""),
+            ("took", seconds_word(record.seconds) if record.seconds else ""),
+        ]
         groups.append(("Source", [(a, b) for a, b in source if b]))
         groups.append(("Hardware", flat(record.hardware)))
     kind = record.environment if record is not None and record.environment else {}

@@ -37,7 +37,7 @@ def forests(verdict: Verdict, expected: Mapping[str, ExpectedCell]) -> tuple[lis
     require_matplotlib()
     groups: dict[tuple[str, str], list[CellReport]] = {}
     for cell in verdict.cells:
-        compared = _number(cell) is not None or cell.id in expected and expected[cell.id].reference
+        compared = _number(cell) is not None or (cell.id in expected and expected[cell.id].reference)
         if cell.value is not None and compared:
             groups.setdefault((cell.table, cell.unit), []).append(cell)
     ranked = sorted(groups, key=lambda key: min(SEVERITY[c.verdict] for c in groups[key]))

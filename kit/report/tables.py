@@ -80,7 +80,11 @@ def tables(
 def _fit(made: list[Table]) -> None:
     """Keep lines and details while they fit, the gravest first."""
     order = sorted(
-        ((SEVERITY.get(line.verdict, 99), i, j) for i, t in enumerate(made) for j, line in _lines(t)),
+        (
+            (SEVERITY.get(line.verdict, 99), i, j)
+            for i, t in enumerate(made)
+            for j, line in _lines(t)
+        ),
     )
     room, detail_room = ROW_BYTES, DETAIL_BYTES
     dropped: set[tuple[int, int]] = set()
