@@ -205,11 +205,15 @@ def results(**changes: Any) -> Results:
     ]  # fmt: skip
     steps = (0, 25, 50, 100, 150, 200)
     asr = {
-        f"{arm}, seed {s}": [[t, max(0.0, top * 2 ** (-t / half) + noise.gauss(0, 1))] for t in steps]
+        f"{arm}, seed {s}": [
+            [t, max(0.0, top * 2 ** (-t / half) + noise.gauss(0, 1))] for t in steps
+        ]
         for arm, top, half in (("transferred start", 34, 9), ("random start", 41, 60))
         for s in range(10)
     }
-    loss = {"adapted": [[t, 0.05 + 0.024 * 2 ** (-t / 40) + noise.gauss(0, 0.001)] for t in range(200)]}
+    loss = {
+        "adapted": [[t, 0.05 + 0.024 * 2 ** (-t / 40) + noise.gauss(0, 0.001)] for t in range(200)]
+    }
     frontier = {"tampered": [[x, 60 - 0.4 * x, 52 - 0.4 * x, 66 - 0.4 * x] for x in range(0, 101, 10)],
                 "safe": [[x, 25 + 0.02 * x * x / 2] for x in range(0, 101, 10)]}  # fmt: skip
     fields: dict[str, Any] = {
@@ -231,7 +235,10 @@ def results(**changes: Any) -> Results:
 
 def plan() -> dict[str, Any]:
     """``plan.json`` as a plain object."""
-    pin = {"licence": "Apache-2.0", "files": [{"path": "model.safetensors", "sha256": "1c" * 32, "size": 1_800_000}]}
+    pin = {
+        "licence": "Apache-2.0",
+        "files": [{"path": "model.safetensors", "sha256": "1c" * 32, "size": 1_800_000}],
+    }
     steps = ["align", "transfer", "data", "labels", "adapt", "scratch", "evaluate"]
     instances = [
         {"id": f"{step}[pair={pair}]", "step": step, "kind": f"defensive-tokens/{step}", "version": 1,
@@ -291,7 +298,13 @@ def record() -> dict[str, Any]:
 def write_run(folder: Path, **parts: Any) -> Path:
     """A run directory; a part given as ``None`` is left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"verdict": verdict(), "results": results(), "plan": plan(), "record": record(), **parts}
+    contents = {
+        "verdict": verdict(),
+        "results": results(),
+        "plan": plan(),
+        "record": record(),
+        **parts,
+    }
     for name, content in contents.items():
         if content is not None:
             (folder / f"{name}.json").write_bytes(msgspec.json.encode(content))
@@ -360,7 +373,10 @@ def hostile_plan() -> dict[str, Any]:
          "unconfirmed": text, "source": text}
         for text in HOSTILE
     ]  # fmt: skip
-    made["instances"] = [{"id": text, "step": text, "kind": text, "version": 1, "params": {}, "key": text} for text in HOSTILE]
+    made["instances"] = [
+        {"id": text, "step": text, "kind": text, "version": 1, "params": {}, "key": text}
+        for text in HOSTILE
+    ]
     return made
 
 
