@@ -85,6 +85,10 @@ class StepContext(Protocol):
         """All upstream instances of this name, in plan order."""
         ...
 
+    def has(self, name: str) -> bool:
+        """Whether the manifest gives this optional input."""
+        ...
+
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report progress; cheap enough to call every iteration."""
         ...
@@ -117,10 +121,15 @@ class StepKind:
         params: Frozen msgspec Struct; a field without default is required.
         run: ``run(context, params)``; writes ``outputs`` into ``context.out``.
         inputs: Input name -> ``pin``, ``step`` (exactly one instance) or ``steps`` (a list).
+        optional: Names of inputs a manifest may leave out.
         outputs: File names the step promises; all are hashed into the record.
         launch: How it is started: ``worker`` (CPU or one GPU) or ``torchrun`` (many GPUs).
         resources: Estimate from parameters and profile name.
         environment: Which fields of the environment class enter the key.
+        reads_axes: The function looks at ``context.axes`` or at the ``axes`` of a single upstream
+            step. They then enter the key; without this they cannot be read, because a value that
+            decides outputs and is not in the key would let one instance take another's outputs.
+            The axes of a list (kind input ``steps``) are always in the key and always readable.
     """
 
     name: str
@@ -132,6 +141,8 @@ class StepKind:
     launch: Literal["worker", "torchrun"] = "worker"
     resources: Callable[[Any, str], Resources] = default_resources
     environment: tuple[str, ...] = ("device", "dtype", "torch", "transformers")
+    optional: frozenset[str] = frozenset()
+    reads_axes: bool = False
     doc: str = field(default="")
 
 

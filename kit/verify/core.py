@@ -25,7 +25,7 @@ from kit.verify.proportions import Z95, wilson
 from kit.verify.seeds import mean_spread, seed_group
 from kit.verify.verdict import EXIT_CODES, CellReport, Interval, Verdict, Waiver
 
-NO_NUMBER = frozenset({"running", "diverged", "cancelled"})
+NO_NUMBER = frozenset({"running", "diverged", "cancelled", "unreported"})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,104 @@
+"""``kit plan``: what would be done, and what it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kit.cli.planning import plan_options, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from kit.engine.plan import Plan, Totals
+
+
+@click.command("plan")
+@plan_options
+@click.option(
+    "--gpu-arch",
+    metavar="ARCH",
+    help="Plan for GPUs of this architecture (sm_90), on a machine that has none.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The whole plan, as kit step reads it.")
+def command(
+    experiment: str,
+    profile: str,
+    seed: int | None,
+    overrides: tuple[str, ...],
+    gpu_arch: str | None,
+    as_json: bool,
+) -> None:
+    """Show the steps of EXPERIMENT: how many, how many are finished, what the rest needs."""
+    from kit.engine.session import finished
+    from kit.engine.store import Store
+    from kit.errors import KitError
+
+    prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpu_arch=gpu_arch)
+    plan = prepared.plan
+    cached = finished(plan, Store(prepared.home))
+    present: set[str] = set()
+    for pin in plan.pins:
+        try:
+            prepared.pins.require(pin.id)
+        except KitError:
+            continue
+        present.add(pin.id)
+    totals = plan.totals(cached, present)
+    if as_json:
+        click.echo(_json(plan, cached, present, totals))
+    else:
+        _table(plan, cached, totals)
+
+
+def _json(plan: Plan, cached: Collection[str], present: Collection[str], totals: Totals) -> str:
+    import msgspec
+
+    made: dict[str, Any] = msgspec.to_builtins(plan)
+    for instance in made["instances"]:
+        instance["cached"] = instance["id"] in cached
+        instance["command"] = ["kit", "step", "plan.json", instance["id"]]
+    made["pins_present"] = sorted(present)
+    made["totals"] = msgspec.to_builtins(totals)
+    return msgspec.json.format(msgspec.json.encode(made)).decode()
+
+
+def _table(plan: Plan, cached: Collection[str], totals: Totals) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from kit.cli.state import console
+
+    table = Table("step", "kind", box=None, pad_edge=False)
+    for title in ("instances", "cached", "GPUs", "GPU GB", "memory GB", "minutes"):
+        table.add_column(title, justify="right")
+    for step in dict.fromkeys(one.step for one in plan.instances):
+        instances = [one for one in plan.instances if one.step == step]
+        needs = [one.resources for one in instances]
+        table.add_row(
+            Text(step),
+            Text(instances[0].kind),
+            str(len(instances)),
+            str(sum(one.id in cached for one in instances)),
+            str(max(need.gpus for need in needs)),
+            f"{max(need.gpu_memory_gb for need in needs):g}",
+            f"{max(need.memory_gb for need in needs):g}",
+            f"{sum(need.minutes for need in needs):g}",
+        )
+    out = console()
+    modified = ", modified" if plan.modified else ""
+    title = f"{plan.experiment} {plan.version} ({plan.variant}), {plan.profile}{modified}"
+    out.print(Text(title))
+    out.print(table)
+    out.print(
+        Text(
+            f"to run: {totals.to_run} of {totals.instances} steps, "
+            f"{totals.cpu_hours:.2f} CPU hours, {totals.gpu_hours:.2f} GPU hours, "
+            f"up to {totals.gpus} GPUs with {totals.gpu_memory_gb:g} GB each, "
+            f"{totals.memory_gb:g} GB memory, {totals.disk_gb:.1f} GB disk, "
+            f"{totals.download_gb:.2f} GB to download"
+        )
+    )
+    for note in plan.notes:
+        out.print(Text(f"note: {note}"))

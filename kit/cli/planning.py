@@ -1,0 +1,163 @@
+"""What the commands that plan and run share: options, and the way from a name to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from kit.engine.plan import Plan
+    from kit.engine.session import Pins
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan and what it takes to run it."""
+
+    plan: Plan
+    home: Path
+    pins: Pins
+
+
+def prepare(
+    experiment: str,
+    profile: str,
+    *,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    rehearsal: bool = False,
+    fraction: float | None = None,
+    gpu_arch: str | None = None,
+) -> Prepared:
+    """Read the experiment and plan it.
+
+    Args:
+        experiment: Id, or path of a manifest.
+        profile: Profile name.
+        seed: Moves all seeds of the matrix.
+        overrides: ``step.param=value`` each.
+        rehearsal: Plan for stand-in weights and data.
+        fraction: Value for every parameter called ``fraction`` (shorter rehearsals).
+        gpu_arch: Plan for GPUs of this architecture.
+    """
+    from kit.engine.environment import this_machine
+    from kit.engine.load import load_registry
+    from kit.engine.planner import fraction_overrides, make_plan
+    from kit.manifest.catalog import Catalog
+    from kit.manifest.home import kit_home
+    from kit.manifest.pins import PinStore
+
+    catalog, home = Catalog(), kit_home()
+    manifest = catalog.manifest(experiment)
+    pins = catalog.pins(experiment)
+    store = PinStore(home, pins)
+    registry = load_registry()
+    chosen = list(overrides)
+    if fraction is not None:
+        chosen += fraction_overrides(manifest, profile, registry, fraction)
+    plan = make_plan(
+        manifest,
+        profile,
+        pins={pin.id: pin for pin in pins.pins},
+        digests=store,
+        registry=registry,
+        machine=this_machine(gpu_arch),
+        overrides=chosen,
+        seed=seed,
+        rehearsal=rehearsal,
+    )
+    return Prepared(plan=plan, home=home, pins=store)
+
+
+def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that decide what is planned."""
+    for option in reversed(
+        (
+            click.argument("experiment"),
+            click.option(
+                "--profile", default="mini", show_default=True, help="Which profile: mini or paper."
+            ),
+            click.option(
+                "--seed", type=int, help="Move all seeds so that the smallest becomes this."
+            ),
+            click.option(
+                "--set",
+                "overrides",
+                multiple=True,
+                metavar="STEP.PARAM=VALUE",
+                help="Change a parameter; the run is then marked as modified.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that decide how a plan is run, and change no number."""
+    for option in reversed(
+        (
+            click.option(
+                "--jobs",
+                type=click.IntRange(min=1),
+                help="CPU steps at once. Default: one a core, as memory allows.",
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(min=1),
+                default=1,
+                show_default=True,
+                help="Threads of a CPU step. More can change the last digits of a result.",
+            ),
+            click.option(
+                "--runs-dir",
+                type=click.Path(file_okay=False, path_type=Path),
+                default=Path("runs"),
+                show_default=True,
+                help="Where the run directory is made.",
+            ),
+            click.option(
+                "--check", is_flag=True, help="Hash all finished outputs, large ones too."
+            ),
+            click.option(
+                "--keep-going",
+                is_flag=True,
+                help="After a failure, go on with the steps that do not depend on it.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def run_prepared(
+    prepared: Prepared,
+    *,
+    jobs: int | None,
+    threads: int,
+    runs_dir: Path,
+    check: bool,
+    keep_going: bool,
+) -> Path:
+    """Run a plan; returns the run directory."""
+    import sys
+
+    from kit.cli.state import state
+    from kit.engine.drive import Options
+    from kit.engine.session import Session
+
+    options = Options(
+        jobs=jobs,
+        threads=threads,
+        check="all" if check else "small",
+        keep_going=keep_going,
+        progress=state().mode(),
+        runs_dir=runs_dir,
+    )
+    return Session(
+        prepared.plan, home=prepared.home, pins=prepared.pins, options=options, argv=sys.argv
+    ).run()

@@ -1,0 +1,84 @@
+"""``kit rehearse``: does it fit, and how long will it take?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kit.cli.planning import prepare, run_options, run_prepared
+
+if TYPE_CHECKING:
+    from kit.engine.rehearse import StepFinding
+
+
+@click.command("rehearse")
+@click.argument("experiment")
+@click.option("--profile", default="paper", show_default=True, help="Which profile to rehearse.")
+@click.option(
+    "--fraction",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Share of the steps or items, for kinds with such a parameter; measured times are of "
+    "this share.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="As for run.")
+@run_options
+def command(
+    experiment: str,
+    profile: str,
+    fraction: float | None,
+    overrides: tuple[str, ...],
+    jobs: int | None,
+    threads: int,
+    runs_dir: Path,
+    check: bool,
+    keep_going: bool,
+) -> None:
+    """Run EXPERIMENT at full shape with random weights and stand-in data.
+
+    Prints measured time and peak memory of each step against the plan. Nothing is reproduced by
+    this: the verdict of a rehearsal is REHEARSED. The last line is the run directory.
+    """
+    from kit.engine.rehearse import REHEARSAL, write_rehearsal
+
+    prepared = prepare(experiment, profile, overrides=overrides, rehearsal=True, fraction=fraction)
+    folder = run_prepared(
+        prepared,
+        jobs=jobs,
+        threads=threads,
+        runs_dir=runs_dir,
+        check=check,
+        keep_going=keep_going,
+    )
+    made = write_rehearsal(prepared.plan, folder, fraction)
+    show(made.steps)
+    click.echo(f"written to {folder / REHEARSAL}")
+    click.echo(str(folder))
+
+
+def show(steps: list[StepFinding]) -> None:
+    """Print the comparison as a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from kit.cli.state import console
+
+    table = Table("step", box=None, pad_edge=False)
+    for title in ("instances", "minutes", "planned", "memory GB", "planned", "GPU GB", "planned"):
+        table.add_column(title, justify="right")
+    table.add_column("over plan")
+    for one in steps:
+        minutes = "-" if one.measured_minutes is None else f"{one.measured_minutes:.2f}"
+        table.add_row(
+            Text(one.step),
+            str(one.instances),
+            minutes,
+            f"{one.planned_minutes:.2f}",
+            f"{one.peak_memory_gb:.2f}",
+            f"{one.planned_memory_gb:.2f}",
+            f"{one.peak_gpu_memory_gb:.2f}",
+            f"{one.planned_gpu_memory_gb:.2f}",
+            ", ".join(one.over),
+        )
+    console().print(table)

@@ -1,0 +1,40 @@
+"""``kit step``: run one step of a plan file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("step")
+@click.argument("plan", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("step")
+@click.option(
+    "--events",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append events to this file (several steps may share it).",
+)
+def command(plan: Path, step: str, events: Path | None) -> None:
+    """Run STEP, an instance id such as 'train[seed=1]', of the plan file PLAN.
+
+    This is what SLURM, Snakemake or Kubernetes call. The steps it reads must be finished; a step
+    that is finished already is left as it is.
+    """
+    from kit.cli.state import state
+    from kit.engine.drive import Options
+    from kit.engine.one_step import run_one
+    from kit.engine.plan import read_plan
+    from kit.manifest.home import kit_home
+    from kit.manifest.pins import PinStore
+
+    made = read_plan(plan)
+    home = kit_home()
+    run_one(
+        made,
+        step,
+        home=home,
+        pins=PinStore(home, made.pins),
+        options=Options(jobs=1, progress=state().mode()),
+        events=events,
+    )

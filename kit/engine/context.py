@@ -1,0 +1,144 @@
+"""What a step function is given: the implementation of :class:`kit.engine.registry.StepContext`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kit.engine.events import Emit, event
+from kit.engine.job import Job
+from kit.engine.registry import PinInput, StepInput, StepKind
+from kit.engine.results import Canary
+from kit.engine.secrets import redact
+from kit.engine.store import Store
+
+PROGRESS_SECONDS = 0.2
+"""At most one progress event in this time; functions may report every iteration."""
+
+
+class HiddenAxes(dict[str, Any]):
+    """Axes that are not in the key, and therefore must not be looked at."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def _refuse(self) -> NoReturn:
+        raise ValueError(
+            f"step kind {self._kind!r} reads axes, which are not part of its key: take the value "
+            'as a parameter ("${axis.field}" in the manifest), or declare reads_axes=True'
+        )
+
+    def __getitem__(self, key: str) -> Any:
+        self._refuse()
+
+    def __contains__(self, key: object) -> bool:
+        self._refuse()
+
+    def __iter__(self) -> Iterator[str]:
+        self._refuse()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Refused, as every other access."""
+        self._refuse()
+
+    def keys(self) -> Any:
+        """Refused, as every other access."""
+        self._refuse()
+
+    def values(self) -> Any:
+        """Refused, as every other access."""
+        self._refuse()
+
+    def items(self) -> Any:
+        """Refused, as every other access."""
+        self._refuse()
+
+
+class Context:
+    """The context of one running step instance."""
+
+    def __init__(
+        self, job: Job, kind: StepKind, *, store: Store, out: Path, scratch: Path, emit: Emit
+    ) -> None:
+        self.instance = job.instance.id
+        self.axes = job.instance.axes if kind.reads_axes else HiddenAxes(kind.name)
+        self.out = out
+        self.scratch = scratch
+        self.device = "cuda" if job.instance.resources.gpus else "cpu"
+        self.rehearsal = job.rehearsal
+        self.canaries: list[Canary] = []
+        self._job, self._kind, self._store, self._emit = job, kind, store, emit
+        self._last_progress = -math.inf
+
+    def pin(self, name: str) -> PinInput:
+        """The pinned input of this name."""
+        self._declared(name, "pin")
+        found = self._job.pins[name]
+        return PinInput(id=found.id, path=Path(found.path), attributes=found.attributes)
+
+    def step(self, name: str) -> StepInput:
+        """The single upstream step of this name."""
+        self._declared(name, "step")
+        return self._inputs(name, readable=self._kind.reads_axes)[0]
+
+    def steps(self, name: str) -> list[StepInput]:
+        """All upstream instances of this name, in plan order."""
+        self._declared(name, "steps")
+        return self._inputs(name, readable=True)
+
+    def _inputs(self, name: str, *, readable: bool) -> list[StepInput]:
+        return [
+            StepInput(
+                instance=one.instance,
+                path=self._store.path(one.key),
+                axes=one.axes if readable else HiddenAxes(self._kind.name),
+                params=one.params,
+            )
+            for one in self._job.steps[name]
+        ]
+
+    def _declared(self, name: str, wanted: str) -> None:
+        if self._kind.inputs.get(name) != wanted:
+            declared = ", ".join(f"{n} ({k})" for n, k in self._kind.inputs.items()) or "none"
+            raise ValueError(
+                f"step kind {self._kind.name!r} declares no input {name!r} of kind {wanted!r}; "
+                f"its inputs: {declared}"
+            )
+
+    def has(self, name: str) -> bool:
+        """Whether the manifest gives this optional input."""
+        return name in self._job.pins or name in self._job.steps
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Report progress; cheap enough to call every iteration."""
+        now = time.monotonic()
+        if now - self._last_progress < PROGRESS_SECONDS and done < total:
+            return
+        self._last_progress = now
+        self._emit(event("progress", self.instance, done=done, total=total, unit=unit))
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """Log one point of a curve to the event log."""
+        number = float(value)
+        shown: float | str = number if math.isfinite(number) else repr(number)
+        self._emit(event("metric", self.instance, name=name, value=shown, at=step))
+
+    def canary(self, id: str, passed: bool, detail: str, cells: list[str] | None = None) -> None:
+        """Record evidence that the mechanism ran (written to ``canaries.json``)."""
+        made = Canary(
+            id=id,
+            step=self.instance,
+            passed=bool(passed),
+            detail=redact(detail),
+            cells=list(cells or []),
+        )
+        self.canaries.append(made)
+        self._emit(event("canary", self.instance, id=id, passed=made.passed, detail=made.detail))
+
+    def note(self, text: str) -> None:
+        """Log a line for humans."""
+        self._emit(event("note", self.instance, text=redact(text)))

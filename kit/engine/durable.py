@@ -1,0 +1,78 @@
+"""Writing so that a crash leaves either the old state or the new one.
+
+A file counts as written once it and its directory were fsynced; a rename within one file system is
+atomic. The cost is one fsync a file, which for the kit's few and large files does not matter.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from kit.errors import KitError, Preflight, StepFailed
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def fsync_file(path: Path) -> None:
+    """Flush a file's content to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fsync_dir(path: Path) -> None:
+    """Flush a directory's entries to the disk."""
+    fsync_file(path)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace a file's content; readers see the old or the new bytes, never a mixture."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_dir(path.parent)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk (or quota, or file size limit) is exhausted."""
+    return error.errno in _FULL
+
+
+def explain(error: OSError, *, where: str, path: Path) -> KitError:
+    """The clear message for a failed write.
+
+    Args:
+        error: What the operating system said.
+        where: Step id or file the message is about.
+        path: The place that was written to.
+    """
+    name = error.filename or path
+    if is_full(error):
+        return StepFailed(
+            f"the disk is full: {error.strerror} ({name})",
+            where=where,
+            why="nothing half-written was kept; finished steps are safe",
+            next_step=f"free space on the file system of {path}, or set KIT_HOME to a larger one; "
+            "then run the same command again",
+        )
+    if error.errno in _READ_ONLY:
+        return Preflight(
+            f"cannot write: {error.strerror} ({name})",
+            where=where,
+            why="finished steps are kept in the store, which must be writable",
+            next_step="set KIT_HOME to a folder you may write to",
+        )
+    return StepFailed(f"input/output error: {error.strerror or error} ({name})", where=where)

@@ -1,0 +1,130 @@
+"""The environment class: what may change a number without anyone deciding so.
+
+It enters every key, so a step measured under other circumstances is another step. Library versions
+come from package metadata; importing torch to learn its version would cost seconds on every plan.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from importlib import metadata
+from typing import Any
+
+from msgspec import Struct
+
+from kit.engine.hardware import Gpu, gpus
+from kit.engine.registry import StepKind
+from kit.errors import InvalidInput
+from kit.manifest.types import Resources
+
+CIRCUMSTANCES = ("device", "dtype", "gpu_arch", "world", "batch_invariant")
+LIBRARIES = (
+    "accelerate",
+    "deepspeed",
+    "flash-attn",
+    "numpy",
+    "peft",
+    "safetensors",
+    "schedulefree",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "vllm",
+)
+UNKNOWN_ARCH = "unknown"
+"""Stands for the architecture when GPU steps are planned on a machine without one."""
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """What a plan has to know of the machine it is for."""
+
+    gpus: list[Gpu] = []
+    versions: dict[str, str | None] = {}
+    """Library -> installed version; ``None`` when absent."""
+    batch_invariant: bool = False
+    """Whether vLLM is told to make outputs independent of batching."""
+
+    @property
+    def gpu_arch(self) -> str:
+        """Architecture of the GPUs; several different ones are named together."""
+        return "+".join(sorted({gpu.arch for gpu in self.gpus})) or UNKNOWN_ARCH
+
+
+@lru_cache(maxsize=64)
+def library_version(name: str) -> str | None:
+    """Installed version of a distribution, or ``None``."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def this_machine(gpu_arch: str | None = None) -> Machine:
+    """Look at the machine.
+
+    Args:
+        gpu_arch: Plan for GPUs of this architecture (``sm_90``), for instance on a login node that
+            has none itself. ``KIT_GPU_ARCH`` does the same.
+    """
+    wanted = gpu_arch or os.environ.get("KIT_GPU_ARCH")
+    found = gpus()
+    if wanted and not found:
+        found = [Gpu(index="", name="planned", arch=wanted, memory_gb=0.0)]
+    return Machine(
+        gpus=found,
+        versions={name: library_version(name) for name in LIBRARIES},
+        batch_invariant=os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
+    )
+
+
+def environment_class(
+    kind: StepKind,
+    params: dict[str, Any],
+    resources: Resources,
+    machine: Machine,
+    *,
+    rehearsal: bool = False,
+) -> dict[str, Any]:
+    """The part of the environment class that the kind says its outputs depend on.
+
+    A step on a GPU always carries the GPU's architecture: no kind can promise that kernels of two
+    architectures round alike.
+
+    Raises:
+        InvalidInput: The kind names a field that does not exist.
+    """
+    wanted = dict.fromkeys(kind.environment)
+    on_gpu = resources.gpus > 0
+    if on_gpu and "device" in wanted:
+        wanted["gpu_arch"] = None
+    chosen: dict[str, Any] = {}
+    for name in wanted:
+        if name == "device":
+            chosen[name] = "cuda" if on_gpu else "cpu"
+        elif name == "gpu_arch":
+            chosen[name] = machine.gpu_arch if on_gpu else None
+        elif name == "dtype":
+            chosen[name] = params.get("dtype")
+        elif name == "world":
+            chosen[name] = "x".join(
+                str(part)
+                for part in (
+                    max(1, resources.gpus),
+                    params.get("micro_batch", 1),
+                    params.get("accumulation", 1),
+                )
+            )
+        elif name == "batch_invariant":
+            chosen[name] = machine.batch_invariant
+        elif name in LIBRARIES:
+            chosen[name] = machine.versions.get(name)
+        else:
+            raise InvalidInput(
+                f"step kind {kind.name!r} depends on {name!r}, which is no environment field",
+                next_step=f"known fields: {', '.join((*CIRCUMSTANCES, *LIBRARIES))}",
+            )
+    if rehearsal:
+        chosen["rehearsal"] = True  # stand-in outputs must never be taken for measured ones
+    return chosen

@@ -1,0 +1,76 @@
+"""``events.jsonl``: the only log of a run.
+
+One JSON object a line. A line is written by a single ``write`` on a file opened for appending, so
+lines of several processes do not mix; a line cut short by a crash is skipped on reading.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+Event = dict[str, Any]
+"""``time``, ``event``, usually ``step``, and fields."""
+
+Emit = Callable[[Event], None]
+"""Where events go: a file, a pipe, a renderer."""
+
+STEP_ENDS = ("step-done", "step-cached", "step-failed", "step-stopped")
+
+
+def utc_now() -> str:
+    """Now, as ISO 8601 in UTC with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def event(name: str, step: str = "", /, **fields: Any) -> Event:
+    """Make an event, stamped now."""
+    made: Event = {"time": utc_now(), "event": name}
+    if step:
+        made["step"] = step
+    made.update(fields)
+    return made
+
+
+def encode(item: Event) -> bytes:
+    """One line. Numbers that JSON cannot carry (NaN, infinity) become ``null``."""
+    return msgspec.json.encode(item) + b"\n"
+
+
+class EventLog:
+    """Appends to an event file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        self._handle = os.open(path, flags, 0o644)
+        size = os.fstat(self._handle).st_size
+        if size and os.pread(self._handle, 1, size - 1) != b"\n":
+            os.write(self._handle, b"\n")  # close a line that a crash cut short
+
+    def __call__(self, item: Event) -> None:
+        line = encode(item)
+        written = os.write(self._handle, line)
+        while written < len(line):
+            written += os.write(self._handle, line[written:])
+
+    def close(self) -> None:
+        """Flush to disk and close."""
+        os.fsync(self._handle)
+        os.close(self._handle)
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The events of a file, in order, without damaged lines."""
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    with path.open("rb") as handle:
+        for line in handle:
+            try:
+                yield decoder.decode(line)
+            except msgspec.MsgspecError:
+                continue

@@ -1,0 +1,159 @@
+"""Doing one job: lock, build in a workspace, commit.
+
+The same code runs in a worker process, under ``kit step`` and in tests. The lock is held by the
+process that does the work, so a killed run never leaves a lock behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from kit.engine import peaks
+from kit.engine.context import Context
+from kit.engine.durable import write_atomic
+from kit.engine.events import Emit, event, utc_now
+from kit.engine.job import Job
+from kit.engine.registry import Registry, StepKind
+from kit.engine.results import Canary
+from kit.engine.store import CANARIES, Store, StoredStep
+from kit.errors import StepFailed
+
+
+class Measured(Struct, kw_only=True):
+    """What running a step function yielded besides its files."""
+
+    peak_memory_gb: float = 0.0
+    peak_gpu_memory_gb: float = 0.0
+    canaries: list[Canary] = []
+
+
+Launch = Callable[[Job, StepKind, Path, Path, Emit], Measured]
+"""Runs the step function of a job with its output and scratch folders."""
+
+
+def call(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Measured:
+    """Call the step function in this process."""
+    context = Context(job, kind, store=Store(Path(job.home)), out=out, scratch=scratch, emit=emit)
+    params = msgspec.convert(job.instance.params, kind.params)
+    peaks.reset()
+    kind.run(context, params)
+    return Measured(
+        peak_memory_gb=peaks.memory_gb(),
+        peak_gpu_memory_gb=peaks.gpu_memory_gb(),
+        canaries=context.canaries,
+    )
+
+
+def perform(
+    job: Job, registry: Registry, emit: Emit, *, launch: Launch | None = None
+) -> StoredStep:
+    """Run a job and put its outputs into the store.
+
+    If another run finished the same step while this one waited for the lock, its outputs are taken.
+
+    Args:
+        job: What to do.
+        registry: Where its kind is.
+        emit: Takes the events.
+        launch: How the function is called; by the kind's ``launch`` when not given.
+
+    Raises:
+        Exception: Whatever the step function raised; nothing is kept of its outputs.
+    """
+    instance, store = job.instance, Store(Path(job.home))
+    kind = registry.get(instance.kind, where=instance.id)
+    if kind.version != instance.version:
+        raise StepFailed(
+            f"the plan was made for {kind.name} version {instance.version}, this is version "
+            f"{kind.version}",
+            where=instance.id,
+            next_step="make the plan again with this version of the kit",
+        )
+    if launch is None:
+        launch = _launcher(kind)
+
+    def waiting(holder: str) -> None:
+        emit(event("step-waiting", instance.id, holder=holder))
+
+    with store.lock(instance.key, waiting):
+        look = store.look(instance.key, job.check)
+        if look.entry is not None and look.entry.input_digests == job.input_digests:
+            emit(_ended("step-cached", job, look.entry))
+            return look.entry
+        if look.problem:
+            aside = store.set_aside(instance.key)
+            emit(event("step-damaged", instance.id, problem=look.problem, moved_to=aside.name))
+        started, clock = utc_now(), time.monotonic()
+        emit(event("step-started", instance.id, key=instance.key))
+        with store.workspace(instance.key) as workspace:
+            out, scratch = workspace / "out", store.scratch(instance.key)
+            out.mkdir()
+            scratch.mkdir(parents=True, exist_ok=True)
+            measured = launch(job, kind, out, scratch, emit)
+            _check_promises(kind, out, instance.id)
+            if measured.canaries:
+                write_atomic(out / CANARIES, msgspec.json.encode(measured.canaries))
+            entry = store.commit(
+                instance.key,
+                out,
+                partial(_record, job, measured, started=started, seconds=time.monotonic() - clock),
+            )
+        emit(_ended("step-done", job, entry))
+        return entry
+
+
+def _launcher(kind: StepKind) -> Launch:
+    if kind.launch == "torchrun":
+        from kit.engine.torchrun import launch
+
+        return launch
+    return call
+
+
+def _record(job: Job, measured: Measured, **fields: Any) -> StoredStep:
+    instance = job.instance
+    fields["seconds"] = round(fields["seconds"], 3)
+    return StoredStep(
+        kind=instance.kind,
+        version=instance.version,
+        instance=instance.id,
+        params=instance.params,
+        inputs=job.input_keys,
+        input_digests=job.input_digests,
+        environment=instance.environment,
+        peak_memory_gb=measured.peak_memory_gb,
+        peak_gpu_memory_gb=measured.peak_gpu_memory_gb,
+        canaries=measured.canaries,
+        **fields,
+    )
+
+
+def _check_promises(kind: StepKind, out: Path, step: str) -> None:
+    """Every promised output must exist; a step that forgets one has not finished."""
+    missing = [name for name in kind.outputs if not (out / name).exists()]
+    if missing:
+        found = ", ".join(sorted(path.name for path in out.iterdir())) or "nothing"
+        raise StepFailed(
+            f"the step ended without its output {missing[0]!r}",
+            where=step,
+            why=f"{kind.name} promises {', '.join(kind.outputs)}; it wrote {found}",
+        )
+
+
+def _ended(name: str, job: Job, entry: StoredStep) -> dict[str, Any]:
+    return event(
+        name,
+        job.instance.id,
+        key=job.instance.key,
+        digest=entry.digest,
+        seconds=entry.seconds,
+        peak_memory_gb=entry.peak_memory_gb,
+        peak_gpu_memory_gb=entry.peak_gpu_memory_gb,
+    )

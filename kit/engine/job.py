@@ -1,0 +1,123 @@
+"""A job: one step instance with everything its process has to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from kit.engine.plan import Plan, StepInstance
+from kit.engine.store import Level
+from kit.errors import KitError
+
+
+class PinPaths(Protocol):
+    """What running needs of the pin store."""
+
+    def path(self, id: str) -> Path:
+        """Where the pin's files are."""
+        ...
+
+
+class Upstream(Struct, frozen=True, kw_only=True):
+    """A finished instance that a job reads."""
+
+    instance: str
+    key: str
+    axes: dict[str, Any]
+    params: dict[str, Any]
+
+
+class PinFolder(Struct, frozen=True, kw_only=True):
+    """A fetched pin that a job reads."""
+
+    id: str
+    path: str
+    attributes: dict[str, bool | int | float | str]
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """What a worker gets on one line."""
+
+    instance: StepInstance
+    home: str
+    log: str
+    """File that takes what the step prints."""
+    steps: dict[str, list[Upstream]] = {}
+    pins: dict[str, PinFolder] = {}
+    input_digests: dict[str, list[str]] = {}
+    """Input -> digests of the upstream outputs as they are now."""
+    rehearsal: bool = False
+    check: Level = "small"
+    """How thoroughly outputs that are already there are checked before they are taken."""
+
+    @property
+    def input_keys(self) -> dict[str, list[str]]:
+        """Input -> upstream keys in plan order, or the pin's digest."""
+        keys = {name: [one.key for one in found] for name, found in self.steps.items()}
+        return keys | {name: [use.digest] for name, use in self.instance.pins.items()}
+
+
+def log_path(folder: Path, instance: str) -> Path:
+    """The log file of an instance; ids are kept readable, path separators are not kept."""
+    return folder / (instance.replace("/", "_").replace("\0", "_")[:200] + ".log")
+
+
+def _pin_path(pins: PinPaths, id: str, home: Path, *, rehearsal: bool) -> Path:
+    try:
+        return pins.path(id)
+    except KitError:
+        if rehearsal:
+            return home / "pins" / id  # nobody has it; a rehearsal does not look
+        raise
+
+
+def make_job(
+    plan: Plan,
+    instance: StepInstance,
+    *,
+    home: Path,
+    logs: Path,
+    pins: PinPaths,
+    digests: Mapping[str, str],
+    check: Level = "small",
+) -> Job:
+    """Put together what the process of an instance needs.
+
+    Args:
+        plan: The plan.
+        instance: One of its instances, all of whose upstream steps are finished.
+        home: The kit home.
+        logs: Folder for the step's printed output.
+        pins: Where pins are.
+        digests: Upstream instance id -> digest of its outputs.
+        check: How thoroughly outputs that are already there are checked.
+    """
+    by_pin = {pin.id: pin for pin in plan.pins}
+    return Job(
+        instance=instance,
+        home=str(home.absolute()),
+        log=str(log_path(logs.absolute(), instance.id)),
+        steps={
+            name: [
+                Upstream(instance=one.id, key=one.key, axes=one.axes, params=one.params)
+                for one in (plan.by_id[id] for id in use.instances)
+            ]
+            for name, use in instance.steps.items()
+        },
+        pins={
+            name: PinFolder(
+                id=use.pin,
+                path=str(_pin_path(pins, use.pin, home, rehearsal=plan.rehearsal)),
+                attributes=by_pin[use.pin].attributes,
+            )
+            for name, use in instance.pins.items()
+        },
+        input_digests={
+            name: [digests[id] for id in use.instances] for name, use in instance.steps.items()
+        },
+        rehearsal=plan.rehearsal,
+        check=check,
+    )

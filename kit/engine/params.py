@@ -1,0 +1,121 @@
+"""From what a manifest writes to a kind's typed parameters."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from kit.engine.registry import StepKind
+from kit.errors import InvalidInput, UsageError
+
+
+@dataclass(frozen=True)
+class Override:
+    """One ``--set step.param=value``."""
+
+    step: str
+    param: str
+    text: str
+
+    def candidates(self) -> list[Any]:
+        """Readings of the text, best first: as JSON, then as plain text.
+
+        The parameter's type decides between them, so that ``--set train.name=7`` fills a text
+        parameter with "7" and ``--set train.steps=7`` a number.
+        """
+        try:
+            return [json.loads(self.text), self.text]
+        except json.JSONDecodeError:
+            return [self.text]
+
+
+def parse_override(text: str, steps: Sequence[str]) -> Override:
+    """Read ``step.param=value``; step ids may themselves contain dots.
+
+    Raises:
+        UsageError: Not of that form, or no such step.
+    """
+    target, equals, value = text.partition("=")
+    if not equals or "." not in target:
+        raise UsageError(
+            f"--set {text!r} is not of the form step.param=value",
+            next_step="for example --set train.learning_rate=0.1",
+        )
+    matching = [step for step in steps if target.startswith(step + ".")]
+    if not matching:
+        raise UsageError(
+            f"--set {text!r} names no step of this experiment",
+            next_step=f"steps: {', '.join(steps)}",
+        )
+    step = max(matching, key=len)
+    return Override(step=step, param=target[len(step) + 1 :], text=value)
+
+
+def typed(
+    kind: StepKind, values: Mapping[str, Any], overrides: Sequence[Override], *, step: str
+) -> msgspec.Struct:
+    """The kind's parameter struct.
+
+    Args:
+        kind: The step kind.
+        values: Parameter -> value from the manifest, references replaced.
+        overrides: Those for this step; they win.
+        step: Step id, for messages.
+
+    Raises:
+        InvalidInput: Unknown, missing or ill-typed parameter in the manifest.
+        UsageError: The same in an override.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(kind.params)}
+    for name in (*values, *(override.param for override in overrides)):
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            error = UsageError if name not in values else InvalidInput
+            raise error(
+                f"step kind {kind.name!r} has no parameter {name!r}",
+                where=f"{step}.{name}",
+                next_step=(f"did you mean {close[0]!r}? " if close else "")
+                + f"parameters: {', '.join(fields) or 'none'}",
+            )
+    chosen = dict(values)
+    for override in overrides:
+        chosen[override.param] = _fitting(fields[override.param].type, override, step)
+    missing = [name for name, field in fields.items() if field.required and name not in chosen]
+    if missing:
+        raise InvalidInput(
+            f"step kind {kind.name!r} needs the parameter {missing[0]!r}",
+            where=f"{step}.{missing[0]}",
+            next_step=f"add it under 'set: {step}:' in the profile",
+        )
+    try:
+        return msgspec.convert(chosen, kind.params)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$.")
+        name = path.rstrip("`")
+        raise InvalidInput(
+            message,
+            where=f"{step}.{name}" if name else step,
+            why=f"kind {kind.name!r} declares the type of every parameter",
+            next_step="correct the value in the manifest or in --set",
+        ) from None
+
+
+def _fitting(kind_type: Any, override: Override, step: str) -> Any:
+    """The first reading of an override that the parameter's type accepts."""
+    first: msgspec.ValidationError | None = None
+    for candidate in override.candidates():
+        try:
+            msgspec.convert(candidate, kind_type)
+        except msgspec.ValidationError as error:
+            first = first or error
+        else:
+            return candidate
+    raise UsageError(
+        f"--set {override.step}.{override.param}={override.text}: {first}",
+        where=f"{step}.{override.param}",
+    )

@@ -1,0 +1,174 @@
+"""The plan: step instances with resolved parameters and keys, in an order they can run in.
+
+``plan.json`` is complete: ``kit step plan.json INSTANCE`` needs nothing else but the store, which
+is what lets SLURM, Snakemake or Kubernetes drive the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from kit.errors import InvalidInput, UsageError
+from kit.manifest.pin_types import Pin
+from kit.manifest.types import Resources
+
+PLAN_VERSION = 1
+
+
+class PinUse(Struct, frozen=True, gc=False):
+    """A step input that is a pin."""
+
+    pin: str
+    digest: str
+
+
+class StepUse(Struct, frozen=True, gc=False):
+    """A step input that is one or several finished instances, in plan order."""
+
+    instances: list[str]
+    many: bool
+    """Whether the kind asked for a list (``steps``) or exactly one (``step``)."""
+
+
+class StepInstance(Struct, frozen=True, kw_only=True):
+    """One unit of work with everything decided."""
+
+    id: str
+    step: str
+    kind: str
+    version: int
+    params: dict[str, Any]
+    pins: dict[str, PinUse] = {}
+    steps: dict[str, StepUse] = {}
+    axes: dict[str, Any] = {}
+    resources: Resources = Resources()
+    environment: dict[str, Any] = {}
+    outputs: list[str] = []
+    launch: str = "worker"
+    key: str
+
+    def upstream(self) -> Iterable[str]:
+        """Ids of the instances this one reads."""
+        for use in self.steps.values():
+            yield from use.instances
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    """What is still to be done, added up."""
+
+    instances: int
+    to_run: int
+    cpu_hours: float
+    gpu_hours: float
+    gpus: int
+    """Most GPUs one step wants."""
+    gpu_memory_gb: float
+    """Most GPU memory one step wants, per GPU."""
+    memory_gb: float
+    disk_gb: float
+    download_gb: float
+
+
+class Plan(Struct, kw_only=True, dict=True):
+    """An experiment at a profile, ready to run."""
+
+    schema_version: int = PLAN_VERSION
+    experiment: str
+    version: str
+    family: str
+    variant: str
+    profile: str
+    rehearsal: bool = False
+    seed: int | None = None
+    overrides: list[str] = []
+    modified: bool = False
+    notes: list[str] = []
+    results: str
+    """Instance id of the step whose ``results.json`` is the result."""
+    pins: list[Pin] = []
+    """The pins used, whole, so that a plan can be run without the catalog."""
+    environment: dict[str, Any] = {}
+    """The environment class the plan was made for."""
+    instances: list[StepInstance]
+
+    @cached_property
+    def by_id(self) -> dict[str, StepInstance]:
+        """Instance id -> instance."""
+        return {instance.id: instance for instance in self.instances}
+
+    def instance(self, id: str) -> StepInstance:
+        """The instance of this id.
+
+        Raises:
+            UsageError: No such instance.
+        """
+        try:
+            return self.by_id[id]
+        except KeyError:
+            some = ", ".join(list(self.by_id)[:8])
+            raise UsageError(
+                f"the plan has no step {id!r}",
+                next_step=f"steps are, for example: {some}",
+            ) from None
+
+    def totals(self, cached: Collection[str], present_pins: Collection[str] = ()) -> Totals:
+        """Add up what remains.
+
+        Args:
+            cached: Ids of instances that the store already has.
+            present_pins: Pins that need no download.
+        """
+        rest = [instance for instance in self.instances if instance.id not in cached]
+        needs = [instance.resources for instance in rest]
+        sizes = [
+            file.size or 0
+            for pin in self.pins
+            if pin.kind != "package" and pin.id not in present_pins
+            for file in pin.files
+        ]
+        return Totals(
+            instances=len(self.instances),
+            to_run=len(rest),
+            cpu_hours=sum(need.minutes for need in needs if not need.gpus) / 60,
+            gpu_hours=sum(need.minutes * need.gpus for need in needs) / 60,
+            gpus=max((need.gpus for need in needs), default=0),
+            gpu_memory_gb=max((need.gpu_memory_gb for need in needs), default=0.0),
+            memory_gb=max((need.memory_gb for need in needs), default=0.0),
+            disk_gb=sum(need.disk_gb for need in needs),
+            download_gb=sum(sizes) / 1e9,
+        )
+
+    def to_json(self) -> bytes:
+        """The bytes of ``plan.json``."""
+        return msgspec.json.encode(self)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read ``plan.json``.
+
+    Raises:
+        InvalidInput: Not a plan, or one of another version of the kit.
+    """
+    try:
+        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot read the plan: {error.strerror}",
+            where=str(path),
+            next_step="a run directory has one; or kit plan EXP --json > plan.json",
+        ) from None
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InvalidInput(f"not a plan: {error}", where=str(path)) from None
+    if plan.schema_version != PLAN_VERSION:
+        raise InvalidInput(
+            f"the plan has format {plan.schema_version}, this kit reads {PLAN_VERSION}",
+            where=str(path),
+            next_step="make it again: kit plan EXP --json",
+        )
+    return plan

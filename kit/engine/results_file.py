@@ -1,0 +1,62 @@
+"""From the results step to the run directory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from kit.engine.durable import write_atomic
+from kit.engine.plan import Plan
+from kit.engine.results import Canary, Results
+from kit.engine.rundir import LABELS, RESULTS
+from kit.engine.runner import Outcome
+from kit.engine.store import Store
+from kit.errors import StepFailed
+
+
+def publish(plan: Plan, outcome: Outcome, store: Store, folder: Path) -> Path:
+    """Write ``results.json`` (and ``labels.jsonl`` where there is one) into the run directory.
+
+    The engine, not the results step, says which experiment at which profile this is, because
+    equal steps are shared between experiments; and it adds every step's canaries.
+
+    Raises:
+        StepFailed: The results step wrote something else than results.
+    """
+    instance = plan.by_id[plan.results]
+    source = store.path(instance.key)
+    try:
+        results = msgspec.json.decode((source / RESULTS).read_bytes(), type=Results)
+    except FileNotFoundError:
+        raise StepFailed(
+            f"the results step left no {RESULTS}",
+            where=instance.id,
+            next_step=f"its kind {instance.kind} must write the file and promise it as an output",
+        ) from None
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise StepFailed(f"{RESULTS} is not what it must be: {error}", where=instance.id) from None
+    canaries = {(one.step, one.id): one for one in _all_canaries(plan, outcome)}
+    canaries |= {(one.step, one.id): one for one in results.canaries}
+    stamped = msgspec.structs.replace(
+        results,
+        experiment=plan.experiment,
+        version=plan.version,
+        profile=plan.profile,
+        canaries=list(canaries.values()),
+    )
+    write_atomic(folder / RESULTS, msgspec.json.format(msgspec.json.encode(stamped)) + b"\n")
+    if (source / LABELS).is_file():
+        shutil.copyfile(source / LABELS, folder / LABELS)
+    return folder / RESULTS
+
+
+def _all_canaries(plan: Plan, outcome: Outcome) -> list[Canary]:
+    """Canaries of all steps, under the names that the instances have in this plan."""
+    return [
+        msgspec.structs.replace(canary, step=instance.id)
+        for instance in plan.instances
+        if instance.id in outcome.entries
+        for canary in outcome.entries[instance.id].canaries
+    ]

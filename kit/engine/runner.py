@@ -1,0 +1,283 @@
+"""Which step runs next.
+
+An instance is looked up in the store when everything it reads is finished, not before: if an
+upstream step had to be redone and came out differently, what was made from the old outputs is
+redone as well; if it came out the same, it stays.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import msgspec
+
+from kit.engine.events import STEP_ENDS, Emit, Event, event
+from kit.engine.executor import Executor
+from kit.engine.failures import Failure, step_failed
+from kit.engine.job import PinPaths, log_path, make_job
+from kit.engine.plan import Plan, StepInstance
+from kit.engine.store import Level, Store, StoredStep
+from kit.errors import KitError
+
+State = Literal["waiting", "cached", "run", "failed", "stopped", "blocked"]
+_POLL_SECONDS = 0.25
+_GRACE_SECONDS = 20.0
+_SCAN = 32
+"""Ready instances looked at for one that fits; more would make large grids quadratic."""
+
+
+@dataclass
+class Outcome:
+    """How a plan ended.
+
+    Attributes:
+        states: Instance id -> what became of it.
+        entries: Instance id -> its stored step, for cached and run ones.
+        errors: One for each failed instance.
+        interrupted: Whether a signal ended it.
+    """
+
+    states: dict[str, State] = field(default_factory=dict)
+    entries: dict[str, StoredStep] = field(default_factory=dict)
+    errors: list[KitError] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def status(self) -> str:
+        """``finished``, ``failed`` or ``interrupted``."""
+        if self.interrupted:
+            return "interrupted"
+        return "failed" if self.errors else "finished"
+
+
+class Runner:
+    """Runs a plan to its end on an executor.
+
+    Args:
+        plan: What to run.
+        store: Where finished steps are and go.
+        executor: How steps are run.
+        pins: Where pins are.
+        logs: Folder for what steps print.
+        emit: Takes the events.
+        level: How thoroughly finished steps are checked.
+        keep_going: After a failure, go on with what does not depend on it.
+        tick: Called a few times a second, for a live display.
+        only: Run these instances alone; everything they read is finished already.
+        digests: Digests of the finished outputs that those read.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        store: Store,
+        executor: Callable[[], Executor],
+        pins: PinPaths,
+        logs: Path,
+        emit: Emit,
+        level: Level = "small",
+        keep_going: bool = False,
+        tick: Callable[[], None] = lambda: None,
+        only: Collection[str] | None = None,
+        digests: Mapping[str, str] | None = None,
+    ) -> None:
+        self.plan, self.store, self.pins, self.logs = plan, store, pins, logs
+        self.emit, self.level, self.keep_going, self.tick = emit, level, keep_going, tick
+        self._make_executor = executor
+        self._executor: Executor | None = None
+        self._signals = 0
+        self._chosen = [one for one in plan.instances if only is None or one.id in only]
+        self._digests = dict(digests or {})
+        self._missing: dict[str, int] = {}
+        self._readers: dict[str, list[str]] = {one.id: [] for one in self._chosen}
+        for one in self._chosen:
+            sources = {id for id in one.upstream() if id in self._readers}
+            self._missing[one.id] = len(sources)
+            for source in sources:
+                self._readers[source].append(one.id)
+        self._ready: deque[StepInstance] = deque()
+        self._running: dict[str, list[StepInstance]] = {}  # key -> [running, same key waiting...]
+        self.outcome = Outcome(states={one.id: "waiting" for one in self._chosen})
+
+    def run(self) -> Outcome:
+        """Run until everything is finished, something failed, or a signal came."""
+        try:
+            with self._listening():
+                self._settle([one for one in self._chosen if not self._missing[one.id]])
+                while not self._signals:
+                    if self.keep_going or not self.outcome.errors:
+                        self._start()
+                    if not self._running:
+                        break
+                    self._handle(self._live().poll(_POLL_SECONDS))
+                    self.tick()
+                if self._signals:
+                    self._interrupt()
+        finally:
+            if self._executor is not None:
+                self._executor.close()
+        return self.outcome
+
+    def _live(self) -> Executor:
+        """The executor, made when the first job needs it: a cached run starts no worker."""
+        if self._executor is None:
+            self._executor = self._make_executor()
+        return self._executor
+
+    def _settle(self, fresh: list[StepInstance]) -> None:
+        """Look up instances whose inputs are finished; queue those the store does not have."""
+        todo = deque(fresh)
+        while todo and not self._signals:
+            instance = todo.popleft()
+            same = self._running.get(instance.key)
+            if same is not None:
+                same.append(instance)
+                continue
+            look = self.store.look(instance.key, self.level)
+            if look.entry is not None and look.entry.input_digests == self._inputs(instance):
+                self.emit(
+                    event("step-cached", instance.id, key=instance.key, seconds=look.entry.seconds)
+                )
+                todo.extend(self._finish(instance, look.entry, "cached"))
+                continue
+            if look.entry is not None:
+                self.emit(event("step-outdated", instance.id, reason="its inputs were redone"))
+            self._ready.append(instance)
+
+    def _inputs(self, instance: StepInstance) -> dict[str, list[str]]:
+        return {
+            name: [self._digests[id] for id in use.instances]
+            for name, use in instance.steps.items()
+        }
+
+    def _finish(
+        self, instance: StepInstance, entry: StoredStep, state: State
+    ) -> Iterator[StepInstance]:
+        """Note a finished instance; yields the instances that have nothing left to wait for."""
+        self.outcome.states[instance.id] = state
+        self.outcome.entries[instance.id] = entry
+        self._digests[instance.id] = entry.digest
+        for reader in self._readers[instance.id]:
+            self._missing[reader] -= 1
+            if not self._missing[reader]:
+                yield self.plan.by_id[reader]
+
+    def _start(self) -> None:
+        """Start what is ready and fits, in plan order."""
+        skipped: list[StepInstance] = []
+        while self._ready and len(skipped) < _SCAN:
+            instance = self._ready.popleft()
+            same = self._running.get(instance.key)
+            if same is not None:
+                same.append(instance)
+            elif self._live().fits(instance):
+                job = make_job(
+                    self.plan,
+                    instance,
+                    home=self.store.home,
+                    logs=self.logs,
+                    pins=self.pins,
+                    digests=self._digests,
+                    check=self.level,
+                )
+                self._running[instance.key] = [instance]
+                self._live().start(job)
+            else:
+                skipped.append(instance)
+        self._ready.extendleft(reversed(skipped))
+
+    def _handle(self, events: list[Event]) -> None:
+        for item in events:
+            if item["event"] not in STEP_ENDS:
+                self.emit(item)
+                continue
+            instance = self.plan.by_id[item["step"]]
+            _, *same = self._running.pop(instance.key)
+            if item["event"] in ("step-done", "step-cached"):
+                self.emit(item)
+                entry = self.store.look(instance.key, "sizes").entry
+                if entry is not None:
+                    state: State = "run" if item["event"] == "step-done" else "cached"
+                    self._settle([*self._finish(instance, entry, state), *same])
+                    continue
+                item = _vanished(instance)
+            if item["event"] == "step-stopped":
+                self.emit(item)
+                self.outcome.states[instance.id] = "stopped"
+                continue
+            self._fail(instance, item, same)
+
+    def _fail(self, instance: StepInstance, item: Event, same: list[StepInstance]) -> None:
+        failure = msgspec.convert(item["failure"], Failure)
+        error = step_failed(failure, instance, log_path(self.logs, instance.id))
+        fields: dict[str, Any] = {
+            name: value for name, value in item.items() if name not in ("time", "event", "step")
+        }
+        self.emit(event("step-failed", instance.id, message=error.what, **fields))
+        self.outcome.states[instance.id] = "failed"
+        self.outcome.errors.append(error)
+        blocked = [one.id for one in same] + self._readers[instance.id]
+        while blocked:
+            id = blocked.pop()
+            if self.outcome.states[id] == "waiting":
+                self.outcome.states[id] = "blocked"
+                blocked.extend(self._readers[id])
+
+    def _interrupt(self) -> None:
+        """Let running steps clean up; a second signal, or too long a wait, kills them."""
+        self.outcome.interrupted = True
+        if self._executor is None:
+            return
+        self._executor.stop(kill=False)
+        asked, deadline = self._signals, time.monotonic() + _GRACE_SECONDS
+        while self._running:
+            if self._signals > asked or time.monotonic() > deadline:
+                self._executor.stop(kill=True)
+                for same in self._running.values():
+                    self.outcome.states[same[0].id] = "stopped"
+                return
+            for item in self._executor.poll(_POLL_SECONDS):
+                self.emit(item)
+                if item["event"] not in STEP_ENDS:
+                    continue
+                instance = self.plan.by_id[item["step"]]
+                del self._running[instance.key]
+                done = item["event"] in ("step-done", "step-cached")
+                self.outcome.states[instance.id] = "run" if done else "stopped"
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Count SIGINT and SIGTERM instead of dying of them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def hear(number: int, frame: FrameType | None) -> None:
+            self._signals += 1
+
+        before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _vanished(instance: StepInstance) -> Event:
+    failure = Failure(
+        type="StepFailed",
+        bases=["KitError"],
+        message="its outputs are not in the store although it finished",
+        why="something else changes the store while the run uses it",
+    )
+    return event("step-failed", instance.id, failure=msgspec.to_builtins(failure))

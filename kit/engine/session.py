@@ -1,0 +1,142 @@
+"""One execution of a plan: run directory, events, record, results."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from kit.engine import hardware
+from kit.engine.drive import Options, complain, drive
+from kit.engine.durable import explain, write_atomic
+from kit.engine.events import utc_now
+from kit.engine.job import PinPaths
+from kit.engine.plan import Plan
+from kit.engine.record import Record, begin
+from kit.engine.results_file import publish
+from kit.engine.rundir import EVENTS, LOGS, PLAN, RECORD, new_run_dir
+from kit.engine.store import Level, Store
+from kit.errors import KitError, Many, Preflight
+
+
+class Pins(PinPaths, Protocol):
+    """What a run needs of the pin store."""
+
+    def require(self, id: str) -> Path:
+        """Where the pin is; raises a ``KitError`` unless it is there and right."""
+        ...
+
+
+def finished(plan: Plan, store: Store, level: Level = "sizes") -> set[str]:
+    """Ids of the instances that the store has, together with everything they were made from."""
+    have: set[str] = set()
+    digests: dict[str, str] = {}
+    for one in plan.instances:
+        if not all(id in have for id in one.upstream()):
+            continue
+        entry = store.look(one.key, level).entry
+        inputs = {name: [digests[id] for id in use.instances] for name, use in one.steps.items()}
+        if entry is not None and entry.input_digests == inputs:
+            have.add(one.id)
+            digests[one.id] = entry.digest
+    return have
+
+
+def preflight(plan: Plan, store: Store, pins: Pins, gpus: int) -> None:
+    """Refuse before anything starts what cannot work here.
+
+    Raises:
+        KitError: Too few GPUs, or inputs that are not there; all of them at once.
+    """
+    have = finished(plan, store)
+    rest = [one for one in plan.instances if one.id not in have]
+    most = max(rest, key=lambda one: one.resources.gpus, default=None)
+    if most is not None and most.resources.gpus > gpus:
+        raise Preflight(
+            f"the step needs {most.resources.gpus} GPU(s), this machine has {gpus}",
+            where=most.id,
+            next_step="run it on a machine that has them, or try --profile mini, which needs none",
+        )
+    if plan.rehearsal:
+        return  # stand-ins take the place of the inputs
+    problems: list[KitError] = []
+    for id in sorted({use.pin for one in rest for use in one.pins.values()}):
+        try:
+            pins.require(id)
+        except KitError as error:
+            error.next_step = (error.next_step or "kit fetch EXPERIMENT").replace(
+                "EXPERIMENT", plan.experiment
+            )
+            problems.append(error)
+    if problems:
+        raise problems[0] if len(problems) == 1 else Many(problems)
+
+
+class Session:
+    """Runs a plan and leaves a run directory, whatever happens.
+
+    Args:
+        plan: What to run.
+        home: The kit home.
+        pins: Where pins are.
+        options: How.
+        argv: The command line, for the record.
+    """
+
+    def __init__(
+        self, plan: Plan, *, home: Path, pins: Pins, options: Options, argv: Sequence[str]
+    ) -> None:
+        self.plan, self.pins, self.options = plan, pins, options
+        self.store = Store(home)
+        self.argv = list(argv)
+        self.folder = Path()
+
+    def run(self) -> Path:
+        """Run; returns the run directory.
+
+        Raises:
+            StepFailed: A step failed (``Many`` when several did).
+            Interrupted: A signal came.
+            Preflight: This machine cannot.
+        """
+        preflight(self.plan, self.store, self.pins, len(hardware.gpus()))
+        plan, started, clock = self.plan, utc_now(), time.monotonic()
+        self.folder = new_run_dir(
+            self.options.runs_dir, plan.experiment, plan.profile, rehearsal=plan.rehearsal
+        )
+        try:
+            self.store.clean()
+            write_atomic(self.folder / PLAN, plan.to_json())
+            record = begin(
+                plan,
+                argv=self.argv,
+                environ=os.environ,
+                started=started,
+                options={"jobs": self.options.at_once, "threads": self.options.threads},
+            )
+            self._write(record)
+            outcome = drive(
+                plan,
+                store=self.store,
+                pins=self.pins,
+                options=self.options,
+                logs=self.folder / LOGS,
+                events=self.folder / EVENTS,
+            )
+            record.add_outcome(plan, outcome)
+            record.status = outcome.status
+            if record.status == "finished":
+                publish(plan, outcome, self.store, self.folder)
+            else:
+                self.store.clean()  # a step that was killed could not do it itself
+            record.ended, record.seconds = utc_now(), round(time.monotonic() - clock, 3)
+            self._write(record)
+        except OSError as error:
+            raise explain(error, where=str(self.folder), path=self.store.home) from error
+        complain(plan, outcome, str(self.folder))
+        return self.folder
+
+    def _write(self, record: Record) -> None:
+        write_atomic(self.folder / RECORD, record.to_json())

@@ -1,0 +1,231 @@
+"""Finished step outputs, addressed by key.
+
+A step's outputs are built in ``tmp/``, flushed, described by ``step.json`` (written last) and moved
+into place by one rename. A folder in the store is therefore whole or absent; what can still
+happen to it later (a truncated disk, an edited file) is found by sizes and hashes on reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from kit.engine.canonical import digest
+from kit.engine.durable import fsync_dir, write_atomic
+from kit.engine.locks import key_lock, lock_if_free
+from kit.engine.results import Canary
+from kit.errors import StepFailed
+
+STORE_VERSION = 1
+SMALL = 64 * 1024 * 1024
+"""Files below this are hashed whenever they are looked at, larger ones only by ``--check``."""
+KEEP_DAMAGED_DAYS = 7
+RECORD = "step.json"
+CANARIES = "canaries.json"
+
+Level = Literal["sizes", "small", "all"]
+
+
+class FileRecord(Struct, frozen=True, gc=False):
+    """One output file."""
+
+    sha256: str
+    size: int
+
+
+class StoredStep(Struct, frozen=True, kw_only=True):
+    """``step.json``: what a finished step was, and what it left."""
+
+    schema_version: int = STORE_VERSION
+    kind: str
+    version: int
+    instance: str
+    """The instance that made it first; others with the same key share it."""
+    params: dict[str, Any]
+    inputs: dict[str, list[str]] = {}
+    """Input -> upstream keys in plan order, or the pin's digest."""
+    input_digests: dict[str, list[str]] = {}
+    """Input -> digests of the upstream outputs that were really read."""
+    environment: dict[str, Any] = {}
+    files: dict[str, FileRecord]
+    started: str
+    seconds: float
+    peak_memory_gb: float = 0.0
+    peak_gpu_memory_gb: float = 0.0
+    canaries: list[Canary] = []
+
+    @property
+    def digest(self) -> str:
+        """Over the outputs' paths and hashes (canaries tell of the run, readers never see them)."""
+        return digest({p: file.sha256 for p, file in self.files.items() if p != CANARIES})
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the store holds under a key.
+
+    Attributes:
+        entry: The step, when it is there and whole.
+        problem: What is wrong with it, when it is damaged; empty when it is simply absent.
+    """
+
+    entry: StoredStep | None = None
+    problem: str = ""
+
+
+def sha256_file(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+class Store:
+    """The store under one kit home. Any number of processes may use it at once."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home.absolute()  # a step may change the working directory
+
+    def path(self, key: str) -> Path:
+        """Where the outputs of this key are."""
+        return self.home / "store" / key[:2] / key
+
+    def scratch(self, key: str) -> Path:
+        """Where a long step keeps its checkpoints; survives a kill."""
+        return self.home / "scratch" / key
+
+    def look(self, key: str, level: Level = "small") -> Look:
+        """Find a finished step and check it as far as ``level`` says."""
+        folder = self.path(key)
+        try:
+            content = (folder / RECORD).read_bytes()
+        except FileNotFoundError:
+            return Look(problem=f"{RECORD} is missing" if folder.is_dir() else "")
+        except OSError as error:
+            return Look(problem=f"{RECORD}: {error.strerror}")
+        try:
+            if msgspec.json.decode(content).get("schema_version") != STORE_VERSION:
+                return Look()  # an older kit's: nothing is wrong with it, but it cannot be used
+            entry = msgspec.json.decode(content, type=StoredStep)
+        except (msgspec.DecodeError, msgspec.ValidationError, AttributeError) as error:
+            return Look(problem=f"{RECORD}: {error}")
+        for name, record in entry.files.items():
+            problem = _check(folder / name, record, level)
+            if problem:
+                return Look(problem=f"{name}: {problem}")
+        return Look(entry=entry)
+
+    def lock(
+        self, key: str, waiting: Callable[[str], None] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """The lock of a key; ``waiting`` hears who holds it."""
+        return key_lock(self._lock_path(key), waiting=waiting)
+
+    def _lock_path(self, key: str) -> Path:
+        return self.home / "locks" / key
+
+    @contextlib.contextmanager
+    def workspace(self, key: str) -> Iterator[Path]:
+        """An empty folder to build outputs in; removed unless it was committed.
+
+        Use it only while holding the key's lock: that is how stale ones are told from live ones.
+        """
+        folder = self.home / "tmp" / f"{key}.{secrets.token_hex(4)}"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, key: str, folder: Path, entry: Callable[..., StoredStep]) -> StoredStep:
+        """Make a workspace's content the outputs of ``key``.
+
+        Args:
+            key: The step's key, whose lock the caller holds.
+            folder: The workspace's output folder, complete.
+            entry: Called with ``files=`` to make the record.
+        """
+        files: dict[str, FileRecord] = {}
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise StepFailed(
+                    f"the output {name} is a link or a special file",
+                    why="outputs must stay whole when the store is moved",
+                )
+            if path.is_dir():
+                continue
+            with path.open("rb") as handle:
+                sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+                size = handle.tell()
+                os.fsync(handle.fileno())
+            path.chmod(0o444)
+            files[name] = FileRecord(sha256=sha256, size=size)
+        record = entry(files=files)
+        write_atomic(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
+        for path in (p for p in folder.rglob("*") if p.is_dir()):
+            fsync_dir(path)
+        place = self.path(key)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            self.set_aside(key)
+        folder.rename(place)
+        fsync_dir(place.parent)
+        fsync_dir(place.parent.parent)
+        shutil.rmtree(self.scratch(key), ignore_errors=True)
+        return record
+
+    def set_aside(self, key: str) -> Path:
+        """Move a damaged or outdated entry out of the way, to be looked at for a week."""
+        aside = self.home / "tmp" / f"damaged-{key}.{secrets.token_hex(4)}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        self.path(key).rename(aside)
+        os.utime(aside)
+        return aside
+
+    def clean(self) -> int:
+        """Remove what killed runs left in ``tmp/``; returns how many folders."""
+        removed = 0
+        folder = self.home / "tmp"
+        oldest = time.time() - KEEP_DAMAGED_DAYS * 86400
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path.name.startswith("damaged-"):
+                with contextlib.suppress(OSError):
+                    if path.stat().st_mtime < oldest:
+                        shutil.rmtree(path, ignore_errors=True)
+                continue
+            with (
+                contextlib.suppress(OSError),
+                lock_if_free(self._lock_path(path.name.partition(".")[0])) as free,
+            ):
+                if free:
+                    shutil.rmtree(path, ignore_errors=True)
+                    removed += 1
+        return removed
+
+
+def _check(path: Path, record: FileRecord, level: Level) -> str:
+    """What is wrong with an output file, or nothing."""
+    try:
+        size = path.stat().st_size
+        if size != record.size:
+            return f"has {size} bytes, {record.size} were written"
+        if level == "all" or (level == "small" and size < SMALL):
+            found = sha256_file(path)
+            if found != record.sha256:
+                return f"has sha256 {found[:12]}..., {record.sha256[:12]}... was written"
+    except FileNotFoundError:
+        return "is gone"
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

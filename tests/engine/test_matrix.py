@@ -1,0 +1,113 @@
+"""Axes, references, seeds."""
+
+from __future__ import annotations
+
+import pytest
+
+from kit.engine.matrix import expand, label_of, resolve, resolve_matrix, shift_seeds
+from kit.errors import InvalidInput, UsageError
+
+MATRIX = {"pair": [{"id": "newer", "source": "a"}, {"id": "older", "source": "b"}], "seed": [0, 1]}
+
+
+def test_last_axis_varies_fastest() -> None:
+    points = expand(MATRIX, ["pair", "seed"], where="here")
+    assert [point.instance("train") for point in points] == [
+        "train[pair=newer,seed=0]",
+        "train[pair=newer,seed=1]",
+        "train[pair=older,seed=0]",
+        "train[pair=older,seed=1]",
+    ]
+    assert points[0].values == {"pair": {"id": "newer", "source": "a"}, "seed": 0}
+
+
+def test_without_axes_there_is_one_instance() -> None:
+    (point,) = expand(MATRIX, [], where="here")
+    assert point.instance("table") == "table"
+
+
+@pytest.mark.parametrize(
+    ("value", "label"), [(True, "true"), (0.1, "0.1"), (3, "3"), ("a/b:c", "a/b:c")]
+)
+def test_labels(value: object, label: str) -> None:
+    assert label_of(value, where="") == label  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["a b", "a,b", "a=b", "[x]", ""])
+def test_labels_that_would_break_instance_ids(value: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot name an instance"):
+        label_of(value, where="")
+
+
+def test_a_record_needs_an_id() -> None:
+    with pytest.raises(InvalidInput, match="no 'id'") as caught:
+        expand({"pair": [{"source": "a"}]}, ["pair"], where="toy, step 'x'")
+    assert "toy, step 'x', axis 'pair'" in caught.value.where
+
+
+def test_unknown_axis_lists_the_known_ones() -> None:
+    with pytest.raises(InvalidInput, match="axis 'cell'") as caught:
+        expand(MATRIX, ["cell"], where="here")
+    assert "pair, seed" in caught.value.next_step
+
+
+def test_values_must_differ() -> None:
+    with pytest.raises(InvalidInput, match="'0' twice"):
+        expand({"seed": [0, 1, 0]}, ["seed"], where="here")
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("plain", "plain"),
+        (3, 3),
+        ("${seed}", 1),
+        ("${pair}", "newer"),
+        ("${pair.rate}", 0.5),
+        ("${pins.base}", "llama"),
+        (["${seed}", "${pair.rate}", "x"], [1, 0.5, "x"]),
+    ],
+)
+def test_references(written: object, found: object) -> None:
+    axes = {"seed": 1, "pair": {"id": "newer", "rate": 0.5}}
+    assert resolve(written, axes, {"base": "llama"}, where="here") == found
+
+
+def test_dotted_axis_names() -> None:
+    axes = {"a.b": {"id": "x", "c": 1}, "d.e": 2}
+    assert resolve("${a.b.c}", axes, {}, where="") == 1
+    assert resolve("${d.e}", axes, {}, where="") == 2
+
+
+@pytest.mark.parametrize(
+    "written", ["${nothing}", "${pair.nothing}", "${pins.other}", "${}", "run-${pair}"]
+)
+def test_references_that_lead_nowhere_say_where_they_stand(written: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        resolve(written, {"pair": {"id": "x", "rate": 1}}, {"base": "llama"}, where="train.lr")
+    assert caught.value.where == "train.lr"
+    assert "each" in caught.value.next_step
+
+
+def test_pins_in_the_matrix() -> None:
+    made = resolve_matrix({"pair": [{"id": "a", "model": "${pins.base}"}]}, {"base": "x"}, where="")
+    assert made == {"pair": [{"id": "a", "model": "x"}]}
+
+
+def test_seeds_move_together() -> None:
+    matrix = {
+        "cell": [{"id": "a", "seed": 3}, {"id": "b", "seed": 5}, {"id": "c"}],
+        "seed": [4, 6],
+        "size": [1],
+    }
+    assert shift_seeds(matrix, 10, where="") == {
+        "cell": [{"id": "a", "seed": 10}, {"id": "b", "seed": 12}, {"id": "c"}],
+        "seed": [11, 13],
+        "size": [1],
+    }
+
+
+@pytest.mark.parametrize("matrix", [{}, {"size": [1]}, {"seed": ["a", "b"]}, {"seed": [True]}])
+def test_no_seeds_to_move(matrix: dict[str, list[object]]) -> None:
+    with pytest.raises(UsageError, match="nothing to move"):
+        shift_seeds(matrix, 1, where="")  # type: ignore[arg-type]

@@ -1,0 +1,114 @@
+"""Typed parameters and overrides."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+import pytest
+from msgspec import Struct
+
+from kit.engine.params import Override, parse_override, typed
+from kit.engine.registry import StepKind
+from kit.errors import InvalidInput, UsageError
+
+
+class Params(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of every type that manifests know."""
+
+    steps: int
+    rate: float = 0.1
+    name: str = "x"
+    mode: Literal["a", "b"] = "a"
+    flags: list[bool] = []
+    maybe: int | None = None
+
+
+KIND = StepKind("toy/typed", 1, Params, lambda context, params: None, {}, ())
+
+
+def convert(values: dict[str, Any], *overrides: str) -> Any:
+    chosen = [parse_override(text, ["train", "train.more"]) for text in overrides]
+    return typed(KIND, values, chosen, step="train")
+
+
+def test_values_and_defaults() -> None:
+    assert convert({"steps": 3, "rate": 1}) == Params(steps=3, rate=1.0)
+
+
+def test_an_integer_given_for_a_float_keys_as_a_float() -> None:
+    made = msgspec.to_builtins(convert({"steps": 3, "rate": 1}))
+    assert isinstance(made["rate"], float)
+
+
+def test_unknown_parameter_suggests() -> None:
+    with pytest.raises(InvalidInput, match="no parameter 'stepz'") as caught:
+        convert({"stepz": 3})
+    assert caught.value.where == "train.stepz"
+    assert "did you mean 'steps'" in caught.value.next_step
+
+
+def test_missing_parameter() -> None:
+    with pytest.raises(InvalidInput, match="needs the parameter 'steps'"):
+        convert({})
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"steps": "3"}, "train.steps"),
+        ({"steps": 3.5}, "train.steps"),
+        ({"steps": 3, "mode": "c"}, "train.mode"),
+        ({"steps": 3, "flags": [1]}, "train.flags[0]"),
+    ],
+)
+def test_ill_typed_values_name_the_place(values: dict[str, Any], where: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        convert(values)
+    assert caught.value.where == where
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("train.steps=7", "steps", 7),
+        ("train.rate=1e-5", "rate", 1e-5),
+        ("train.rate=2", "rate", 2.0),
+        ("train.name=7", "name", "7"),
+        ("train.name=a=b", "name", "a=b"),
+        ("train.name=", "name", ""),
+        ("train.mode=b", "mode", "b"),
+        ("train.flags=[true,false]", "flags", [True, False]),
+        ("train.maybe=null", "maybe", None),
+    ],
+)
+def test_overrides_are_read_by_the_type(text: str, field: str, value: object) -> None:
+    assert getattr(convert({"steps": 3}, text), field) == value
+
+
+def test_the_last_override_wins() -> None:
+    assert convert({"steps": 3}, "train.steps=4", "train.steps=5").steps == 5
+
+
+def test_the_longest_step_wins() -> None:
+    assert parse_override("train.more.x=1", ["train", "train.more"]) == Override(
+        "train.more", "x", "1"
+    )
+
+
+@pytest.mark.parametrize("text", ["train.steps", "steps=3", "=3", ""])
+def test_malformed_overrides(text: str) -> None:
+    with pytest.raises(UsageError, match=r"not of the form step\.param=value"):
+        parse_override(text, ["train"])
+
+
+def test_override_of_an_unknown_step() -> None:
+    with pytest.raises(UsageError, match="no step") as caught:
+        parse_override("eval.x=1", ["train"])
+    assert "train" in caught.value.next_step
+
+
+@pytest.mark.parametrize("text", ["train.steps=many", "train.nothing=1", "train.mode=c"])
+def test_bad_override_is_the_users_mistake(text: str) -> None:
+    with pytest.raises(UsageError):
+        convert({"steps": 3}, text)

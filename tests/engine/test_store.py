@@ -1,0 +1,173 @@
+"""The store: whole or absent, and damage is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from kit.engine import store as store_module
+from kit.engine.store import RECORD, Store, StoredStep
+from kit.errors import StepFailed
+
+KEY = "ab" * 32
+
+
+def entry(**fields: object) -> StoredStep:
+    return StoredStep(
+        kind="toy/make", version=1, instance="make", params={}, started="now", seconds=1.0, **fields
+    )  # type: ignore[arg-type]
+
+
+def put(store: Store, key: str = KEY, content: bytes = b"hello") -> StoredStep:
+    """Commit an entry with two files."""
+    with store.lock(key), store.workspace(key) as workspace:
+        out = workspace / "out"
+        (out / "folder").mkdir(parents=True)
+        (out / "data.txt").write_bytes(content)
+        (out / "folder" / "more.txt").write_bytes(b"more")
+        return store.commit(key, out, entry)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "home")
+
+
+def test_absent(store: Store) -> None:
+    look = store.look(KEY)
+    assert look.entry is None
+    assert look.problem == ""
+
+
+def test_commit_and_look(store: Store) -> None:
+    made = put(store)
+    look = store.look(KEY, "all")
+    assert look.entry == made
+    assert set(made.files) == {"data.txt", "folder/more.txt"}
+    assert made.files["data.txt"].size == 5
+    assert store.path(KEY).parent.name == "ab"
+    assert not list((store.home / "tmp").iterdir())
+    assert not list((store.home / "locks").iterdir())
+
+
+def test_outputs_are_read_only(store: Store) -> None:
+    put(store)
+    assert (store.path(KEY) / "data.txt").stat().st_mode & 0o222 == 0
+
+
+def test_commit_empties_scratch(store: Store) -> None:
+    store.scratch(KEY).mkdir(parents=True)
+    put(store)
+    assert not store.scratch(KEY).exists()
+
+
+def test_digest_is_over_content_and_not_over_time(store: Store, tmp_path: Path) -> None:
+    first, second = put(store), put(Store(tmp_path / "other"))
+    assert first.digest == second.digest
+    assert put(Store(tmp_path / "third"), content=b"other").digest != first.digest
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda d: os.truncate(d / "data.txt", 3), "has 3 bytes"),
+        (lambda d: (d / "data.txt").unlink(), "is gone"),
+        (lambda d: (d / RECORD).unlink(), "step.json is missing"),
+        (lambda d: os.truncate(d / RECORD, 40), "step.json"),
+        (lambda d: (d / RECORD).write_text("[]"), "step.json"),
+    ],
+)
+def test_damage_is_found_by_a_glance(store: Store, damage: object, words: str) -> None:
+    put(store)
+    folder = store.path(KEY)
+    for path in folder.iterdir():
+        path.chmod(0o755)
+    damage(folder)  # type: ignore[operator]
+    look = store.look(KEY, "sizes")
+    assert look.entry is None
+    assert words in look.problem
+
+
+def flip(path: Path) -> None:
+    path.chmod(0o644)
+    path.write_bytes(b"HELLO")
+
+
+def test_changed_content_is_found_by_hash(store: Store) -> None:
+    put(store)
+    flip(store.path(KEY) / "data.txt")
+    assert store.look(KEY, "sizes").entry is not None
+    assert "sha256" in store.look(KEY, "small").problem
+
+
+def test_large_files_are_hashed_only_when_asked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SMALL", 5)
+    put(store)
+    flip(store.path(KEY) / "data.txt")
+    assert store.look(KEY, "small").entry is not None
+    assert "sha256" in store.look(KEY, "all").problem
+
+
+def test_an_older_format_counts_as_absent(store: Store) -> None:
+    put(store)
+    path = store.path(KEY) / RECORD
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({"schema_version": 0, "something": told["kind"]}))
+    look = store.look(KEY)
+    assert (look.entry, look.problem) == (None, "")
+    assert put(store) == store.look(KEY).entry  # and it can be replaced
+
+
+def test_a_damaged_entry_is_set_aside_and_kept_for_a_week(store: Store) -> None:
+    put(store)
+    aside = store.set_aside(KEY)
+    assert (aside / "data.txt").read_text() == "hello"
+    assert store.look(KEY).problem == ""
+    store.clean()
+    assert aside.exists()
+    old = time.time() - 8 * 86400
+    os.utime(aside, (old, old))
+    store.clean()
+    assert not aside.exists()
+
+
+def test_a_failing_build_leaves_nothing(store: Store) -> None:
+    def build() -> None:
+        with store.lock(KEY), store.workspace(KEY) as workspace:
+            (workspace / "half").write_text("x")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        build()
+    assert store.look(KEY).entry is None
+    assert not list((store.home / "tmp").iterdir())
+
+
+def test_links_are_no_outputs(store: Store) -> None:
+    with store.lock(KEY), store.workspace(KEY) as workspace:
+        out = workspace / "out"
+        out.mkdir()
+        (out / "link").symlink_to("/etc/hostname")
+        with pytest.raises(StepFailed, match="link or a special file"):
+            store.commit(KEY, out, partial(entry))
+
+
+def test_clean_removes_only_what_nobody_works_on(store: Store) -> None:
+    stale, live = "cd" * 32, "ef" * 32
+    for key in (stale, live):
+        (store.home / "tmp" / f"{key}.1234").mkdir(parents=True)
+    with store.lock(live):
+        assert store.clean() == 1
+    assert [path.name for path in (store.home / "tmp").iterdir()] == [f"{live}.1234"]
+    assert store.clean() == 1
+
+
+def test_cleaning_an_empty_home(store: Store) -> None:
+    assert store.clean() == 0

@@ -1,0 +1,203 @@
+"""Toy step kinds for the engine's tests. Loaded by worker processes through KIT_STEPS_MODULES."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from kit.engine.registry import REGISTRY, NoParams, StepContext, StepKind
+from kit.engine.results import Cell, Results
+from kit.manifest.types import Resources
+
+
+class MakeParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of ``toy/make``."""
+
+    seed: int
+    size: int = 2000
+    seconds: float = 0.0
+    parts: int = 1
+    name: str = "plain"
+    fraction: float = 1.0
+
+
+def make(context: StepContext, params: MakeParams) -> None:
+    """Write bytes that depend on nothing but the seed, part by part, resuming from scratch."""
+    started = context.scratch / "started"
+    tries = int(started.read_text()) + 1 if started.exists() else 1
+    started.write_text(str(tries))
+    parts = []
+    for part in range(params.parts):
+        kept = context.scratch / f"part-{part}"
+        if not kept.exists():
+            time.sleep(params.seconds / params.parts)
+            text = hashlib.sha256(f"{params.seed}-{part}".encode()).hexdigest()
+            temporary = kept.with_suffix(".tmp")
+            temporary.write_text((text * (params.size // 64 + 1))[: params.size])
+            temporary.replace(kept)
+        parts.append(kept.read_text())
+        context.progress(part + 1, params.parts, "parts")
+        context.metric("loss", 1.0 / (part + 1), part)
+    (context.out / "data.txt").write_text("".join(parts))
+    context.canary("made", True, f"{params.parts} parts")
+
+
+class MixParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of ``toy/mix``."""
+
+    factor: int = 3
+
+
+def mix(context: StepContext, params: MixParams) -> None:
+    """Turn one input into a number."""
+    data = (context.step("data").path / "data.txt").read_bytes()
+    number = int(hashlib.sha256(data).hexdigest()[:8], 16) * params.factor
+    (context.out / "number.json").write_text(json.dumps({"number": number}))
+
+
+def table(context: StepContext, params: NoParams) -> None:
+    """Collect numbers by axis into results."""
+    cells, labels = [], []
+    for one in context.steps("numbers"):
+        number = json.loads((one.path / "number.json").read_text())["number"]
+        name = "-".join(str(v["id"] if isinstance(v, dict) else v) for v in one.axes.values())
+        cells.append(Cell(id=f"number.{name}", unit="1", value=float(number), step=one.instance))
+        labels.append({"id": name, "items": [0], "labels": [number % 2]})
+    import msgspec
+
+    results = Results(schema_version=1, experiment="?", version="?", profile="?", cells=cells)
+    (context.out / "results.json").write_bytes(msgspec.json.encode(results))
+    (context.out / "labels.jsonl").write_text("".join(json.dumps(x) + "\n" for x in labels))
+
+
+class FailParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of ``toy/fail``."""
+
+    how: str = "ok"
+    flag: str = ""
+
+
+class TrainingDiverged(RuntimeError):
+    """As training code raises it."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names it."""
+
+
+def fail(context: StepContext, params: FailParams) -> None:
+    """End in one of many ways; a flag file makes the second try succeed."""
+    how = params.how
+    if params.flag and Path(params.flag).exists():
+        how = "ok"
+    elif params.flag:
+        Path(params.flag).touch()
+    print(f"about to {how}", flush=True)
+    if how == "value":
+        raise ValueError("the rank must be positive")
+    if how == "type":
+        raise TypeError("unexpected")
+    if how == "nan":
+        raise TrainingDiverged("loss is nan at step 7")
+    if how == "oom":
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ...")
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exit":
+        print("leaving early", file=sys.stderr, flush=True)
+        os._exit(7)
+    if how == "secret":
+        raise ValueError("could not log in with hf_" + "xY" * 12)
+    if how == "axes":
+        print(context.axes["seed"])
+    if how == "undeclared":
+        context.pin("model")
+    if how == "link":
+        (context.out / "link").symlink_to("/etc/hostname")
+    if how == "stubborn":
+        (context.scratch / "here").touch()
+        while True:
+            with contextlib.suppress(BaseException):
+                time.sleep(30)
+    if how == "parent":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+        (context.scratch / "child").write_text(str(child.pid))
+        time.sleep(300)
+    if how == "fill":
+        (context.out / "big").write_bytes(b"x" * 50_000_000)
+    if how != "forget":
+        (context.out / "number.json").write_text(json.dumps({"number": 1}))
+
+
+def pinned(context: StepContext, params: NoParams) -> None:
+    """Read a pin, and what the process may see."""
+    pin = context.pin("source")
+    text = "stand-in" if context.rehearsal else (pin.path / "text.txt").read_text()
+    seen = {
+        "text": text,
+        "format": pin.attributes["format"],
+        "token": "HF_TOKEN" in os.environ,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "torch": "torch" in sys.modules,
+        "pid": os.getpid(),
+    }
+    (context.out / "data.txt").write_text(json.dumps(seen))
+
+
+def rank(context: StepContext, params: FailParams) -> None:
+    """One rank of several: the sum of all ranks, without torch's collectives."""
+    world, mine = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    if params.how == "value" and mine == 1:
+        raise ValueError("rank 1 does not like this")
+    if params.how == "sleep":
+        (context.scratch / f"pid-{mine}").write_text(str(os.getpid()))
+        time.sleep(60)
+    if mine == 0:
+        context.progress(1, 1, "steps")
+        context.canary("world", world == 2, f"{world} ranks")
+        (context.out / "number.json").write_text(json.dumps({"number": world}))
+
+
+def counted(params: MakeParams, profile: str) -> Resources:
+    """More memory in the paper profile."""
+    return Resources(memory_gb=0.1 if profile == "mini" else 2.0, minutes=0.01)
+
+
+CPU = ("device",)
+REGISTRY.add(
+    StepKind("toy/make", 2, MakeParams, make, {}, ("data.txt",), resources=counted, environment=CPU)
+)
+REGISTRY.add(
+    StepKind("toy/mix", 1, MixParams, mix, {"data": "step"}, ("number.json",), environment=CPU)
+)
+REGISTRY.add(
+    StepKind(
+        "toy/table", 1, NoParams, table, {"numbers": "steps"}, ("results.json",), environment=CPU
+    )
+)
+REGISTRY.add(StepKind("toy/fail", 1, FailParams, fail, {}, ("number.json",), environment=CPU))
+REGISTRY.add(
+    StepKind("toy/pinned", 1, NoParams, pinned, {"source": "pin"}, ("data.txt",), environment=CPU)
+)
+REGISTRY.add(
+    StepKind(
+        "toy/rank",
+        1,
+        FailParams,
+        rank,
+        {},
+        ("number.json",),
+        launch="torchrun",
+        environment=("device", "world"),
+    )
+)
