@@ -124,7 +124,11 @@ def _compared(cell: CellReport, expected: ExpectedCell | None) -> tuple[str, str
         return "\u2014", reference or (cell.published or "").replace("-", "\u2212") or "\u2014"
     if cell.published is not None:
         return cell.published.replace("-", "\u2212"), reference or "\u2014"
-    shown = cell.status if cell.status in ("running", "diverged", "cancelled", "unreported") else "\u2014"
+    shown = (
+        cell.status
+        if cell.status in ("running", "diverged", "cancelled", "unreported")
+        else "\u2014"
+    )
     return shown, reference or "\u2014"
 
 
@@ -190,7 +194,9 @@ def _sp(interval: Interval | None, places: int) -> str:
 def _p(cell: CellReport) -> str:
     if cell.p is None:
         return ""
-    adjusted = f", {probability(cell.q)} after Benjamini\u2013Hochberg" if cell.q is not None else ""
+    adjusted = (
+        f", {probability(cell.q)} after Benjamini\u2013Hochberg" if cell.q is not None else ""
+    )
     return probability(cell.p) + adjusted
 
 

@@ -78,7 +78,7 @@ class ClaimRow(Struct, kw_only=True):
 
 def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Banner:
     """The verdict in a word, a sentence of what it covers and one of what it does not."""
-    counts = Counter(cell.verdict for cell in verdict.cells)
+    counts: Counter[str] = Counter(cell.verdict for cell in verdict.cells)
     primary = [claim for claim in verdict.claims if claim.primary]
     word = verdict.verdict
     return Banner(
@@ -102,7 +102,7 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
 
 
 def _covers(verdict: Verdict, primary: list[ClaimReport], seeds: int) -> str:
-    outcomes = Counter(claim.outcome for claim in primary)
+    outcomes: Counter[str] = Counter(claim.outcome for claim in primary)
     said = ", ".join(
         f"{outcomes[outcome]} {_VERB[outcome][outcomes[outcome] > 1]}"
         for outcome in _VERB
@@ -131,7 +131,9 @@ def _omits(verdict: Verdict, variant: str) -> str:
         parts.append(plural(len(unmeasured), "cell") + " that has no comparison")
         parts[-1] = parts[-1].replace("cells that has", "cells that have")
     elif verdict.not_covered:
-        parts.append(f"{plural(len(verdict.not_covered), 'point')} listed under \u201cnot run\u201d")
+        parts.append(
+            f"{plural(len(verdict.not_covered), 'point')} listed under \u201cnot run\u201d"
+        )
     said = f"It says nothing about {', nor about '.join(parts)}." if parts else ""
     if variant == "as-reported":
         said += " The document\u2019s protocol is repeated as it is, flaws included."

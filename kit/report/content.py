@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kit.manifest.expectation_types import ExpectedCell, Expectation
+from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.manifest.types import Manifest
 from kit.report import claims, details, gallery, tables
 from kit.report.files import Run
@@ -34,6 +34,7 @@ def content(
     anchors = {cell.id: f"c{i}" for i, cell in enumerate(verdict.cells) if f"c{i}" in kept}
     deviations, more_deviations = details.deviations(verdict)
     steps, more_steps = details.steps(run)
+    checks, more_checks = details.checks(verdict)
     return {
         "title": manifest.title if manifest is not None else verdict.experiment,
         "summary": manifest.summary if manifest is not None else "",
@@ -54,6 +55,8 @@ def content(
         "commands": details.run_commands(run),
         "steps": steps,
         "more_steps": more_steps,
+        "checks": checks,
+        "more_checks": more_checks,
         "notes": notes(run, manifest),
         **(_figures(run, expected) if figures else {}),
     }

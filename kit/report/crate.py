@@ -113,7 +113,9 @@ class _Builder:
 
     def _describe(self, licence: str) -> None:
         verdict, record, root = self.run.verdict, self.record, self.crate.root_dataset
-        root["name"] = f"{one_line(verdict.experiment)}, {verdict.profile} profile: {verdict.verdict}"
+        root["name"] = (
+            f"{one_line(verdict.experiment)}, {verdict.profile} profile: {verdict.verdict}"
+        )
         root["description"] = (
             f"One run of the experiment {one_line(verdict.experiment)} (version "
             f"{one_line(verdict.version)}, {one_line(record.variant)}) on "
@@ -135,7 +137,9 @@ class _Builder:
 
     def _pin(self, index: int, pin: Pin) -> Any:
         licence = self._add(f"#licence-{index}", "CreativeWork", name=one_line(pin.licence))
-        hashes = [f"sha256 {file.sha256} {one_line(file.path)}" for file in pin.files if file.sha256]
+        hashes = [
+            f"sha256 {file.sha256} {one_line(file.path)}" for file in pin.files if file.sha256
+        ]
         about: dict[str, Any] = {"name": one_line(pin.title), "license": licence}
         if hashes:
             about["identifier"] = _plain(hashes)
@@ -200,9 +204,15 @@ class _Builder:
             if name in self.files:
                 made.append(
                     self._action(
-                        f"#{name.partition('.')[0]}", self.kit, title, before, [self.files[name]],
-                        started=ended, seconds=0.0, status="CompletedActionStatus",
-                    )  # fmt: skip
+                        f"#{name.partition('.')[0]}",
+                        self.kit,
+                        title,
+                        before,
+                        [self.files[name]],
+                        started=ended,
+                        seconds=0.0,
+                        status="CompletedActionStatus",
+                    )
                 )
                 before = [self.files[name]]
         return made

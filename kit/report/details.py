@@ -10,14 +10,15 @@ from msgspec import Struct
 
 from kit.engine.plan import StepInstance
 from kit.manifest.pin_types import Pin
-from kit.report.cells import SEVERITY, decimals_of, difference, margin, word
+from kit.report.cells import SEVERITY, difference, margin, word
 from kit.report.claims import CLASS
 from kit.report.files import Run
-from kit.report.text import bytes_word, plural, seconds_word
-from kit.verify.verdict import CellReport, Verdict
+from kit.report.text import bytes_word, decimals_of, plural, seconds_word
+from kit.verify.verdict import CanaryReport, CellReport, Verdict
 
 MOST_DEVIATIONS = 100
 MOST_STEPS = 300
+MOST_CHECKS = 80
 
 
 class Deviation(Struct, kw_only=True):
@@ -86,6 +87,12 @@ def _deviation(cell: CellReport) -> Deviation:
     )
 
 
+def checks(verdict: Verdict) -> tuple[list[CanaryReport], int]:
+    """Failed checks, then passed ones as far as a page needs them; and how many are left."""
+    ordered = sorted(verdict.canaries, key=lambda canary: canary.passed)
+    return ordered[:MOST_CHECKS], max(0, len(ordered) - MOST_CHECKS)
+
+
 def not_run(verdict: Verdict, most: int = 60) -> list[tuple[str, str]]:
     """(what, why) for everything the verdict says nothing about, the same reasons together."""
     found: list[tuple[str, str]] = [("", sentence) for sentence in verdict.not_covered[:most]]
@@ -116,7 +123,11 @@ def environment(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         if record.dirty is not None:
             source.append(("uncommitted changes", "yes" if record.dirty else "no"))
         source += [("kit", record.kit_version or run.verdict.kit_version)]
-        source += [("started", record.started), ("ended", record.ended or ""), ("took", seconds_word(record.seconds) if record.seconds else "")]
+        source += [
+            ("started", record.started),
+            ("ended", record.ended or ""),
+            ("took", seconds_word(record.seconds) if record.seconds else ""),
+        ]
         groups.append(("Source", [(a, b) for a, b in source if b]))
         groups.append(("Hardware", flat(record.hardware)))
     kind = record.environment if record is not None and record.environment else {}

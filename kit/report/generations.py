@@ -1,8 +1,8 @@
 """Model responses: counted always, read and shown only on request.
 
 A step that keeps responses leaves them as ``responses.jsonl``, one JSON object a line with
-``response`` and whatever of :data:`NAMES` it has. They stay in the store; a copy in the run directory
-is read too.
+``response`` and whatever of :data:`NAMES` it has. They stay in the store; a copy in the run
+directory is read too.
 """
 
 from __future__ import annotations

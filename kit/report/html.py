@@ -88,7 +88,7 @@ def _trusted(markup: str) -> Any:
     """Markup made by the kit itself: its figures, style and script."""
     from markupsafe import Markup
 
-    return Markup(markup)  # noqa: S704
+    return Markup(markup)
 
 
 def _part(name: str) -> str:

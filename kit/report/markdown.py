@@ -24,7 +24,7 @@ _MARKUP = re.compile(
     r"([\\`*|~$])"  # always
     r"|(?<![^\W_])(_)|(_)(?![^\W_])"  # not inside of a word
     r"|((?<=\])[(\[:])"  # links and link definitions
-    r"|(^(?:[-+#=]|\d+(?=[.)])))"  # headings and lists
+    r"|(^(?:[-+#=](?=[-=#\s]|$)|\d+(?=[.)](?:\s|$))))"  # headings and lists
 )
 
 
@@ -77,10 +77,10 @@ def _head(page: dict[str, Any]) -> list[str]:
     lines += [f"{banner.meaning} {banner.covers} {banner.omits}", ""]
     for mark, why in banner.marks:
         lines += [f"**{mark}**: {escape(why)}", ""]
-    lines += [f"- {escape(reason)}" for reason in banner.reasons]
+    lines += [*(f"- {escape(reason)}" for reason in banner.reasons), ""] if banner.reasons else []
     facts = "; ".join(f"{name} {escape(value)}" for name, value in banner.facts)
     counts = ", ".join(f"{count} {word.replace('-', ' ')}" for word, count in banner.counts)
-    return [*lines, "", f"{facts}. Cells: {counts or 'none'}.", ""]
+    return [*lines, f"{facts}. Cells: {counts or 'none'}.", ""]
 
 
 def _claims(page: dict[str, Any]) -> list[str]:

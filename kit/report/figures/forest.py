@@ -52,7 +52,7 @@ def forest(name: str, unit: str, rows: Sequence[ForestRow]) -> str:
         ax.grid(axis="x")
         ax.set_axisbelow(True)
         ax.margins(x=0.04)
-        ax.set_xlabel(unit_word(unit))
+        ax.set_xlabel(label(unit_word(unit)))
 
     return draw(name, 7.2, 0.75 + 0.27 * len(rows), paint)
 
