@@ -37,12 +37,8 @@ def forests(verdict: Verdict, expected: Mapping[str, ExpectedCell]) -> tuple[lis
     require_matplotlib()
     groups: dict[tuple[str, str], list[CellReport]] = {}
     for cell in verdict.cells:
-<<<<<<< HEAD
         known = expected.get(cell.id)
         compared = _number(cell) is not None or (known is not None and known.reference is not None)
-=======
-        compared = _number(cell) is not None or (cell.id in expected and expected[cell.id].reference)
->>>>>>> manifest
         if cell.value is not None and compared:
             groups.setdefault((cell.table, cell.unit), []).append(cell)
     ranked = sorted(groups, key=lambda key: min(SEVERITY[c.verdict] for c in groups[key]))
