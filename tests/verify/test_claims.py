@@ -99,6 +99,15 @@ def test_all_equal_differences_of_numbers_use_the_sign_test() -> None:
     assert equal(5) == "holds"
 
 
+def test_a_number_that_never_varies_is_compared_as_it_stands() -> None:
+    same = [seeded(A, [320.0] * 3, "count"), seeded(B, [640.0] * 3, "count")]
+    report = one_claim(claim("threshold", cells=[A], value="320", side="at_most"), same[:1])
+    assert (report.outcome, report.p) == ("holds", None)
+    assert report.method == "all seeds give the same number, compared as it stands"
+    assert outcome("order", same, cells=[A, B]) == "holds"
+    assert outcome("order", [same[0], seeded(B, [640.0] * 3, "count", 7)], cells=[A, B]) == "holds"
+
+
 # -- threshold
 
 

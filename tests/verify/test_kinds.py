@@ -230,6 +230,40 @@ def test_seeds_four_outcomes() -> None:
     assert over_seeds([70.0, 71.0, 70.2], known).verdict == "deviates"
 
 
+def repeated(values: list[float], known: list[str]) -> CellReport:
+    from msgspec import structs
+
+    block = structs.replace(reference(known), seeds=[str(i) for i in range(len(known))])
+    cell = expected_cell(value=None, status="reference", reference=block,
+                         tolerance=tolerance("seeds", margin="5"))  # fmt: skip
+    return one(cell, seeded("t/a", values))
+
+
+def test_the_same_seeds_again_are_compared_seed_by_seed() -> None:
+    known = ["10", "50", "90"]
+    assert over_seeds([10.2, 50.1, 90.4], known).verdict == "inconclusive"
+    again = repeated([10.2, 50.1, 90.4], known)
+    assert again.verdict == "reproduced"
+    assert "3 repeated seeds" in again.detail
+    assert repeated([10.0, 50.0, 90.0], known).verdict == "match"
+    assert repeated([90.0, 50.0, 10.0], known).verdict == "inconclusive"
+    assert repeated([30.0, 71.0, 109.0], known).verdict == "deviates"
+
+
+def test_a_reference_that_is_not_there_yet_compares_nothing() -> None:
+    cell = expected_cell(value=None, status="reference", tolerance=tolerance("seeds", margin="5"))
+    report = one(cell, seeded("t/a", [50.0, 51.0]))
+    assert report.verdict == "not-compared"
+    assert "kit reference" in report.detail
+
+
+def test_a_reference_mean_is_no_rounded_number() -> None:
+    block = reference(["1.5", "1.5"])
+    cell = expected_cell(value=None, unit="loss", reference=block, tolerance=tolerance("exact"))
+    assert one(cell, number(1.5)).verdict == "match"
+    assert one(cell, number(1.54)).verdict == "deviates"
+
+
 def test_one_run_inside_the_prediction_interval() -> None:
     report = over_seeds([53.0], ["50.1", "51.3", "50.6"])
     assert report.interval is not None

@@ -37,13 +37,14 @@ def test_seeds_of_several_runs_are_put_together(repo: Path) -> None:
     cell = load_expectation(path).cells[2]
     assert cell.reference is not None
     assert cell.reference.values == ["1.25", "1.5", "1.75"]
+    assert cell.reference.seeds == ["0", "1", "2"]
     assert (cell.reference.mean, cell.reference.sd, cell.reference.n_seeds) == ("1.5", "0.25", 3)
     changed = [
         line[2:]
         for line in difflib.ndiff(before.splitlines(), path.read_text().splitlines())
         if line[:1] in "+-"
     ]
-    fields = ("reference:", "mean:", "sd:", "n_seeds:", "values:", "record:", '- "')
+    fields = ("reference:", "mean:", "sd:", "n_seeds:", "values:", "seeds:", "record:", '- "')
     assert all(line.strip().startswith(fields) for line in changed)
     assert "# attack success, as the document prints it" in path.read_text()
 
