@@ -64,7 +64,7 @@ def test_at_80_columns(run_dir: Path) -> None:
     from rich.console import Console
 
     from kit.verify.render import render
-    from kit.verify.session import open_case, verdict_of
+    from kit.verify.case import open_case, verdict_of
 
     out = StringIO()
     render(verdict_of(open_case(str(run_dir))), Console(file=out, force_terminal=True, width=80,
