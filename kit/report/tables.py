@@ -65,7 +65,7 @@ def tables(
         units = {cell.unit for cell in cells}
         if len(units) > 1:
             for line, cell in zip(rows, cells, strict=True):
-                line.facts.insert(1, ("unit", cell.unit))
+                line.unit = unit_word(cell.unit)
         made.append(
             Table(
                 name=name,
@@ -121,7 +121,15 @@ def _size(text: str) -> int:
 
 
 def _row_size(line: Row) -> int:
-    texts = (line.name, line.published, line.reference, line.value, line.interval, line.word)
+    texts = (
+        line.name,
+        line.unit,
+        line.published,
+        line.reference,
+        line.value,
+        line.interval,
+        line.word,
+    )
     return 62 + sum(_size(text) for text in texts)
 
 

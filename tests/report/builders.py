@@ -300,7 +300,7 @@ def verdict(**changes: Any) -> Verdict:
             ),
         ],
         "notes": [
-            "Published numbers are of 8B models; the mini profile checks the claims, not the values."
+            "Published numbers are of 8B models; the mini profile checks claims, not values."
         ],
         "not_covered": ["loss/zero3: no-gpu: needs eight GPUs."],
     }

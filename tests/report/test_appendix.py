@@ -65,10 +65,10 @@ def test_hostile_run_is_inert(tmp_path: Path) -> None:
 def manifest() -> Manifest:
     profile = Profile(
         summary="Small models.",
-        resources={"train": Resources(gpus=2, gpu_memory_gb=80, memory_gb=64, minutes=90)},
+        resources={"train": Resources(gpus=2, gpu_memory_gb=80, memory_gb=64, minutes=150)},
     )
     return Manifest(
-        schema_version=1, id="e", family="tar", version="2-B", title=HOSTILE[0], summary="What it is.",
+        schema_version=1, id="e", family="tar", version="2-B", title=HOSTILE[0], summary="What.",
         variant="corrected", documents=[Document(id="d", title="T", cite="C")],
         steps=[StepSpec(id="train", kind="a/b", version=1)], results="train",
         profiles={"mini": profile}, notes=["It warns about a missing file."],
@@ -84,7 +84,7 @@ def test_of_an_experiment() -> None:
     pin = Pin(id="p", kind="hf-model", title="A model", licence="MIT", gated=True)
     text = of_experiment(manifest(), "mini", expectation, [pin])
     assert headings(text) == HEADINGS
-    for said in ("A stays below B.", "primary", "80 GB", "1.5 h", "A model: MIT, **gated**",
+    for said in ("A stays below B.", "primary", "80 GB", "2.5 h", "A model: MIT, **gated**",
                  "It warns about a missing file.", "&lt;script&gt;"):  # fmt: skip
         assert said in text
 

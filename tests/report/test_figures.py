@@ -22,7 +22,7 @@ ROWS = [
         value=11.0, interval=(8.0, 15.0),
     ),
 ]  # fmt: skip
-LINES = {f"arm {a}, seed {s}": [[0, 1 + s], [1, 2 + s]] for a in "xy" for s in range(3)}
+LINES = {f"arm {a}, seed {s}": [[0.0, 1 + s], [1.0, 2 + s]] for a in "xy" for s in range(3)}
 SERIES = Series(id="s", title="S", x_label="steps", y_label="loss", lines=LINES)
 
 
@@ -110,7 +110,9 @@ def test_broken_points_are_dropped() -> None:
 
 
 def test_many_lines_and_points_are_cut_and_said() -> None:
-    lines = {f"line {i}": [[x, x] for x in range(2000)] for i in range(MOST_LINES + 3)}
+    lines = {
+        f"line {i}": [[float(x), float(x)] for x in range(2000)] for i in range(MOST_LINES + 3)
+    }
     svg, remarks = curve("c", Series(id="s", title="", x_label="", y_label="", lines=lines))
     assert any("first 12 of 15" in remark for remark in remarks)
     assert any("thinned" in remark for remark in remarks)

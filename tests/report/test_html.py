@@ -15,7 +15,7 @@ from kit.report.files import read_run
 from kit.report.html import render
 from tests.report.builders import cell, claim, tiny_cells, verdict
 from tests.report.extremes import HOSTILE, write_hostile
-from tests.report.runs import plan, write_run
+from tests.report.runs import write_run
 
 SECTIONS = [
     "verdict", "claims", "tables", "forest", "curves", "calibration", "environment", "inputs",
@@ -23,10 +23,12 @@ SECTIONS = [
 ]  # fmt: skip
 
 TAGS = set(
-    "a article b blockquote body br circle clippath code dd defs details div dl dt figcaption "
-    "figure footer form g h1 h2 h3 head html input label li link main meta nav ol option output p "
-    "path pre rect script section select span strong style summary svg table tbody td text th "
-    "thead title tr ul use".split()
+    """
+    a article b blockquote body br circle clippath code dd defs details div dl dt figcaption figure
+    footer form g h1 h2 h3 head html i input label li link main meta nav ol option output p path pre
+    rect script section select span strong style summary svg table tbody td text th thead title tr
+    ul use
+    """.split()  # noqa: SIM905
 )
 
 

@@ -76,7 +76,7 @@ def test_matrix(tmp_path: Path) -> None:
 
 def test_damaged_entry_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(InvalidInput, match="bad.json"):
+    with pytest.raises(InvalidInput, match=r"bad\.json"):
         matrix_markdown(tmp_path)
 
 

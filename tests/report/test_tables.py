@@ -54,8 +54,8 @@ def test_large_grid_keeps_every_line() -> None:
 
 
 def test_waiver_and_shift_stay_visible() -> None:
-    waived = cell("a/b", verdict="deviates",
-                  waiver=Waiver(cell="a/b", reason="why", owner="who", date="2026-01-02"))  # fmt: skip
+    waiver = Waiver(cell="a/b", reason="why", owner="who", date="2026-01-02")
+    waived = cell("a/b", verdict="deviates", waiver=waiver)
     assert row(waived, "c0").word == "deviates (waived)"
     assert ("waived", "why (who, 2026-01-02)") in row(waived, "c0").facts
     assert row(cell("a/b", shifted=True), "c0").word == "reproduced (shifted)"
@@ -84,8 +84,8 @@ def test_statuses_without_a_number_are_named() -> None:
 
 
 def test_seeds_are_listed() -> None:
-    measured = Cell(id="a/b", unit="percent", step="s[pair=1]",
-                    seeds=[SeedValue(seed="0", value=2.0), SeedValue(seed="1", value=2.8)])  # fmt: skip
+    seeds = [SeedValue(seed="0", value=2.0), SeedValue(seed="1", value=2.8)]
+    measured = Cell(id="a/b", unit="percent", step="s[pair=1]", seeds=seeds)
     facts = dict(row(cell("a/b", seeds=2), "c0", None, measured).facts)
     assert facts["seeds"] == "2 seeds: 2.0, 2.8"
     assert facts["measured by"] == "s[pair=1]"
@@ -118,3 +118,17 @@ def test_banner_of_a_complete_run_claims_no_gap() -> None:
         variant="corrected", rehearsal=False, seeds=0,
     )  # fmt: skip
     assert made.omits == "Nothing that the expectation lists was left out."
+
+
+def test_what_the_detail_says_is_not_said_twice() -> None:
+    said = claim("a", detail="1 < 2; exact test", estimate="1 < 2", method="exact test")
+    (one,) = claim_rows(verdict(claims=[said]), {})
+    assert (one.detail, one.estimate, one.method) == ("1 < 2; exact test", "", "")
+
+
+def test_units_stand_on_the_lines_of_a_mixed_table() -> None:
+    mixed = verdict(cells=[cell("a/x"), cell("a/y", unit="loss")])
+    (table,) = tables.tables(mixed, {}, {})
+    assert table.unit == "several units"
+    assert [line.unit for line in table.rows] == ["percent", "loss"]
+    assert {line.unit for line in tables.tables(verdict(), {}, {})[0].rows} == {""}

@@ -68,9 +68,7 @@ def seeded(id: str, values: Sequence[float], unit: str = "percent", first: int =
 
 def seeded_shares(id: str, counts: Sequence[int], n: int) -> Cell:
     """A proportion measured over seeds."""
-    seeds = [
-        SeedValue(seed=str(i), value=100.0 * k / n, k=k, n=n) for i, k in enumerate(counts)
-    ]
+    seeds = [SeedValue(seed=str(i), value=100.0 * k / n, k=k, n=n) for i, k in enumerate(counts)]
     return Cell(id=id, unit="percent", value=sum(s.value for s in seeds) / len(seeds), seeds=seeds)
 
 

@@ -299,5 +299,3 @@ def test_ten_thousand_cells_in_two_seconds() -> None:
         verify(Subject(expected=expectation(cells), results=table(measured)))
         seconds.append(time.process_time() - began)
     assert min(seconds) < 2.0
-
-

@@ -57,8 +57,9 @@ def test_sign_and_check(run_dir: Path, tmp_path: Path) -> None:
     assert check(target.read_bytes(), document, "s")["predicate"]["verdict"] == "REPRODUCED"
     first = json.loads(target.read_bytes())
     assert kit(arguments) == 0  # the same key signs again
-    assert json.loads(target.read_bytes())["signatures"][0]["keyid"] == (
-        first["signatures"][0]["keyid"]
+    assert (
+        json.loads(target.read_bytes())["signatures"][0]["keyid"]
+        == (first["signatures"][0]["keyid"])
     )
     with pytest.raises(InvalidInput, match="another verdict"):
         check(target.read_bytes(), document + b" ", "s")
