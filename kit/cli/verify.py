@@ -10,7 +10,7 @@ import click
 from kit.cli.state import console, state
 
 if TYPE_CHECKING:
-    from kit.verify.session import Case
+    from kit.verify.case import Case
 
 
 @click.command(name="verify")
@@ -48,19 +48,19 @@ def command(
     rules. Exit code: 0 reproduced, 1 a primary claim fails, 3 incomplete or inconclusive, 4 invalid
     input. The verdict is written to RUN/verdict.json.
     """
-    from kit.verify import session
+    from kit.verify import case as cases
 
     as_json = as_json or state().mode() == "json"
-    case = session.open_case(run, results, profile, expectation, waivers)
+    case = cases.open_case(run, results, profile, expectation, waivers)
     if selftest:
         _selftest(case, as_json)
         return
-    verdict = session.verdict_of(case)
-    session.deliver(case, verdict, junit)
+    verdict = cases.verdict_of(case)
+    cases.deliver(case, verdict, junit)
     if signature is not None:
-        session.sign(verdict, signature, key)
+        cases.sign(verdict, signature, key)
     if as_json:
-        click.echo(session.encode(verdict), nl=False)
+        click.echo(cases.encode(verdict), nl=False)
     else:
         from kit.verify.render import render
 

@@ -95,31 +95,24 @@ def measure(cell: Cell, unit: str, where: str, source: LabelSource | None) -> Me
         mean = sum((seed.value for seed in seeds), Fraction(0)) / len(seeds)
         _same(value, mean, unit, f"{place}: field 'value'", "the mean of its seeds")
         value = mean
+    k, n, labels = cell.k, cell.n, cell.labels
     if len(seeds) == 1:
-        only = seeds[0]
-        return _checked(cell, unit, value, only.k, only.n, (), only.labels, source, place)
-    n = cell.n if not seeds else _common_n(seeds)
-    return _checked(cell, unit, value, cell.k, n, seeds, cell.labels, source, place)
-
-
-def _checked(
-    cell: Cell,
-    unit: str,
-    value: Fraction | None,
-    k: int | None,
-    n: int | None,
-    seeds: tuple[Seed, ...],
-    labels: str | None,
-    source: LabelSource | None,
-    place: str,
-) -> Measurement:
-    if not seeds:
+        k, n, labels, seeds = seeds[0].k, seeds[0].n, seeds[0].labels, ()
+    if seeds:
+        n = _common_n(seeds)
+    else:
         check_labels(labels, k, n, source, place)
+    series = _series(cell, ratio, place)
+    return Measurement(cell.id, unit, value, k, n, seeds, labels, series, source)
+
+
+def _series(cell: Cell, ratio: Fraction, place: str) -> tuple[tuple[float, float], ...]:
     for point in cell.series:
         if len(point) != 2 or not all(isfinite(x) for x in point):
             raise InvalidInput(f"field 'series': {point} is not a point [x, y]", where=place)
-    series = tuple((point[0], point[1]) for point in cell.series)
-    return Measurement(cell.id, unit, value, k, n, seeds, labels, series, source)
+    if ratio == 1:
+        return tuple((x, y) for x, y in cell.series)
+    return tuple((x, float(exact(y) * ratio)) for x, y in cell.series)
 
 
 def _seed(

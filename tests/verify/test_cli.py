@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -63,8 +64,8 @@ def test_at_80_columns(run_dir: Path) -> None:
 
     from rich.console import Console
 
+    from kit.verify.case import open_case, verdict_of
     from kit.verify.render import render
-    from kit.verify.session import open_case, verdict_of
 
     out = StringIO()
     render(verdict_of(open_case(str(run_dir))), Console(file=out, force_terminal=True, width=80,
@@ -262,27 +263,27 @@ def test_write_atomic_leaves_no_part_file(tmp_path: Path) -> None:
 
 
 PROBE = """
-import sys, time
-began = time.perf_counter()
+import sys
 from kit.cli.main import run
 code = run(["verify", sys.argv[1]])
 heavy = {"torch", "transformers", "scipy.stats", "pandas", "matplotlib"} & set(sys.modules)
-print("probe", code, time.perf_counter() - began, sorted(heavy))
+print("probe", code, sorted(heavy))
 """
 
 
 def test_light_and_quick(run_dir: Path) -> None:
-    """Never torch, never scipy.stats; about a second even on a loaded machine."""
+    """Never torch, never scipy.stats; under a second of processor, whatever else is running."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", PROBE, str(run_dir)], capture_output=True,
                               text=True, env=env, check=True)  # fmt: skip
-        seconds.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.stdout.splitlines()[-1].endswith("[]")
         assert done.stdout.splitlines()[-1].startswith("probe 0 ")
-    assert min(seconds) < 2.0
+    assert min(seconds) < 1.0
 
 
 def test_ten_thousand_cells_in_two_seconds() -> None:

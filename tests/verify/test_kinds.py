@@ -337,6 +337,13 @@ def test_trajectory_pointwise_and_zero_mean() -> None:
     assert curve([2.0, 1.5]).verdict == "invalid"
 
 
+def test_a_curve_in_another_unit_is_converted() -> None:
+    cell = expected_cell(value=None, unit="percent", series=[["0", "50.0"], ["10", "2.5"]],
+                         tolerance=tolerance("trajectory", margin="1"))  # fmt: skip
+    curve_ = Cell(id="t/a", unit="fraction", series=[[0, 0.5], [10, 0.025]])
+    assert one(cell, curve_).verdict == "match"
+
+
 def bounded(k: int, bound: str = "1", side: str = "at_most", n: int = 208) -> CellReport:
     rule = tolerance("bound", bound=bound, side=side)
     return one(expected_cell(value=None, n=n, tolerance=rule), share("t/a", k, n))
