@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("kit.cli.compare", "Two runs cell by cell; the first step that differs."),
     "export": ("kit.cli.export", "RO-Crate, Snakefile, artifact appendix."),
     "log": ("kit.cli.log", "The reproduction log."),
+    "reference": ("kit.cli.reference", "Rewrite reference values of an expectation from runs."),
     "validate": ("kit.cli.validate", "Check manifests, pins and expectations."),
     "docs": ("kit.cli.docs", "Regenerate the generated parts of the documentation."),
 }

@@ -109,6 +109,10 @@ class Context:
                 f"its inputs: {declared}"
             )
 
+    def has(self, name: str) -> bool:
+        """Whether the manifest gives this optional input."""
+        return name in self._job.pins or name in self._job.steps
+
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report progress; cheap enough to call every iteration."""
         now = time.monotonic()

@@ -196,9 +196,11 @@ class _Builder:
                 why="the outputs of the two versions differ",
                 next_step="check the step's changelog, then update the version in the manifest",
             )
-        if set(spec.inputs) != set(kind.inputs):
+        needed = kind.inputs.keys() - kind.optional
+        if not needed <= spec.inputs.keys() <= kind.inputs.keys():
             raise InvalidInput(
-                f"{kind.name} takes the inputs {sorted(kind.inputs)}, "
+                f"{kind.name} takes the inputs {sorted(kind.inputs)} "
+                f"(optional: {sorted(kind.optional)}), "
                 f"the manifest gives {sorted(spec.inputs)}",
                 where=where,
             )

@@ -85,6 +85,10 @@ class StepContext(Protocol):
         """All upstream instances of this name, in plan order."""
         ...
 
+    def has(self, name: str) -> bool:
+        """Whether the manifest gives this optional input."""
+        ...
+
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report progress; cheap enough to call every iteration."""
         ...
@@ -117,6 +121,7 @@ class StepKind:
         params: Frozen msgspec Struct; a field without default is required.
         run: ``run(context, params)``; writes ``outputs`` into ``context.out``.
         inputs: Input name -> ``pin``, ``step`` (exactly one instance) or ``steps`` (a list).
+        optional: Names of inputs a manifest may leave out.
         outputs: File names the step promises; all are hashed into the record.
         launch: How it is started: ``worker`` (CPU or one GPU) or ``torchrun`` (many GPUs).
         resources: Estimate from parameters and profile name.
@@ -136,6 +141,7 @@ class StepKind:
     launch: Literal["worker", "torchrun"] = "worker"
     resources: Callable[[Any, str], Resources] = default_resources
     environment: tuple[str, ...] = ("device", "dtype", "torch", "transformers")
+    optional: frozenset[str] = frozenset()
     reads_axes: bool = False
     doc: str = field(default="")
 

@@ -90,6 +90,10 @@ class ChatFormat:
         ids = self._render(tokenizer, self.response, text)
         return ids + self._render(tokenizer, self.end, "") if end else ids
 
+    def end_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Ids of the tokens that close an answer."""
+        return self._render(tokenizer, self.end, "")
+
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Ids at which generation stops; tokens the vocabulary lacks are skipped."""
         vocabulary = tokenizer.get_vocab()

@@ -77,10 +77,13 @@ class ExpectedCell(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     id: CellId
     title: str = ""
-    status: Literal["reported", "quoted", "running", "diverged", "cancelled", "reference"]
+    status: Literal[
+        "reported", "quoted", "running", "diverged", "cancelled", "reference", "unreported"
+    ]
     """``quoted``: the document copied it from elsewhere and never measured it. ``running``,
     ``diverged``, ``cancelled``: the document has no final number; never a failure.
-    ``reference``: from runs of this kit, not from a document."""
+    ``reference``: from runs of this kit, not from a document. ``unreported``: no number exists yet;
+    the cell is here because a claim looks at it."""
     value: Number | None = None
     unit: Unit
     n: Annotated[int, Meta(ge=1)] | None = None

@@ -115,7 +115,13 @@ class _Parser:
     def _string(self) -> Node:
         found = _STRING.match(self.text, self.at)
         if found is None:
-            raise NotJson(self.at, "expected a string in double quotes")
+            opened = self._here() == '"'
+            raise NotJson(
+                self.at,
+                "a string that is not closed on its line"
+                if opened
+                else "expected a string in double quotes",
+            )
         node = self._node("scalar")
         node.quoted = True
         try:

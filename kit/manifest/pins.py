@@ -27,7 +27,7 @@ Status = Literal["ok", "unconfirmed", "absent", "wrong", "unavailable"]
 
 @dataclass(frozen=True)
 class PinState:
-    """What :meth:`PinStore.check` found.
+    """What :meth:`PinStore.state` found.
 
     Attributes:
         id: Pin id.
@@ -123,7 +123,7 @@ class PinStore:
         text = json.dumps(sorted(entries), separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def check(self, id: str, *, deep: bool = False) -> PinState:
+    def state(self, id: str, *, deep: bool = False) -> PinState:
         """Compare what is on disk with the pin.
 
         Args:
@@ -140,6 +140,15 @@ class PinStore:
             return PinState(id, "absent", base, (f"{base} does not exist",), own=own)
         return self._compare(pin, base, own, deep)
 
+    def check(self, id: str) -> None:
+        """Return quietly if the pin is there and right.
+
+        Raises:
+            Preflight: It is not there.
+            InvalidInput: It is not what it must be.
+        """
+        self.require(id)
+
     def require(self, id: str) -> Path:
         """The path of a pin that is there and right.
 
@@ -147,7 +156,7 @@ class PinStore:
             Preflight: It is not there.
             InvalidInput: It is not what it must be.
         """
-        state = self.check(id)
+        state = self.state(id)
         if state.ready and state.path is not None:
             return state.path
         if state.status == "unavailable":

@@ -1,1 +1,9 @@
-"""Where methods meet the engine."""
+"""Where methods meet the engine: importing this package registers every step kind.
+
+A module here declares parameters and wires a step's inputs and outputs to functions of
+``kit.methods``; it computes nothing itself and imports torch only inside its functions.
+"""
+
+from kit.steps import defensive_tokens
+
+__all__ = ["defensive_tokens"]

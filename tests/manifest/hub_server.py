@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -79,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         if failure.isdigit():
             return self._send(int(failure), b"{}")
         if failure == "slow":
-            time.sleep(1.5)
+            threading.Event().wait(1.5)
         if failure == "close":
             self.close_connection = True
             return None

@@ -186,7 +186,7 @@ def test_an_interrupted_download_is_not_taken_for_the_file(
         with pytest.raises(KeyboardInterrupt):
             fetch(tmp_path, plain(hub))
     store = PinStore(tmp_path / "home", [plain(hub)])
-    assert store.check("items").status == "absent"
+    assert store.state("items").status == "absent"
     hub.plain["/raw/items.json"] = DATA
     assert fetch(tmp_path, plain(hub)).read_bytes() == DATA
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -62,7 +61,7 @@ def leftovers(tmp_path: Path) -> list[str]:
 def test_only_listed_files_come_and_nothing_comes_twice(tmp_path: Path, hub: FakeHub) -> None:
     hub.repos["example/model"] = repository()
     store = fetch(tmp_path, model())
-    assert store.check("model").status == "ok"
+    assert store.state("model").status == "ok"
     assert (store.path("model") / "config.json").read_bytes() == CONFIG
     assert sorted(leftovers(tmp_path)) == ["model/config.json", "model/model.safetensors"]
     assert not hub.gets("unused")
@@ -80,7 +79,7 @@ def test_a_dataset_comes_by_the_same_route(tmp_path: Path, hub: FakeHub) -> None
         repo="example/data",
         files=[PinnedFile(path="items.json", sha256=sha(b"[]"))],
     )
-    assert fetch(tmp_path, pin).check("model").status == "ok"
+    assert fetch(tmp_path, pin).state("model").status == "ok"
     assert all(path.startswith("/datasets/") for path in hub.gets("resolve"))
 
 
@@ -88,7 +87,7 @@ def test_sizes_are_asked_before_anything_is_downloaded(tmp_path: Path, hub: Fake
     hub.repos["example/model"] = repository()
     events: list[Event] = []
     fetch(tmp_path, model(), events)
-    assert [event.what for event in events][0] == "size"
+    assert events[0].what == "size"
     assert events[0].bytes == len(CONFIG) + len(WEIGHTS)
     heads = [method for method, path, _ in hub.seen if "resolve" in path]
     assert heads[:2] == ["HEAD", "HEAD"]
@@ -98,8 +97,8 @@ def test_an_unconfirmed_pin_is_fetched_and_stays_unconfirmed(tmp_path: Path, hub
     hub.repos["example/model"] = repository()
     pin = model(unconfirmed="no hash", files=[PinnedFile(path="config.json")])
     store = fetch(tmp_path, pin)
-    assert store.check("model").status == "unconfirmed"
-    assert store.check("model").ready
+    assert store.state("model").status == "unconfirmed"
+    assert store.state("model").ready
 
 
 def test_gated_without_a_token_says_where_to_go(tmp_path: Path, hub: FakeHub) -> None:
@@ -130,7 +129,7 @@ def test_gated_and_granted(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.Mon
     hub.repos["example/model"] = repository(gated=True, granted=True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     events: list[Event] = []
-    assert fetch(tmp_path, model(gated=True), events).check("model").status == "ok"
+    assert fetch(tmp_path, model(gated=True), events).state("model").status == "ok"
     assert TOKEN not in repr(events)
     kept = [p.read_text() for p in (tmp_path / "home").rglob("*.json") if p.is_file()]
     assert TOKEN not in "".join(kept)
@@ -186,7 +185,7 @@ def test_server_errors_are_waited_out(tmp_path: Path, hub: FakeHub) -> None:
     hub.repos["example/model"] = repository()
     hub.failures["config.json"] = ["503", "502"]
     events: list[Event] = []
-    assert fetch(tmp_path, model(), events).check("model").status == "ok"
+    assert fetch(tmp_path, model(), events).state("model").status == "ok"
     assert "retry" in [event.what for event in events]
 
 
@@ -200,7 +199,7 @@ def test_a_server_that_keeps_failing_is_given_up(tmp_path: Path, hub: FakeHub) -
 def test_a_short_body_is_completed(tmp_path: Path, hub: FakeHub) -> None:
     hub.repos["example/model"] = repository()
     hub.failures["model.safetensors"] = ["GET:short"]
-    assert fetch(tmp_path, model()).check("model").status == "ok"
+    assert fetch(tmp_path, model()).state("model").status == "ok"
 
 
 def test_a_body_that_always_breaks_off_leaves_no_file(tmp_path: Path, hub: FakeHub) -> None:
@@ -214,7 +213,7 @@ def test_a_body_that_always_breaks_off_leaves_no_file(tmp_path: Path, hub: FakeH
 def test_slow_answers_time_out_and_are_tried_again(tmp_path: Path, hub: FakeHub) -> None:
     hub.repos["example/model"] = repository()
     hub.failures["config.json"] = ["slow"]
-    assert fetch(tmp_path, model()).check("model").status == "ok"
+    assert fetch(tmp_path, model()).state("model").status == "ok"
     hub.failures["model.safetensors"] = ["GET:slow"]
     fetch(tmp_path / "again", model())
     assert len(hub.gets("model.safetensors")) >= 3
@@ -235,7 +234,7 @@ def test_offline_fetches_nothing(
     fetch(tmp_path, model())
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     asked = len(hub.seen)
-    assert fetch(tmp_path, model()).check("model").ready
+    assert fetch(tmp_path, model()).state("model").ready
     (tmp_path / "home/pins/model/config.json").unlink()
     with pytest.raises(Preflight, match="the network is switched off"):
         fetch(tmp_path, model())
@@ -247,8 +246,8 @@ def test_a_damaged_file_is_found_and_fetched_again(tmp_path: Path, hub: FakeHub)
     store = fetch(tmp_path, model())
     place = store.path("model") / "config.json"
     place.write_bytes(b"damaged!")
-    assert PinStore(tmp_path / "home", [model()]).check("model").status == "wrong"
-    assert fetch(tmp_path, model()).check("model").status == "ok"
+    assert PinStore(tmp_path / "home", [model()]).state("model").status == "wrong"
+    assert fetch(tmp_path, model()).state("model").status == "ok"
     assert place.read_bytes() == CONFIG
     assert len(hub.gets("model.safetensors")) == 1
 
@@ -262,9 +261,9 @@ def test_the_hub_cache_is_used_without_the_network(
     (folder / "model.safetensors").write_bytes(WEIGHTS)
     monkeypatch.setenv("KIT_OFFLINE", "1")
     store = fetch(tmp_path, model())
-    assert store.check("model").status == "ok"
+    assert store.state("model").status == "ok"
     assert hub.seen == []
-    assert os.stat(folder / "config.json").st_nlink == 2
+    assert (folder / "config.json").stat().st_nlink == 2
 
 
 def test_a_wrong_file_in_the_hub_cache_is_not_believed(tmp_path: Path, hub: FakeHub) -> None:
@@ -272,7 +271,7 @@ def test_a_wrong_file_in_the_hub_cache_is_not_believed(tmp_path: Path, hub: Fake
     folder = tmp_path / "hub-cache" / "models--example--model" / "snapshots" / REVISION
     folder.mkdir(parents=True)
     (folder / "config.json").write_bytes(b"poisoned")
-    assert fetch(tmp_path, model()).check("model").status == "ok"
+    assert fetch(tmp_path, model()).state("model").status == "ok"
 
 
 def test_a_full_disk_is_seen_before_the_download(
@@ -293,14 +292,14 @@ def test_a_mirror_serves_when_the_hub_does_not(tmp_path: Path, hub: FakeHub) -> 
         mirrors=[f"{hub.url}/mirror/"],
     )
     events: list[Event] = []
-    assert fetch(tmp_path, pin, events).check("model").status == "ok"
+    assert fetch(tmp_path, pin, events).state("model").status == "ok"
     assert "mirror" in [event.what for event in events]
 
 
 def test_a_mirror_repository(tmp_path: Path, hub: FakeHub) -> None:
     hub.repos["other/copy"] = repository()
     pin = model(mirrors=[f"other/copy@{REVISION}"])
-    assert fetch(tmp_path, pin).check("model").status == "ok"
+    assert fetch(tmp_path, pin).state("model").status == "ok"
 
 
 def test_a_mirror_with_other_bytes_is_refused(tmp_path: Path, hub: FakeHub) -> None:
@@ -329,7 +328,7 @@ def test_one_failing_pin_does_not_stop_the_others(tmp_path: Path, hub: FakeHub) 
     with pytest.raises(Many) as caught:
         Fetcher(store, QUICK).fetch_all(["gone", "model"])
     assert len(caught.value.errors) == 1
-    assert store.check("model").ready
+    assert store.state("model").ready
 
 
 def test_unavailable_inputs_say_how_to_bring_them(tmp_path: Path, hub: FakeHub) -> None:

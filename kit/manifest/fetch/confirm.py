@@ -40,7 +40,7 @@ def confirm(store: PinStore, id: str, retry: Retry) -> Pin:
         KitError: A file differs from what the source has, or the source cannot be asked.
     """
     pin = store.pin(id)
-    state = store.check(id)
+    state = store.state(id)
     if not state.ready or state.own:
         raise InvalidInput(
             f"pin {id!r} cannot be completed from "

@@ -49,7 +49,7 @@ class Fetched:
     """A pin after fetching.
 
     Attributes:
-        state: As :meth:`PinStore.check` sees it now.
+        state: As :meth:`PinStore.state` sees it now.
         brought: Files that were downloaded by this call.
     """
 
@@ -99,7 +99,7 @@ class Fetcher:
             KitError: With the reason and what to do; nothing half-written stays.
         """
         pin = self.store.pin(id)
-        state = self.store.check(id)
+        state = self.store.state(id)
         if state.ready:
             self.listener(Event(id, "present", state.status))
             return Fetched(state)
@@ -115,15 +115,15 @@ class Fetcher:
 
     def sizes(self, id: str) -> int | None:
         """Bytes that fetching a pin would bring; ``None`` when nobody knows without the network."""
-        state = self.store.check(id)
+        state = self.store.state(id)
         known = [file.size for file in state.missing]
         return None if None in known else sum(size or 0 for size in known)
 
     def _bring(self, pin: Pin) -> Fetched:
-        state = self.store.check(pin.id)
+        state = self.store.state(pin.id)
         if state.status == "wrong":
             self._drop_wrong(pin, state)
-            state = self.store.check(pin.id)
+            state = self.store.state(pin.id)
         missing = [file for file in state.missing if not self._from_cache(pin, file)]
         if missing:
             if problems.offline():
@@ -131,7 +131,7 @@ class Fetcher:
             missing = self._measured(pin, missing)
             for file in missing:
                 self._file(pin, file)
-        state = self.store.check(pin.id)
+        state = self.store.state(pin.id)
         if not state.ready:
             raise not_ready(state)
         self.listener(Event(pin.id, "done", state.status))

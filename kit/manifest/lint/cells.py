@@ -12,7 +12,7 @@ from kit.manifest.lint.core import EXPECTATION, ExpectationContext, Hit, duplica
 from kit.manifest.names import nearest
 from kit.manifest.printed import Printed
 
-_UNFINISHED = ("running", "diverged", "cancelled")
+_UNFINISHED = ("running", "diverged", "cancelled", "unreported")
 _SECONDS = {"minutes": 60, "seconds": 1}
 
 

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from kit.manifest.lint.core import PINS, Hit, PinsContext, duplicates
 from kit.manifest.package import package_folder
-from kit.manifest.pin_types import Pin
 
 HUB = ("hf-model", "hf-dataset")
 _BELONGS = {
@@ -158,11 +157,13 @@ def unconfirmed(context: PinsContext) -> Iterator[Hit]:
                 f"pin {pin.id!r}: {pin.unconfirmed}",
                 "" if pin.kind == "package" else "kit fetch EXP --write-pins, where the hub is",
             )
-        elif _complete(pin) and not pin.source:
+
+
+@PINS.rule("pin-source", "info")
+def pin_source(context: PinsContext) -> Iterator[Hit]:
+    """A fetched pin says where its revision and hashes come from."""
+    for index, pin in enumerate(context.pins):
+        if pin.kind in (*HUB, "file") and not pin.source:
             yield Hit(
                 ("pins", index), f"pin {pin.id!r} does not say where revision and hashes come from"
             )
-
-
-def _complete(pin: Pin) -> bool:
-    return pin.kind in (*HUB, "file") and all(file.sha256 for file in pin.files)

@@ -182,7 +182,7 @@ def kind_inputs(context: ManifestContext) -> Iterator[Hit]:
         if kind is None:
             continue
         path = ("steps", index, "inputs")
-        for name in kind.inputs:
+        for name in kind.inputs.keys() - kind.optional:
             if name not in step.inputs:
                 yield Hit((*path,), f"{step.kind} needs the input {name!r} ({kind.inputs[name]})")
         for name, source in step.inputs.items():

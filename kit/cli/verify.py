@@ -1,0 +1,80 @@
+"""``kit verify``: compare a run, or a table brought from elsewhere, with the expectation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kit.cli.state import console, state
+
+
+@click.command(name="verify")
+@click.argument("run", metavar="RUN|EXP")
+@click.option("--results", type=click.Path(path_type=Path), help="A table measured elsewhere.")
+@click.option("--profile", default="mini", show_default=True, help="Profile, with --results.")
+@click.option(
+    "--expectation", type=click.Path(path_type=Path), help="Compare with this file instead."
+)
+@click.option("--waivers", type=click.Path(path_type=Path), help="Known deviations (YAML).")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@click.option("--all", "every", is_flag=True, help="Explain every cell.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
+@click.option("--selftest", is_flag=True, help="Plant deviations and count how many are found.")
+@click.option("--signature", type=click.Path(path_type=Path), help="Write a signed statement.")
+@click.option("--key", type=click.Path(path_type=Path), help="Private key, with --signature.")
+@click.pass_context
+def command(
+    context: click.Context,
+    run: str,
+    results: Path | None,
+    profile: str,
+    expectation: Path | None,
+    waivers: Path | None,
+    as_json: bool,
+    every: bool,
+    junit: Path | None,
+    selftest: bool,
+    signature: Path | None,
+    key: Path | None,
+) -> None:
+    """Compare the run directory RUN with the published numbers and claims.
+
+    With --results FILE the argument is an experiment, and the table in FILE is checked by the same
+    rules. Exit code: 0 reproduced, 1 a primary claim fails, 3 incomplete or inconclusive, 4 invalid
+    input. The verdict is written to RUN/verdict.json.
+    """
+    from kit.verify import session
+
+    as_json = as_json or state().mode() == "json"
+    case = session.open_case(run, results, profile, expectation, waivers)
+    if selftest:
+        _selftest(case, as_json)
+        return
+    verdict = session.verdict_of(case)
+    session.deliver(case, verdict, junit)
+    if signature is not None:
+        session.sign(verdict, signature, key)
+    if as_json:
+        click.echo(session.encode(verdict), nl=False)
+    else:
+        from kit.verify.render import render
+
+        render(verdict, console(), every)
+    context.exit(verdict.exit_code)
+
+
+def _selftest(case: object, as_json: bool) -> None:
+    import msgspec
+
+    from kit.verify.selftest import lines, selftest
+    from kit.verify.session import Case
+
+    assert isinstance(case, Case)
+    outcome = selftest(case.subject)
+    if as_json:
+        click.echo(msgspec.json.encode(outcome))
+        return
+    out = console()
+    for line in lines(outcome):
+        out.print(line, markup=False)

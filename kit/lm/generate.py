@@ -1,0 +1,155 @@
+"""Greedy generation: one interface, and the implementation on plain transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from kit.lm.model import vocabulary_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One greedy continuation.
+
+    Attributes:
+        ids: New token ids, without the stop token.
+        finish_reason: ``stop`` when a stop token ended it, ``length`` when the limit did.
+    """
+
+    ids: tuple[int, ...]
+    finish_reason: FinishReason
+
+
+class Backend(Protocol):
+    """Anything that continues prompts greedily and never produces a prefix slot.
+
+    An engine whose vocabulary was enlarged by the slots must ban them itself: the rows that were
+    added to its output matrix are random (pitfall P10).
+    """
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the model's own embedding matrix; prefix slots are the ids from here on."""
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        prefix: Tensor | None,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        banned_ids: Sequence[int] = (),
+    ) -> list[Generation]:
+        """Continue every prompt.
+
+        Args:
+            prompts: Token ids; may contain prefix slots.
+            prefix: [n, d] vectors for the slots, or ``None``.
+            max_new_tokens: Upper limit; a stop token counts as one.
+            stop_ids: Ids that end a continuation.
+            banned_ids: More ids that are never produced; those beyond the vocabulary are ignored.
+
+        Returns:
+            One generation a prompt, in the order of the prompts.
+        """
+
+
+class TransformersBackend:
+    """Greedy decoding with a key-value cache, padded on the left, shortest prompts first.
+
+    Ties go to the lowest id. In fp32 the result does not depend on the batch size or on the cache,
+    except where the two best scores differ by less than the rounding of a differently shaped matrix
+    product (about 1e-6 relative); in bf16 such near-ties are common (pitfall P16).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pad_id: int,
+        *,
+        max_batch: int = 128,
+        max_tokens: int = 16384,
+        use_cache: bool = True,
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: A causal language model in evaluation mode.
+            pad_id: Any id of the vocabulary; it is masked out.
+            max_batch: Most prompts in a batch.
+            max_tokens: Most prompt tokens, padding included, in a batch; bounds memory.
+            use_cache: Off recomputes everything for every token; for tests.
+        """
+        if not 0 <= pad_id < vocabulary_rows(model):
+            raise ValueError(f"the padding id {pad_id} is not in the vocabulary")
+        if max_batch < 1 or max_tokens < 1:
+            raise ValueError("max_batch and max_tokens must be at least 1")
+        self.model = model
+        self.pad_id = pad_id
+        self.max_batch = max_batch
+        self.max_tokens = max_tokens
+        self.use_cache = use_cache
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the input embedding matrix."""
+        return vocabulary_rows(self.model)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        prefix: Tensor | None,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        banned_ids: Sequence[int] = (),
+    ) -> list[Generation]:
+        """See :meth:`Backend.generate`.
+
+        Raises:
+            ValueError: An empty prompt, or ``max_new_tokens`` below 1.
+        """
+        import torch
+
+        from kit.lm.decode import decode_batch
+
+        if max_new_tokens < 1:
+            raise ValueError("max_new_tokens must be at least 1")
+        if any(not prompt for prompt in prompts):
+            raise ValueError("an empty prompt cannot be continued")
+        results: dict[int, Generation] = {}
+        with torch.inference_mode():
+            for batch in self._batches(prompts):
+                generations = decode_batch(
+                    self.model,
+                    [prompts[i] for i in batch],
+                    prefix=prefix,
+                    pad_id=self.pad_id,
+                    max_new_tokens=max_new_tokens,
+                    stop_ids=stop_ids,
+                    banned_ids=banned_ids,
+                    use_cache=self.use_cache,
+                )
+                results.update(zip(batch, generations, strict=True))
+        return [results[i] for i in range(len(prompts))]
+
+    def _batches(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Indices by length (then position), cut where a batch would exceed either bound."""
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        batches: list[list[int]] = []
+        for i in order:
+            last = batches[-1] if batches else []
+            full = len(last) >= self.max_batch
+            if not last or full or (len(last) + 1) * len(prompts[i]) > self.max_tokens:
+                batches.append([i])
+            else:
+                last.append(i)
+        return batches

@@ -1,0 +1,93 @@
+"""Python and package versions, against what the kit declares."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from kit.manifest.doctor.core import Check, Needs, fail, ok, warn
+
+DISTRIBUTION = "safety-repro-kit"
+OLDEST_PYTHON = (3, 11)
+
+Version = Callable[[str], str | None]
+
+
+def installed(name: str) -> str | None:
+    """Version of an installed distribution, without importing it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def python_version(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
+    """The interpreter is recent enough."""
+    shown = ".".join(map(str, version))
+    if version[:2] < OLDEST_PYTHON:
+        wanted = ".".join(map(str, OLDEST_PYTHON))
+        return fail("python", f"{shown}; {wanted} or newer is needed", f"install python {wanted}")
+    return ok("python", shown)
+
+
+def requirements(root: Path) -> dict[str, list[Requirement]]:
+    """Set name (``""`` for the core) -> requirements, from the checkout or the installation."""
+    file = root / "pyproject.toml"
+    if file.is_file():
+        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+        listed = {"": project.get("dependencies", []), **project.get("optional-dependencies", {})}
+        return {name: _parse(texts) for name, texts in listed.items()}
+    found: dict[str, list[Requirement]] = {"": [], "cpu": [], "gpu": []}
+    try:
+        declared = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        declared = []
+    for requirement in _parse(declared):
+        for extra in found:
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                found[extra].append(requirement)
+                break
+    return found
+
+
+def packages(root: Path, needs: Needs, version: Version = installed) -> Iterator[Check]:
+    """Every declared package is present in a version that fits."""
+    declared = requirements(root)
+    for name, extra in (("core packages", ""), (f"packages [{needs.extra}]", needs.extra)):
+        wanted = declared.get(extra, [])
+        problems = [text for text in (_problem(r, version) for r in wanted) if text]
+        mend = 'pip install -e "."' if not extra else f'pip install -e ".[{extra}]"'
+        if problems:
+            yield fail(name, "; ".join(problems), mend)
+        elif wanted:
+            shown = ", ".join(f"{r.name} {version(r.name)}" for r in wanted)
+            yield ok(name, shown)
+        else:
+            yield warn(name, "no list of requirements found; versions were not checked")
+
+
+def _problem(requirement: Requirement, version: Version) -> str:
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        return ""
+    found = version(requirement.name)
+    if found is None:
+        return f"{requirement.name} is missing"
+    # A local part names a build (2.13.0+cpu), not another version.
+    if not requirement.specifier.contains(found.split("+")[0], prereleases=True):
+        return f"{requirement.name} is {found}, wanted {requirement.specifier}"
+    return ""
+
+
+def _parse(texts: list[str]) -> list[Requirement]:
+    found = []
+    for text in texts:
+        try:
+            found.append(Requirement(text))
+        except InvalidRequirement:
+            continue
+    return found

@@ -1,0 +1,80 @@
+"""Tables of the documentation, as Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kit.manifest.catalog import Catalog
+from kit.manifest.schema import described_schema
+from kit.manifest.summary import ExperimentSummary, ProfileSummary, summaries
+
+
+def cell(text: str) -> str:
+    """Text that cannot break out of a table cell."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell(text) for text in line) + " |" for line in lines)
+
+
+def experiments(root: Path) -> str:
+    """The experiments of the repository."""
+    rows = [_row(item) for item in summaries(Catalog(root))]
+    return table(["experiment", "what", "variant", "profiles", "compared with", "verified"], rows)
+
+
+def _row(item: ExperimentSummary) -> list[str]:
+    compared = [_compared(profile) for profile in item.profiles if profile.cells]
+    return [
+        f"`{item.id}`",
+        item.title or item.problem,
+        item.variant,
+        ", ".join(profile.profile for profile in item.profiles),
+        "; ".join(compared) or "-",
+        ", ".join(item.verified) or "-",
+    ]
+
+
+def _compared(profile: ProfileSummary) -> str:
+    return f"{profile.profile}: {profile.cells} cells, {profile.primary_claims} primary claims"
+
+
+def fields(root: Path) -> str:
+    """Every field of the three kinds of file, from the types."""
+    parts = []
+    for name in ("manifest", "pins", "expectation"):
+        schema = described_schema(name)
+        rows = []
+        for title, definition in schema["$defs"].items():
+            required = definition.get("required", [])
+            for field, spec in definition.get("properties", {}).items():
+                rows.append(
+                    [
+                        f"`{title}.{field}`",
+                        "required" if field in required else "optional",
+                        spec.get("description", ""),
+                    ]
+                )
+        parts.append(f"### {name}\n\n" + table(["field", "", "meaning"], rows))
+    return "\n\n".join(parts)
+
+
+def lint_rules(root: Path) -> str:
+    """Every rule of the lint."""
+    from kit.manifest.lint import all_rules
+
+    rows = [[f"`{rule.id}`", rule.level, rule.doc] for rule in all_rules()]
+    return table(["rule", "level", "holds when"], rows)
+
+
+def pins(root: Path) -> str:
+    """Every input that is fetched, with its licence."""
+    rows = []
+    for pin in Catalog(root).pins().pins:
+        if pin.kind != "package":
+            marks = [mark for mark in ("gated", "unconfirmed", "unavailable") if getattr(pin, mark)]
+            rows.append([f"`{pin.id}`", pin.title, pin.licence, ", ".join(marks) or "-"])
+    return table(["pin", "what", "licence", "marks"], rows)

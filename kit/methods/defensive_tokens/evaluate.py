@@ -1,0 +1,224 @@
+"""Evaluate one prefix: every attack, benign refusals and, where it makes sense, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kit.evals.accuracy import exact_labels
+from kit.evals.generation_stats import GenerationStats, generation_stats
+from kit.evals.injection import any_over_variants, injection_labels, max_over_variants
+from kit.evals.proportion import Proportion
+from kit.evals.refusal import RULES as REFUSAL_RULES
+from kit.evals.refusal import Refusal, refusals
+from kit.lm.chat import ChatFormat
+from kit.lm.generate import Backend, Generation
+from kit.lm.prefix import begin_id, place
+from kit.methods.defensive_tokens.attack_texts import AttackTexts
+from kit.methods.defensive_tokens.attacks import (
+    PAPER_ATTACKS,
+    AttackStyle,
+    attack_samples,
+    remove_control_tokens,
+    with_input,
+)
+from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
+from kit.methods.defensive_tokens.samples import Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+BENIGN = "benign"
+
+
+@dataclass(frozen=True)
+class Response:
+    """One prompt and what came back.
+
+    Attributes:
+        sample_id: Of the sample.
+        data: The data turn, attack included.
+        prompt_start: The first eight prompt ids: where begin token and prefix really stand (P1).
+        text: The decoded response.
+        tokens: Its length in tokens, stop token not counted.
+        finish_reason: ``stop`` or ``length``.
+    """
+
+    sample_id: str
+    data: str
+    prompt_start: tuple[int, ...]
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All responses of one attack, or of the benign prompts.
+
+    Attributes:
+        name: Attack name, or ``benign``.
+        responses: One a sample, in sample order.
+        injected: Success by the begins-with rule; empty for benign.
+        injected_anywhere: Success by the in-response rule; empty for benign.
+        refused: Refusal rule -> verdicts; benign only.
+        correct: Exact match with the reference answer; empty where references prove nothing.
+        stats: Lengths, empty and truncated shares.
+    """
+
+    name: str
+    responses: tuple[Response, ...]
+    stats: GenerationStats
+    injected: tuple[bool, ...] = ()
+    injected_anywhere: tuple[bool, ...] = ()
+    refused: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
+    correct: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One prefix, evaluated.
+
+    Attributes:
+        attacks: Attack name -> condition, in the order asked for.
+        benign: The unattacked prompts.
+    """
+
+    attacks: Mapping[str, Condition]
+    benign: Condition
+
+    def labels(self, names: Sequence[str] | None = None) -> dict[str, tuple[bool, ...]]:
+        """Attack -> begins-with labels, of some or of all attacks."""
+        chosen = self.attacks if names is None else names
+        return {name: self.attacks[name].injected for name in chosen}
+
+    def max_asr(self, names: Sequence[str] | None = None) -> tuple[str, Proportion]:
+        """The strongest attack and its success rate (DTP reports this maximum)."""
+        return max_over_variants(self.labels(names))
+
+    def any_asr(self, names: Sequence[str] | None = None) -> Proportion:
+        """Share of samples on which any attack succeeded."""
+        return Proportion.of(any_over_variants(self.labels(names)))
+
+
+def evaluate_prefix(
+    backend: Backend,
+    tokenizer: PreTrainedTokenizerBase,
+    chat_format: ChatFormat,
+    layout: str,
+    prefix: Tensor | None,
+    samples: Sequence[Sample],
+    texts: AttackTexts,
+    style: AttackStyle,
+    *,
+    attacks: Sequence[str] = PAPER_ATTACKS,
+    max_new_tokens: int = 512,
+    seed: int = 42,
+    control_tokens: Sequence[str] = (),
+    references_are_right: bool = False,
+    defence: PromptDefence = NO_DEFENCE,
+) -> Evaluation:
+    """Generate greedily for all prompts of all conditions in one call, and score.
+
+    Args:
+        backend: Generates.
+        tokenizer: Of the model.
+        chat_format: The prompts' format.
+        layout: Where the prefix stands.
+        prefix: [n, d], or ``None`` for the undefended model in the same harness.
+        samples: Those without input are left out.
+        texts: The attack strings.
+        style: How they are joined.
+        attacks: Names of attacks.
+        max_new_tokens: The documents use 512.
+        seed: Of the choice of sentences.
+        control_tokens: Removed from the clean data.
+        references_are_right: Whether ``Sample.output`` is the one right answer (miniature worlds).
+        defence: Sentences around the data; ``Response.data`` stays what the attacker wrote.
+
+    Raises:
+        ValueError: No eligible sample, an unknown attack or layout, a repeated attack.
+    """
+    if len(set(attacks)) != len(attacks) or not attacks:
+        raise ValueError(f"attacks must be named, once each: {list(attacks)}")
+    eligible = with_input(samples)
+    data: dict[str, list[str]] = {
+        name: [
+            attacked.data
+            for attacked in attack_samples(
+                name, eligible, texts, style, seed=seed, control_tokens=control_tokens
+            )
+        ]
+        for name in attacks
+    }
+    data[BENIGN] = [remove_control_tokens(sample.input, control_tokens) for sample in eligible]
+    begin = begin_id(chat_format, tokenizer)
+    prompts = [
+        place(
+            layout,
+            chat_format.prompt_ids(
+                tokenizer, defence.instruction(sample), defence.data(sample, text)
+            ),
+            n=0 if prefix is None else prefix.shape[0],
+            vocabulary_size=backend.vocabulary_size,
+            begin=begin,
+        )
+        for turns in data.values()
+        for sample, text in zip(eligible, turns, strict=True)
+    ]
+    generations = backend.generate(
+        prompts,
+        prefix=prefix,
+        max_new_tokens=max_new_tokens,
+        stop_ids=chat_format.stop_ids(tokenizer),
+    )
+    conditions: dict[str, Condition] = {}
+    for place_in_list, (name, turns) in enumerate(data.items()):
+        first = place_in_list * len(eligible)
+        part = slice(first, first + len(eligible))
+        responses = _responses(eligible, turns, prompts[part], generations[part], tokenizer)
+        references = [sample.output for sample in eligible] if references_are_right else None
+        conditions[name] = _score(name, responses, texts.injected_word, references)
+    return Evaluation({name: conditions[name] for name in attacks}, conditions[BENIGN])
+
+
+def _responses(
+    samples: Sequence[Sample],
+    turns: Sequence[str],
+    prompts: Sequence[Sequence[int]],
+    generations: Sequence[Generation],
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[Response, ...]:
+    return tuple(
+        Response(
+            sample_id=sample.id,
+            data=turn,
+            prompt_start=tuple(prompt[:8]),
+            text=str(tokenizer.decode(list(generation.ids), skip_special_tokens=True)),
+            tokens=len(generation.ids),
+            finish_reason=generation.finish_reason,
+        )
+        for sample, turn, prompt, generation in zip(
+            samples, turns, prompts, generations, strict=True
+        )
+    )
+
+
+def _score(
+    name: str, responses: tuple[Response, ...], word: str, references: Sequence[str] | None
+) -> Condition:
+    texts = [response.text for response in responses]
+    benign = name == BENIGN
+    return Condition(
+        name=name,
+        responses=responses,
+        stats=generation_stats(
+            texts, [r.tokens for r in responses], [r.finish_reason for r in responses]
+        ),
+        injected=() if benign else tuple(injection_labels(texts, word)),
+        injected_anywhere=() if benign else tuple(injection_labels(texts, word, "in-response")),
+        refused={rule: tuple(refusals(texts, rule)) for rule in REFUSAL_RULES} if benign else {},
+        correct=() if references is None else tuple(exact_labels(texts, references)),
+    )

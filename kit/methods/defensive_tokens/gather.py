@@ -1,0 +1,201 @@
+"""All stages' outputs of an experiment, read back and turned into one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from kit.methods.defensive_tokens.result_cells import (
+    Measurement,
+    Replicate,
+    checkpoint_series,
+    collect,
+    measurements,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """One finished stage.
+
+    Attributes:
+        instance: Its instance id.
+        path: Its outputs.
+        axes: Axis name -> value; the first axis is the replicate (a pair or a model, with a
+            ``group``), further ones are what the experiment varies.
+    """
+
+    instance: str
+    path: Path
+    axes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Cells and series as plain data, and the lines of ``labels.jsonl``."""
+
+    cells: list[dict[str, Any]]
+    series: list[dict[str, Any]]
+    labels: list[dict[str, Any]]
+
+
+def training_facts(
+    label: str, losses: Sequence[float], checkpoints: Mapping[int, Tensor]
+) -> dict[str, Any]:
+    """What a training leaves besides its vectors: losses, and norms at each checkpoint."""
+    norms = {step: prefix.norm(dim=1).tolist() for step, prefix in checkpoints.items()}
+    last = checkpoints[max(checkpoints)]
+    return {
+        "label": label,
+        "losses": list(losses),
+        "norms": norms,
+        "trained_parameters": int(last.numel()),
+    }
+
+
+def tabulate(
+    *,
+    evaluations: Sequence[StageFolder],
+    alignments: Sequence[StageFolder],
+    transfers: Sequence[StageFolder],
+    trainings: Sequence[StageFolder],
+    native: str,
+    published_full: float | None,
+    refusal_rule: str,
+    loss_window: int,
+) -> Tables:
+    """Everything measured, as cells.
+
+    Args:
+        evaluations: ``scores.json`` of every evaluated model.
+        alignments: ``alignment.json``.
+        transfers: ``geometry.json``.
+        trainings: ``training.json`` of every training.
+        native: Token set that counts as full DefensiveTokens of the target.
+        published_full: Its published attack success in percent, where a document gives one.
+        refusal_rule: The rule reported as ``refusal``.
+        loss_window: Steps over which the first and the last loss are averaged.
+    """
+    varied = _varied([*evaluations, *alignments, *transfers, *trainings])
+    found: list[Measurement] = []
+    for stage in evaluations:
+        replicate = _replicate(stage, varied, scores=_read(stage, "scores.json"))
+        found += measurements(
+            replicate, native=native, published_full=published_full, refusal_rule=refusal_rule
+        )
+    numbers = [(stage, _alignment_numbers(stage)) for stage in alignments]
+    numbers += [(stage, _geometry_numbers(stage)) for stage in transfers]
+    numbers += [(stage, _training_numbers(stage, loss_window)) for stage in trainings]
+    for stage, table in numbers:
+        replicate = _replicate(stage, varied, numbers=table)
+        found += measurements(replicate, native=native, published_full=None, refusal_rule="")
+    cells, labels = collect(found)
+    series = checkpoint_series(cells, "asr-max") + checkpoint_series(cells, "gap-closed")
+    return Tables(cells, series + _loss_series(trainings, varied), labels)
+
+
+def _read(stage: StageFolder, name: str) -> Any:
+    return json.loads((stage.path / name).read_text(encoding="utf-8"))
+
+
+def _varied(stages: Iterable[StageFolder]) -> set[str]:
+    """Axes beyond the first that take more than one value: only those show in cell ids."""
+    values: dict[str, set[str]] = {}
+    for stage in stages:
+        for axis, value in list(stage.axes.items())[1:]:
+            values.setdefault(axis, set()).add(_name(value))
+    return {axis for axis, names in values.items() if len(names) > 1}
+
+
+def _replicate(
+    stage: StageFolder,
+    varied: set[str],
+    *,
+    scores: Mapping[str, Any] | None = None,
+    numbers: Mapping[str, tuple[float, str]] | None = None,
+) -> Replicate:
+    first, *others = stage.axes.items()
+    record = first[1]
+    seed = f"/{record['seed']}" if "seed" in record else ""
+    return Replicate(
+        group=str(record["group"]),
+        id=f"{record['id']}{seed}",
+        suffix=_suffix(others, varied),
+        step=stage.instance,
+        scores=scores or {},
+        numbers=numbers or {},
+    )
+
+
+def _suffix(others: Sequence[tuple[str, Any]], varied: set[str]) -> str:
+    return "".join(f"@{_name(value)}" for axis, value in others if axis in varied)
+
+
+def _name(value: Any) -> str:
+    return str(value["id"] if isinstance(value, dict) else value)
+
+
+def _alignment_numbers(stage: StageFolder) -> dict[str, tuple[float, str]]:
+    facts = _read(stage, "alignment.json")
+    return {
+        "alignment/residual": (facts["residual"], "number"),
+        "alignment/relative-residual": (100 * facts["relative_residual"], "number"),
+        "alignment/distance-from-identity": (facts["distance_from_identity"], "number"),
+        "alignment/mean-trace": (facts["mean_trace"], "number"),
+        "alignment/orthogonality-error": (facts["orthogonality_error"], "number"),
+    }
+
+
+def _geometry_numbers(stage: StageFolder) -> dict[str, tuple[float, str]]:
+    table = _read(stage, "geometry.json")
+    numbers = {}
+    for name, facts in table.items():
+        for metric in ("norm_mean", "norm_min", "norm_max", "norm_l1_mean", "norm_l1_max"):
+            numbers[f"{metric.replace('_', '-')}/{name}"] = (facts[metric], "norm")
+        numbers[f"cosine-native/{name}"] = (facts["cosine_native"], "number")
+    return numbers
+
+
+def _training_numbers(stage: StageFolder, window: int) -> dict[str, tuple[float, str]]:
+    facts = _read(stage, "training.json")
+    label = facts["label"]
+    numbers = {
+        f"loss-first/{label}": (fmean(facts["losses"][:window]), "loss"),
+        f"loss-last/{label}": (fmean(facts["losses"][-window:]), "loss"),
+        f"trained-parameters/{label}": (float(facts["trained_parameters"]), "count"),
+    }
+    for step, norms in facts["norms"].items():
+        numbers[f"norm-min/{label}-{step}"] = (min(norms), "norm")
+        numbers[f"norm-max/{label}-{step}"] = (max(norms), "norm")
+        numbers[f"norm-mean/{label}-{step}"] = (fmean(norms), "norm")
+    return numbers
+
+
+def _loss_series(trainings: Sequence[StageFolder], varied: set[str]) -> list[dict[str, Any]]:
+    """Mean loss over the replicates of each group, step by step."""
+    groups: dict[str, dict[str, list[list[float]]]] = {}
+    for stage in trainings:
+        facts = _read(stage, "training.json")
+        first, *others = stage.axes.items()
+        line = facts["label"] + _suffix(others, varied).replace("@", " @ ")
+        groups.setdefault(str(first[1]["group"]), {}).setdefault(line, []).append(facts["losses"])
+    return [
+        {
+            "id": f"loss/{group}",
+            "title": f"training loss, {group}",
+            "x_label": "training step",
+            "y_label": "loss",
+            "lines": {
+                line: [[float(i), fmean(step)] for i, step in enumerate(zip(*runs, strict=True), 1)]
+                for line, runs in lines.items()
+            },
+        }
+        for group, lines in groups.items()
+    ]

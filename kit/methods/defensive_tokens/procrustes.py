@@ -1,0 +1,220 @@
+"""Orthogonal Procrustes between two embedding matrices.
+
+W minimises ||X W - Y||_F over orthogonal W: with M = X^T Y = U S V^T it is U V^T (reference page,
+section 4). The published transfer uses all shared rows, no centring, no scale and no weights; those
+are options here, off by default.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+METHODS = ("svd", "newton")
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """An orthogonal map from source to target embeddings, and how good it is.
+
+    Attributes:
+        matrix: [d, d] float64, on the CPU; ``source @ matrix`` approximates the target.
+        singular_values: [d] float64 of M, descending.
+        scale: What :meth:`apply` multiplies with; 1 unless asked for.
+        residual: ||X W - Y||_F, with the centring and weights of the fit and without scale.
+        relative_residual: residual / ||Y||_F.
+        source_norm: ||X||_F.
+        target_norm: ||Y||_F.
+        correlation: sum(S) / (||X|| ||Y||), 1 for a perfect rotation.
+        optimal_scale: The isotropic scale that a scaled fit would use, sum(S) / ||X||^2.
+        orthogonality_error: ||W^T W - I||_F.
+        distance_from_identity: ||W - I||_F / ||I||_F; 0 is a plain copy, 1.41 a random rotation.
+        mean_trace: trace(W) / d.
+        unique: False when the smallest singular value is numerically zero: W is then arbitrary in
+            that subspace and two correct implementations may disagree.
+    """
+
+    matrix: Tensor
+    singular_values: Tensor
+    scale: float
+    residual: float
+    relative_residual: float
+    source_norm: float
+    target_norm: float
+    correlation: float
+    optimal_scale: float
+    orthogonality_error: float
+    distance_from_identity: float
+    mean_trace: float
+    unique: bool
+
+    def apply(self, vectors: Tensor) -> Tensor:
+        """Map [n, d] source vectors into the target space; float64 inside, float32 out."""
+        return (vectors.to("cpu", torch.float64) @ self.matrix * self.scale).to(torch.float32)
+
+
+def orthogonal_map(
+    source: Tensor,
+    target: Tensor,
+    *,
+    center: bool = False,
+    scale: bool = False,
+    row_weights: Tensor | None = None,
+    method: str = "svd",
+    device: str | torch.device = "cpu",
+    chunk_rows: int = 16384,
+) -> Alignment:
+    """Fit the orthogonal map of source rows to target rows.
+
+    Everything is computed in float64, which TF32 settings cannot touch; row chunks of any dtype are
+    upcast one at a time, so that no float64 copy of an embedding matrix exists.
+
+    Args:
+        source: [V, d], row i the same token as row i of the target.
+        target: [V, d].
+        center: Subtract each matrix's (weighted) mean row for the fit.
+        scale: Let :meth:`Alignment.apply` multiply with the optimal isotropic scale.
+        row_weights: [V] non-negative, or ``None`` for equal weights.
+        method: ``svd``, or ``newton`` (scaled Newton iteration for the polar factor: faster on a
+            GPU, needs a non-singular M).
+        device: Where to compute.
+        chunk_rows: Rows upcast at once.
+
+    Raises:
+        ValueError: No rows, unequal shapes, values that are not finite, unknown method, unusable
+            weights, or a singular M with ``newton``.
+    """
+    _check(source, target, row_weights, method)
+    weights = None if row_weights is None else row_weights.to(device, torch.float64)
+    moments = _Moments(source, target, weights, center, torch.device(device), chunk_rows)
+    cross = moments.cross
+    if method == "svd":
+        left, values, right = torch.linalg.svd(cross)
+        matrix = left @ right
+    else:
+        matrix = newton_polar(cross)
+        product = matrix.T @ cross
+        values = torch.linalg.eigvalsh((product + product.T) / 2).flip(0).clamp(min=0)
+    d = cross.shape[0]
+    source_sq, target_sq = moments.source_sq, moments.target_sq
+    total = float((matrix * cross).sum())
+    trace = float(matrix.trace())
+    eye = torch.eye(d, dtype=torch.float64, device=matrix.device)
+    residual = math.sqrt(max(source_sq + target_sq - 2 * total, 0.0))
+    optimal = total / source_sq if source_sq else 0.0
+    norms = math.sqrt(source_sq * target_sq)
+    return Alignment(
+        matrix=matrix.cpu(),
+        singular_values=values.cpu(),
+        scale=optimal if scale else 1.0,
+        residual=residual,
+        relative_residual=residual / math.sqrt(target_sq) if target_sq else math.inf,
+        source_norm=math.sqrt(source_sq),
+        target_norm=math.sqrt(target_sq),
+        correlation=total / norms if norms else 0.0,
+        optimal_scale=optimal,
+        orthogonality_error=float((matrix.T @ matrix - eye).norm()),
+        distance_from_identity=float((matrix - eye).norm()) / math.sqrt(d),
+        mean_trace=trace / d,
+        unique=float(values[-1]) > d * torch.finfo(torch.float64).eps * float(values[0]),
+    )
+
+
+def reverse(alignment: Alignment) -> Tensor:
+    """The map of the other direction, [d, d] float64: the transpose, as the swapped M is M^T."""
+    return alignment.matrix.T.contiguous()
+
+
+def newton_polar(matrix: Tensor, *, tolerance: float = 1e-14, most: int = 60) -> Tensor:
+    """Orthogonal polar factor by Newton's iteration with Frobenius-norm scaling (Higham 1986).
+
+    Args:
+        matrix: [d, d] float64, non-singular.
+        tolerance: Relative change at which to stop.
+        most: Iterations after which to give up.
+
+    Raises:
+        ValueError: A singular matrix, or no convergence.
+    """
+    current = matrix
+    for _ in range(most):
+        inverse, info = torch.linalg.inv_ex(current)
+        if int(info) or not bool(torch.isfinite(inverse).all()):
+            raise ValueError("newton needs a non-singular cross product; use method='svd'")
+        zeta = float((inverse.norm() / current.norm()).sqrt())
+        after = (current * zeta + inverse.T / zeta) / 2
+        change = float((after - current).norm() / after.norm())
+        current = after
+        # Convergence is quadratic: a change of sqrt(eps) means that the next step is exact.
+        if change < math.sqrt(tolerance):
+            inverse = torch.linalg.inv(current)
+            polar: Tensor = (current + inverse.T) / 2
+            return polar
+    raise ValueError(f"newton did not converge in {most} iterations; use method='svd'")
+
+
+class _Moments:
+    """X^T Y and the squared norms, streamed over row chunks in float64."""
+
+    def __init__(
+        self,
+        source: Tensor,
+        target: Tensor,
+        weights: Tensor | None,
+        center: bool,
+        device: torch.device,
+        chunk_rows: int,
+    ) -> None:
+        d = source.shape[1]
+        self.cross = torch.zeros(d, d, dtype=torch.float64, device=device)
+        self.source_sq = 0.0
+        self.target_sq = 0.0
+        means = [torch.zeros(d, dtype=torch.float64, device=device) for _ in range(2)]
+        chunks = range(0, source.shape[0], chunk_rows)
+
+        def rows(matrix: Tensor, start: int) -> Tensor:
+            return matrix[start : start + chunk_rows].to(device, torch.float64)
+
+        def share(start: int, like: Tensor) -> Tensor:
+            if weights is None:
+                return torch.ones(len(like), 1, dtype=torch.float64, device=device)
+            return weights[start : start + chunk_rows, None]
+
+        if center:
+            total = float(source.shape[0] if weights is None else weights.sum())
+            for start in chunks:
+                for mean, matrix in zip(means, (source, target), strict=True):
+                    part = rows(matrix, start)
+                    mean += (part * share(start, part)).sum(dim=0) / total
+        for start in chunks:
+            x = rows(source, start) - means[0]
+            y = rows(target, start) - means[1]
+            w = share(start, x)
+            self.cross += (x * w).T @ y
+            self.source_sq += float((x * x * w).sum())
+            self.target_sq += float((y * y * w).sum())
+
+
+def _check(source: Tensor, target: Tensor, weights: Tensor | None, method: str) -> None:
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    if source.ndim != 2 or source.shape != target.shape:
+        raise ValueError(
+            f"source {tuple(source.shape)} and target {tuple(target.shape)} must be equal [V, d]"
+        )
+    if source.shape[0] == 0:
+        raise ValueError("the vocabularies share no rows: there is nothing to align")
+    for name, matrix in (("source", source), ("target", target)):
+        if not bool(torch.isfinite(matrix).all()):
+            raise ValueError(f"the {name} embeddings contain values that are not finite")
+    if weights is not None:
+        if weights.shape != (source.shape[0],):
+            raise ValueError(f"row_weights of shape {tuple(weights.shape)} for {len(source)} rows")
+        if bool((weights < 0).any()) or not bool(weights.sum() > 0):
+            raise ValueError("row_weights must be non-negative and not all zero")

@@ -1,0 +1,151 @@
+"""The common course of full DefensiveTokens training and of tiny-adapt.
+
+Items -> schedule -> (labels for the scheduled samples) -> examples -> prefix training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kit.lm.chat import ChatFormat
+from kit.lm.model import vocabulary_rows
+from kit.methods.defensive_tokens import struq
+from kit.methods.defensive_tokens.attack_texts import AttackTexts
+from kit.methods.defensive_tokens.attacks import AttackStyle
+from kit.methods.defensive_tokens.examples import Encoding, encode_items
+from kit.methods.defensive_tokens.samples import Sample
+from kit.methods.defensive_tokens.schedule import Schedule, make_schedule
+from kit.methods.defensive_tokens.self_label import NO_TURN, SelfLabel
+from kit.methods.defensive_tokens.struq import TrainingItem
+from kit.train.prefix_tuning import PrefixRun, PrefixState, PrefixTraining, train_prefix
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a prefix, apart from model, data and initial vectors.
+
+    Attributes:
+        mixture: ``as-reported`` or ``proper``.
+        encoding: Layout and label tokens.
+        training: Optimizer settings.
+        empty_data: Data turn of clean samples without input when they are labelled.
+        max_label_tokens: Limit of a self-label.
+        seed: Of the mixture; the order of consumption uses the same.
+    """
+
+    mixture: str
+    encoding: Encoding
+    training: PrefixTraining
+    empty_data: str = NO_TURN
+    max_label_tokens: int = 512
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will consume.
+
+    Attributes:
+        items: The whole mixture.
+        schedule: Which items, in which order.
+        samples: Sample id -> sample, of everything that is consumed: label exactly these.
+    """
+
+    items: tuple[TrainingItem, ...]
+    schedule: Schedule
+    samples: Mapping[str, Sample]
+
+
+def plan_run(
+    samples: Sequence[Sample],
+    texts: AttackTexts,
+    style: AttackStyle,
+    recipe: Recipe,
+    *,
+    control_tokens: Sequence[str] = (),
+) -> Plan:
+    """Build the recipe's mixture and decide what is consumed; needs no model."""
+    return plan_mixture(
+        samples,
+        texts,
+        style,
+        mixture=recipe.mixture,
+        steps=recipe.training.steps,
+        batch=recipe.training.batch,
+        seed=recipe.seed,
+        control_tokens=control_tokens,
+    )
+
+
+def plan_mixture(
+    samples: Sequence[Sample],
+    texts: AttackTexts,
+    style: AttackStyle,
+    *,
+    mixture: str,
+    steps: int,
+    batch: int,
+    seed: int,
+    control_tokens: Sequence[str] = (),
+) -> Plan:
+    """Build a mixture and decide what ``steps`` x ``batch`` consume; one seed for both."""
+    by_id = {sample.id: sample for sample in samples}
+    if len(by_id) != len(samples):
+        raise ValueError("sample ids are not unique: labels are keyed by them")
+    items = struq.build(mixture, samples, texts, style, seed=seed, control_tokens=control_tokens)
+    schedule = make_schedule(len(items), steps=steps, batch=batch, seed=seed)
+    needed = dict.fromkeys(items[i].sample_id for i in schedule.consumed())
+    return Plan(tuple(items), schedule, {sample_id: by_id[sample_id] for sample_id in needed})
+
+
+def fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    chat_format: ChatFormat,
+    plan: Plan,
+    labels: Mapping[str, SelfLabel],
+    recipe: Recipe,
+    state: PrefixState,
+    *,
+    on_checkpoint: Callable[[PrefixState], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> PrefixRun:
+    """Train the prefix of ``state`` on a plan.
+
+    Args:
+        model: Frozen.
+        tokenizer: Of the model.
+        chat_format: The prompts' format.
+        plan: From :func:`plan_run` with the same recipe.
+        labels: Of ``plan.samples``.
+        recipe: Settings.
+        state: ``prefix_tuning.start(initial)``, or a checkpoint's state to go on from.
+        on_checkpoint: See :func:`kit.train.prefix_tuning.train_prefix`.
+        on_step: See there.
+    """
+    consumed = plan.schedule.consumed()
+    encoded = encode_items(
+        [plan.items[i] for i in consumed],
+        plan.samples,
+        labels,
+        tokenizer,
+        chat_format,
+        recipe.encoding,
+        n=state.prefix.shape[0],
+        vocabulary_size=vocabulary_rows(model),
+    )
+    examples = dict(zip(consumed, encoded, strict=True))
+    return train_prefix(
+        model,
+        state,
+        lambda step: [examples[i] for i in plan.schedule.step(step)],
+        recipe.training,
+        pad_id=chat_format.pad_id(tokenizer),
+        on_checkpoint=on_checkpoint,
+        on_step=on_step,
+    )

@@ -1,0 +1,63 @@
+"""The transferred prefix together with every control, by name."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from kit.methods.defensive_tokens.geometry import geometry
+from kit.methods.defensive_tokens.procrustes import Alignment
+from kit.methods.defensive_tokens.transfer import (
+    direct_copy,
+    norm_rescaled,
+    random_like_norm,
+    random_rotation_like,
+    transfer,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def transfer_sets(
+    prefix: Tensor, native: Tensor, alignment: Alignment, *, seed: int
+) -> dict[str, Tensor]:
+    """Token sets made from a source prefix [n, d] without training.
+
+    ``procrustes``, ``copy`` and ``norm-rescaled`` are the documents' rows; ``rotation`` (a random
+    rotation as far from the identity as the fitted one) and ``random-norm`` (random directions of
+    equal norm) are the controls that the documents lack.
+
+    Args:
+        prefix: [n, d], the source model's.
+        native: [n, d], the target model's own, for ``norm-rescaled`` only.
+        alignment: Of source to target.
+        seed: Of the two random controls.
+    """
+    carried = transfer(prefix, alignment)
+    rotation = random_rotation_like(alignment.matrix, seed)
+    return {
+        "procrustes": carried,
+        "copy": direct_copy(prefix, native.shape[1]),
+        "norm-rescaled": norm_rescaled(carried, native),
+        "rotation": (prefix.to(rotation.dtype) @ rotation).to(prefix.dtype),
+        "random-norm": random_like_norm(carried, seed),
+    }
+
+
+def transfer_geometry(
+    prefix: Tensor, native: Tensor, sets: dict[str, Tensor]
+) -> dict[str, dict[str, Any]]:
+    """Norms of each set and its mean cosine with the target's own prefix."""
+    table = {}
+    for name, tokens in {**sets, "native": native, "source": prefix}.items():
+        facts = geometry(tokens, native)
+        table[name] = {
+            "norm_mean": fmean(facts.norms),
+            "norm_min": min(facts.norms),
+            "norm_max": max(facts.norms),
+            "norm_l1_mean": fmean(facts.l1_norms),
+            "norm_l1_max": max(facts.l1_norms),
+            "cosine_native": fmean(facts.cosines),
+        }
+    return table

@@ -1,0 +1,215 @@
+"""A cell as the report prints it: strings only, so that templates format nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from kit.engine.results import Cell
+from kit.manifest.expectation_types import ExpectedCell
+from kit.report.text import decimals_of, number, plural, probability
+from kit.verify.verdict import CellReport, Interval
+
+SEVERITY = {
+    "invalid": 0,
+    "missing": 1,
+    "deviates": 2,
+    "inconclusive": 3,
+    "not-run": 4,
+    "not-compared": 5,
+    "reproduced": 6,
+    "match": 7,
+}
+"""What a reader must not overlook comes first when space runs out."""
+
+_SUFFIX = {"percent": " %", "seconds": " s", "minutes": " min"}
+_POINTS = {"percent": " points", "seconds": " s", "minutes": " min"}
+
+
+class Row(Struct, kw_only=True):
+    """One line of a table, and the line under it."""
+
+    anchor: str
+    name: str
+    """The id without the table's own part."""
+    title: str
+    published: str
+    reference: str
+    value: str
+    interval: str
+    verdict: str
+    word: str
+    """The verdict as printed: with ``waived`` or ``shifted`` where that applies."""
+    detail: str
+    summary: str
+    facts: list[tuple[str, str]]
+    detailed: bool = True
+    """False where the report had no room for the second line."""
+
+
+def row(
+    cell: CellReport,
+    anchor: str,
+    expected: ExpectedCell | None = None,
+    measured: Cell | None = None,
+) -> Row:
+    """The printed form of one cell."""
+    places = decimals_of(cell.published, cell.unit)
+    published, reference = _compared(cell, expected)
+    return Row(
+        anchor=anchor,
+        name=cell.id.removeprefix(f"{cell.table}/") or cell.id,
+        title=cell.title,
+        published=published,
+        reference=reference,
+        value=number(cell.value, places) if cell.verdict != "not-run" else "\u2014",
+        interval=span(cell.value_interval, places),
+        verdict=cell.verdict,
+        word=word(cell),
+        detail=cell.detail,
+        summary=_summary(cell, places),
+        facts=_facts(cell, expected, measured, places),
+    )
+
+
+def word(cell: CellReport) -> str:
+    """The verdict in words, with what qualifies it."""
+    if cell.waiver is not None:
+        return f"{cell.verdict} (waived)"
+    if cell.shifted:
+        return f"{cell.verdict} (shifted)"
+    return cell.verdict.replace("-", " ")
+
+
+def span(interval: Interval | None, places: int, *, sign: bool = False) -> str:
+    """``[low, high]``."""
+    if interval is None:
+        return "\u2014"
+    low, high = (number(v, places, sign=sign) for v in (interval.low, interval.high))
+    return f"[{low}, {high}]"
+
+
+def margin(cell: CellReport, places: int | None = None) -> str:
+    """The margin with its unit; empty where the cell has none."""
+    if cell.margin is None:
+        return ""
+    if places is None:
+        places = decimals_of(cell.published, cell.unit)
+    shown = number(cell.margin, places)
+    if round(cell.margin, places) != cell.margin:
+        shown = f"{cell.margin:.6g}".replace("-", "\u2212")
+    if cell.kind == "bound":
+        return f"bound {shown}{_SUFFIX.get(cell.unit, '')}"
+    return f"margin \u00b1{shown}{_POINTS.get(cell.unit, '')}"
+
+
+def difference(cell: CellReport, places: int) -> str:
+    """Measured minus published with its interval, one decimal more than the values."""
+    if cell.difference is None:
+        return ""
+    places += 1 if cell.unit != "count" else 0
+    shown = f"difference {number(cell.difference, places, sign=True)}"
+    if cell.interval is not None:
+        shown += f" {span(cell.interval, places, sign=True)}"
+    return shown
+
+
+def _compared(cell: CellReport, expected: ExpectedCell | None) -> tuple[str, str]:
+    reference = ""
+    if expected is not None and expected.reference is not None:
+        given = expected.reference
+        reference = f"{given.mean} \u00b1 {given.sd}".replace("-", "\u2212")
+    if cell.status == "reference":
+        return "\u2014", reference or (cell.published or "").replace("-", "\u2212") or "\u2014"
+    if cell.published is not None:
+        return cell.published.replace("-", "\u2212"), reference or "\u2014"
+    shown = (
+        cell.status
+        if cell.status in ("running", "diverged", "cancelled", "unreported")
+        else "\u2014"
+    )
+    return shown, reference or "\u2014"
+
+
+def _summary(cell: CellReport, places: int) -> str:
+    allowed = margin(cell, places)
+    if allowed and cell.margin_source:
+        allowed += f" ({cell.margin_source})"
+    parts = [part for part in (difference(cell, places), allowed) if part]
+    return "; ".join(parts) or cell.status
+
+
+def _facts(
+    cell: CellReport, expected: ExpectedCell | None, measured: Cell | None, places: int
+) -> list[tuple[str, str]]:
+    points = places + 1
+    facts = [
+        ("cell", cell.id),
+        ("says", cell.detail),
+        ("place", cell.place),
+        ("status", cell.status if cell.status != "reported" else ""),
+        ("note", expected.note if expected is not None else ""),
+        ("compared by", cell.kind or ""),
+        ("margin", _margin_reason(cell, places)),
+        ("items", _items(cell)),
+        ("seeds", _seeds(cell, measured, places)),
+        ("90 % interval of the difference", _sp(cell.interval_equivalence, points)),
+        ("p of no difference", _p(cell)),
+        ("labels changed", _share(cell.flip_rate)),
+        ("would decide it", cell.needed or ""),
+        ("waived", _waiver(cell)),
+        ("measured by", measured.step if measured is not None else ""),
+    ]
+    return [(name, text) for name, text in facts if text]
+
+
+def _margin_reason(cell: CellReport, places: int) -> str:
+    shown = margin(cell, places)
+    if not shown:
+        return ""
+    source = f", chosen by {cell.margin_source}" if cell.margin_source else ""
+    reason = f": {cell.margin_reason}" if cell.margin_reason else ""
+    return shown.removeprefix("margin ") + source + reason
+
+
+def _items(cell: CellReport) -> str:
+    if cell.n is None:
+        return ""
+    return f"{cell.k} of {cell.n}" if cell.k is not None else str(cell.n)
+
+
+def _seeds(cell: CellReport, measured: Cell | None, places: int) -> str:
+    if not cell.seeds:
+        return ""
+    values = measured.seeds[:20] if measured is not None else []
+    listed = ", ".join(number(seed.value, places) for seed in values)
+    return plural(cell.seeds, "seed") + (f": {listed}" if listed else "")
+
+
+def _sp(interval: Interval | None, places: int) -> str:
+    return span(interval, places, sign=True) if interval is not None else ""
+
+
+def _p(cell: CellReport) -> str:
+    if cell.p is None:
+        return ""
+    adjusted = (
+        f", {probability(cell.q)} after Benjamini\u2013Hochberg" if cell.q is not None else ""
+    )
+    return probability(cell.p) + adjusted
+
+
+def _share(rate: float | None) -> str:
+    return "" if rate is None else f"{100 * rate:.1f} % of the items"
+
+
+def _waiver(cell: CellReport) -> str:
+    if cell.waiver is None:
+        return ""
+    return f"{cell.waiver.reason} ({cell.waiver.owner}, {cell.waiver.date})"
+
+
+def tally(words: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Counts of verdicts, the gravest first."""
+    return sorted(words.items(), key=lambda item: SEVERITY.get(item[0], 99))

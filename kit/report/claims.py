@@ -1,0 +1,192 @@
+"""Claims, canaries and the verdict itself as the report prints them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from kit.report.cells import tally
+from kit.report.text import plural, probability
+from kit.verify.verdict import ClaimReport, Verdict
+
+CLASS = {
+    "REPRODUCED": "good",
+    "PARTIALLY": "open",
+    "INCOMPLETE": "open",
+    "NOT REPRODUCED": "bad",
+    "REHEARSED": "note",
+    "holds": "good",
+    "fails": "bad",
+    "undetermined": "open",
+    "not-evaluated": "none",
+    "match": "good",
+    "reproduced": "good",
+    "inconclusive": "open",
+    "deviates": "bad",
+    "missing": "bad",
+    "invalid": "void",
+    "not-run": "none",
+    "not-compared": "none",
+}
+"""Word -> accent class. The word itself always stands beside the colour."""
+
+MEANING = {
+    "REPRODUCED": "Every primary claim holds.",
+    "PARTIALLY": "Some primary claims hold, none fails, and something is still open.",
+    "NOT REPRODUCED": "A primary claim fails.",
+    "INCOMPLETE": "No primary claim could be decided.",
+    "REHEARSED": "Stand-in data: this run proves that it fits, and says nothing about any claim.",
+}
+
+
+class Banner(Struct, kw_only=True):
+    """The top of the report."""
+
+    word: str
+    css: str
+    meaning: str
+    covers: str
+    omits: str
+    marks: list[tuple[str, str]]
+    """(label, explanation) for ``modified``, ``rehearsal`` and the like."""
+    reasons: list[str]
+    facts: list[tuple[str, str]]
+    counts: list[tuple[str, int]]
+
+
+class ClaimRow(Struct, kw_only=True):
+    """One claim."""
+
+    id: str
+    sentence: str
+    place: str
+    outcome: str
+    css: str
+    primary: bool
+    detail: str
+    estimate: str
+    p: str
+    method: str
+    reason: str
+    cells: list[tuple[str, str]]
+    """(id, anchor) of the cells it rests on; the anchor is empty where the line was left out."""
+    more_cells: int
+    remark: str
+
+
+def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Banner:
+    """The verdict in a word, a sentence of what it covers and one of what it does not."""
+    counts = Counter(cell.verdict for cell in verdict.cells)
+    primary = [claim for claim in verdict.claims if claim.primary]
+    word = verdict.verdict
+    return Banner(
+        word=word,
+        css=CLASS[word],
+        meaning=MEANING[word],
+        covers=_covers(verdict, primary, seeds),
+        omits=_omits(verdict, variant),
+        marks=_marks(verdict, rehearsal or word == "REHEARSED"),
+        reasons=verdict.reasons,
+        facts=[
+            ("experiment", verdict.experiment),
+            ("profile", verdict.profile),
+            ("variant", variant or "not recorded"),
+            ("seeds", str(seeds) if seeds else "single run"),
+            ("version", verdict.version),
+            ("kit", verdict.kit_version or "not recorded"),
+        ],
+        counts=tally(counts),
+    )
+
+
+def _covers(verdict: Verdict, primary: list[ClaimReport], seeds: int) -> str:
+    outcomes = Counter(claim.outcome for claim in primary)
+    said = ", ".join(
+        f"{outcomes[outcome]} {_VERB[outcome][outcomes[outcome] > 1]}"
+        for outcome in _VERB
+        if outcomes[outcome]
+    )
+    claims = plural(len(primary), "primary claim") + (f" ({said})" if said else "")
+    over = f", over {plural(seeds, 'seed')}" if seeds else ""
+    cells = plural(len(verdict.cells), "cell")
+    return f"It covers {claims} and {cells} at the {verdict.profile} profile{over}."
+
+
+_VERB = {
+    "holds": ("holds", "hold"),
+    "fails": ("fails", "fail"),
+    "undetermined": ("undetermined", "undetermined"),
+    "not-evaluated": ("not evaluated", "not evaluated"),
+}
+
+
+def _omits(verdict: Verdict, variant: str) -> str:
+    unmeasured = [c for c in verdict.cells if c.verdict in ("not-run", "not-compared", "missing")]
+    parts = []
+    if verdict.profile == "mini":
+        parts.append("the published models at their size, which only the paper profile runs")
+    if unmeasured:
+        parts.append(plural(len(unmeasured), "cell") + " that has no comparison")
+        parts[-1] = parts[-1].replace("cells that has", "cells that have")
+    elif verdict.not_covered:
+        parts.append(
+            f"{plural(len(verdict.not_covered), 'point')} listed under \u201cnot run\u201d"
+        )
+    said = f"It says nothing about {', nor about '.join(parts)}." if parts else ""
+    if variant == "as-reported":
+        said += " The document\u2019s protocol is repeated as it is, flaws included."
+    return said.strip() or "Nothing that the expectation lists was left out."
+
+
+def _marks(verdict: Verdict, rehearsal: bool) -> list[tuple[str, str]]:
+    marks = []
+    if rehearsal:
+        marks.append(("rehearsal", "random weights and stand-in data in the published shapes"))
+    if verdict.modified:
+        changed = "; ".join(verdict.overrides) or "parameters were overridden"
+        marks.append(("modified", changed))
+    if verdict.not_run_here:
+        marks.append(("not run here", "the numbers were brought as a table"))
+    if verdict.exit_code == 4:
+        marks.append(("invalid", "a precondition broke; the affected numbers do not count"))
+    return marks
+
+
+def claim_rows(verdict: Verdict, anchors: Mapping[str, str], most: int = 12) -> list[ClaimRow]:
+    """Claims, primary ones first, each in the order of the expectation."""
+    ordered = sorted(verdict.claims, key=lambda claim: not claim.primary)
+    return [_claim(claim, anchors, most) for claim in ordered]
+
+
+def _claim(claim: ClaimReport, anchors: Mapping[str, str], most: int) -> ClaimRow:
+    p = ""
+    if claim.p is not None:
+        p = f"p {_equals(claim.p)}"
+        if claim.p_holm is not None:
+            p += f", {probability(claim.p_holm)} after Holm"
+    remark = ""
+    if claim.rests_on_unmeasured:
+        remark = "The document itself never measured one of these cells; it quotes it."
+    return ClaimRow(
+        id=claim.id,
+        sentence=claim.sentence,
+        place=claim.place,
+        outcome=claim.outcome,
+        css=CLASS[claim.outcome],
+        primary=claim.primary,
+        detail=claim.detail,
+        estimate=claim.estimate if claim.estimate != claim.detail else "",
+        p=p,
+        method=claim.method,
+        reason=claim.reason,
+        cells=[(id, anchors.get(id, "")) for id in claim.cells[:most]],
+        more_cells=max(0, len(claim.cells) - most),
+        remark=remark,
+    )
+
+
+def _equals(p: float) -> str:
+    shown = probability(p)
+    return shown if shown.startswith("<") else f"= {shown}"

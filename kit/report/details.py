@@ -1,0 +1,242 @@
+"""The later sections: deviations, what was not run, environment, inputs, commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from typing import Any
+
+from msgspec import Struct
+
+from kit.engine.plan import StepInstance
+from kit.manifest.pin_types import Pin
+from kit.report.cells import SEVERITY, decimals_of, difference, margin, word
+from kit.report.claims import CLASS
+from kit.report.files import Run
+from kit.report.text import bytes_word, plural, seconds_word
+from kit.verify.verdict import CellReport, Verdict
+
+MOST_DEVIATIONS = 100
+MOST_STEPS = 300
+
+
+class Deviation(Struct, kw_only=True):
+    """Something that did not come out, with its reason as far as it is known."""
+
+    name: str
+    word: str
+    css: str
+    detail: str
+    evidence: str
+    why: str
+
+
+class Input(Struct, kw_only=True):
+    """A pinned input."""
+
+    id: str
+    title: str
+    origin: str
+    licence: str
+    files: str
+    marks: list[tuple[str, str]]
+
+
+class Step(Struct, kw_only=True):
+    """A step with the command that runs it again."""
+
+    id: str
+    kind: str
+    command: str
+    cost: str
+    cells: str
+    cached: bool
+
+
+def deviations(verdict: Verdict) -> tuple[list[Deviation], int]:
+    """Failing claims, broken checks and deviating cells, gravest first; and how many are left."""
+    found = [
+        Deviation(
+            name=claim.id, word=claim.outcome, css="bad", detail=claim.detail,
+            evidence=claim.estimate, why=claim.reason,
+        )
+        for claim in verdict.claims
+        if claim.outcome == "fails"
+    ]  # fmt: skip
+    grave = [cell for cell in verdict.cells if SEVERITY[cell.verdict] <= SEVERITY["deviates"]]
+    grave.sort(key=lambda cell: SEVERITY[cell.verdict])
+    found += [_deviation(cell) for cell in grave[:MOST_DEVIATIONS]]
+    return found, max(0, len(grave) - MOST_DEVIATIONS)
+
+
+def _deviation(cell: CellReport) -> Deviation:
+    evidence = [difference(cell, decimals_of(cell.published, cell.unit)), margin(cell)]
+    why = ""
+    if cell.margin_reason:
+        why = f"The margin was chosen by {cell.margin_source or 'nobody named'}: "
+        why += cell.margin_reason
+    if cell.waiver is not None:
+        why = f"Waived by {cell.waiver.owner} on {cell.waiver.date}: {cell.waiver.reason}"
+    return Deviation(
+        name=cell.id,
+        word=word(cell),
+        css=CLASS[cell.verdict],
+        detail=cell.detail,
+        evidence="; ".join(part for part in evidence if part),
+        why=why,
+    )
+
+
+def not_run(verdict: Verdict, most: int = 60) -> list[tuple[str, str]]:
+    """(what, why) for everything the verdict says nothing about, the same reasons together."""
+    found: list[tuple[str, str]] = [("", sentence) for sentence in verdict.not_covered[:most]]
+    if len(verdict.not_covered) > most:
+        found.append(("", f"and {len(verdict.not_covered) - most} more, in verdict.json"))
+    said = " ".join(verdict.not_covered)
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for cell in verdict.cells:
+        if cell.verdict in ("not-run", "not-compared") and cell.id not in said:
+            reasons.setdefault((cell.verdict, cell.detail), []).append(cell.id)
+    for (verdict_word, detail), ids in list(reasons.items())[:most]:
+        name = ids[0] if len(ids) == 1 else f"{plural(len(ids), 'cell')}, such as {ids[0]}"
+        found.append((f"{name} ({verdict_word.replace('-', ' ')})", detail))
+    if len(reasons) > most:
+        found.append(("", f"and {len(reasons) - most} more reasons, in verdict.json"))
+    for claim in verdict.claims:
+        if claim.outcome == "not-evaluated" and claim.id not in said:
+            found.append((f"claim {claim.id} (not evaluated)", claim.detail))
+    return found
+
+
+def environment(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of (label, value) about where the numbers come from."""
+    groups: list[tuple[str, list[tuple[str, str]]]] = []
+    record = run.record
+    if record is not None:
+        source = [("commit", record.commit or "not recorded")]
+        if record.dirty is not None:
+            source.append(("uncommitted changes", "yes" if record.dirty else "no"))
+        source += [("kit", record.kit_version or run.verdict.kit_version)]
+        source += [
+            ("started", record.started),
+            ("ended", record.ended or ""),
+            ("took", seconds_word(record.seconds) if record.seconds else ""),
+        ]
+        groups.append(("Source", [(a, b) for a, b in source if b]))
+        groups.append(("Hardware", flat(record.hardware)))
+    kind = record.environment if record is not None and record.environment else {}
+    if not kind and run.plan is not None:
+        kind = run.plan.environment
+    groups.append(("Environment class", flat(kind)))
+    if record is not None:
+        versions = {"python": record.python, "platform": record.platform, **record.versions}
+        groups.append(("Versions", list(versions.items())))
+    hashes = [("expectation", run.verdict.expectation_sha256)]
+    hashes.append(("results", run.verdict.results_sha256))
+    groups.append(("sha256 of what was compared", [(a, b) for a, b in hashes if b]))
+    return [(name, rows) for name, rows in groups if rows]
+
+
+def inputs(run: Run) -> list[Input]:
+    """The pins of the plan, those with a mark first."""
+    pins = run.plan.pins if run.plan is not None else []
+    return sorted((_input(pin) for pin in pins), key=lambda one: not one.marks)
+
+
+def _input(pin: Pin) -> Input:
+    where = {
+        "hf-model": pin.repo,
+        "hf-dataset": pin.repo,
+        "file": pin.url,
+        "package": f"ships with the kit: {pin.path}",
+        "unavailable": "not available",
+    }[pin.kind]
+    origin = (where or "") + (f" @ {pin.revision}" if pin.revision else "")
+    sizes = [file.size for file in pin.files if file.size is not None]
+    files = plural(len(pin.files), "file")
+    if sizes and len(sizes) == len(pin.files):
+        files += f", {bytes_word(sum(sizes))}"
+    unhashed = sum(file.sha256 is None for file in pin.files)
+    if unhashed:
+        files += f", {unhashed} without sha256"
+    marks = []
+    if pin.unconfirmed:
+        marks.append(("unconfirmed", pin.unconfirmed))
+    if pin.unavailable:
+        marks.append(("unavailable", pin.unavailable))
+    if pin.gated:
+        marks.append(("gated", "the owner must grant access before it can be downloaded"))
+    return Input(
+        id=pin.id, title=pin.title, origin=origin, licence=pin.licence, files=files, marks=marks
+    )
+
+
+def run_commands(run: Run) -> list[tuple[str, str]]:
+    """(what it does, command) for the run as a whole."""
+    verdict = run.verdict
+    commands = []
+    if run.record is not None and run.record.argv:
+        commands.append(("this run was started with", as_typed(run.record.argv)))
+    whole = ["kit", "reproduce", verdict.experiment, "--profile", verdict.profile]
+    commands.append(("everything again: run, compare, report", shlex.join(whole)))
+    folder = f"runs/{run.name}"
+    commands.append(("only the comparison", shlex.join(["kit", "verify", folder])))
+    commands.append(("only this report", shlex.join(["kit", "report", folder])))
+    return commands
+
+
+def as_typed(argv: list[str]) -> str:
+    """A command line with the program's name instead of its path."""
+    return shlex.join(["kit", *argv[1:]])
+
+
+def steps(run: Run) -> tuple[list[Step], int]:
+    """Steps in the order of the plan with the command of each; and how many were left out."""
+    planned = run.plan.instances if run.plan is not None else []
+    done = run.record.steps if run.record is not None else {}
+    measured = Counter(c.step for c in run.results.cells if c.step) if run.results else Counter()
+    made = []
+    for step in planned[:MOST_STEPS]:
+        record = done.get(step.id)
+        cost = []
+        if record is not None and record.seconds:
+            cost.append(seconds_word(record.seconds))
+        if record is not None and record.peak_memory_gb:
+            cost.append(f"{record.peak_memory_gb:.1f} GB")
+        if record is not None and record.peak_gpu_memory_gb:
+            cost.append(f"{record.peak_gpu_memory_gb:.1f} GB GPU")
+        made.append(
+            Step(
+                id=step.id,
+                kind=f"{step.kind} v{step.version}",
+                command=step_command(run, step),
+                cost=", ".join(cost),
+                cells=plural(measured[step.id], "cell") if measured[step.id] else "",
+                cached=record is not None and record.state == "cached",
+            )
+        )
+    return made, max(0, len(planned) - MOST_STEPS)
+
+
+def step_command(run: Run, step: StepInstance) -> str:
+    """The command that runs one step of this run's plan again."""
+    return shlex.join(["kit", "step", f"runs/{run.name}/plan.json", step.id])
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested object as label and text, for a table of two columns."""
+    rows: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, dict):
+            rows += flat(value, f"{name}: ")
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            for i, item in enumerate(value):
+                inner = item if isinstance(item, dict) else {"": item}
+                rows += flat(inner, f"{name} {i + 1}: ")
+        elif isinstance(value, list):
+            rows.append((name, ", ".join(str(item) for item in value) or "none"))
+        elif value is not None and value != "":
+            shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+            rows.append((name, shown))
+    return rows

@@ -1,0 +1,1 @@
+"""Figures of a report: deterministic SVG that takes its colours from the page."""

@@ -1,0 +1,129 @@
+"""Untrusted text and printed numbers.
+
+Titles, model outputs and even cell ids may come from strangers. HTML escaping alone does not help
+against characters that act without being seen: terminal escapes, bidirectional overrides, zero
+width and tag characters. :func:`visible` turns every one of them into something a reader sees.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_SPECIAL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, except tab and newline
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e"  # invisible letters and marks
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f"  # zero width, separators, direction
+    "\ufeff\ufff0-\ufffb\ufffe\uffff"
+    "\ud800-\udfff"  # lone surrogates: not encodable as UTF-8
+    "\U000e0000-\U000e0fff]"  # tag characters: text that only a model reads
+)
+
+MINUS = "\u2212"
+
+_DECIMALS = {"percent": 1, "fraction": 3, "count": 0, "loss": 4, "norm": 3, "ratio": 3}
+_UNIT_WORDS = {
+    "percent": "percent",
+    "fraction": "fraction",
+    "count": "count",
+    "seconds": "seconds",
+    "minutes": "minutes",
+    "ratio": "ratio",
+    "norm": "norm",
+    "loss": "loss",
+    "number": "",
+}
+
+
+def _show(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code < 0x20:
+        return chr(0x2400 + code)  # the control picture, e.g. U+241B for escape
+    return f"\u27e8U+{code:04X}\u27e9"
+
+
+def visible(text: str) -> str:
+    """``text`` with every character that acts without being seen replaced by a visible sign."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _SPECIAL.sub(_show, text)
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most ``limit`` characters, with the number of those left out."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]} \u2026 [{len(text) - limit} more characters]"
+
+
+def one_line(text: str) -> str:
+    """``text`` without line breaks, for places that have one line."""
+    return visible(" ".join(text.split()))
+
+
+def decimals_of(published: str | None, unit: str) -> int:
+    """How many decimals to print: those of the published string, else the unit's habit."""
+    if published is not None and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?", published):
+        return len(published.partition(".")[2])
+    return _DECIMALS.get(unit, 3)
+
+
+def number(value: float | None, decimals: int, *, sign: bool = False) -> str:
+    """``value`` with a typographic minus; a dash where there is none."""
+    if value is None:
+        return "\u2014"
+    if value != 0 and (abs(value) >= 1e7 or (abs(value) < 0.5 * 10**-decimals and decimals >= 3)):
+        printed = f"{value:+.2e}" if sign else f"{value:.2e}"
+    else:
+        printed = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
+    if not any("1" <= digit <= "9" for digit in printed.partition("e")[0]):
+        printed = printed.lstrip("+-")  # no signed zero
+    return printed.replace("-", MINUS)
+
+
+def probability(value: float | None) -> str:
+    """A p value as papers print it."""
+    if value is None:
+        return "\u2014"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def unit_word(unit: str) -> str:
+    """The unit in a caption."""
+    return _UNIT_WORDS.get(unit, unit)
+
+
+def seconds_word(seconds: float | None) -> str:
+    """A duration a reader can compare."""
+    if seconds is None:
+        return "\u2014"
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 99.5 else f"{minutes / 60:.1f} h"
+
+
+def bytes_word(size: float | None) -> str:
+    """A size in decimal units."""
+    if size is None:
+        return "\u2014"
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.5 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def plural(count: int, word: str, many: str | None = None) -> str:
+    """``1 cell``, ``2 cells``."""
+    return f"{count:,} {word if count == 1 else many or word + 's'}".replace(",", "\u202f")
+
+
+def listed(items: Sequence[str], limit: int = 3) -> str:
+    """``a, b and 4 more``."""
+    shown, rest = list(items[:limit]), len(items) - limit
+    if rest > 0:
+        shown.append(f"{rest} more")
+    if len(shown) < 2:
+        return "".join(shown)
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"

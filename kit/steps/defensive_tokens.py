@@ -1,0 +1,522 @@
+"""Step kinds of the DefensiveTokens family."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
+
+from kit.engine.registry import REGISTRY, StepContext, StepKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from kit.lm.chat import ChatFormat
+    from kit.methods.defensive_tokens.recipe import Recipe
+    from kit.methods.defensive_tokens.samples import Sample
+
+Defence = Literal["undefended", "reminder", "sandwich", "native"]
+Dtype = Literal["float32", "bfloat16"]
+SETS = "prefixes.safetensors"
+
+
+class Align(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/align``."""
+
+    center: bool = False
+    scale: bool = False
+    method: Literal["svd", "newton"] = "svd"
+
+
+class Transfer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/transfer``."""
+
+    tokens: int
+    seed: int
+    """Of the random controls."""
+
+
+class TrainingData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/training-data``."""
+
+    builder: Literal["as-reported", "proper"]
+    steps: int
+    batch: int
+    seed: int
+
+
+class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/self-label``."""
+
+    max_new_tokens: int
+    empty_data: Literal["empty-turn", "no-turn"]
+    scope: Literal["consumed"] = "consumed"
+    dtype: Dtype = "float32"
+
+
+class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/train-prefix``."""
+
+    label: str
+    """Names the token sets: ``<label>-<step>``."""
+    init: Literal["transferred", "normal", "vocabulary"]
+    lr: float
+    schedule: Literal["constant", "linear", "cosine"]
+    steps: int
+    micro_batch: int
+    accumulation: int
+    checkpoints: list[int]
+    layout: str
+    seed: int
+    end_truncated: bool
+    label_tokens: Literal["as-text", "as-generated"]
+    tokens: int = 5
+    dtype: Dtype = "float32"
+
+
+class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/evaluate``."""
+
+    layout: str
+    attacks: list[str]
+    max_new_tokens: int
+    seed: int
+    accuracy: bool
+    refusal_rule: str
+    defences: list[Defence] = field(default_factory=lambda: ["undefended", "native"])
+    reminder: str = ""
+    sandwich: str = ""
+    tokens: int = 5
+    dtype: Dtype = "float32"
+
+
+class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/tabulate``."""
+
+    native: str
+    loss_window: int
+    published_full: float | None = None
+    refusal_rule: str = "as-reported"
+
+
+def run_align(ctx: StepContext, params: Align) -> None:
+    """Fit the orthogonal map between two vocabularies."""
+    from kit.lm.load import load_tokenizer, read_embeddings
+    from kit.lm.vocabulary import renamed_control_ids
+    from kit.methods.defensive_tokens.alignment_files import describe, save_alignment
+    from kit.methods.defensive_tokens.procrustes import orthogonal_map
+
+    source, target = ctx.pin("source").path, ctx.pin("target").path
+    renamed_control_ids(load_tokenizer(source), load_tokenizer(target))
+    alignment = orthogonal_map(
+        read_embeddings(source),
+        read_embeddings(target),
+        center=params.center,
+        scale=params.scale,
+        method=params.method,
+        device=ctx.device,
+    )
+    save_alignment(ctx.out / "alignment.safetensors", alignment)
+    facts = describe(alignment)
+    _write_json(ctx.out / "alignment.json", facts)
+    ctx.canary(
+        "map-is-orthogonal",
+        facts["orthogonality_error"] < 1e-6,
+        f"||W^T W - I||_F = {facts['orthogonality_error']:.1e}",
+    )
+    ctx.canary(
+        "map-is-unique",
+        bool(facts["unique"]),
+        f"smallest singular value {facts['smallest_singular_value']:.3g}",
+    )
+
+
+def run_transfer(ctx: StepContext, params: Transfer) -> None:
+    """Carry the released prefix over, and make the controls."""
+    from kit.lm.load import read_embeddings
+    from kit.methods.defensive_tokens.alignment_files import load_alignment
+    from kit.methods.defensive_tokens.prefix_sets import save_sets
+    from kit.methods.defensive_tokens.released import read_released
+    from kit.methods.defensive_tokens.transfer_sets import transfer_geometry, transfer_sets
+
+    source, target, released = ctx.pin("source"), ctx.pin("target"), ctx.pin("released")
+    width = read_embeddings(target.path).shape[1]
+    own = read_released(released.path, _released_as(source.attributes), n=params.tokens)
+    native = read_released(
+        released.path, _released_as(target.attributes), n=params.tokens, width=width
+    )
+    alignment = load_alignment(ctx.step("align").path / "alignment.safetensors")
+    sets = transfer_sets(own, native, alignment, seed=params.seed)
+    save_sets(ctx.out / SETS, sets)
+    _write_json(ctx.out / "geometry.json", transfer_geometry(own, native, sets))
+
+
+def run_training_data(ctx: StepContext, params: TrainingData) -> None:
+    """Build the mixture and decide which items are consumed, in which order."""
+    from kit.methods.defensive_tokens.alpaca import read_alpaca
+    from kit.methods.defensive_tokens.attack_texts import read_attack_texts
+    from kit.methods.defensive_tokens.attacks import get_style
+    from kit.methods.defensive_tokens.plan_files import count_kinds, save_plan
+    from kit.methods.defensive_tokens.recipe import plan_mixture
+
+    attacks = ctx.pin("attacks")
+    texts = read_attack_texts(attacks.path)
+    plan = plan_mixture(
+        read_alpaca(ctx.pin("pool").path),
+        texts,
+        get_style(str(attacks.attributes["style"])),
+        mixture=params.builder,
+        steps=params.steps,
+        batch=params.batch,
+        seed=params.seed,
+    )
+    save_plan(ctx.out, plan)
+    counts = count_kinds(plan)
+    _write_json(ctx.out / "summary.json", {"consumed": counts, "samples": len(plan.samples)})
+    leaked = sum(texts.injected_word.lower() in (i.data or "").lower() for i in plan.items)
+    ctx.canary(
+        "test-word-leak",
+        (leaked > 0) == (params.builder == "as-reported"),
+        f"{leaked} of {len(plan.items)} consumed items contain the test word",
+    )
+
+
+def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
+    """The undefended model's own answers to the clean samples."""
+    from kit.lm.prefix import BEFORE_BOS
+    from kit.methods.defensive_tokens.plan_files import load_plan
+    from kit.methods.defensive_tokens.self_label import make_labels, save_labels
+
+    model, tokenizer, chat = _load(ctx, params.dtype)
+    plan = load_plan(ctx.step("data").path)
+    labels = make_labels(
+        _backend(model, tokenizer, chat),
+        tokenizer,
+        chat,
+        list(plan.samples.values()),
+        layout=BEFORE_BOS,
+        max_new_tokens=params.max_new_tokens,
+        empty_data=params.empty_data,
+    )
+    save_labels(ctx.out / "labels.jsonl", labels)
+    empty = sum(not label.text.strip() for label in labels.values())
+    cut = sum(label.finish_reason == "length" for label in labels.values())
+    _write_json(ctx.out / "summary.json", {"labels": len(labels), "empty": empty, "truncated": cut})
+    ctx.canary(
+        "labels-are-answers",
+        empty <= 0.05 * len(labels),
+        f"{empty} of {len(labels)} labels are empty, {cut} were cut by the limit",
+    )
+
+
+def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
+    """Train the prefix, the model frozen; resumes from its last checkpoint after a kill."""
+    from kit.lm.fingerprint import fingerprint
+    from kit.methods.defensive_tokens.gather import training_facts
+    from kit.methods.defensive_tokens.plan_files import load_plan
+    from kit.methods.defensive_tokens.prefix_sets import save_sets
+    from kit.methods.defensive_tokens.recipe import fit
+    from kit.methods.defensive_tokens.self_label import load_labels
+    from kit.train.checkpoints import Checkpoints
+
+    model, tokenizer, chat = _load(ctx, params.dtype)
+    before = fingerprint(model)
+    kept = Checkpoints(ctx.scratch)
+    initial = _initial(ctx, params, model)
+    state = kept.resume(initial)
+
+    def on_step(step: int, loss: float) -> None:
+        kept.on_step(step, loss)
+        ctx.progress(step, params.steps, "steps")
+        ctx.metric("loss", loss, step)
+
+    run = fit(
+        model,
+        tokenizer,
+        chat,
+        load_plan(ctx.step("data").path),
+        load_labels(ctx.step("labels").path / "labels.jsonl"),
+        _recipe(params),
+        state,
+        on_checkpoint=kept.save,
+        on_step=on_step,
+    )
+    prefixes = kept.prefixes()
+    save_sets(ctx.out / SETS, {f"{params.label}-{s}": prefixes[s] for s in params.checkpoints})
+    _write_json(
+        ctx.out / "training.json",
+        training_facts(params.label, kept.losses(), {s: prefixes[s] for s in params.checkpoints}),
+    )
+    moved = float((run.state.prefix - initial).norm())
+    ctx.canary("prefix-moved", moved > 0, f"the prefix moved by {moved:.3g}")
+    ctx.canary(
+        "model-is-frozen",
+        fingerprint(model) == before,
+        f"{initial.numel()} parameters trained, one fingerprint of the weights before and after",
+    )
+
+
+def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
+    """Attack every token set of one model; one model load for all."""
+    from kit.methods.defensive_tokens.alpaca import read_alpaca_farm
+    from kit.methods.defensive_tokens.attack_texts import read_attack_texts
+    from kit.methods.defensive_tokens.attacks import get_style
+    from kit.methods.defensive_tokens.evaluate import evaluate_prefix
+    from kit.methods.defensive_tokens.prompt_checks import check_prompts
+    from kit.methods.defensive_tokens.scores import score_table
+    from kit.methods.defensive_tokens.tables import response_rows
+
+    model, tokenizer, chat = _load(ctx, params.dtype)
+    backend = _backend(model, tokenizer, chat)
+    attacks = ctx.pin("attacks")
+    texts, style = (
+        read_attack_texts(attacks.path),
+        get_style(str(attacks.attributes["style"])),
+    )
+    samples: list[Sample] = read_alpaca_farm(ctx.pin("evaluation").path)
+    rows = _conditions(ctx, params)
+    scores: dict[str, Any] = {}
+    with (ctx.out / "responses.jsonl").open("w", encoding="utf-8") as file:
+        for done, (name, (prefix, defence)) in enumerate(rows.items(), start=1):
+            evaluation = evaluate_prefix(
+                backend,
+                tokenizer,
+                chat,
+                params.layout,
+                prefix,
+                samples,
+                texts,
+                style,
+                attacks=params.attacks,
+                max_new_tokens=params.max_new_tokens,
+                seed=params.seed,
+                references_are_right=params.accuracy,
+                defence=defence,
+            )
+            scores[name] = score_table(evaluation)
+            for row in response_rows(evaluation):
+                file.write(json.dumps({"set": name, **row}, ensure_ascii=False) + "\n")
+            for check in check_prompts(
+                evaluation,
+                texts,
+                slots=0 if prefix is None else len(prefix),
+                vocabulary_size=backend.vocabulary_size,
+            ):
+                ctx.canary(f"{name}/{check.id}", check.passed, check.detail)
+            ctx.progress(done, len(rows), "token sets")
+    _write_json(ctx.out / "scores.json", scores)
+    words = {json.dumps(score["asr"]) for score in scores.values()}
+    ctx.canary(
+        "labels-differ-between-sets",
+        len(scores) == 1 or len(words) > 1,
+        f"{len(words)} distinct label tables in {len(scores)} token sets",
+    )
+
+
+def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
+    """Gather all measurements into ``results.json``."""
+    from kit.methods.defensive_tokens.gather import tabulate
+
+    tables = tabulate(
+        evaluations=_folders(ctx, "evaluations"),
+        alignments=_folders(ctx, "alignments"),
+        transfers=_folders(ctx, "transfers"),
+        trainings=_folders(ctx, "trainings") + _folders(ctx, "controls"),
+        native=params.native,
+        published_full=params.published_full,
+        refusal_rule=params.refusal_rule,
+        loss_window=params.loss_window,
+    )
+    # The engine stamps experiment, version and profile when it publishes the results.
+    stamp = {"schema_version": 1, "experiment": "", "version": "", "profile": ""}
+    _write_json(ctx.out / "results.json", {**stamp, "cells": tables.cells, "series": tables.series})
+    with (ctx.out / "labels.jsonl").open("w", encoding="utf-8") as file:
+        for line in tables.labels:
+            file.write(json.dumps(line) + "\n")
+
+
+def _folders(ctx: StepContext, name: str) -> list[Any]:
+    from kit.methods.defensive_tokens.gather import StageFolder
+
+    if not ctx.has(name):
+        return []
+    return [StageFolder(step.instance, step.path, step.axes) for step in ctx.steps(name)]
+
+
+def _load(
+    ctx: StepContext, dtype: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ChatFormat]:
+    from kit.lm.chat import get_format
+    from kit.lm.load import load_model, load_tokenizer
+
+    pin = ctx.pin("model")
+    return (
+        load_model(pin.path, dtype=dtype, device=ctx.device),
+        load_tokenizer(pin.path),
+        get_format(str(pin.attributes["chat_format"])),
+    )
+
+
+def _backend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> Any:
+    from kit.lm.generate import TransformersBackend
+
+    return TransformersBackend(model, chat.pad_id(tokenizer))
+
+
+def _initial(ctx: StepContext, params: TrainPrefix, model: PreTrainedModel) -> Tensor:
+    from kit.lm.model import embedding_matrix
+    from kit.methods.defensive_tokens.prefix_sets import load_sets
+    from kit.methods.defensive_tokens.transfer import normal_init, vocabulary_init
+
+    embeddings = embedding_matrix(model)
+    if params.init == "transferred":
+        return load_sets(ctx.step("start").path / SETS)["procrustes"]
+    if params.init == "vocabulary":
+        return vocabulary_init(embeddings, params.tokens, params.seed)
+    return normal_init(params.tokens, embeddings.shape[1], params.seed)
+
+
+def _recipe(params: TrainPrefix) -> Recipe:
+    from kit.methods.defensive_tokens.examples import Encoding
+    from kit.methods.defensive_tokens.recipe import Recipe
+    from kit.train.prefix_tuning import PrefixTraining
+
+    return Recipe(
+        mixture="",  # decided by the data step
+        encoding=Encoding(
+            layout=params.layout,
+            label_tokens=params.label_tokens,
+            end_truncated=params.end_truncated,
+        ),
+        training=PrefixTraining(
+            steps=params.steps,
+            micro_batch=params.micro_batch,
+            accumulation=params.accumulation,
+            learning_rate=params.lr,
+            schedule=params.schedule,
+            checkpoint_steps=tuple(params.checkpoints),
+        ),
+        seed=params.seed,
+    )
+
+
+def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | None, Any]]:
+    """Row name -> prefix and prompting defence, in table order."""
+    from kit.methods.defensive_tokens.prefix_sets import load_sets
+    from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
+    from kit.methods.defensive_tokens.released import read_released
+
+    rows: dict[str, tuple[Tensor | None, Any]] = {}
+    for defence in params.defences:
+        if defence == "native":
+            model_id = _released_as(ctx.pin("model").attributes)
+            prefix = read_released(ctx.pin("released").path, model_id, n=params.tokens)
+            rows[defence] = (prefix, NO_DEFENCE)
+        elif defence == "reminder":
+            rows[defence] = (None, PromptDefence(after_instruction=params.reminder))
+        elif defence == "sandwich":
+            rows[defence] = (None, PromptDefence(after_data=params.sandwich))
+        else:
+            rows[defence] = (None, NO_DEFENCE)
+    for name in ("transferred", "trained", "control"):
+        if ctx.has(name):
+            for label, prefix in load_sets(ctx.step(name).path / SETS).items():
+                rows[label] = (prefix, NO_DEFENCE)
+    return rows
+
+
+def _released_as(attributes: dict[str, bool | int | float | str]) -> str:
+    return str(attributes["released_tokens_key"])
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+for _kind in (
+    StepKind(
+        name="defensive-tokens/align",
+        version=1,
+        params=Align,
+        run=run_align,
+        inputs={"source": "pin", "target": "pin"},
+        outputs=("alignment.safetensors", "alignment.json"),
+        doc="orthogonal Procrustes between two vocabularies",
+    ),
+    StepKind(
+        name="defensive-tokens/transfer",
+        version=1,
+        params=Transfer,
+        run=run_transfer,
+        inputs={"source": "pin", "target": "pin", "released": "pin", "align": "step"},
+        outputs=(SETS, "geometry.json"),
+        doc="transferred prefix and its controls",
+    ),
+    StepKind(
+        name="defensive-tokens/training-data",
+        version=1,
+        params=TrainingData,
+        run=run_training_data,
+        inputs={"pool": "pin", "attacks": "pin"},
+        outputs=("items.jsonl", "samples.jsonl", "schedule.json", "summary.json"),
+        doc="StruQ mixture and the order in which it is consumed",
+    ),
+    StepKind(
+        name="defensive-tokens/self-label",
+        version=1,
+        params=SelfLabel,
+        run=run_self_label,
+        inputs={"model": "pin", "data": "step"},
+        outputs=("labels.jsonl", "summary.json"),
+        doc="answers of the undefended model",
+    ),
+    StepKind(
+        name="defensive-tokens/train-prefix",
+        version=1,
+        params=TrainPrefix,
+        run=run_train_prefix,
+        inputs={"model": "pin", "data": "step", "labels": "step", "start": "step"},
+        optional=frozenset({"start"}),
+        outputs=(SETS, "training.json"),
+        doc="training of the prefix, the model frozen",
+    ),
+    StepKind(
+        name="defensive-tokens/evaluate",
+        version=1,
+        params=Evaluate,
+        run=run_evaluate,
+        inputs={
+            "model": "pin",
+            "evaluation": "pin",
+            "attacks": "pin",
+            "released": "pin",
+            "transferred": "step",
+            "trained": "step",
+            "control": "step",
+        },
+        optional=frozenset({"transferred", "trained", "control"}),
+        outputs=("responses.jsonl", "scores.json"),
+        doc="attack success, refusal and accuracy of every token set of one model",
+    ),
+    StepKind(
+        name="defensive-tokens/tabulate",
+        version=1,
+        params=Tabulate,
+        run=run_tabulate,
+        inputs={
+            "evaluations": "steps",
+            "alignments": "steps",
+            "transfers": "steps",
+            "trainings": "steps",
+            "controls": "steps",
+        },
+        optional=frozenset({"alignments", "transfers", "trainings", "controls"}),
+        outputs=("results.json", "labels.jsonl"),
+        environment=(),
+        doc="all measurements as cells",
+    ),
+):
+    REGISTRY.add(_kind)

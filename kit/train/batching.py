@@ -1,0 +1,112 @@
+"""Right-padded training batches with explicit masks.
+
+Whether a position is padding is known from its length, never from ``ids != pad`` (pitfall P15).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenised training example.
+
+    Attributes:
+        id: Stable id, named in errors and logs.
+        ids: Prompt and answer, prefix slots included.
+        prompt_length: How many leading ids carry no loss; at least 1, and below ``len(ids)``.
+    """
+
+    id: str
+    ids: tuple[int, ...]
+    prompt_length: int
+
+    def __post_init__(self) -> None:
+        """Refuse an example without a prompt or without a label."""
+        if not 0 < self.prompt_length < len(self.ids):
+            raise ValueError(
+                f"example {self.id}: {self.prompt_length} prompt ids of {len(self.ids)}; at least "
+                "one prompt id and one label are needed"
+            )
+
+    @property
+    def labels(self) -> int:
+        """Number of label tokens."""
+        return len(self.ids) - self.prompt_length
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded examples.
+
+    Attributes:
+        ids: [B, T] int64.
+        labels: [B, T] int64; -100 on prompt and padding.
+        attention_mask: [B, T] bool; true on real tokens.
+        position_ids: [B, T] int64; 0, 1, 2, ... from the first column of every row.
+        item_ids: B example ids.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    item_ids: tuple[str, ...]
+
+
+def collate(examples: Sequence[Example], pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """One batch, in the order given.
+
+    Raises:
+        ValueError: No examples.
+    """
+    if not examples:
+        raise ValueError("a batch needs at least one example")
+    width = max(len(example.ids) for example in examples)
+    ids, labels, mask = [], [], []
+    for example in examples:
+        padding = width - len(example.ids)
+        answer = list(example.ids[example.prompt_length :])
+        ids.append([*example.ids, *[pad_id] * padding])
+        labels.append([IGNORE] * example.prompt_length + answer + [IGNORE] * padding)
+        mask.append([True] * len(example.ids) + [False] * padding)
+    return Batch(
+        ids=torch.tensor(ids, dtype=torch.long, device=device),
+        labels=torch.tensor(labels, dtype=torch.long, device=device),
+        attention_mask=torch.tensor(mask, dtype=torch.bool, device=device),
+        position_ids=torch.arange(width, device=device).expand(len(examples), width),
+        item_ids=tuple(example.id for example in examples),
+    )
+
+
+def forward_groups(lengths: Sequence[int], rows: int, *, by_length: bool = True) -> list[list[int]]:
+    """Split one step's examples into forward passes of at most ``rows`` rows.
+
+    Args:
+        lengths: Token count of each example.
+        rows: Most examples in a forward pass; bounds memory.
+        by_length: Put examples of similar length together, so that little padding is computed.
+            Which forward pass an example is in does not change its share of the loss.
+
+    Returns:
+        Lists of indices into ``lengths``.
+
+    Raises:
+        ValueError: ``rows`` below 1.
+    """
+    if rows < 1:
+        raise ValueError("a forward pass needs at least one row")
+    order = list(range(len(lengths)))
+    if by_length:
+        order.sort(key=lambda i: (lengths[i], i))
+    return [order[i : i + rows] for i in range(0, len(order), rows)]

@@ -1,0 +1,178 @@
+"""Built-in checks looked at before any number: was the thing that was meant really measured?
+
+Steps bring their own canaries in ``results.json``; these need nothing but the table and its
+labels. A failed canary makes its cells ``invalid``, which outranks every number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+from kit.engine.results import Cell, Results
+from kit.manifest.expectation_types import Expectation
+from kit.verify.labels import Labels, LabelSource
+from kit.verify.measurement import measure
+from kit.verify.numbers import show
+from kit.verify.preconditions import EXTRA
+from kit.verify.verdict import CanaryReport
+
+MIXED = 3
+"""A label vector tells two seeds apart when each label occurs at least this often."""
+COLLAPSED = 0.9
+"""Share of one letter from which multiple-choice answers count as collapsed."""
+LIMITS: dict[str, tuple[str, float]] = {
+    "empty-rate": ("at_most", 0.5),
+    "truncated-rate": ("at_most", 0.5),
+    "refusal-rate": ("at_most", 0.99),
+    "mean-tokens": ("at_least", 2.0),
+}
+"""Last part of a stats cell -> side and limit beyond which its generations are not generations."""
+
+
+def from_steps(results: Results, cells: Sequence[str]) -> list[CanaryReport]:
+    """The canaries of the steps, with the cells each failed one makes invalid."""
+    return [
+        CanaryReport(
+            id=canary.id,
+            passed=canary.passed,
+            detail=canary.detail,
+            source="step",
+            step=canary.step,
+            cells=[] if canary.passed else covered(canary.cells, cells),
+        )
+        for canary in results.canaries
+    ]
+
+
+def covered(prefixes: Sequence[str], cells: Iterable[str]) -> list[str]:
+    """Cells below any of the prefixes; all when there are none."""
+    return [id for id in cells if not prefixes or any(id.startswith(p) for p in prefixes)]
+
+
+def built_in(expected: Expectation, results: Results, labels: LabelSource) -> list[CanaryReport]:
+    """Duplicate seeds, letter collapse, generation statistics; one report a check that applied."""
+    listed = [cell.id for cell in expected.cells]
+    return [
+        *duplicate_seeds(results, labels),
+        *letter_collapse(results, labels),
+        *generation_statistics(expected, results, listed),
+    ]
+
+
+def _report(
+    id: str, passed: bool, detail: str, cells: Iterable[str] = (), step: str = ""
+) -> CanaryReport:
+    invalid = [] if passed else sorted(set(cells))
+    return CanaryReport(
+        id=id, passed=passed, detail=detail, source="built-in", step=step, cells=invalid
+    )
+
+
+def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]:
+    """Identical label vectors from different seeds (MLPerf's seed checker, on outcomes).
+
+    Only mixed vectors speak: 0 of 208 twice is no evidence. Where other cells show that the two
+    seeds do differ, at a flip rate f, an identical vector is an alarm when ``(1 - f)^n`` times the
+    number of comparisons is below 0.001.
+    """
+    pairs: dict[tuple[str, str], list[tuple[str, float, int]]] = defaultdict(list)
+    for cell in results.cells:
+        vectors = [
+            (seed.seed, labels.get(seed.labels)) for seed in cell.seeds if seed.labels is not None
+        ]
+        for (one, first), (two, second) in combinations(vectors, 2):
+            if first.n == second.n and min(first.k, first.n - first.k) >= MIXED:
+                flips = sum(x != y for x, y in zip(first.labels, second.labels, strict=True))
+                pairs[one, two].append((cell.id, flips / first.n, first.n))
+    if not pairs:
+        return []
+    compared = sum(len(found) for found in pairs.values())
+    alarms: list[tuple[str, str, str]] = []
+    for (one, two), found in pairs.items():
+        others = [rate for _, rate, _ in found if rate > 0]
+        usual = sum(others) / len(others) if others else 1.0
+        for id, rate, n in found:
+            if rate == 0 and (1 - usual) ** n * compared < 1e-3:
+                alarms.append((one, two, id))
+    if not alarms:
+        return [_report("duplicate-seed", True, f"{compared} pairs of label vectors differ")]
+    one, two, id = alarms[0]
+    detail = f"seeds {one} and {two} have identical labels in {id}"
+    if len(alarms) > 1:
+        detail += f" and {len(alarms) - 1} more"
+    return [_report("duplicate-seed", False, detail, (id for _, _, id in alarms))]
+
+
+def letter_collapse(results: Results, labels: LabelSource) -> list[CanaryReport]:
+    """Nearly always the same letter: the accuracy is that letter's frequency and nothing else."""
+    reports, checked = [], 0
+    for cell in results.cells:
+        for reference in _references(cell):
+            line = labels.get(reference)
+            if not line.choices:
+                continue
+            checked += 1
+            detail = _collapse(line)
+            if detail:
+                reports.append(_report("letter-collapse", False, f"{cell.id}: {detail}", [cell.id]))
+    if checked and not reports:
+        return [_report("letter-collapse", True, f"{checked} sets of answers use several letters")]
+    return reports
+
+
+def _collapse(line: Labels) -> str:
+    letter, count = Counter(line.choices).most_common(1)[0]
+    share = count / len(line.choices)
+    right = Counter(line.answers).get(letter, 0) / len(line.answers) if line.answers else 0.0
+    if share < COLLAPSED or right >= COLLAPSED:
+        return ""
+    detail = f"{show(100 * share)} % of the answers are {letter!r}"
+    if line.answers:
+        detail += (
+            f"; accuracy {show(100 * line.k / line.n)} %, always {letter!r} would give "
+            f"{show(100 * right)} %"
+        )
+    return detail
+
+
+def _references(cell: Cell) -> list[str]:
+    found = [seed.labels for seed in cell.seeds] if cell.seeds else [cell.labels]
+    return [reference for reference in found if reference is not None]
+
+
+def generation_statistics(
+    expected: Expectation, results: Results, listed: Sequence[str]
+) -> list[CanaryReport]:
+    """Empty, truncated, refused or hardly any text: a rate over it means something else.
+
+    Looks at cells ``stats/<prefix>/<name>`` (or ``<prefix>/<name>``) for the names in
+    :data:`LIMITS`; a ``bound`` in the expectation replaces the limit. Failing makes the cells below
+    ``<prefix>`` invalid.
+    """
+    bounds = {
+        cell.id: cell.tolerance
+        for cell in expected.cells
+        if cell.tolerance is not None and cell.tolerance.kind == "bound"
+    }
+    reports = []
+    for cell in results.cells:
+        prefix, _, name = cell.id.removeprefix(EXTRA).rpartition("/")
+        if name not in LIMITS or cell.not_run is not None:
+            continue
+        side, limit = LIMITS[name]
+        unit = "number" if name == "mean-tokens" else "fraction"
+        own = bounds.get(cell.id)
+        if own is not None and own.bound is not None and own.side is not None:
+            side, limit, unit = own.side, float(own.bound), cell.unit
+        value = measure(cell, unit if unit != "number" else cell.unit, "results", None).value
+        if value is None:
+            continue
+        passed = value <= limit if side == "at_most" else value >= limit
+        words = "at most" if side == "at_most" else "at least"
+        detail = f"{cell.id} is {show(value)}, {words} {show(limit)} is sane"
+        reports.append(
+            _report(f"generation-{name}", passed, detail, covered([f"{prefix}/"], listed))
+        )
+    return reports

@@ -1,0 +1,194 @@
+"""Claims: sentences of a document as something that can fail.
+
+Every kind is a set of one-sided questions about contrasts of cells. A claim holds when it is shown
+to hold and fails when it is shown to fail; between the two it is undetermined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+from kit.manifest.expectation_types import Claim
+from kit.verify.contrast import Contrast, contrast
+from kit.verify.finding import ALPHA
+from kit.verify.measurement import Measurement
+from kit.verify.multiple import at_least
+from kit.verify.numbers import points, show
+from kit.verify.verdict import ClaimOutcome
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the measured cells say about a claim.
+
+    Attributes:
+        holds: One-sided p that it holds; None when nothing random is recorded.
+        fails: One-sided p that it fails; None likewise.
+        plain: The outcome when nothing random is recorded.
+        estimate: The numbers, in words.
+        method: How they were tested.
+    """
+
+    holds: float | None
+    fails: float | None
+    plain: ClaimOutcome | None
+    estimate: str
+    method: str
+
+    def outcome(self, holds: float | None, fails: float | None) -> ClaimOutcome:
+        """The outcome at these (possibly adjusted) p-values."""
+        if self.plain is not None:
+            return self.plain
+        if holds is not None and holds <= ALPHA:
+            return "holds"
+        return "fails" if fails is not None and fails <= ALPHA else "undetermined"
+
+
+def claim_cells(claim: Claim) -> list[str]:
+    """Ids of every cell a claim looks at, in order, once."""
+    return list(dict.fromkeys([*claim.cells, *(cell for pair in claim.pairs for cell in pair)]))
+
+
+def evaluate(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
+    """Gather the evidence for a claim over measured cells.
+
+    Args:
+        claim: The claim; ``order``, ``threshold``, ``direction``, ``ratio`` or ``within``.
+        cells: Measurements by id; must have every cell of the claim, with a value.
+
+    Raises:
+        ValueError: The claim is not complete, or its cells have units that do not compare.
+    """
+    return _KINDS[claim.kind](claim, cells)
+
+
+def _order(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
+    """Neighbours ``x_(i+1) - x_i >= margin``, smallest first."""
+    margin, row = Fraction(claim.margin), [cells[id] for id in claim.cells]
+    if len(row) < 2:
+        raise ValueError("order needs at least two cells")
+    questions = [contrast(b, a, margin) for a, b in pairwise(row)]
+    estimate = " < ".join(f"{cell.id} {_value(cell)}" for cell in row)
+    return _combine(questions, estimate, inclusive=margin > 0)
+
+
+def _threshold(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
+    """Each cell ``side`` the value."""
+    value, side = _number(claim), _side(claim)
+    questions = [_facing(contrast(cells[id], None, value), side) for id in claim.cells]
+    estimate = ", ".join(f"{id} {_value(cells[id])}" for id in claim.cells)
+    return _combine(questions, estimate, inclusive=True)
+
+
+def _direction(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
+    """Pairs that move down (``at_most``) or up by at least ``margin``, in enough of the pairs."""
+    margin, side = Fraction(claim.margin), _side(claim)
+    if not claim.pairs or any(len(pair) != 2 for pair in claim.pairs):
+        raise ValueError("direction needs pairs [before, after]")
+    enough = claim.at_least_pairs or len(claim.pairs)
+    if not 1 <= enough <= len(claim.pairs):
+        raise ValueError(f"at_least_pairs is {enough} for {len(claim.pairs)} pairs")
+    questions = []
+    for before, after in claim.pairs:
+        first, second = (before, after) if side == "at_most" else (after, before)
+        questions.append(contrast(cells[first], cells[second], margin))
+    estimate = ", ".join(
+        f"{before} {_value(cells[before])} -> {_value(cells[after])}"
+        for before, after in claim.pairs
+    )
+    return _combine(questions, estimate, inclusive=margin > 0, enough=enough)
+
+
+def _ratio(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
+    """``a / b side value``, asked as ``a - value * b`` against 0, so that b may be 0."""
+    value, (a, b) = _number(claim), _two(claim, cells)
+    question = _facing(contrast(a, b, Fraction(0), value), _side(claim))
+    assert a.value is not None
+    assert b.value is not None
+    ratio = show(a.value / b.value) if b.value else "undefined"
+    estimate = f"{a.id} / {b.id} = {_value(a)} / {_value(b)} = {ratio}"
+    if b.value == 0:
+        return Evidence(None, None, "undetermined", estimate, "the denominator is 0")
+    return _combine([question], estimate, inclusive=True)
+
+
+def _within(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
+    """``|a - b| <= margin`` by two one-sided tests, or one side only when ``side`` is given."""
+    margin, (a, b) = Fraction(claim.margin), _two(claim, cells)
+    assert a.value is not None
+    assert b.value is not None
+    questions = []
+    if claim.side != "at_least":
+        questions.append(contrast(a, b, margin).flipped())
+    if claim.side != "at_most":
+        questions.append(contrast(a, b, -margin))
+    gap = contrast(a, b, Fraction(0)).estimate
+    estimate = f"{a.id} {_value(a)} against {b.id} {_value(b)}: {show(gap, signed=True)}"
+    return _combine(questions, estimate + points(a.unit), inclusive=True)
+
+
+_KINDS = {
+    "order": _order,
+    "threshold": _threshold,
+    "direction": _direction,
+    "ratio": _ratio,
+    "within": _within,
+}
+
+
+def _combine(
+    questions: Sequence[Contrast], estimate: str, *, inclusive: bool, enough: int | None = None
+) -> Evidence:
+    """Put the one-sided questions together.
+
+    ``enough`` of n must be above 0 (default all). Questions without noise enter as certain;
+    exactly 0 counts as above when ``inclusive``, else as tied.
+    """
+    if not questions:
+        raise ValueError("the claim names no cells")
+    n = len(questions)
+    enough = n if enough is None else enough
+    method = "; ".join(dict.fromkeys(question.method for question in questions))
+    plain = all(question.above is None for question in questions)
+    above = [_certain(q.estimate, inclusive) if q.above is None else q.above for q in questions]
+    below = [(0.0 if q.estimate < 0 else 1.0) if q.below is None else q.below for q in questions]
+    holds, fails = at_least(above, enough), at_least(below, n - enough + 1)
+    if not plain:
+        return Evidence(holds, fails, None, estimate, method)
+    outcome: ClaimOutcome = "holds" if holds == 0 else "fails" if fails == 0 else "undetermined"
+    return Evidence(None, None, outcome, estimate, method)
+
+
+def _certain(estimate: Fraction, inclusive: bool) -> float:
+    return 0.0 if estimate > 0 or (inclusive and estimate == 0) else 1.0
+
+
+def _facing(question: Contrast, side: str) -> Contrast:
+    return question if side == "at_least" else question.flipped()
+
+
+def _side(claim: Claim) -> str:
+    if claim.side is None:
+        raise ValueError("field 'side' is missing")
+    return claim.side
+
+
+def _number(claim: Claim) -> Fraction:
+    if claim.value is None:
+        raise ValueError("field 'value' is missing")
+    return Fraction(claim.value)
+
+
+def _two(claim: Claim, cells: Mapping[str, Measurement]) -> tuple[Measurement, Measurement]:
+    if len(claim.cells) != 2:
+        raise ValueError(f"{claim.kind} needs exactly two cells")
+    return cells[claim.cells[0]], cells[claim.cells[1]]
+
+
+def _value(cell: Measurement) -> str:
+    assert cell.value is not None
+    text = show(cell.value)
+    return f"{text} %" if cell.unit == "percent" else text

@@ -1,0 +1,172 @@
+"""Two runs side by side: cells with paired statistics, then the first place where they part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from kit.errors import InvalidInput
+from kit.verify.contrast import contrast
+from kit.verify.diverge import Divergence, compare_files, diverge, read_side
+from kit.verify.finding import ALPHA
+from kit.verify.inputs import Run
+from kit.verify.measurement import Measurement, measure
+from kit.verify.multiple import benjamini_hochberg
+from kit.verify.numbers import points, show, show_p
+
+
+class CellPair(Struct, frozen=True, kw_only=True):
+    """One cell in both runs."""
+
+    id: str
+    unit: str
+    first: float | None = None
+    second: float | None = None
+    difference: float | None = None
+    """First minus second."""
+    p: float | None = None
+    """Two-sided; None where nothing random is recorded."""
+    q: float | None = None
+    """Benjamini-Hochberg adjusted over the cells."""
+    method: str = ""
+    says: str
+    """``same``, ``noise`` (differs, and chance explains it), ``differs``, ``only in ...``."""
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """Outcome of ``kit compare``."""
+
+    first: str
+    second: str
+    cells: list[CellPair]
+    divergence: Divergence | None = None
+    identical: bool
+    notes: list[str] = []
+
+
+def compare(
+    first: Run, second: Run, stores: tuple[Path | None, Path | None] = (None, None)
+) -> Comparison:
+    """Compare two runs.
+
+    Args:
+        first: A run.
+        second: Another run of the same experiment.
+        stores: Where the outputs of each run's steps are.
+
+    Raises:
+        InvalidInput: The runs are of different experiments, or a table is not what it must be.
+    """
+    if first.results.experiment != second.results.experiment:
+        raise InvalidInput(
+            f"field 'experiment': {second.results.experiment!r} against "
+            f"{first.results.experiment!r}",
+            where=str(second.path / "results.json"),
+            next_step="compare two runs of one experiment",
+        )
+    cells = _cells(first, second)
+    sides = (read_side(first.path, stores[0]), read_side(second.path, stores[1]))
+    notes, divergence = [], None
+    if sides[0] is not None and sides[1] is not None:
+        divergence = diverge(sides[0], sides[1])
+    else:
+        notes.append("no plan.json in one of the runs: only tables and labels are compared")
+    if divergence is None:
+        divergence = _files(first.path, second.path)
+    if first.results.profile != second.results.profile:
+        notes.append(f"profiles {first.results.profile} and {second.results.profile}")
+    same = divergence is None and all(cell.says == "same" for cell in cells)
+    return Comparison(
+        first=str(first.path),
+        second=str(second.path),
+        cells=cells,
+        divergence=divergence,
+        identical=same,
+        notes=notes,
+    )
+
+
+def _cells(first: Run, second: Run) -> list[CellPair]:
+    ours = {cell.id: cell for cell in first.results.cells}
+    theirs = {cell.id: cell for cell in second.results.cells}
+    pairs = []
+    for id in dict.fromkeys((*ours, *theirs)):
+        if id not in ours or id not in theirs:
+            side = "first" if id in ours else "second"
+            unit = (ours.get(id) or theirs[id]).unit
+            pairs.append(CellPair(id=id, unit=unit, says=f"only in the {side}"))
+            continue
+        unit = ours[id].unit
+        one = measure(ours[id], unit, str(first.path / "results.json"), first.labels)
+        two = measure(theirs[id], unit, str(second.path / "results.json"), second.labels)
+        pairs.append(_pair(one, two))
+    tested = [index for index, pair in enumerate(pairs) if pair.p is not None]
+    adjusted = benjamini_hochberg([pairs[index].p or 0.0 for index in tested])
+    for index, q in zip(tested, adjusted, strict=True):
+        pairs[index] = structs.replace(pairs[index], q=q)
+    return pairs
+
+
+def _pair(one: Measurement, two: Measurement) -> CellPair:
+    if one.value is None or two.value is None:
+        same = one.value is None and two.value is None and one.series == two.series
+        return CellPair(id=one.id, unit=one.unit, says="same" if same else "differs")
+    found = contrast(one, two, Fraction(0))
+    p = None
+    if found.above is not None and found.below is not None:
+        p = min(1.0, 2 * min(found.above, found.below))
+    says = "differs" if p is None or p < ALPHA else "noise"
+    if one.value == two.value and [s.value for s in one.seeds] == [s.value for s in two.seeds]:
+        says = "same"
+    return CellPair(
+        id=one.id,
+        unit=one.unit,
+        first=float(one.value),
+        second=float(two.value),
+        difference=float(one.value - two.value),
+        p=p,
+        method=found.method,
+        says=says,
+    )
+
+
+def _files(first: Path, second: Path) -> Divergence | None:
+    """Without a diverging step: do the run directories' own tables and labels agree?"""
+    for name in ("labels.jsonl", "results.json"):
+        about = Divergence(step="(run directory)", what="outputs")
+        found = compare_files(about, first / name, second / name)
+        if found is not None:
+            return found
+    return None
+
+
+def lines(outcome: Comparison) -> Iterable[str]:
+    """The comparison as lines; the first word says what."""
+    for cell in outcome.cells:
+        if cell.difference is None or cell.first is None or cell.second is None:
+            yield f"cell {cell.id} {cell.says}"
+            continue
+        says = f"cell {cell.id} {cell.says}: {show(cell.first)} against {show(cell.second)}"
+        if cell.difference:
+            says += f", {show(cell.difference, signed=True)}{points(cell.unit)}"
+        if cell.p is not None and cell.says != "same":
+            says += f" ({show_p(cell.p)}; {cell.method})"
+        yield says
+    yield from (f"note {note}" for note in outcome.notes)
+    found = outcome.divergence
+    if found is None:
+        yield "identical" if outcome.identical else "no step differs; the tables do"
+        return
+    yield f"first difference: step {found.step}, {found.what}"
+    yield from (f"  because {cause}" for cause in found.causes)
+    if found.file:
+        at = ", ".join(part for part in (found.record, found.kind, found.field) if part)
+        yield f"  {found.file}: {at}"
+    if found.hint:
+        yield f"  {found.hint}"
+    if found.first or found.second:
+        yield f"  first:  {found.first}"
+        yield f"  second: {found.second}"

@@ -1,0 +1,167 @@
+"""Statistics under every claim: is ``a - w * b`` above or below a value?
+
+The best pairing available decides: seeds with the same ids, else labels over the same items, else
+independent groups. Where nothing random is recorded (a count of parameters, a single loss) the
+numbers are compared as they stand, and the method says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import comb, inf, sqrt
+
+from kit.verify.labels import ItemsDiffer, discordance
+from kit.verify.measurement import Measurement
+from kit.verify.numbers import factor, scale_of
+from kit.verify.pairs import tango_tails
+from kit.verify.proportions import exact_tails, newcombe_tails, shrunk_sd
+from kit.verify.seeds import Spread, combined, group, item_sd, mean_spread, seed_group
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Evidence about ``estimate = a - w * b - at``.
+
+    Attributes:
+        estimate: Exact, in the unit of ``a``.
+        above: One-sided p of "larger than 0"; None without a noise model.
+        below: One-sided p of "smaller than 0"; None without a noise model.
+        method: How it was tested.
+    """
+
+    estimate: Fraction
+    above: float | None
+    below: float | None
+    method: str
+
+    def flipped(self) -> Contrast:
+        """The contrast with its sign turned."""
+        return Contrast(-self.estimate, self.below, self.above, self.method)
+
+
+PLAIN = "as measured, without uncertainty"
+
+
+def contrast(
+    a: Measurement, b: Measurement | None, at: Fraction, weight: Fraction = Fraction(1)
+) -> Contrast:
+    """Test ``a - weight * b`` (or ``a`` alone) against ``at``, in the unit of ``a``.
+
+    Raises:
+        ValueError: The units of the two cells cannot be converted.
+    """
+    assert a.value is not None
+    if b is None:
+        return _alone(a, a.value - at, at)
+    ratio = factor(b.unit, a.unit)
+    if ratio is None:
+        raise ValueError(f"units {a.unit!r} ({a.id}) and {b.unit!r} ({b.id}) do not compare")
+    weight *= ratio
+    assert b.value is not None
+    estimate = a.value - weight * b.value - at
+    common = [(x, y) for x in a.seeds for y in b.seeds if x.id == y.id]
+    if len(common) >= 2:
+        return _paired_seeds(a, b, [x.value - weight * y.value - at for x, y in common], weight)
+    if a.seeds or b.seeds or not (a.proportion and b.proportion):
+        return _groups(a, b, estimate, weight)
+    share = float(weight) * scale_of(b.unit) / scale_of(a.unit)
+    return _proportions(a, b, estimate, at, share)
+
+
+def _alone(a: Measurement, estimate: Fraction, at: Fraction) -> Contrast:
+    if a.seeds:
+        spread = mean_spread(seed_group(a))
+        if spread is None:
+            return _signs(estimate, len(a.seeds), f"{len(a.seeds)} equal seeds, sign test")
+        return Contrast(estimate, *spread.tails(float(estimate)), f"one-sided t, {spread.how}")
+    if not a.proportion:
+        return Contrast(estimate, None, None, PLAIN)
+    assert a.k is not None
+    assert a.n is not None
+    value = float(at) / scale_of(a.unit)
+    if not 0 <= value <= 1:
+        return Contrast(estimate, float(value > 1), float(value < 0), "outside 0 to 1")
+    below, above = exact_tails(a.k, a.n, value)
+    return Contrast(estimate, above, below, f"exact binomial, {a.k} of {a.n}")
+
+
+def _paired_seeds(
+    a: Measurement, b: Measurement, differences: list[Fraction], weight: Fraction
+) -> Contrast:
+    """One-sided t over the differences of paired seeds.
+
+    All differences equal: item sampling of the two proportions stands in for the spread; for other
+    numbers the sign test, ``2^-m``, which assumes nothing.
+    """
+    found = group(differences)
+    m, mean = found.size, float(found.mean)
+    method = f"{m} paired seeds"
+    if found.sd > 0:
+        spread = Spread(found.sd / sqrt(m), m - 1, "")
+        return Contrast(found.mean, *spread.tails(mean), f"{method}, one-sided t")
+    floors = (item_sd(a), item_sd(b))
+    if floors[0] is not None and floors[1] is not None:
+        error = sqrt(floors[0] ** 2 + (float(weight) * floors[1]) ** 2) / sqrt(m)
+        spread = Spread(error, m - 1, "")
+        return Contrast(found.mean, *spread.tails(mean), f"{method} without spread, item sampling")
+    return _signs(found.mean, m, f"{method} with equal differences, sign test")
+
+
+def _signs(estimate: Fraction, m: int, method: str) -> Contrast:
+    """``m`` equal values all on one side: ``2^-m``, the sign test."""
+    above = 0.5**m if estimate > 0 else 1.0
+    below = 0.5**m if estimate < 0 else 1.0
+    return Contrast(estimate, above, below, method)
+
+
+def _groups(a: Measurement, b: Measurement, estimate: Fraction, weight: Fraction) -> Contrast:
+    """Independent groups of any kind: Welch with Satterthwaite's degrees of freedom."""
+    variance, df = combined([_part(a, 1.0), _part(b, float(weight))])
+    if variance == 0:
+        if not (a.seeds and b.seeds):
+            return Contrast(estimate, None, None, PLAIN)
+        # two groups of equal values: the permutation test's smallest p
+        p = 1 / comb(len(a.seeds) + len(b.seeds), len(a.seeds))
+        above, below = (p if estimate > 0 else 1.0), (p if estimate < 0 else 1.0)
+        return Contrast(estimate, above, below, "two groups without spread, permutation test")
+    spread = Spread(sqrt(variance), df, "")
+    return Contrast(estimate, *spread.tails(float(estimate)), "Welch t of independent groups")
+
+
+def _part(cell: Measurement, weight: float) -> tuple[float, float]:
+    """Variance of a cell's mean and its degrees of freedom."""
+    if cell.seeds:
+        spread = mean_spread(seed_group(cell))
+        return ((weight * spread.error) ** 2, spread.df) if spread else (0.0, inf)
+    if cell.proportion:
+        assert cell.value is not None
+        assert cell.n is not None
+        scale = scale_of(cell.unit)
+        sd = scale * shrunk_sd(float(cell.value) / scale, cell.n)
+        return (weight * sd) ** 2, inf
+    return 0.0, inf
+
+
+def _proportions(
+    a: Measurement, b: Measurement, estimate: Fraction, at: Fraction, weight: float
+) -> Contrast:
+    """Paired labels (exact McNemar at 0, Tango elsewhere), else Newcombe's interval inverted."""
+    value = float(at) / scale_of(a.unit)
+    if weight == 1.0:
+        here, there = a.read_labels(), b.read_labels()
+        if here is not None and there is not None and here.items and there.items:
+            try:
+                more, fewer, n = discordance(here, there)
+            except ItemsDiffer:
+                pass
+            else:
+                above, below = tango_tails(more, fewer, n, value)
+                how = f"paired labels: {more} only in the first, {fewer} only in the second of {n}"
+                return Contrast(estimate, above, below, how)
+    assert a.k is not None
+    assert a.n is not None
+    assert b.k is not None
+    assert b.n is not None
+    above, below = newcombe_tails(a.k / a.n, a.n, b.k / b.n, b.n, value, weight)
+    return Contrast(estimate, above, below, "score interval of two proportions")

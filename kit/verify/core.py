@@ -1,0 +1,220 @@
+"""From an expectation and a table to a verdict: canaries, cells, claims, run; in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from msgspec import structs
+
+from kit import __version__
+from kit.engine.results import Cell, Results
+from kit.manifest.expectation_types import Expectation, ExpectedCell
+from kit.verify.canaries import built_in, from_steps
+from kit.verify.cells import judge
+from kit.verify.claim_reports import report_claims
+from kit.verify.finding import Finding
+from kit.verify.labels import LabelSource, LabelTable
+from kit.verify.measurement import Measurement, measure
+from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
+from kit.verify.numbers import scale_of, show
+from kit.verify.outcome import decide_run, uncovered
+from kit.verify.preconditions import check_pair
+from kit.verify.proportions import Z95, wilson
+from kit.verify.seeds import mean_spread, seed_group
+from kit.verify.verdict import EXIT_CODES, CellReport, Interval, Verdict, Waiver
+
+NO_NUMBER = frozenset({"running", "diverged", "cancelled", "unreported"})
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified, and what is known about how it came about.
+
+    Attributes:
+        expected: The expectation.
+        results: The table.
+        labels: Where the table's labels are.
+        published: Where published labels are.
+        where: The table's file, for messages.
+        expectation: The expectation's file, for messages.
+        overrides: What the run changed; not empty means ``modified``.
+        rehearsal: Stand-in weights and data.
+        not_run_here: The table was brought from elsewhere.
+        waivers: Deviations somebody answers for, by cell.
+        notes: Sentences the verdict repeats.
+    """
+
+    expected: Expectation
+    results: Results
+    labels: LabelSource = field(default_factory=LabelTable)
+    published: LabelSource | None = None
+    where: str = "results.json"
+    expectation: str = "expectation"
+    overrides: Sequence[str] = ()
+    rehearsal: bool = False
+    not_run_here: bool = False
+    waivers: Mapping[str, Waiver] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def verify(subject: Subject) -> Verdict:
+    """The verdict on a table.
+
+    Raises:
+        InvalidInput: (or ``Many``) The table or the expectation is not what it must be.
+    """
+    expected, results = subject.expected, subject.results
+    check_pair(expected, results, subject.where, subject.expectation)
+    listed = [cell.id for cell in expected.cells]
+    canaries = from_steps(results, listed) + built_in(expected, results, subject.labels)
+    broken: dict[str, str] = {}
+    for canary in canaries:
+        for id in canary.cells:
+            broken.setdefault(id, f"canary {canary.id} failed: {canary.detail}")
+    found = {cell.id: cell for cell in results.cells}
+    measured = {
+        cell.id: measure(found[cell.id], cell.unit, subject.where, subject.labels)
+        for cell in expected.cells
+        if cell.id in found
+    }
+    reports = _adjusted(
+        [
+            _report(subject, cell, found.get(cell.id), measured.get(cell.id), broken.get(cell.id))
+            for cell in expected.cells
+        ]
+    )
+    claims = report_claims(expected.claims, reports, measured, subject.expectation)
+    verdict, reasons = decide_run(reports, claims, subject.rehearsal)
+    return Verdict(
+        experiment=expected.experiment,
+        profile=expected.profile,
+        version=expected.version,
+        expectation=subject.expectation,
+        kit_version=__version__,
+        verdict=verdict,
+        exit_code=EXIT_CODES[verdict],
+        modified=bool(subject.overrides),
+        overrides=list(subject.overrides),
+        not_run_here=subject.not_run_here,
+        reasons=reasons,
+        cells=reports,
+        claims=claims,
+        canaries=canaries,
+        omnibus=omnibus(reports),
+        notes=[*expected.notes, *subject.notes],
+        not_covered=uncovered(reports, claims),
+    )
+
+
+def _finding(
+    subject: Subject,
+    expected: ExpectedCell,
+    cell: Cell | None,
+    measured: Measurement | None,
+    broken: str | None,
+) -> Finding:
+    """Absences first, then preconditions, then the numbers."""
+    if broken is not None and cell is not None and cell.not_run is None:
+        return Finding("invalid", broken)
+    if cell is not None and cell.not_run is not None:
+        return Finding("not-run", cell.not_run)
+    empty = measured is None or (measured.value is None and not measured.series)
+    says = "" if empty or measured is None or measured.value is None else show(measured.value)
+    if expected.status in NO_NUMBER and expected.value is None:
+        here = f"; this run has {says}" if says else ""
+        return Finding("not-compared", f"the document has no final number: {expected.status}{here}")
+    if expected.tolerance is None or (empty and expected.status == "quoted"):
+        why = "quoted from elsewhere" if expected.status == "quoted" else "no tolerance is declared"
+        return Finding("not-compared", f"{why}{f'; this run has {says}' if says else ''}")
+    if empty or measured is None:
+        return Finding("missing", "the table has no value for this cell")
+    if measured.value is None and expected.tolerance.kind != "trajectory":
+        return Finding("missing", "the table has no value for this cell")
+    place = f"{subject.expectation}: cell {expected.id}"
+    return judge(expected, measured, subject.published, place)
+
+
+def _report(
+    subject: Subject,
+    expected: ExpectedCell,
+    cell: Cell | None,
+    measured: Measurement | None,
+    broken: str | None,
+) -> CellReport:
+    finding = _finding(subject, expected, cell, measured, broken)
+    rule = expected.tolerance
+    margin = finding.margin
+    if margin is None and rule is not None and rule.margin is not None and rule.kind != "relative":
+        margin = float(Fraction(rule.margin))
+    table, slash, _ = expected.id.partition("/")
+    has = measured is not None and measured.value is not None
+    waiver = subject.waivers.get(expected.id) if finding.verdict == "deviates" else None
+    return CellReport(
+        id=expected.id,
+        table=table if slash else "all",
+        title=expected.title,
+        status=expected.status,
+        place=expected.place,
+        published=expected.value,
+        baseline=_baseline(expected),
+        value=float(measured.value) if has and measured and measured.value is not None else None,
+        unit=expected.unit,
+        direction=expected.direction,
+        k=measured.k if measured else None,
+        n=measured.n if measured else None,
+        seeds=len(measured.seeds) if measured else 0,
+        kind=rule.kind if rule else None,
+        difference=finding.difference,
+        interval=finding.interval,
+        interval_equivalence=finding.interval_equivalence,
+        value_interval=value_interval(measured) if measured and has else None,
+        margin=margin,
+        margin_source=rule.source if rule else None,
+        margin_reason=rule.reason if rule else None,
+        verdict=finding.verdict,
+        detail=finding.detail,
+        shifted=finding.shifted,
+        flip_rate=finding.flip_rate,
+        p=finding.p,
+        z=None if finding.p is None else normal_score(finding.p, finding.difference or 0.0),
+        needed=finding.needed,
+        waiver=waiver,
+    )
+
+
+def _baseline(expected: ExpectedCell) -> float | None:
+    rule = expected.tolerance
+    if expected.value is not None:
+        return float(expected.value)
+    if expected.reference is not None:
+        return float(expected.reference.mean)
+    return float(rule.bound) if rule is not None and rule.bound is not None else None
+
+
+def value_interval(cell: Measurement) -> Interval | None:
+    """95 % interval of the measured value: t over seeds, Wilson for one proportion."""
+    assert cell.value is not None
+    scale = scale_of(cell.unit)
+    if cell.seeds:
+        spread = mean_spread(seed_group(cell))
+        if spread is None:
+            return None
+        low, high = spread.interval(float(cell.value), 0.95)
+        if cell.proportion:
+            low, high = max(low, 0.0), min(high, scale)
+        return Interval(low=low, high=high, level=0.95)
+    if cell.k is None or cell.n is None:
+        return None
+    low, high = wilson(cell.k / cell.n, cell.n, Z95)
+    return Interval(low=low * scale, high=high * scale, level=0.95)
+
+
+def _adjusted(reports: list[CellReport]) -> list[CellReport]:
+    """Add Benjamini-Hochberg q to every cell that has a p."""
+    tested = [index for index, report in enumerate(reports) if report.p is not None]
+    adjusted = benjamini_hochberg([reports[index].p or 0.0 for index in tested])
+    for index, q in zip(tested, adjusted, strict=True):
+        reports[index] = structs.replace(reports[index], q=q)
+    return reports

@@ -1,0 +1,1 @@
+"""Tolerance kinds: how far a cell may move, each with its formula and source."""

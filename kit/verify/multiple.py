@@ -1,0 +1,97 @@
+"""Many tests at once: Holm for the claims that decide, Benjamini-Hochberg for the cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kit.verify.finding import ALPHA
+from kit.verify.numbers import show
+from kit.verify.special import binomial_at_most, normal_quantile
+from kit.verify.verdict import CellReport, Omnibus
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values: ``max over j <= i of (m - j + 1) p_(j)`` (Holm 1979).
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    adjusted, running = [0.0] * len(p), 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def benjamini_hochberg(p: Sequence[float]) -> list[float]:
+    """Step-up adjusted p-values: ``min over j >= i of m p_(j) / j`` (1995).
+
+    >>> benjamini_hochberg([0.01, 0.04, 0.03])
+    [0.03, 0.04, 0.04]
+    """
+    order = sorted(range(len(p)), key=lambda i: p[i], reverse=True)
+    adjusted, running = [0.0] * len(p), 1.0
+    for rank, index in enumerate(order):
+        running = min(running, len(p) * p[index] / (len(p) - rank))
+        adjusted[index] = running
+    return adjusted
+
+
+def at_least(p: Sequence[float], r: int) -> float:
+    """p of "at least ``r`` of these hold": ``(n - r + 1) p_(r)`` (Benjamini and Heller 2008).
+
+    For all of them it is the largest p (intersection-union), for one Bonferroni's smallest.
+    """
+    ordered = sorted(p)
+    return min(1.0, (len(p) - r + 1) * ordered[r - 1])
+
+
+def chance_limit(tested: int, level: float = 0.99) -> int:
+    """Smallest count with ``P(Binomial(tested, 0.05) <= count) >= level``.
+
+    >>> chance_limit(200), chance_limit(100), chance_limit(300)
+    (18, 11, 24)
+    """
+    count = 0
+    while binomial_at_most(count, tested, ALPHA) < level:
+        count += 1
+    return count
+
+
+def normal_score(p: float, sign: float) -> float:
+    """Signed z with two-sided p; 0 for p = 1."""
+    if p >= 1 or sign == 0:
+        return 0.0
+    z = -normal_quantile(max(p, 1e-300) / 2)
+    return z if sign > 0 else -z
+
+
+def omnibus(cells: Iterable[CellReport]) -> list[Omnibus]:
+    """One line a table. Cells of a table share models and prompts, so this flags, it proves not."""
+    tables: dict[str, list[CellReport]] = {}
+    for cell in cells:
+        if cell.p is not None and cell.verdict not in ("invalid", "missing"):
+            tables.setdefault(cell.table, []).append(cell)
+    lines = []
+    for table, members in tables.items():
+        tested = len(members)
+        differing = sum(1 for cell in members if cell.p is not None and cell.p < ALPHA)
+        chance = chance_limit(tested)
+        scores = [cell.z for cell in members if cell.z is not None]
+        mean_z = sum(scores) / len(scores) if scores else None
+        sentence = f"{differing} of {tested} differ, up to {chance} expected by chance (99 %)"
+        if mean_z is not None and tested > 1:
+            sentence += f"; mean z {show(mean_z, signed=True)}"
+        lines.append(
+            Omnibus(
+                table=table,
+                tested=tested,
+                differing=differing,
+                chance=chance,
+                exceeds=differing > chance,
+                mean_z=mean_z,
+                sentence=sentence,
+            )
+        )
+    return lines

@@ -1,0 +1,100 @@
+"""Printed numbers, units, and exact comparison between them.
+
+A published ``"1.9"`` stands for every value that rounds to it: half a unit of the last digit, here
+0.05, enters every comparison. Comparison is done in rationals, so that a boundary is a boundary
+and percent against fraction never costs a floating-point digit.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+
+from kit.manifest.printed import Printed
+
+PROPORTIONS = frozenset({"percent", "fraction"})
+
+_TO_BASE: dict[str, tuple[str, Fraction]] = {
+    "percent": ("fraction", Fraction(1, 100)),
+    "fraction": ("fraction", Fraction(1)),
+    "minutes": ("seconds", Fraction(60)),
+    "seconds": ("seconds", Fraction(1)),
+}
+
+
+@lru_cache(maxsize=65536)
+def printed(text: str, unit: str = "number") -> Printed:
+    """Read a printed number; a count printed in full has no rounding.
+
+    >>> printed("1.90").half
+    Fraction(1, 200)
+    >>> printed("208", "count").half
+    Fraction(0, 1)
+    >>> printed("5.1e4", "count").half
+    Fraction(500, 1)
+    """
+    number = Printed.parse(text)
+    whole = unit == "count" and text.lstrip("+-").isdigit()
+    return Printed(text, number.value, Fraction(0)) if whole else number
+
+
+def exact(value: float) -> Fraction:
+    """The decimal a float was written as: ``0.1`` is one tenth.
+
+    >>> exact(0.1)
+    Fraction(1, 10)
+    """
+    return Fraction(repr(float(value)))
+
+
+def factor(source: str, target: str) -> Fraction | None:
+    """By what a number in ``source`` is multiplied to stand in ``target``; None if impossible.
+
+    >>> factor("fraction", "percent")
+    Fraction(100, 1)
+    >>> factor("loss", "percent") is None
+    True
+    """
+    if source == target:
+        return Fraction(1)
+    base_source, to_source = _TO_BASE.get(source, (source, Fraction(1)))
+    base_target, to_target = _TO_BASE.get(target, (target, Fraction(1)))
+    return to_source / to_target if base_source == base_target else None
+
+
+def scale_of(unit: str) -> float:
+    """Size of the whole in this unit: 100 for percent, else 1."""
+    return 100.0 if unit == "percent" else 1.0
+
+
+def show(value: float | Fraction, signed: bool = False) -> str:
+    """A number for a sentence: four significant digits, no exponent for everyday sizes.
+
+    >>> show(4.8076923)
+    '4.808'
+    >>> show(0.5, signed=True)
+    '+0.5'
+    """
+    number = float(value)
+    if number == 0:
+        return "0"
+    text = f"{number:+.4g}" if signed else f"{number:.4g}"
+    if "e" in text and 1e-6 <= abs(number) < 1e9:
+        text = f"{number:+,.0f}" if signed else f"{number:,.0f}"
+        if abs(number) < 1:
+            text = f"{number:+.7f}".rstrip("0") if signed else f"{number:.7f}".rstrip("0")
+    return text
+
+
+def points(unit: str) -> str:
+    """What a difference in this unit is called, with a leading space."""
+    return {"percent": " points", "seconds": " s", "minutes": " min"}.get(unit, "")
+
+
+def show_p(p: float) -> str:
+    """A p-value for a sentence.
+
+    >>> show_p(0.01234), show_p(1e-9)
+    ('p = 0.0123', 'p < 0.0001')
+    """
+    return f"p = {p:.3g}" if p >= 0.0001 else "p < 0.0001"

@@ -1,0 +1,82 @@
+"""The run verdict: decided by primary claims, never by a count of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kit.verify.multiple import chance_limit
+from kit.verify.verdict import CellReport, ClaimReport, RunVerdict
+
+
+def decide_run(
+    cells: Sequence[CellReport], claims: Sequence[ClaimReport], rehearsal: bool
+) -> tuple[RunVerdict, list[str]]:
+    """The run verdict and its reasons, a sentence each."""
+    if rehearsal:
+        return "REHEARSED", ["stand-in weights and data: the numbers mean nothing"]
+    gaps = _gaps(cells)
+    primary = [claim for claim in claims if claim.primary]
+    if not primary:
+        return _by_cells(cells, gaps)
+    failed = [claim.id for claim in primary if claim.outcome == "fails"]
+    held = [claim.id for claim in primary if claim.outcome == "holds"]
+    still = [claim for claim in primary if claim.outcome not in ("fails", "holds")]
+    reasons = [f"{len(held)} of {len(primary)} primary claims hold"]
+    if failed:
+        reasons.append(f"fails: {', '.join(failed)}")
+    reasons += [f"{claim.outcome}: {claim.id}" for claim in still]
+    reasons += gaps
+    if failed:
+        return "NOT REPRODUCED", reasons
+    if len(held) == len(primary) and not gaps:
+        return "REPRODUCED", reasons
+    return ("PARTIALLY" if held else "INCOMPLETE"), reasons
+
+
+def _gaps(cells: Sequence[CellReport]) -> list[str]:
+    """Cells whose absence or breakage keeps a run from being whole."""
+    gaps = []
+    for kind in ("invalid", "missing"):
+        ids = [cell.id for cell in cells if cell.verdict == kind]
+        if ids:
+            gaps.append(f"{len(ids)} cells {kind}: {_some(ids)}")
+    return gaps
+
+
+def _by_cells(cells: Sequence[CellReport], gaps: list[str]) -> tuple[RunVerdict, list[str]]:
+    """Without primary claims the cells decide; as many may differ as chance explains."""
+    good = [cell for cell in cells if cell.verdict in ("match", "reproduced")]
+    still = [cell.id for cell in cells if cell.verdict == "inconclusive"]
+    off = [cell for cell in cells if cell.verdict == "deviates" and cell.waiver is None]
+    tested = sum(1 for cell in cells if cell.p is not None)
+    by_chance = all(cell.p is not None for cell in off) and len(off) <= chance_limit(tested)
+    reasons = ["no primary claims: the cells decide", f"{len(good)} of {len(cells)} agree"]
+    if off:
+        reasons.append(f"{len(off)} deviate: {_some([cell.id for cell in off])}")
+    if still:
+        reasons.append(f"{len(still)} inconclusive: {_some(still)}")
+    reasons += gaps
+    if off and not (by_chance and good):
+        return "NOT REPRODUCED", reasons
+    if not good:
+        return "INCOMPLETE", reasons
+    return ("PARTIALLY" if off or still or gaps else "REPRODUCED"), reasons
+
+
+def uncovered(cells: Sequence[CellReport], claims: Sequence[ClaimReport]) -> list[str]:
+    """What the verdict says nothing about."""
+    lines = [
+        f"cell {cell.id}: {cell.verdict} ({cell.detail})"
+        for cell in cells
+        if cell.verdict in ("not-run", "not-compared", "missing")
+    ]
+    lines += [
+        f"claim {claim.id}: not evaluated ({claim.detail})"
+        for claim in claims
+        if claim.outcome == "not-evaluated"
+    ]
+    return lines
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")

@@ -1,0 +1,63 @@
+"""Two label vectors over the same items: exact McNemar, Tango's score interval, flips.
+
+``b`` counts items that are 1 here and 0 there, ``c`` the reverse; only these carry information
+about the difference ``(b - c) / n``, which is why pairing decides where proportions cannot.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import sqrt
+
+from kit.verify.roots import root
+from kit.verify.special import binomial_at_least, normal_tail
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Exact two-sided p: ``2 P(X >= max(b, c))``, X ~ Binomial(b + c, 1/2), at most 1."""
+    return min(1.0, 2 * binomial_at_least(max(b, c), b + c, 0.5)) if b + c else 1.0
+
+
+def mcnemar_tails(b: int, c: int) -> tuple[float, float]:
+    """Exact one-sided p-values of "more here" (b large) and "fewer here" (c large)."""
+    if b + c == 0:
+        return 1.0, 1.0
+    return binomial_at_least(b, b + c, 0.5), binomial_at_least(c, b + c, 0.5)
+
+
+def tango_score(b: float, c: float, n: float, at: float) -> float:
+    """Tango's score statistic for the paired difference ``at`` (Tango 1998, Stat. Med. 17).
+
+    ``(b - c - n at) / sqrt(n (2 q + at (1 - at)))`` with q, the probability of the (0, 1) pair,
+    at its maximum likelihood under the constraint:
+    ``q = (sqrt(B^2 - 4AC) - B) / 2A``, A = 2n, B = -b - c + (2n - b + c) at, C = -c at (1 - at).
+    """
+    if at < 0:  # the formula is for at >= 0; exchange the roles of the two sides
+        return -tango_score(c, b, n, -at)
+    a_ = 2.0 * n
+    b_ = -b - c + (2 * n - b + c) * at
+    c_ = -c * at * (1 - at)
+    q = (sqrt(max(b_ * b_ - 4 * a_ * c_, 0.0)) - b_) / (2 * a_)
+    variance = n * (2 * q + at * (1 - at))
+    distance = b - c - n * at
+    if variance <= 0:
+        return 0.0 if distance == 0 else float("inf") * (1 if distance > 0 else -1)
+    return distance / sqrt(variance)
+
+
+@lru_cache(maxsize=65536)
+def tango(b: float, c: float, n: float, z: float) -> tuple[float, float]:
+    """All differences that Tango's test does not reject at ``|score| <= z``."""
+    d = (b - c) / n
+    edge = 1 - 1e-12
+    low = root(lambda at: tango_score(b, c, n, at) - z, -edge, d) if d > -edge else -1.0
+    high = root(lambda at: tango_score(b, c, n, at) + z, d, edge) if d < edge else 1.0
+    return low, high
+
+
+def tango_tails(b: int, c: int, n: int, at: float) -> tuple[float, float]:
+    """One-sided p-values of "difference above ``at``" and "below"; exact McNemar at 0."""
+    if at == 0:
+        return mcnemar_tails(b, c)
+    z = tango_score(b, c, n, at)
+    return normal_tail(z), normal_tail(-z)

@@ -1,0 +1,81 @@
+"""Does this table belong to this expectation at all? Looked at before any cell."""
+
+from __future__ import annotations
+
+from kit.engine.results import Results
+from kit.errors import InvalidInput, KitError, Many
+from kit.manifest.expectation_types import Expectation
+from kit.verify.claims import claim_cells
+
+EXTRA = "stats/"
+"""Cells below this prefix describe generations; an expectation need not list them."""
+
+
+def check_pair(expected: Expectation, results: Results, where: str, expectation: str) -> None:
+    """Same experiment, profile and comparable version; no cell twice, none unknown.
+
+    Args:
+        expected: The expectation.
+        results: The table.
+        where: The table's file, for messages.
+        expectation: The expectation's file, for messages.
+
+    Raises:
+        InvalidInput: Or :class:`Many`: everything that is wrong.
+    """
+    problems: list[KitError] = []
+    for name in ("experiment", "profile"):
+        ours, theirs = getattr(results, name), getattr(expected, name)
+        if ours != theirs:
+            problems.append(
+                InvalidInput(
+                    f"field {name!r}: {ours!r}, but the expectation is for {theirs!r}",
+                    where=where,
+                )
+            )
+    if _comparable(results.version) != _comparable(expected.version):
+        problems.append(
+            InvalidInput(
+                f"field 'version': {results.version!r} is not comparable with the expectation's "
+                f"{expected.version!r}",
+                where=where,
+                why="the number before the dash moves when results stop being comparable",
+                next_step="run the experiment again with this kit",
+            )
+        )
+    known = [cell.id for cell in expected.cells]
+    problems += [
+        InvalidInput(f"cell {id!r} stands twice", where=expectation) for id in _twice(known)
+    ]
+    found = [cell.id for cell in results.cells]
+    problems += [InvalidInput(f"cell {id!r} stands twice", where=where) for id in _twice(found)]
+    listed = set(known)
+    problems += [
+        InvalidInput(
+            f"unknown cell {id!r}",
+            where=where,
+            why=f"{expectation} does not list it",
+            next_step="correct the id, or add the cell to the expectation",
+        )
+        for id in found
+        if id not in listed and not id.startswith(EXTRA)
+    ]
+    for claim in expected.claims:
+        problems += [
+            InvalidInput(f"claim {claim.id!r} names unknown cell {id!r}", where=expectation)
+            for id in claim_cells(claim)
+            if id not in listed
+        ]
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise Many(problems)
+
+
+def _comparable(version: str) -> str:
+    return version.partition("-")[0]
+
+
+def _twice(ids: list[str]) -> list[str]:
+    seen: set[str] = set()
+    return [id for id in ids if id in seen or seen.add(id)]  # type: ignore[func-returns-value]

@@ -1,0 +1,154 @@
+"""Reference blocks of an expectation from runs of this kit.
+
+``kit reference EXP RUN...`` rewrites the ``reference:`` blocks and nothing else, and keeps a
+compact record of the runs beside the expectations, so that every number has a pedigree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kit.errors import InvalidInput
+from kit.manifest.expectation_types import Expectation, Reference
+from kit.verify.inputs import Run, read_object, write_atomic
+from kit.verify.measurement import Measurement, measure
+from kit.verify.preconditions import check_pair
+from kit.verify.seeds import group
+
+HOST_FIELDS = frozenset({"host", "hostname", "user", "username", "cwd", "home", "argv", "path"})
+"""Fields of a record that say where it ran and not what ran."""
+
+
+def references(expected: Expectation, runs: Sequence[Run], record: str) -> dict[str, Reference]:
+    """Mean, sd and values of every cell over the seeds of all runs.
+
+    Args:
+        expected: Whose cells.
+        runs: Finished runs; their seeds are put together.
+        record: Path of the committed record, relative to the repository.
+
+    Raises:
+        InvalidInput: A seed in two runs, a run of another experiment, a rehearsal, an overridden
+            run.
+    """
+    values: dict[str, dict[str, Fraction]] = {}
+    for run in runs:
+        where = str(run.path / "results.json")
+        if run.rehearsal or run.overrides:
+            what = "a rehearsal" if run.rehearsal else f"modified ({', '.join(run.overrides)})"
+            raise InvalidInput(f"the run is {what}", where=str(run.path), why="no reference")
+        check_pair(expected, run.results, where, expected.experiment)
+        found = {cell.id: cell for cell in run.results.cells}
+        for cell in expected.cells:
+            if cell.id in found and found[cell.id].not_run is None:
+                measured = measure(found[cell.id], cell.unit, where, run.labels)
+                for seed, value in _replicates(measured, found[cell.id].seeds, run.path.name):
+                    mine = values.setdefault(cell.id, {})
+                    if seed in mine:
+                        raise InvalidInput(
+                            f"cell {cell.id}: seed {seed!r} is in two runs", where=where
+                        )
+                    mine[seed] = value
+    return {id: _reference(list(found.values()), record) for id, found in values.items()}
+
+
+def _replicates(cell: Measurement, seeds: Sequence[Any], run: str) -> list[tuple[str, Fraction]]:
+    if cell.seeds:
+        return [(seed.id, seed.value) for seed in cell.seeds]
+    if cell.value is None:
+        return []
+    return [(seeds[0].seed if seeds else run, cell.value)]
+
+
+def _reference(values: list[Fraction], record: str) -> Reference:
+    found = group(values)
+    return Reference(
+        mean=_number(found.mean),
+        sd=_number(found.sd),
+        n_seeds=found.size,
+        values=[_number(value) for value in values],
+        record=record,
+    )
+
+
+def _number(value: float | Fraction) -> str:
+    """Twelve significant digits, as expectations print numbers."""
+    return f"{float(value):.12g}"
+
+
+def rewrite(text: str, found: Mapping[str, Reference], where: str) -> str:
+    """The expectation's text with its ``reference:`` blocks replaced, comments and order kept.
+
+    Raises:
+        InvalidInput: The file is not a mapping with ``cells``.
+    """
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    if not any(line.startswith("  - ") for line in text.splitlines()):
+        yaml.indent(mapping=2, sequence=2, offset=0)
+    document = yaml.load(text)
+    if not isinstance(document, dict) or not isinstance(document.get("cells"), list):
+        raise InvalidInput("field 'cells' must be a list", where=where)
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
+
+    for cell in document["cells"]:
+        reference = found.get(cell["id"])
+        if reference is not None:
+            cell["reference"] = {
+                "mean": Quoted(reference.mean),
+                "sd": Quoted(reference.sd),
+                "n_seeds": reference.n_seeds,
+                "values": [Quoted(value) for value in reference.values],
+                "record": reference.record,
+            }
+    out = StringIO()
+    yaml.dump(document, out)
+    return out.getvalue()
+
+
+def compact_record(runs: Sequence[Run]) -> bytes:
+    """Records (without host names) and tables of the runs, as one JSON document."""
+    entries = [
+        {
+            "run": run.path.name,
+            "results_sha256": run.results_sha256,
+            "record": without_host(read_object(run.path / "record.json")),
+            "results": msgspec.to_builtins(run.results),
+        }
+        for run in runs
+    ]
+    return msgspec.json.format(msgspec.json.encode({"runs": entries}), indent=1) + b"\n"
+
+
+def without_host(record: Any) -> Any:
+    """The record without the fields in :data:`HOST_FIELDS`, at any depth."""
+    if isinstance(record, dict):
+        return {k: without_host(v) for k, v in record.items() if k.lower() not in HOST_FIELDS}
+    if isinstance(record, list):
+        return [without_host(item) for item in record]
+    return record
+
+
+def update(path: Path, expected: Expectation, runs: Sequence[Run], root: Path) -> tuple[Path, int]:
+    """Rewrite an expectation file and write the record; returns the record and how many cells.
+
+    Both are prepared before either is written.
+    """
+    name = f"expected_results/reference/{expected.experiment}.{expected.profile}.json"
+    found = references(expected, runs, name)
+    text = rewrite(path.read_text(encoding="utf-8"), found, str(path))
+    record, target = compact_record(runs), root / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, record)
+    write_atomic(path, text.encode())
+    return target, len(found)

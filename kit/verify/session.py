@@ -1,0 +1,181 @@
+"""What ``kit verify`` does between its arguments and its exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+from msgspec import structs
+
+from kit.engine.results import Results
+from kit.errors import InvalidInput, UsageError
+from kit.manifest.expectation_types import Expectation
+from kit.verify.core import Subject, verify
+from kit.verify.inputs import read_run, write_atomic
+from kit.verify.labels import LabelFiles, LabelSource
+from kit.verify.verdict import Verdict
+from kit.verify.waivers import read_waivers
+
+
+@dataclass(frozen=True)
+class Case:
+    """A subject, and where its verdict goes.
+
+    Attributes:
+        subject: What is verified.
+        output: ``verdict.json``, or None for a table without a run directory.
+        expectation_sha256: Of the expectation file.
+        results_sha256: Of the table.
+    """
+
+    subject: Subject
+    output: Path | None
+    expectation_sha256: str
+    results_sha256: str
+
+
+def open_case(
+    run: str,
+    results: Path | None = None,
+    profile: str = "mini",
+    expectation: Path | None = None,
+    waivers: Path | None = None,
+) -> Case:
+    """Read everything a verdict rests on.
+
+    Args:
+        run: Run directory; an experiment when ``results`` is given.
+        results: Table brought from elsewhere.
+        profile: Profile of that table.
+        expectation: Expectation file instead of the repository's.
+        waivers: Waiver file instead of ``waivers/<experiment>.<profile>.yaml``.
+
+    Raises:
+        KitError: Anything that is not what it must be.
+    """
+    if results is None:
+        found = read_run(Path(run))
+        table, labels, where = found.results, found.labels, found.path / "results.json"
+        file, root = _expectation(table.experiment, table.profile, expectation)
+        expected = _load(file)
+        return _case(
+            expected, file, root, table, labels, where, waivers,
+            overrides=found.overrides, rehearsal=found.rehearsal, output=found.path,
+        )  # fmt: skip
+    from kit.verify.tables import read_table
+
+    file, root = _expectation(run, profile, expectation)
+    expected = _load(file)
+    brought, source = read_table(results, expected)
+    return _case(expected, file, root, brought, source, results, waivers, elsewhere=True)
+
+
+def _case(
+    expected: Expectation,
+    file: Path,
+    root: Path,
+    results: Results,
+    labels: LabelSource,
+    where: Path,
+    waivers: Path | None,
+    *,
+    overrides: list[str] | None = None,
+    rehearsal: bool = False,
+    output: Path | None = None,
+    elsewhere: bool = False,
+) -> Case:
+    if waivers is not None and not waivers.is_file():
+        raise InvalidInput("no such waiver file", where=str(waivers))
+    name = f"{expected.experiment}.{expected.profile}.yaml"
+    subject = Subject(
+        expected=expected,
+        results=results,
+        labels=labels,
+        published=LabelFiles(file.parent, root),
+        where=str(where),
+        expectation=_relative(file, root),
+        overrides=overrides or [],
+        rehearsal=rehearsal,
+        not_run_here=elsewhere,
+        waivers=read_waivers(waivers or root / "waivers" / name, expected),
+        notes=["not run here: the table was brought from elsewhere"] if elsewhere else [],
+    )
+    return Case(
+        subject,
+        output / "verdict.json" if output else None,
+        sha256(file.read_bytes()).hexdigest(),
+        sha256(where.read_bytes()).hexdigest(),
+    )
+
+
+def _expectation(experiment: str, profile: str, given: Path | None) -> tuple[Path, Path]:
+    """The expectation file and the root that published paths are relative to."""
+    if given is not None:
+        if not given.is_file():
+            raise InvalidInput("no such expectation", where=str(given))
+        return given, given.parent
+    from kit.manifest.catalog import Catalog
+
+    catalog = Catalog()
+    path = catalog.expectation_path(experiment, profile)
+    if path is None:
+        raise UsageError(
+            f"experiment {experiment!r} has no expectation at profile {profile!r}",
+            next_step="kit list shows the profiles of each experiment",
+        )
+    return path, catalog.root
+
+
+def _load(path: Path) -> Expectation:
+    from kit.manifest.load import load_expectation
+
+    return load_expectation(path)
+
+
+def _relative(path: Path, root: Path) -> str:
+    resolved, base = path.resolve(), root.resolve()
+    return str(resolved.relative_to(base)) if resolved.is_relative_to(base) else str(path)
+
+
+def verdict_of(case: Case) -> Verdict:
+    """The verdict, with the hashes of what it rests on."""
+    return structs.replace(
+        verify(case.subject),
+        expectation_sha256=case.expectation_sha256,
+        results_sha256=case.results_sha256,
+    )
+
+
+def encode(verdict: Verdict) -> bytes:
+    """The bytes of ``verdict.json``."""
+    return msgspec.json.format(msgspec.json.encode(verdict), indent=1) + b"\n"
+
+
+def deliver(case: Case, verdict: Verdict, junit: Path | None = None) -> None:
+    """Write ``verdict.json`` into the run directory, and the JUnit file if asked for."""
+    if junit is not None:
+        from kit.verify.junit import write_junit
+
+        write_junit(verdict, junit)
+    if case.output is not None:
+        write_atomic(case.output, encode(verdict))
+
+
+def sign(verdict: Verdict, target: Path, key: Path | None) -> None:
+    """Write the signed statement about a verdict.
+
+    Args:
+        verdict: As delivered.
+        target: The envelope's file.
+        key: Private key; ``signing-key.pem`` in the kit's home when absent.
+    """
+    from kit.verify.statement import sign as envelope
+    from kit.verify.statement import statement
+
+    if key is None:
+        from kit.manifest.home import kit_home
+
+        key = kit_home() / "signing-key.pem"
+    write_atomic(target, envelope(statement(verdict, encode(verdict)), key))

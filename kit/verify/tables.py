@@ -1,0 +1,160 @@
+"""Tables brought by an author or another lab: checked by the same rules, marked ``not run here``.
+
+JSON is ``results.json`` itself or just its ``cells``. CSV has a header with ``cell`` and any of
+``value, unit, k, n, seed, labels, not_run``; several rows of one cell with a ``seed`` each are its
+replicates. ``labels`` is a string of 0 and 1, one an item, in the document's order of items.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kit.engine.results import Cell, Results, SeedValue
+from kit.errors import InvalidInput
+from kit.manifest.expectation_types import Expectation
+from kit.verify.inputs import decode_results
+from kit.verify.labels import LabelFiles, Labels, LabelSource, LabelTable
+
+COLUMNS = ("cell", "value", "unit", "k", "n", "seed", "labels", "not_run")
+
+
+def read_table(path: Path, expected: Expectation) -> tuple[Results, LabelSource]:
+    """A table and its labels.
+
+    Args:
+        path: JSON, or CSV by its suffix.
+        expected: Fills in experiment, version and units that the table leaves out.
+
+    Raises:
+        InvalidInput: Not readable as a table; names the file and the line or field.
+    """
+    if not path.is_file():
+        raise InvalidInput("no such file", where=str(path))
+    if path.suffix == ".csv":
+        return _read_csv(path, expected)
+    raw = path.read_bytes()
+    if raw.lstrip()[:1] == b"[":
+        header = msgspec.json.encode(_header(expected))
+        raw = header[:-1] + b',"cells":' + raw + b"}"
+    return decode_results(raw, str(path)), LabelFiles(path.parent)
+
+
+def _header(expected: Expectation) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "experiment": expected.experiment,
+        "version": expected.version,
+        "profile": expected.profile,
+    }
+
+
+def _read_csv(path: Path, expected: Expectation) -> tuple[Results, LabelSource]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"not UTF-8: {error.reason}", where=str(path)) from None
+    rows = csv.DictReader(io.StringIO(text), strict=True)
+    units = {cell.id: cell.unit for cell in expected.cells}
+    labels: dict[str, Labels] = {}
+    grouped: dict[str, list[tuple[int, dict[str, str]]]] = {}
+    try:
+        names = rows.fieldnames or []
+        unknown = [name for name in names if name not in COLUMNS]
+        if unknown or "cell" not in names:
+            raise InvalidInput(
+                f"unknown column {unknown[0]!r}" if unknown else "no column 'cell'",
+                where=f"{path}:1",
+                next_step=f"columns are {', '.join(COLUMNS)}; kit show EXP --template",
+            )
+        for row in rows:
+            if None in row or None in row.values():
+                raise InvalidInput(
+                    "another number of fields than the header", where=f"{path}:{rows.line_num}"
+                )
+            clean = {name: (value or "").strip() for name, value in row.items()}
+            if not clean["cell"]:
+                raise InvalidInput("field 'cell' is empty", where=f"{path}:{rows.line_num}")
+            grouped.setdefault(clean["cell"], []).append((rows.line_num, clean))
+    except csv.Error as error:
+        raise InvalidInput(f"not CSV: {error}", where=f"{path}:{rows.line_num}") from None
+    cells = [_cell(id, found, units, path, labels) for id, found in grouped.items()]
+    filled = [cell for cell in cells if cell is not None]
+    results = Results(**_header(expected), cells=filled)
+    return results, LabelTable(labels)
+
+
+def _cell(
+    id: str,
+    rows: list[tuple[int, dict[str, str]]],
+    units: Mapping[str, str],
+    path: Path,
+    labels: dict[str, Labels],
+) -> Cell | None:
+    """One cell from its rows; None for a row that was left empty."""
+    line, first = rows[0]
+    unit = first.get("unit") or units.get(id, "number")
+    where = f"{path}:{line}"
+    if first.get("not_run"):
+        return Cell(id=id, unit=unit, not_run=first["not_run"])
+    if len(rows) > 1 or first.get("seed"):
+        return Cell(id=id, unit=unit, seeds=[_seed(id, unit, row, path, labels) for row in rows])
+    value, k, n = _numbers(first, where)
+    if value is None and k is None:
+        return None
+    return Cell(
+        id=id, unit=unit, value=value, k=k, n=n, labels=_labels(id, "", first, where, labels)
+    )
+
+
+def _seed(
+    id: str, unit: str, row: tuple[int, dict[str, str]], path: Path, labels: dict[str, Labels]
+) -> SeedValue:
+    line, fields = row
+    where = f"{path}:{line}"
+    if not fields.get("seed"):
+        raise InvalidInput(f"field 'seed' is empty, and cell {id!r} has several rows", where=where)
+    value, k, n = _numbers(fields, where)
+    if value is None and k is not None and n:
+        value = (100.0 if unit == "percent" else 1.0) * k / n
+    if value is None:
+        raise InvalidInput(f"neither 'value' nor 'k' and 'n' of cell {id!r}", where=where)
+    return SeedValue(
+        seed=fields["seed"],
+        value=value,
+        k=k,
+        n=n,
+        labels=_labels(id, fields["seed"], fields, where, labels),
+    )
+
+
+def _numbers(fields: Mapping[str, str], where: str) -> tuple[float | None, int | None, int | None]:
+    def read(name: str, kind: type[float] | type[int]) -> Any:
+        text = fields.get(name, "")
+        if not text:
+            return None
+        try:
+            return kind(text)
+        except ValueError:
+            what = "whole number" if kind is int else "number"
+            raise InvalidInput(f"field {name!r}: {text!r} is not a {what}", where=where) from None
+
+    return read("value", float), read("k", int), read("n", int)
+
+
+def _labels(
+    id: str, seed: str, fields: Mapping[str, str], where: str, labels: dict[str, Labels]
+) -> str | None:
+    text = fields.get("labels", "")
+    if not text:
+        return None
+    if set(text) - {"0", "1"}:
+        raise InvalidInput("field 'labels' holds something other than 0 and 1", where=where)
+    reference = f"{id}@{seed}" if seed else id
+    labels[reference] = Labels(id=reference, labels=[int(bit) for bit in text])
+    return reference
