@@ -48,7 +48,7 @@ class Job(Struct, frozen=True, kw_only=True):
     steps: dict[str, list[Upstream]] = {}
     pins: dict[str, PinFolder] = {}
     input_digests: dict[str, list[str]] = {}
-    """Input -> digests of the upstream outputs as they are now."""
+    """Input -> digests of the upstream outputs as they are now, sorted."""
     rehearsal: bool = False
     check: Level = "small"
     """How thoroughly outputs that are already there are checked before they are taken."""
@@ -115,9 +115,7 @@ def make_job(
             )
             for name, use in instance.pins.items()
         },
-        input_digests={
-            name: [digests[id] for id in use.instances] for name, use in instance.steps.items()
-        },
+        input_digests=instance.input_digests(digests),
         rehearsal=plan.rehearsal,
         check=check,
     )

@@ -64,10 +64,19 @@ class LocalExecutor:
             taken, self._free_gpus = self._free_gpus[:count], self._free_gpus[count:]
             worker = self._worker(taken)
         else:
-            worker = self._idle.pop() if self._idle else self._worker([])
+            worker = self._living() or self._worker([])
         self._busy[worker.out] = worker
         self._selector.register(worker.out, selectors.EVENT_READ)
         worker.send(job)
+
+    def _living(self) -> WorkerProcess | None:
+        """An idle worker; one that was killed meanwhile is no step's fault."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.child.poll() is None:
+                return worker
+            worker.close()
+        return None
 
     def _worker(self, gpus: list[str]) -> WorkerProcess:
         self._made += 1

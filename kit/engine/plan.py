@@ -6,7 +6,7 @@ is what lets SLURM, Snakemake or Kubernetes drive the same steps.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,16 @@ class StepInstance(Struct, frozen=True, kw_only=True):
         """Ids of the instances this one reads."""
         for use in self.steps.values():
             yield from use.instances
+
+    def input_digests(self, digests: Mapping[str, str]) -> dict[str, list[str]]:
+        """Input -> digests of the outputs it reads; sorted, as the key is blind to matrix order.
+
+        Args:
+            digests: Instance id -> digest of its outputs.
+        """
+        return {
+            name: sorted(digests[id] for id in use.instances) for name, use in self.steps.items()
+        }
 
 
 class Totals(Struct, frozen=True, kw_only=True):

@@ -38,7 +38,8 @@ def new_run_dir(parent: Path, experiment: str, profile: str, *, rehearsal: bool 
                 continue
             return folder
     except OSError as error:
-        told = explain(error, where=str(parent), path=parent)
-        told.next_step = "choose another folder: --runs-dir DIR"
-        raise told from None
+        what = explain(error, where=str(parent), path=parent).what
+        raise Preflight(
+            what, where=str(parent), next_step="choose another folder: --runs-dir DIR"
+        ) from None
     raise Preflight(f"there are already 10,000 runs called {base}", where=str(parent))

@@ -144,7 +144,9 @@ class Runner:
                 same.append(instance)
                 continue
             look = self.store.look(instance.key, self.level)
-            if look.entry is not None and look.entry.input_digests == self._inputs(instance):
+            if look.entry is not None and look.entry.input_digests == instance.input_digests(
+                self._digests
+            ):
                 self.emit(
                     event("step-cached", instance.id, key=instance.key, seconds=look.entry.seconds)
                 )
@@ -154,23 +156,20 @@ class Runner:
                 self.emit(event("step-outdated", instance.id, reason="its inputs were redone"))
             self._ready.append(instance)
 
-    def _inputs(self, instance: StepInstance) -> dict[str, list[str]]:
-        return {
-            name: [self._digests[id] for id in use.instances]
-            for name, use in instance.steps.items()
-        }
-
     def _finish(
         self, instance: StepInstance, entry: StoredStep, state: State
     ) -> Iterator[StepInstance]:
         """Note a finished instance; yields the instances that have nothing left to wait for."""
-        self.outcome.states[instance.id] = state
-        self.outcome.entries[instance.id] = entry
-        self._digests[instance.id] = entry.digest
+        self._note(instance, entry, state)
         for reader in self._readers[instance.id]:
             self._missing[reader] -= 1
             if not self._missing[reader]:
                 yield self.plan.by_id[reader]
+
+    def _note(self, instance: StepInstance, entry: StoredStep, state: State) -> None:
+        self.outcome.states[instance.id] = state
+        self.outcome.entries[instance.id] = entry
+        self._digests[instance.id] = entry.digest
 
     def _start(self) -> None:
         """Start what is ready and fits, in plan order."""
@@ -252,8 +251,10 @@ class Runner:
                     continue
                 instance = self.plan.by_id[item["step"]]
                 del self._running[instance.key]
-                done = item["event"] in ("step-done", "step-cached")
-                self.outcome.states[instance.id] = "run" if done else "stopped"
+                self.outcome.states[instance.id] = "stopped"
+                entry = self.store.look(instance.key, "sizes").entry
+                if entry is not None and item["event"] in ("step-done", "step-cached"):
+                    self._note(instance, entry, "run")
 
     @contextmanager
     def _listening(self) -> Iterator[None]:

@@ -37,8 +37,7 @@ def finished(plan: Plan, store: Store, level: Level = "sizes") -> set[str]:
         if not all(id in have for id in one.upstream()):
             continue
         entry = store.look(one.key, level).entry
-        inputs = {name: [digests[id] for id in use.instances] for name, use in one.steps.items()}
-        if entry is not None and entry.input_digests == inputs:
+        if entry is not None and entry.input_digests == one.input_digests(digests):
             have.add(one.id)
             digests[one.id] = entry.digest
     return have

@@ -56,7 +56,7 @@ class StoredStep(Struct, frozen=True, kw_only=True):
     inputs: dict[str, list[str]] = {}
     """Input -> upstream keys in plan order, or the pin's digest."""
     input_digests: dict[str, list[str]] = {}
-    """Input -> digests of the upstream outputs that were really read."""
+    """Input -> digests of the upstream outputs that were really read, sorted."""
     environment: dict[str, Any] = {}
     files: dict[str, FileRecord]
     started: str

@@ -78,9 +78,7 @@ def fill(store: Store, plan: Plan) -> None:
             version=one.version,
             instance=one.id,
             params=one.params,
-            input_digests={
-                name: [digests[id] for id in use.instances] for name, use in one.steps.items()
-            },
+            input_digests=one.input_digests(digests),
             files=files,
             started="",
             seconds=1.0,

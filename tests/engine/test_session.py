@@ -161,6 +161,17 @@ def test_what_was_made_from_other_outputs_is_redone(run_toy: Run, tmp_path: Path
     assert {id for id, state in found.items() if state == "run"} == {"mix[seed=1]", "table"}
 
 
+def test_the_order_of_the_matrix_redoes_nothing(run_toy: Run) -> None:
+    run_toy()
+    profile = {
+        "summary": "s",
+        "matrix": {"seed": [2, 0, 1]},
+        "set": {"make": {"seed": "${seed}", "size": 1000}},
+    }
+    again = run_toy(plan_of(manifest(profiles={"mini": profile})))
+    assert set(states(again).values()) == {"cached"}
+
+
 def test_equal_steps_are_done_once(run_toy: Run) -> None:
     cells = [{"id": name, "seed": 7} for name in "abcd"]
     steps = [

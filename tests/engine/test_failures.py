@@ -1,0 +1,164 @@
+"""What a failed step tells."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kit.engine.events import encode, event
+from kit.engine.failures import Carried, Failure, died, failure_of, step_failed
+from kit.engine.plan import StepInstance
+from kit.errors import InvalidInput, KitError, Preflight, StepFailed
+from kit.manifest.types import Resources
+
+HOME = Path("/somewhere/home")
+STEP = StepInstance(
+    id="train[seed=1]",
+    step="train",
+    kind="toy/make",
+    version=1,
+    params={},
+    resources=Resources(memory_gb=3),
+    key="k",
+)
+ON_GPU = msgspec.structs.replace(STEP, resources=Resources(gpus=2, gpu_memory_gb=70))
+
+
+def raised(error: BaseException) -> BaseException:
+    """The error as it is after having been raised."""
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def told(error: BaseException, instance: StepInstance = STEP, log: Path | None = None) -> KitError:
+    """What the user sees of an exception, after its way through JSON."""
+    failure = failure_of(raised(error), home=HOME, step=instance.id)
+    again = msgspec.json.decode(msgspec.json.encode(failure), type=Failure)
+    return step_failed(again, instance, log)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names it."""
+
+
+class TrainingDiverged(ValueError):
+    """As training code names it."""
+
+
+def test_value_errors_speak_for_themselves() -> None:
+    error = told(ValueError("rank must be positive"))
+    assert str(error) == "train[seed=1]: rank must be positive"
+    assert "finished steps are kept" in error.next_step
+
+
+def test_other_errors_name_their_type() -> None:
+    assert told(KeyError("weights")).what == "KeyError: 'weights'"
+    assert told(ValueError()).what == "ValueError: "
+
+
+def test_kit_errors_keep_why_and_next() -> None:
+    error = told(InvalidInput("bad row", where="data.json:7", why="no id", next_step="add one"))
+    assert error.what == "data.json:7: bad row"
+    assert (error.why, error.next_step) == ("no id", "add one")
+    assert isinstance(error, StepFailed)
+    assert told(StepFailed("x", where=STEP.id)).what == "x"
+
+
+def test_preflight_stays_preflight() -> None:
+    assert isinstance(told(Preflight("no such driver")), Preflight)
+
+
+@pytest.mark.parametrize(
+    ("error", "instance", "words"),
+    [
+        (OutOfMemoryError("Tried to allocate 20.00 GiB. GPU 0"), ON_GPU, "70 GB a GPU"),
+        (MemoryError(), STEP, "the plan expected 3 GB"),
+        (MemoryError("Unable to allocate 9 GiB for an array"), STEP, "Unable to allocate"),
+    ],
+)
+def test_out_of_memory(error: Exception, instance: StepInstance, words: str) -> None:
+    made = told(error, instance)
+    assert made.what.startswith("out of memory")
+    assert words in made.why
+    assert "--jobs" in made.next_step
+
+
+def test_what_was_asked_for() -> None:
+    made = told(OutOfMemoryError("CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0"))
+    assert made.what == "out of memory when asking for 512.00 MiB more"
+
+
+def test_divergence() -> None:
+    made = told(TrainingDiverged("loss is nan at step 3"), log=Path("logs/x.log"))
+    assert made.what == "training diverged: loss is nan at step 3"
+    assert "logs/x.log" in made.next_step
+
+
+def os_error(number: int, path: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (os_error(errno.ENOSPC, "/tmp/x"), StepFailed, "the disk is full"),
+        (os_error(errno.EDQUOT), StepFailed, "the disk is full"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), StepFailed, "is full"),
+        (os_error(errno.EROFS, str(HOME / "tmp")), Preflight, "cannot write"),
+        (os_error(errno.EACCES, str(HOME / "tmp")), Preflight, "cannot write"),
+        (os_error(errno.EACCES, "/etc/shadow"), StepFailed, "PermissionError"),
+        (os_error(errno.ENOENT, "/data/x"), StepFailed, "FileNotFoundError"),
+        (os_error(errno.EIO, str(HOME / "tmp")), StepFailed, "input/output error"),
+    ],
+)
+def test_disks(error: Exception, kind: type[KitError], words: str) -> None:
+    made = told(error)
+    assert type(made) is kind
+    assert words in made.what
+
+
+def test_messages_have_a_limit_and_fit_one_write() -> None:
+    """A rank's failure must fit the 4,096 bytes that a pipe writes in one piece... almost:
+    ranks also take turns, so a long message of multi-byte text is still safe."""
+    failure = failure_of(raised(ValueError("x" * 100_000)), home=HOME, step="s")
+    assert len(failure.message) == 2000
+    assert len(failure.traceback) <= 2400
+    assert len(encode(event("step-failed", failure=msgspec.to_builtins(failure)))) < 8192
+
+
+def test_tracebacks_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "very-secret-value")
+    failure = failure_of(raised(ValueError("token very-secret-value")), home=HOME, step="s")
+    assert "very-secret" not in str(failure)
+
+
+def test_a_failure_of_another_process_is_passed_on() -> None:
+    failure = Failure(type="ValueError", bases=["Exception"], message="from rank 3")
+    assert failure_of(Carried(failure), home=HOME, step="s") is failure
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (-9, "was killed by SIGKILL"),
+        (-11, "was killed by SIGSEGV"),
+        (-99, "was killed by signal 99"),
+        (3, "ended with status 3"),
+    ],
+)
+def test_the_death_of_a_process(status: int, words: str) -> None:
+    made = died(STEP, status, Path("logs/f.log"), "last words")
+    assert words in made.what
+    assert "last words" in made.why
+    assert ("memory runs out" in made.why) == (status == -9)
+    assert "logs/f.log" in made.next_step
+
+
+def test_a_silent_death() -> None:
+    assert died(STEP, 1, None, "").why == "it printed nothing"

@@ -1,0 +1,289 @@
+"""Records, published results, rehearsals, run directories, single steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from kit.engine.drive import Options, complain
+from kit.engine.one_step import run_one
+from kit.engine.plan import Plan
+from kit.engine.record import Record, begin, code_state, pin_records
+from kit.engine.rehearse import findings, write_rehearsal
+from kit.engine.results import Canary, Cell, Results
+from kit.engine.results_file import publish
+from kit.engine.rundir import new_run_dir
+from kit.engine.runner import Outcome
+from kit.engine.store import FileRecord, Store, StoredStep
+from kit.errors import Interrupted, InvalidInput, Many, Preflight, StepFailed
+from tests.engine.conftest import PIN, ToyPins, plan_of
+from tests.engine.fakes import Harness, plan_of_graph
+
+Run = Callable[..., Path]
+
+
+def entry(**fields: Any) -> StoredStep:
+    return StoredStep(
+        kind="toy/make",
+        version=1,
+        instance="other-name",
+        params={},
+        **{"started": "2026-01-01T00:00:00.000Z", "seconds": 60.0, "files": {}, **fields},
+    )
+
+
+def outcome_of(plan: Plan, made: StoredStep) -> Outcome:
+    """All steps run, all with the same entry."""
+    return Outcome(
+        states={one.id: "run" for one in plan.instances},
+        entries={one.id: made for one in plan.instances},
+    )
+
+
+def record_of(plan: Plan) -> Record:
+    return begin(plan, argv=["kit"], environ={}, started="now", options={"jobs": 2})
+
+
+# Records.
+
+
+def test_a_record_is_whole_from_the_beginning() -> None:
+    told = json.loads(record_of(plan_of()).to_json())
+    assert told["status"] == "running"
+    assert told["experiment"] == "toy"
+    assert told["options"] == {"jobs": 2}
+    assert told["steps"] == {}
+    assert msgspec.json.decode(record_of(plan_of()).to_json(), type=Record).profile == "mini"
+
+
+def test_states_and_measurements_of_steps() -> None:
+    plan, record = plan_of(), record_of(plan_of())
+    made = entry(files={"a": FileRecord("0" * 64, 3)}, peak_memory_gb=0.5)
+    outcome = outcome_of(plan, made)
+    outcome.states["table"] = "blocked"
+    del outcome.entries["table"]
+    outcome.errors.append(StepFailed("no", where="mix"))
+    record.add_outcome(plan, outcome)
+    told = json.loads(record.to_json())
+    assert told["steps"]["table"] == {"key": plan.by_id["table"].key, "state": "blocked"}
+    step = told["steps"]["make[seed=0]"]
+    assert (step["state"], step["seconds"], step["peak_memory_gb"]) == ("run", 60.0, 0.5)
+    assert step["outputs"] == {"a": {"sha256": "0" * 64, "size": 3}}
+    assert told["errors"] == ["mix: no"]
+
+
+def test_pins_of_a_record() -> None:
+    plan = plan_of()
+    assert pin_records(plan) == {}
+    plan.pins.append(PIN)
+    assert pin_records(plan)["words"].licence == "MIT"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A git repository with one commit."""
+    for arguments in (
+        ["init", "-q"],
+        ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    return tmp_path
+
+
+def test_commit_and_changes(checkout: Path) -> None:
+    commit, dirty = code_state(checkout)
+    assert commit is not None
+    assert len(commit) == 40
+    assert dirty is False
+    (checkout / "new.py").touch()
+    assert code_state(checkout) == (commit, True)
+
+
+# Results.
+
+
+def results_in(home: Path, plan: Plan, content: bytes) -> Store:
+    store = Store(home)
+    folder = store.path(plan.by_id[plan.results].key)
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_bytes(content)
+    return store
+
+
+def table(*canaries: Canary) -> bytes:
+    return msgspec.json.encode(
+        Results(
+            schema_version=1,
+            experiment="written-by-the-step",
+            version="9-Z",
+            profile="paper",
+            cells=[Cell(id="a", unit="1", value=1.0)],
+            canaries=list(canaries),
+        )
+    )
+
+
+def published(tmp_path: Path, content: bytes, made: StoredStep) -> Results:
+    plan = plan_of()
+    store = results_in(tmp_path / "home", plan, content)
+    path = publish(plan, outcome_of(plan, made), store, tmp_path)
+    return msgspec.json.decode(path.read_bytes(), type=Results)
+
+
+def test_results_are_stamped_with_this_experiment(tmp_path: Path) -> None:
+    results = published(tmp_path, table(), entry())
+    assert (results.experiment, results.version, results.profile) == ("toy", "1-A", "mini")
+    assert results.cells[0].value == 1.0
+    assert not (tmp_path / "labels.jsonl").exists()
+
+
+def test_canaries_come_from_all_steps_under_their_names_here(tmp_path: Path) -> None:
+    made = entry(canaries=[Canary(id="moved", step="other-name", passed=True, detail="")])
+    own = Canary(id="labels", step="table", passed=False, detail="")
+    results = published(tmp_path, table(own), made)
+    assert {(one.step, one.id) for one in results.canaries} == {
+        (one.id, "moved") for one in plan_of().instances
+    } | {("table", "labels")}
+
+
+def test_labels_come_along(tmp_path: Path) -> None:
+    plan = plan_of()
+    store = results_in(tmp_path / "home", plan, table())
+    (store.path(plan.by_id["table"].key) / "labels.jsonl").write_text("{}\n")
+    publish(plan, outcome_of(plan, entry()), store, tmp_path)
+    assert (tmp_path / "labels.jsonl").read_text() == "{}\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema_version": 1}', b"\xff"])
+def test_results_that_are_none(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(StepFailed, match="not what it must be") as caught:
+        published(tmp_path, content, entry())
+    assert caught.value.where == "table"
+
+
+# Rehearsals.
+
+
+def test_findings_name_what_was_underestimated() -> None:
+    plan = plan_of()
+    record = record_of(plan)
+    record.add_outcome(plan, outcome_of(plan, entry(seconds=120.0, peak_memory_gb=0.5)))
+    make, mix, _ = findings(plan, record)
+    assert (make.step, make.instances, make.measured_minutes) == ("make", 3, 2.0)
+    assert make.over == ["time", "memory"]  # planned: 0.01 minutes, 0.1 GB
+    assert mix.over == ["time"]
+    gpu = msgspec.structs.replace(make, peak_gpu_memory_gb=81.0, planned_gpu_memory_gb=80.0)
+    assert "GPU memory" in gpu.over
+
+
+def test_steps_that_did_not_run_have_no_measurement() -> None:
+    plan = plan_of()
+    record = record_of(plan)
+    record.add_outcome(plan, Outcome(states={one.id: "waiting" for one in plan.instances}))
+    assert [one.measured_minutes for one in findings(plan, record)] == [None] * 3
+    assert findings(plan, record)[0].over == []
+
+
+def test_rehearsal_file(run_toy: Run) -> None:
+    plan = plan_of(rehearsal=True)
+    folder = run_toy(plan)
+    made = write_rehearsal(plan, folder, 0.25)
+    told = json.loads((folder / "rehearsal.json").read_text())
+    assert told["fraction"] == made.fraction == 0.25
+    assert told["hardware"]["cores"] >= 1
+
+
+# Run directories.
+
+
+def test_names_of_run_directories(tmp_path: Path) -> None:
+    made = [new_run_dir(tmp_path / "deep" / "runs", "exp", "mini") for _ in range(5)]
+    assert len(set(made)) == 5
+    assert all(path.name.startswith("exp-mini-2") for path in made)
+    rehearsal = new_run_dir(tmp_path, "exp", "paper", rehearsal=True)
+    assert rehearsal.name.startswith("exp-paper-rehearsal-2")
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Preflight) as caught:
+        new_run_dir(tmp_path / "file" / "runs", "exp", "mini")
+    assert "--runs-dir" in caught.value.next_step
+
+
+# Ends.
+
+
+def test_ends_of_a_run() -> None:
+    plan = plan_of()
+    complain(plan, outcome_of(plan, entry()), "here")
+    first, second = StepFailed("a"), StepFailed("b")
+    with pytest.raises(StepFailed, match="a"):
+        complain(plan, Outcome(errors=[first]), "here")
+    with pytest.raises(Many):
+        complain(plan, Outcome(errors=[first, second]), "here")
+    stopped = Outcome(states={"x": "run", "y": "stopped", "z": "waiting"}, interrupted=True)
+    with pytest.raises(Interrupted, match="2 of 3 steps left"):
+        complain(plan, stopped, "here")
+
+
+# One step.
+
+
+def one(tmp_path: Path, step: str, plan: Plan | None = None) -> None:
+    run_one(
+        plan if plan is not None else plan_of(),
+        step,
+        home=tmp_path / "home",
+        pins=ToyPins(tmp_path / "pins"),
+        options=Options(jobs=1),
+        events=tmp_path / "out" / "events.jsonl",
+    )
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def test_a_single_step_after_what_it_reads(tmp_path: Path, out: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"reads make\[seed=0\], which is not finished"):
+        one(tmp_path, "mix[seed=0]")
+    one(tmp_path, "make[seed=0]")
+    one(tmp_path, "mix[seed=0]")
+    events = (out / "events.jsonl").read_text()
+    assert events.count('"step-done"') == 2
+
+
+def test_a_single_step_refuses_damaged_inputs(tmp_path: Path, out: Path) -> None:
+    one(tmp_path, "make[seed=0]")
+    data = Store(tmp_path / "home").path(plan_of().by_id["make[seed=0]"].key) / "data.txt"
+    data.chmod(0o644)
+    os.truncate(data, 3)
+    with pytest.raises(InvalidInput, match="has 3 bytes"):
+        one(tmp_path, "mix[seed=0]")
+
+
+def test_a_single_step_needs_its_pins(tmp_path: Path, out: Path) -> None:
+    from tests.engine.test_session import pinned_plan
+
+    with pytest.raises(Preflight, match="not fetched"):
+        one(tmp_path, "read", pinned_plan())
+    one(tmp_path, "read", pinned_plan(rehearsal=True))
+
+
+# Plans of any shape keep what they were made of.
+
+
+def test_hand_made_plans_run_like_any_other(tmp_path: Path) -> None:
+    plan = plan_of_graph({"a": [], "b": ["a"]})
+    again = msgspec.json.decode(plan.to_json(), type=Plan)
+    assert Harness(again, tmp_path).in_state("run") == {"a", "b"}
