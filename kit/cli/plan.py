@@ -41,7 +41,7 @@ def command(
     present: set[str] = set()
     for pin in plan.pins:
         try:
-            prepared.pins.check(pin.id)
+            prepared.pins.require(pin.id)
         except KitError:
             continue
         present.add(pin.id)

@@ -26,7 +26,6 @@ def command(plan: Path, step: str, events: Path | None) -> None:
     from kit.engine.one_step import run_one
     from kit.engine.plan import read_plan
     from kit.manifest.home import kit_home
-    from kit.manifest.pin_types import Pins
     from kit.manifest.pins import PinStore
 
     made = read_plan(plan)
@@ -35,7 +34,7 @@ def command(plan: Path, step: str, events: Path | None) -> None:
         made,
         step,
         home=home,
-        pins=PinStore(home, Pins(schema_version=1, pins=made.pins)),
+        pins=PinStore(home, made.pins),
         options=Options(jobs=1, progress=state().mode()),
         events=events,
     )

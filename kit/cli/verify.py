@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kit.cli.state import console, state
+
+if TYPE_CHECKING:
+    from kit.verify.session import Case
 
 
 @click.command(name="verify")
@@ -64,13 +68,11 @@ def command(
     context.exit(verdict.exit_code)
 
 
-def _selftest(case: object, as_json: bool) -> None:
+def _selftest(case: Case, as_json: bool) -> None:
     import msgspec
 
     from kit.verify.selftest import lines, selftest
-    from kit.verify.session import Case
 
-    assert isinstance(case, Case)
     outcome = selftest(case.subject)
     if as_json:
         click.echo(msgspec.json.encode(outcome))

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from kit.engine.plan import Plan, StepInstance
 from kit.engine.store import Level
+from kit.errors import KitError
 
 
 class PinPaths(Protocol):
@@ -64,6 +65,15 @@ def log_path(folder: Path, instance: str) -> Path:
     return folder / (instance.replace("/", "_").replace("\0", "_")[:200] + ".log")
 
 
+def _pin_path(pins: PinPaths, id: str, home: Path, *, rehearsal: bool) -> Path:
+    try:
+        return pins.path(id)
+    except KitError:
+        if rehearsal:
+            return home / "pins" / id  # nobody has it; a rehearsal does not look
+        raise
+
+
 def make_job(
     plan: Plan,
     instance: StepInstance,
@@ -88,8 +98,8 @@ def make_job(
     by_pin = {pin.id: pin for pin in plan.pins}
     return Job(
         instance=instance,
-        home=str(home),
-        log=str(log_path(logs, instance.id)),
+        home=str(home.absolute()),
+        log=str(log_path(logs.absolute(), instance.id)),
         steps={
             name: [
                 Upstream(instance=one.id, key=one.key, axes=one.axes, params=one.params)
@@ -99,7 +109,9 @@ def make_job(
         },
         pins={
             name: PinFolder(
-                id=use.pin, path=str(pins.path(use.pin)), attributes=by_pin[use.pin].attributes
+                id=use.pin,
+                path=str(_pin_path(pins, use.pin, home, rehearsal=plan.rehearsal)),
+                attributes=by_pin[use.pin].attributes,
             )
             for name, use in instance.pins.items()
         },

@@ -1,8 +1,4 @@
-"""Axes of a profile: expansion, references, seeds.
-
-A reference is a whole string, ``"${axis}"``, ``"${axis.field}"`` or ``"${pins.name}"``. Nothing is
-computed: a manifest that needs arithmetic wants another parameter instead.
-"""
+"""Axes of a profile: expansion, references (:mod:`kit.manifest.refs`), seeds."""
 
 from __future__ import annotations
 
@@ -13,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kit.errors import InvalidInput, UsageError
+from kit.manifest import refs
 from kit.manifest.types import AxisValue
 
-_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 _LABEL = re.compile(r"[^\s,=\[\]]+")
 
 
@@ -40,16 +36,14 @@ class Point:
 
 def label_of(value: AxisValue, *, where: str) -> str:
     """The short name of an axis value: a record's ``id``, or the scalar as JSON prints it."""
-    if isinstance(value, dict):
-        if "id" not in value:
-            raise InvalidInput(
-                "a record of the matrix has no 'id'",
-                where=where,
-                why="instances are named after it",
-                next_step="add an id to every record of the axis",
-            )
-        value = value["id"]
-    label = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, dict) and "id" not in value:
+        raise InvalidInput(
+            "a record of the matrix has no 'id'",
+            where=where,
+            why="instances are named after it",
+            next_step="add an id to every record of the axis",
+        )
+    label = refs.axis_id(value)
     if not _LABEL.fullmatch(label):
         raise InvalidInput(
             f"{label!r} cannot name an instance",
@@ -98,47 +92,15 @@ def resolve(value: Any, axes: Mapping[str, Any], pins: Mapping[str, str], *, whe
         pins: The profile's local pin names -> pin ids.
         where: For messages.
     """
-    if isinstance(value, list):
-        return [resolve(item, axes, pins, where=where) for item in value]
-    if not isinstance(value, str) or "${" not in value:
-        return value
-    match = _REFERENCE.fullmatch(value)
-    if match is None:
+    try:
+        return refs.resolve(value, axes, pins)
+    except refs.BadReference as error:
         raise InvalidInput(
-            f"{value!r} mixes a reference with other text",
+            str(error),
             where=where,
-            why='only a whole string is replaced, as in "${pair.source}"',
-            next_step="put the finished string into a field of the axis and refer to that",
-        )
-    name = match.group(1)
-    if name.startswith("pins."):
-        local = name.removeprefix("pins.")
-        if local not in pins:
-            raise _unknown(value, [f"pins.{known}" for known in pins], where)
-        return pins[local]
-    if name in axes:
-        found = axes[name]
-        return found["id"] if isinstance(found, dict) else found
-    axis, _, entry = name.rpartition(".")
-    if axis in axes and isinstance(axes[axis], dict) and entry in axes[axis]:
-        return axes[axis][entry]
-    known = [
-        option
-        for axis, found in axes.items()
-        for option in (
-            [f"{axis}.{entry}" for entry in found] if isinstance(found, dict) else [axis]
-        )
-    ]
-    raise _unknown(value, known + [f"pins.{local}" for local in pins], where)
-
-
-def _unknown(reference: str, known: Sequence[str], where: str) -> InvalidInput:
-    return InvalidInput(
-        f"{reference} refers to nothing here",
-        where=where,
-        why="a step sees the axes it names in 'each' and the profile's pins",
-        next_step=f"known: {', '.join(known) or 'nothing; add an axis to each'}",
-    )
+            why="a step sees the axes it names in 'each', and the profile's pins",
+            next_step="correct the reference, or add the axis to the step's 'each'",
+        ) from None
 
 
 def resolve_matrix(

@@ -42,7 +42,7 @@ def run_one(
         digests[id] = look.entry.digest
     if not plan.rehearsal:
         for use in instance.pins.values():
-            pins.check(use.pin)
+            pins.require(use.pin)
     logs = (events.parent if events is not None else home) / "logs"
     outcome = drive(
         plan,

@@ -14,7 +14,7 @@ from kit.engine.matrix import Point, expand, resolve, resolve_matrix, shift_seed
 from kit.engine.params import Override, parse_override, typed
 from kit.engine.plan import PinUse, Plan, StepInstance, StepUse
 from kit.engine.registry import Registry, StepKind
-from kit.errors import InvalidInput, UsageError
+from kit.errors import InvalidInput, KitError, UsageError
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Manifest, Profile, Sourced, StepSpec
 
@@ -287,10 +287,18 @@ class _Builder:
                 f"there is no pin {id!r}", where=where, next_step="add it to manifests/pins.yaml"
             )
         if id not in self.used_pins:
-            self.used_pins[id] = self.digests.digest(id)
+            self.used_pins[id] = self._digest(id)
         found = self.used_pins[id]
         # A step reads a pin's attributes (its chat format) as well as its files.
         return PinUse(pin=id, digest=found), [found, pin.attributes] if pin.attributes else found
+
+    def _digest(self, id: str) -> str:
+        try:
+            return self.digests.digest(id)
+        except KitError:
+            if self.rehearsal:
+                return "stand-in"  # a rehearsal needs no input, not even one that is gone
+            raise
 
     def _upstream(self, spec: StepSpec, source: str, point: Point) -> list[StepInstance]:
         """Instances of ``source`` that agree with this point on the axes both have."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+import kit
 from kit.engine.events import Event
 from kit.engine.job import Job
 from kit.engine.secrets import child_environment
@@ -45,6 +46,11 @@ def worker_environment(
         gpus: Devices it may see; none hides them all, so that a CPU step cannot use one by chance.
     """
     made = {**child_environment(environ), **OFFLINE, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    made["PYTHONSAFEPATH"] = "1"  # a random.py in the working directory is nobody's library
+    root = Path(kit.__file__).resolve().parents[1]
+    if not {"site-packages", "dist-packages"} & set(root.parts):
+        # From a checkout: the worker must run the same kit, wherever it is started.
+        made["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environ.get("PYTHONPATH")]))
     if threads is not None:
         made.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     return made

@@ -24,8 +24,8 @@ from kit.errors import KitError, Many, Preflight
 class Pins(PinPaths, Protocol):
     """What a run needs of the pin store."""
 
-    def check(self, id: str) -> None:
-        """Raise a ``KitError`` unless the pin's files are present and right."""
+    def require(self, id: str) -> Path:
+        """Where the pin is; raises a ``KitError`` unless it is there and right."""
         ...
 
 
@@ -64,9 +64,11 @@ def preflight(plan: Plan, store: Store, pins: Pins, gpus: int) -> None:
     problems: list[KitError] = []
     for id in sorted({use.pin for one in rest for use in one.pins.values()}):
         try:
-            pins.check(id)
+            pins.require(id)
         except KitError as error:
-            error.next_step = error.next_step or f"kit fetch {plan.experiment}"
+            error.next_step = (error.next_step or "kit fetch EXPERIMENT").replace(
+                "EXPERIMENT", plan.experiment
+            )
             problems.append(error)
     if problems:
         raise problems[0] if len(problems) == 1 else Many(problems)

@@ -94,7 +94,7 @@ class Store:
     """The store under one kit home. Any number of processes may use it at once."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home
+        self.home = home.absolute()  # a step may change the working directory
 
     def path(self, key: str) -> Path:
         """Where the outputs of this key are."""

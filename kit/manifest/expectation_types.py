@@ -60,6 +60,8 @@ class Reference(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sd: Number
     n_seeds: Annotated[int, Meta(ge=1)]
     values: list[Number]
+    seeds: list[str] = []
+    """Id of each value's replicate; a run with the same ids is compared seed by seed."""
     record: str
     """Path of the committed record, relative to the repository."""
 

@@ -44,6 +44,8 @@ class Row(Struct, kw_only=True):
     detail: str
     summary: str
     facts: list[tuple[str, str]]
+    unit: str = ""
+    """Named on the line only where the table has several units."""
     detailed: bool = True
     """False where the report had no room for the second line."""
 

@@ -73,12 +73,13 @@ class ClaimRow(Struct, kw_only=True):
     cells: list[tuple[str, str]]
     """(id, anchor) of the cells it rests on; the anchor is empty where the line was left out."""
     more_cells: int
-    remark: str
+    unmeasured: bool
+    """The document never measured one of the cells."""
 
 
 def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Banner:
     """The verdict in a word, a sentence of what it covers and one of what it does not."""
-    counts = Counter(cell.verdict for cell in verdict.cells)
+    counts: Counter[str] = Counter(cell.verdict for cell in verdict.cells)
     primary = [claim for claim in verdict.claims if claim.primary]
     word = verdict.verdict
     return Banner(
@@ -102,7 +103,7 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
 
 
 def _covers(verdict: Verdict, primary: list[ClaimReport], seeds: int) -> str:
-    outcomes = Counter(claim.outcome for claim in primary)
+    outcomes: Counter[str] = Counter(claim.outcome for claim in primary)
     said = ", ".join(
         f"{outcomes[outcome]} {_VERB[outcome][outcomes[outcome] > 1]}"
         for outcome in _VERB
@@ -166,9 +167,6 @@ def _claim(claim: ClaimReport, anchors: Mapping[str, str], most: int) -> ClaimRo
         p = f"p {_equals(claim.p)}"
         if claim.p_holm is not None:
             p += f", {probability(claim.p_holm)} after Holm"
-    remark = ""
-    if claim.rests_on_unmeasured:
-        remark = "The document itself never measured one of these cells; it quotes it."
     return ClaimRow(
         id=claim.id,
         sentence=claim.sentence,
@@ -177,13 +175,13 @@ def _claim(claim: ClaimReport, anchors: Mapping[str, str], most: int) -> ClaimRo
         css=CLASS[claim.outcome],
         primary=claim.primary,
         detail=claim.detail,
-        estimate=claim.estimate if claim.estimate != claim.detail else "",
+        estimate="" if claim.estimate in claim.detail else claim.estimate,
         p=p,
-        method=claim.method,
+        method="" if claim.method in claim.detail else claim.method,
         reason=claim.reason,
         cells=[(id, anchors.get(id, "")) for id in claim.cells[:most]],
         more_cells=max(0, len(claim.cells) - most),
-        remark=remark,
+        unmeasured=claim.rests_on_unmeasured,
     )
 
 

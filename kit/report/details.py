@@ -10,14 +10,15 @@ from msgspec import Struct
 
 from kit.engine.plan import StepInstance
 from kit.manifest.pin_types import Pin
-from kit.report.cells import SEVERITY, decimals_of, difference, margin, word
+from kit.report.cells import SEVERITY, difference, margin, word
 from kit.report.claims import CLASS
 from kit.report.files import Run
-from kit.report.text import bytes_word, plural, seconds_word
-from kit.verify.verdict import CellReport, Verdict
+from kit.report.text import bytes_word, decimals_of, plural, seconds_word
+from kit.verify.verdict import CanaryReport, CellReport, Verdict
 
 MOST_DEVIATIONS = 100
 MOST_STEPS = 300
+MOST_CHECKS = 80
 
 
 class Deviation(Struct, kw_only=True):
@@ -73,8 +74,7 @@ def _deviation(cell: CellReport) -> Deviation:
     evidence = [difference(cell, decimals_of(cell.published, cell.unit)), margin(cell)]
     why = ""
     if cell.margin_reason:
-        why = f"The margin was chosen by {cell.margin_source or 'nobody named'}: "
-        why += cell.margin_reason
+        why = f"Margin chosen by {cell.margin_source or 'nobody named'}: {cell.margin_reason}"
     if cell.waiver is not None:
         why = f"Waived by {cell.waiver.owner} on {cell.waiver.date}: {cell.waiver.reason}"
     return Deviation(
@@ -85,6 +85,12 @@ def _deviation(cell: CellReport) -> Deviation:
         evidence="; ".join(part for part in evidence if part),
         why=why,
     )
+
+
+def checks(verdict: Verdict) -> tuple[list[CanaryReport], int]:
+    """Failed checks, then passed ones as far as a page needs them; and how many are left."""
+    ordered = sorted(verdict.canaries, key=lambda canary: canary.passed)
+    return ordered[:MOST_CHECKS], max(0, len(ordered) - MOST_CHECKS)
 
 
 def not_run(verdict: Verdict, most: int = 60) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from kit.engine.durable import explain, write_atomic
 from kit.engine.plan import Plan
 from kit.engine.record import Record
 from kit.engine.results import Results
+from kit.engine.store import sha256_file
 from kit.errors import InvalidInput
 from kit.verify.verdict import SCHEMA_VERSION, Verdict
 
@@ -56,13 +57,29 @@ def read_run(folder: Path) -> Run:
             why="a report repeats the verdict; it does not compare numbers itself",
             next_step=f"kit verify {folder}",
         )
+    verdict = read_json(folder / "verdict.json", Verdict, remedy=f"kit verify {folder}")
+    _check_results(folder, verdict)
     return Run(
         folder=folder,
-        verdict=read_json(folder / "verdict.json", Verdict, remedy=f"kit verify {folder}"),
+        verdict=verdict,
         results=_optional(folder / rundir.RESULTS, Results),
         plan=_optional(folder / rundir.PLAN, Plan),
         record=_optional(folder / rundir.RECORD, Record),
     )
+
+
+def _check_results(folder: Path, verdict: Verdict) -> None:
+    """Refuse a verdict that was made from other numbers than those in the directory."""
+    path = folder / rundir.RESULTS
+    if not verdict.results_sha256 or verdict.not_run_here or not path.is_file():
+        return
+    if sha256_file(path) != verdict.results_sha256:
+        raise InvalidInput(
+            "the verdict is about other results than those beside it",
+            where=str(folder / "verdict.json"),
+            why=f"{rundir.RESULTS} changed after `kit verify`, or one of the two was copied here",
+            next_step=f"kit verify {folder}",
+        )
 
 
 def read_json(path: Path, kind: type[T], *, remedy: str) -> T:

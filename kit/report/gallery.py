@@ -18,8 +18,8 @@ from kit.report.text import plural, unit_word
 from kit.verify.verdict import CellReport, Verdict
 
 MOST_FORESTS = 8
-SVG_BYTES = 300_000
-"""For all curves together."""
+SVG_BYTES = 180_000
+"""For all curves together, and again for all forest plots."""
 
 
 class Picture(Struct, kw_only=True):
@@ -37,16 +37,18 @@ def forests(verdict: Verdict, expected: Mapping[str, ExpectedCell]) -> tuple[lis
     require_matplotlib()
     groups: dict[tuple[str, str], list[CellReport]] = {}
     for cell in verdict.cells:
-        compared = _number(cell) is not None or (cell.id in expected and expected[cell.id].reference)
+        known = expected.get(cell.id)
+        compared = _number(cell) is not None or (known is not None and known.reference is not None)
         if cell.value is not None and compared:
             groups.setdefault((cell.table, cell.unit), []).append(cell)
     ranked = sorted(groups, key=lambda key: min(SEVERITY[c.verdict] for c in groups[key]))
     chosen = set(ranked[:MOST_FORESTS])
-    made = [
-        _forest(f"forest-{i}", table, unit, cells, expected)
-        for i, ((table, unit), cells) in enumerate(groups.items())
-        if (table, unit) in chosen
-    ]
+    made: list[Picture] = []
+    room = SVG_BYTES
+    for i, ((table, unit), cells) in enumerate(groups.items()):
+        if (table, unit) in chosen and room > 0:
+            made.append(_forest(f"forest-{i}", table, unit, cells, expected))
+            room -= len(made[-1].svg)
     left = len(groups) - len(made)
     remark = ""
     if left > 0:

@@ -1,7 +1,7 @@
 """Model responses: counted always, read and shown only on request.
 
-A step that keeps responses leaves them as ``generations.jsonl``, one JSON object a line with
-``response`` and, where it has them, ``id`` and ``item``. They stay in the store; a copy in the run
+A step that keeps responses leaves them as ``responses.jsonl``, one JSON object a line with
+``response`` and whatever of :data:`NAMES` it has. They stay in the store; a copy in the run
 directory is read too.
 """
 
@@ -19,7 +19,9 @@ from kit.errors import InvalidInput
 from kit.report.files import Run
 from kit.report.text import shorten
 
-FILE = "generations.jsonl"
+FILE = "responses.jsonl"
+NAMES = ("set", "condition", "sample_id", "id", "item")
+"""Fields that say which response it is."""
 LIMIT = 600
 """Characters of a response that are shown."""
 MOST = 200
@@ -29,9 +31,8 @@ MOST = 200
 class Generation(Struct, frozen=True, kw_only=True):
     """One line. The text is untrusted and possibly harmful."""
 
+    name: str
     response: str
-    id: str = ""
-    item: str | int = ""
 
 
 def section(run: Run, *, show: bool, home: Path | None = None) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def section(run: Run, *, show: bool, home: Path | None = None) -> dict[str, Any]
                 if len(shown) == MOST:
                     more = True
                     break
-                name = f"{one.id or where} {one.item}".strip()
+                name = ", ".join(part for part in (where, one.name) if part)
                 shown.append({"name": name, "response": shorten(one.response, LIMIT)})
     return {"show": show, "kept": bool(found) or _recorded(run), "shown": shown, "more": more}
 
@@ -75,17 +76,20 @@ def _files(run: Run, home: Path | None) -> Iterator[tuple[str, Path]]:
 
 
 def _read(path: Path) -> Iterator[Generation]:
-    decoder = msgspec.json.Decoder(Generation)
+    decoder = msgspec.json.Decoder(dict[str, Any])
     with path.open("rb") as lines:
         for count, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                yield decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                row = decoder.decode(line)
+                response = msgspec.convert(row["response"], str)
+            except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
                 raise InvalidInput(
-                    "is not a generation",
+                    "is not a response",
                     where=f"{path}:{count}",
                     why=str(error),
                     next_step="leave out --show-generations",
                 ) from error
+            name = ", ".join(str(row[field]) for field in NAMES if field in row)
+            yield Generation(name=name, response=response)

@@ -16,7 +16,8 @@ from kit import __version__
 from kit.errors import Preflight
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.types import Manifest
-from kit.report import claims, details, gallery, generations, tables
+from kit.report import generations
+from kit.report.content import content
 from kit.report.files import Run
 from kit.report.text import visible
 
@@ -52,76 +53,6 @@ def render(
         **content(run, manifest=manifest, expectation=expectation),
         generations=generations.section(run, show=show_generations, home=home),
     )
-
-
-def content(
-    run: Run, *, manifest: Manifest | None = None, expectation: Expectation | None = None
-) -> dict[str, Any]:
-    """Everything that the templates print, by name."""
-    verdict = run.verdict
-    expected = {cell.id: cell for cell in expectation.cells} if expectation is not None else {}
-    measured = {cell.id: cell for cell in run.results.cells} if run.results is not None else {}
-    all_tables = tables.tables(verdict, expected, measured)
-    kept = {line.anchor for table in all_tables for line in table.rows}
-    anchors = {cell.id: f"c{i}" for i, cell in enumerate(verdict.cells) if f"c{i}" in kept}
-    forests, forest_remark = gallery.forests(verdict, expected)
-    curves, curve_remark = gallery.curves(run.results)
-    calibration, calibration_remark = gallery.calibration_picture(verdict)
-    deviations, more_deviations = details.deviations(verdict)
-    steps, more_steps = details.steps(run)
-    return {
-        "title": manifest.title if manifest is not None else verdict.experiment,
-        "summary": manifest.summary if manifest is not None else "",
-        "documents": manifest.documents if manifest is not None else [],
-        "run": run,
-        "verdict": verdict,
-        "banner": claims.banner(
-            verdict, variant=variant_of(run, manifest), rehearsal=rehearsal(run), seeds=seeds(run)
-        ),
-        "claims": claims.claim_rows(verdict, anchors),
-        "css_of": claims.CLASS,
-        "tables": all_tables,
-        "forests": forests,
-        "forest_remark": forest_remark,
-        "curves": curves,
-        "curve_remark": curve_remark,
-        "calibration": calibration,
-        "calibration_remark": calibration_remark,
-        "deviations": deviations,
-        "more_deviations": more_deviations,
-        "not_run": details.not_run(verdict),
-        "environment": details.environment(run),
-        "inputs": details.inputs(run),
-        "commands": details.run_commands(run),
-        "steps": steps,
-        "more_steps": more_steps,
-        "notes": notes(run, manifest),
-    }
-
-
-def variant_of(run: Run, manifest: Manifest | None) -> str:
-    """``as-reported`` or ``corrected``; empty where neither plan nor manifest is there."""
-    if run.plan is not None and run.plan.variant:
-        return run.plan.variant
-    return manifest.variant if manifest is not None else ""
-
-
-def rehearsal(run: Run) -> bool:
-    """Whether the run was a rehearsal, whatever the verdict's word."""
-    plan, record = run.plan, run.record
-    return bool((plan and plan.rehearsal) or (record and record.rehearsal))
-
-
-def seeds(run: Run) -> int:
-    """Most seeds any cell was measured with."""
-    return max((cell.seeds for cell in run.verdict.cells), default=0)
-
-
-def notes(run: Run, manifest: Manifest | None) -> list[str]:
-    """Known departures: of the plan (or manifest) and of the expectation, each once."""
-    own = run.plan.notes if run.plan is not None else []
-    more = manifest.notes if manifest is not None else []
-    return list(dict.fromkeys([*own, *more, *run.verdict.notes]))
 
 
 def _environment() -> Environment:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from msgspec import Struct, field
+from typing import TYPE_CHECKING, Any
 
 from kit.engine.registry import REGISTRY, StepContext, StepKind
+from kit.steps.defensive_tokens_params import (
+    Align,
+    Evaluate,
+    SelfLabel,
+    Tabulate,
+    TrainingData,
+    TrainPrefix,
+    Transfer,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,88 +25,7 @@ if TYPE_CHECKING:
     from kit.methods.defensive_tokens.recipe import Recipe
     from kit.methods.defensive_tokens.samples import Sample
 
-Defence = Literal["undefended", "reminder", "sandwich", "native"]
-Dtype = Literal["float32", "bfloat16"]
 SETS = "prefixes.safetensors"
-
-
-class Align(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of ``defensive-tokens/align``."""
-
-    center: bool = False
-    scale: bool = False
-    method: Literal["svd", "newton"] = "svd"
-
-
-class Transfer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of ``defensive-tokens/transfer``."""
-
-    tokens: int
-    seed: int
-    """Of the random controls."""
-
-
-class TrainingData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of ``defensive-tokens/training-data``."""
-
-    builder: Literal["as-reported", "proper"]
-    steps: int
-    batch: int
-    seed: int
-
-
-class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of ``defensive-tokens/self-label``."""
-
-    max_new_tokens: int
-    empty_data: Literal["empty-turn", "no-turn"]
-    scope: Literal["consumed"] = "consumed"
-    dtype: Dtype = "float32"
-
-
-class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of ``defensive-tokens/train-prefix``."""
-
-    label: str
-    """Names the token sets: ``<label>-<step>``."""
-    init: Literal["transferred", "normal", "vocabulary"]
-    lr: float
-    schedule: Literal["constant", "linear", "cosine"]
-    steps: int
-    micro_batch: int
-    accumulation: int
-    checkpoints: list[int]
-    layout: str
-    seed: int
-    end_truncated: bool
-    label_tokens: Literal["as-text", "as-generated"]
-    tokens: int = 5
-    dtype: Dtype = "float32"
-
-
-class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of ``defensive-tokens/evaluate``."""
-
-    layout: str
-    attacks: list[str]
-    max_new_tokens: int
-    seed: int
-    accuracy: bool
-    refusal_rule: str
-    defences: list[Defence] = field(default_factory=lambda: ["undefended", "native"])
-    reminder: str = ""
-    sandwich: str = ""
-    tokens: int = 5
-    dtype: Dtype = "float32"
-
-
-class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of ``defensive-tokens/tabulate``."""
-
-    native: str
-    loss_window: int
-    published_full: float | None = None
-    refusal_rule: str = "as-reported"
 
 
 def run_align(ctx: StepContext, params: Align) -> None:
@@ -149,7 +75,8 @@ def run_transfer(ctx: StepContext, params: Transfer) -> None:
         released.path, _released_as(target.attributes), n=params.tokens, width=width
     )
     alignment = load_alignment(ctx.step("align").path / "alignment.safetensors")
-    sets = transfer_sets(own, native, alignment, seed=params.seed)
+    made = transfer_sets(own, native, alignment, seed=params.seed)
+    sets: dict[str, Tensor] = {name: made[name] for name in params.sets}
     save_sets(ctx.out / SETS, sets)
     _write_json(ctx.out / "geometry.json", transfer_geometry(own, native, sets))
 
@@ -265,7 +192,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     from kit.methods.defensive_tokens.attack_texts import read_attack_texts
     from kit.methods.defensive_tokens.attacks import get_style
     from kit.methods.defensive_tokens.evaluate import evaluate_prefix
-    from kit.methods.defensive_tokens.prompt_checks import check_prompts
+    from kit.methods.defensive_tokens.prompt_checks import PromptCheck, check_prompts, combine
     from kit.methods.defensive_tokens.scores import score_table
     from kit.methods.defensive_tokens.tables import response_rows
 
@@ -279,6 +206,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     samples: list[Sample] = read_alpaca_farm(ctx.pin("evaluation").path)
     rows = _conditions(ctx, params)
     scores: dict[str, Any] = {}
+    checks: list[PromptCheck] = []
     with (ctx.out / "responses.jsonl").open("w", encoding="utf-8") as file:
         for done, (name, (prefix, defence)) in enumerate(rows.items(), start=1):
             evaluation = evaluate_prefix(
@@ -299,15 +227,16 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
             scores[name] = score_table(evaluation)
             for row in response_rows(evaluation):
                 file.write(json.dumps({"set": name, **row}, ensure_ascii=False) + "\n")
-            for check in check_prompts(
+            checks += check_prompts(
                 evaluation,
                 texts,
                 slots=0 if prefix is None else len(prefix),
                 vocabulary_size=backend.vocabulary_size,
-            ):
-                ctx.canary(f"{name}/{check.id}", check.passed, check.detail)
+            )
             ctx.progress(done, len(rows), "token sets")
     _write_json(ctx.out / "scores.json", scores)
+    for check in combine(checks):
+        ctx.canary(check.id, check.passed, check.detail)
     words = {json.dumps(score["asr"]) for score in scores.values()}
     ctx.canary(
         "labels-differ-between-sets",

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
+from kit.verify.baseline import baseline
 from kit.verify.finding import Finding, invalid
 from kit.verify.kinds.binomial import binomial
 from kit.verify.kinds.bounded import bound
@@ -14,7 +15,7 @@ from kit.verify.kinds.plain import absolute, exact, relative, trajectory
 from kit.verify.kinds.seeded import seeds
 from kit.verify.labels import ItemsDiffer, LabelSource, discordance
 from kit.verify.measurement import Measurement
-from kit.verify.numbers import PROPORTIONS, printed
+from kit.verify.numbers import PROPORTIONS
 
 OF_ITEMS = frozenset({"binomial", "paired", "flip"})
 """Kinds that compare one run's items."""
@@ -26,7 +27,7 @@ def judge(
     """Compare a measured cell with its expectation.
 
     Args:
-        expected: The expected cell; must have a tolerance.
+        expected: The expected cell; must have a tolerance and something to compare with.
         cell: The measurement, in the expectation's unit.
         published: Where published labels are read from.
         place: Expectation file and cell, for messages.
@@ -47,11 +48,7 @@ def judge(
         drift = None if rule.drift is None else Fraction(rule.drift)
         return trajectory(cell.series, expected.series, _margin(rule, place), drift)
     if rule.kind == "seeds":
-        if expected.value is None and expected.reference is None:
-            raise InvalidInput("neither 'value' nor 'reference'", where=place)
         return seeds(cell, expected, _margin(rule, place), place)
-    if expected.value is None and rule.kind != "paired":
-        raise InvalidInput("field 'value' is missing", where=place)
     if rule.kind in OF_ITEMS:
         return _items(expected, cell, rule, published, place)
     return _plain(expected, cell, rule, place)
@@ -59,8 +56,8 @@ def judge(
 
 def _plain(expected: ExpectedCell, cell: Measurement, rule: Tolerance, place: str) -> Finding:
     assert cell.value is not None
-    assert expected.value is not None
-    said = printed(expected.value, expected.unit)
+    said = baseline(expected)
+    assert said is not None
     if rule.kind == "exact":
         if expected.k is not None and cell.k is not None and cell.k != expected.k:
             return Finding(
@@ -92,14 +89,11 @@ def _items(
 ) -> Finding:
     margin = _margin(rule, place)
     if cell.k is None or cell.n is None or expected.unit not in PROPORTIONS:
-        raise InvalidInput(
-            f"tolerance {rule.kind!r} needs a proportion with fields 'k' and 'n'",
-            where=f"{place}: measured cell",
-        )
+        return invalid(f"tolerance {rule.kind!r} needs fields 'k' and 'n' of a proportion")
     if rule.kind == "paired":
         return _paired(expected, cell, rule, margin, published, place)
-    assert expected.value is not None
-    said = printed(expected.value, expected.unit)
+    said = baseline(expected)
+    assert said is not None
     m = expected.n or cell.n
     if rule.kind == "binomial":
         return binomial(cell.k, cell.n, said, margin, expected.unit, m, expected.k)
@@ -129,9 +123,7 @@ def _paired(
 ) -> Finding:
     here = cell.read_labels()
     if here is None:
-        raise InvalidInput(
-            "tolerance 'paired' needs field 'labels'", where=f"{place}: measured cell"
-        )
+        return invalid("tolerance 'paired' needs field 'labels', the labels of each item")
     if expected.labels is None or published is None:
         raise InvalidInput("tolerance 'paired' needs published 'labels'", where=place)
     try:

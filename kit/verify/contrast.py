@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import comb, inf, sqrt
+from math import inf, sqrt
 
 from kit.verify.labels import ItemsDiffer, discordance
 from kit.verify.measurement import Measurement
@@ -41,6 +41,7 @@ class Contrast:
 
 
 PLAIN = "as measured, without uncertainty"
+EQUAL = "all seeds give the same number, compared as it stands"
 
 
 def contrast(
@@ -73,7 +74,7 @@ def _alone(a: Measurement, estimate: Fraction, at: Fraction) -> Contrast:
     if a.seeds:
         spread = mean_spread(seed_group(a))
         if spread is None:
-            return _signs(estimate, len(a.seeds), f"{len(a.seeds)} equal seeds, sign test")
+            return Contrast(estimate, None, None, EQUAL)
         return Contrast(estimate, *spread.tails(float(estimate)), f"one-sided t, {spread.how}")
     if not a.proportion:
         return Contrast(estimate, None, None, PLAIN)
@@ -91,8 +92,9 @@ def _paired_seeds(
 ) -> Contrast:
     """One-sided t over the differences of paired seeds.
 
-    All differences equal: item sampling of the two proportions stands in for the spread; for other
-    numbers the sign test, ``2^-m``, which assumes nothing.
+    All differences equal: item sampling of the two proportions stands in for the spread. For other
+    numbers nothing random is seen when the values are equal too (a count of parameters); when they
+    vary, the sign test, ``2^-m``, which assumes nothing.
     """
     found = group(differences)
     m, mean = found.size, float(found.mean)
@@ -105,26 +107,18 @@ def _paired_seeds(
         error = sqrt(floors[0] ** 2 + (float(weight) * floors[1]) ** 2) / sqrt(m)
         spread = Spread(error, m - 1, "")
         return Contrast(found.mean, *spread.tails(mean), f"{method} without spread, item sampling")
-    return _signs(found.mean, m, f"{method} with equal differences, sign test")
-
-
-def _signs(estimate: Fraction, m: int, method: str) -> Contrast:
-    """``m`` equal values all on one side: ``2^-m``, the sign test."""
-    above = 0.5**m if estimate > 0 else 1.0
-    below = 0.5**m if estimate < 0 else 1.0
-    return Contrast(estimate, above, below, method)
+    if len({seed.value for seed in a.seeds}) == 1:
+        return Contrast(found.mean, None, None, EQUAL)
+    above = 0.5**m if mean > 0 else 1.0
+    below = 0.5**m if mean < 0 else 1.0
+    return Contrast(found.mean, above, below, f"{method} with equal differences, sign test")
 
 
 def _groups(a: Measurement, b: Measurement, estimate: Fraction, weight: Fraction) -> Contrast:
     """Independent groups of any kind: Welch with Satterthwaite's degrees of freedom."""
     variance, df = combined([_part(a, 1.0), _part(b, float(weight))])
     if variance == 0:
-        if not (a.seeds and b.seeds):
-            return Contrast(estimate, None, None, PLAIN)
-        # two groups of equal values: the permutation test's smallest p
-        p = 1 / comb(len(a.seeds) + len(b.seeds), len(a.seeds))
-        above, below = (p if estimate > 0 else 1.0), (p if estimate < 0 else 1.0)
-        return Contrast(estimate, above, below, "two groups without spread, permutation test")
+        return Contrast(estimate, None, None, EQUAL if a.seeds or b.seeds else PLAIN)
     spread = Spread(sqrt(variance), df, "")
     return Contrast(estimate, *spread.tails(float(estimate)), "Welch t of independent groups")
 

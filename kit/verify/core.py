@@ -11,6 +11,7 @@ from msgspec import structs
 from kit import __version__
 from kit.engine.results import Cell, Results
 from kit.manifest.expectation_types import Expectation, ExpectedCell
+from kit.verify.baseline import baseline
 from kit.verify.canaries import built_in, from_steps
 from kit.verify.cells import judge
 from kit.verify.claim_reports import report_claims
@@ -25,7 +26,14 @@ from kit.verify.proportions import Z95, wilson
 from kit.verify.seeds import mean_spread, seed_group
 from kit.verify.verdict import EXIT_CODES, CellReport, Interval, Verdict, Waiver
 
-NO_NUMBER = frozenset({"running", "diverged", "cancelled", "unreported"})
+NO_NUMBER = {
+    "running": "the document has no final number: running",
+    "diverged": "the document has no final number: diverged",
+    "cancelled": "the document has no final number: cancelled",
+    "unreported": "no number was published",
+}
+WITHOUT_BASELINE = frozenset({"bound", "trajectory", "paired"})
+"""Kinds that compare with something else than one number."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,9 @@ def verify(subject: Subject) -> Verdict:
         InvalidInput: (or ``Many``) The table or the expectation is not what it must be.
     """
     expected, results = subject.expected, subject.results
-    check_pair(expected, results, subject.where, subject.expectation)
+    extra = check_pair(
+        expected, results, subject.where, subject.expectation, strict=subject.not_run_here
+    )
     listed = [cell.id for cell in expected.cells]
     canaries = from_steps(results, listed) + built_in(expected, results, subject.labels)
     broken: dict[str, str] = {}
@@ -103,9 +113,16 @@ def verify(subject: Subject) -> Verdict:
         claims=claims,
         canaries=canaries,
         omnibus=omnibus(reports),
-        notes=[*expected.notes, *subject.notes],
+        notes=[*expected.notes, *subject.notes, *_unlisted(extra)],
         not_covered=uncovered(reports, claims),
     )
+
+
+def _unlisted(extra: Sequence[str]) -> list[str]:
+    if not extra:
+        return []
+    some = ", ".join(extra[:5]) + (", ..." if len(extra) > 5 else "")
+    return [f"{len(extra)} measured cells are not in the expectation and not compared: {some}"]
 
 
 def _finding(
@@ -124,7 +141,7 @@ def _finding(
     says = "" if empty or measured is None or measured.value is None else show(measured.value)
     if expected.status in NO_NUMBER and expected.value is None:
         here = f"; this run has {says}" if says else ""
-        return Finding("not-compared", f"the document has no final number: {expected.status}{here}")
+        return Finding("not-compared", f"{NO_NUMBER[expected.status]}{here}")
     if expected.tolerance is None or (empty and expected.status == "quoted"):
         why = "quoted from elsewhere" if expected.status == "quoted" else "no tolerance is declared"
         return Finding("not-compared", f"{why}{f'; this run has {says}' if says else ''}")
@@ -132,6 +149,9 @@ def _finding(
         return Finding("missing", "the table has no value for this cell")
     if measured.value is None and expected.tolerance.kind != "trajectory":
         return Finding("missing", "the table has no value for this cell")
+    if baseline(expected) is None and expected.tolerance.kind not in WITHOUT_BASELINE:
+        hint = ": kit reference EXP RUN..." if expected.status == "reference" else ""
+        return Finding("not-compared", f"no number to compare with yet{hint}; this run has {says}")
     place = f"{subject.expectation}: cell {expected.id}"
     return judge(expected, measured, subject.published, place)
 
@@ -158,7 +178,7 @@ def _report(
         status=expected.status,
         place=expected.place,
         published=expected.value,
-        baseline=_baseline(expected),
+        baseline=_compared_with(expected),
         value=float(measured.value) if has and measured and measured.value is not None else None,
         unit=expected.unit,
         direction=expected.direction,
@@ -174,7 +194,7 @@ def _report(
         margin_source=rule.source if rule else None,
         margin_reason=rule.reason if rule else None,
         verdict=finding.verdict,
-        detail=finding.detail,
+        detail=finding.detail + _better(expected, finding),
         shifted=finding.shifted,
         flip_rate=finding.flip_rate,
         p=finding.p,
@@ -184,12 +204,18 @@ def _report(
     )
 
 
-def _baseline(expected: ExpectedCell) -> float | None:
-    rule = expected.tolerance
-    if expected.value is not None:
-        return float(expected.value)
-    if expected.reference is not None:
-        return float(expected.reference.mean)
+def _better(expected: ExpectedCell, finding: Finding) -> str:
+    """Two-sided: a better number than the published one may hide a broken attack."""
+    gap = finding.difference or 0.0
+    good = {"lower_is_better": gap < 0, "higher_is_better": gap > 0}.get(expected.direction, False)
+    says = "; better than published, and a deviation all the same"
+    return says if good and finding.verdict == "deviates" else ""
+
+
+def _compared_with(expected: ExpectedCell) -> float | None:
+    said, rule = baseline(expected), expected.tolerance
+    if said is not None:
+        return float(said.value)
     return float(rule.bound) if rule is not None and rule.bound is not None else None
 
 

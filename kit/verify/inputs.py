@@ -27,6 +27,7 @@ class Run:
         overrides: What the run changed against the manifest.
         rehearsal: Stand-in weights and data.
         results_sha256: Of ``results.json``.
+        notes: Departures that the record says every report repeats.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Run:
     overrides: list[str]
     rehearsal: bool
     results_sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def read_run(path: Path) -> Run:
@@ -70,6 +72,7 @@ def read_run(path: Path) -> Run:
         overrides=overrides,
         rehearsal=bool(record.get("rehearsal") or plan.get("rehearsal")),
         results_sha256=sha256(raw).hexdigest(),
+        notes=tuple(str(note) for note in record.get("notes") or plan.get("notes") or ()),
     )
 
 

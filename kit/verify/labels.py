@@ -53,11 +53,14 @@ class LabelFiles:
     def __init__(self, *roots: Path) -> None:
         self._roots = [root.resolve() for root in roots]
         self._files: dict[Path, dict[str, Labels]] = {}
+        self._paths: dict[str, Path] = {}
 
     def get(self, reference: str) -> Labels:
         """The labels behind ``file#id``; a file with one line needs no id."""
         name, _, key = reference.partition("#")
-        path = self._find(name)
+        if name not in self._paths:
+            self._paths[name] = self._find(name)
+        path = self._paths[name]
         if path not in self._files:
             self._files[path] = read_labels(path)
         lines = self._files[path]

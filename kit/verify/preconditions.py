@@ -11,14 +11,25 @@ EXTRA = "stats/"
 """Cells below this prefix describe generations; an expectation need not list them."""
 
 
-def check_pair(expected: Expectation, results: Results, where: str, expectation: str) -> None:
-    """Same experiment, profile and comparable version; no cell twice, none unknown.
+def check_pair(
+    expected: Expectation,
+    results: Results,
+    where: str,
+    expectation: str,
+    *,
+    strict: bool = False,
+) -> list[str]:
+    """Same experiment, profile and comparable version; no cell twice.
+
+    A run may measure more than the document reports: such cells are returned. In a table from
+    elsewhere (``strict``) an id that the expectation does not list is a slip and refused.
 
     Args:
         expected: The expectation.
         results: The table.
         where: The table's file, for messages.
         expectation: The expectation's file, for messages.
+        strict: Refuse cells that the expectation does not list.
 
     Raises:
         InvalidInput: Or :class:`Many`: everything that is wrong.
@@ -50,6 +61,7 @@ def check_pair(expected: Expectation, results: Results, where: str, expectation:
     found = [cell.id for cell in results.cells]
     problems += [InvalidInput(f"cell {id!r} stands twice", where=where) for id in _twice(found)]
     listed = set(known)
+    extra = [id for id in found if id not in listed and not id.startswith(EXTRA)]
     problems += [
         InvalidInput(
             f"unknown cell {id!r}",
@@ -57,8 +69,7 @@ def check_pair(expected: Expectation, results: Results, where: str, expectation:
             why=f"{expectation} does not list it",
             next_step="correct the id, or add the cell to the expectation",
         )
-        for id in found
-        if id not in listed and not id.startswith(EXTRA)
+        for id in (extra if strict else ())
     ]
     for claim in expected.claims:
         problems += [
@@ -70,6 +81,7 @@ def check_pair(expected: Expectation, results: Results, where: str, expectation:
         raise problems[0]
     if problems:
         raise Many(problems)
+    return extra
 
 
 def _comparable(version: str) -> str:

@@ -55,7 +55,7 @@ def references(expected: Expectation, runs: Sequence[Run], record: str) -> dict[
                             f"cell {cell.id}: seed {seed!r} is in two runs", where=where
                         )
                     mine[seed] = value
-    return {id: _reference(list(found.values()), record) for id, found in values.items()}
+    return {id: _reference(found, record) for id, found in values.items()}
 
 
 def _replicates(cell: Measurement, seeds: Sequence[Any], run: str) -> list[tuple[str, Fraction]]:
@@ -66,13 +66,14 @@ def _replicates(cell: Measurement, seeds: Sequence[Any], run: str) -> list[tuple
     return [(seeds[0].seed if seeds else run, cell.value)]
 
 
-def _reference(values: list[Fraction], record: str) -> Reference:
-    found = group(values)
+def _reference(values: Mapping[str, Fraction], record: str) -> Reference:
+    found = group(list(values.values()))
     return Reference(
         mean=_number(found.mean),
         sd=_number(found.sd),
         n_seeds=found.size,
-        values=[_number(value) for value in values],
+        values=[_number(value) for value in values.values()],
+        seeds=list(values),
         record=record,
     )
 
@@ -109,6 +110,7 @@ def rewrite(text: str, found: Mapping[str, Reference], where: str) -> str:
                 "sd": Quoted(reference.sd),
                 "n_seeds": reference.n_seeds,
                 "values": [Quoted(value) for value in reference.values],
+                "seeds": [Quoted(seed) for seed in reference.seeds],
                 "record": reference.record,
             }
     out = StringIO()

@@ -13,7 +13,7 @@ from kit.engine.results import Results
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.verify.core import Subject, verify
-from kit.verify.inputs import read_run, write_atomic
+from kit.verify.inputs import Run, read_run, write_atomic
 from kit.verify.labels import LabelFiles, LabelSource
 from kit.verify.verdict import Verdict
 from kit.verify.waivers import read_waivers
@@ -61,15 +61,21 @@ def open_case(
         file, root = _expectation(table.experiment, table.profile, expectation)
         expected = _load(file)
         return _case(
-            expected, file, root, table, labels, where, waivers,
-            overrides=found.overrides, rehearsal=found.rehearsal, output=found.path,
-        )  # fmt: skip
+            expected,
+            file,
+            root,
+            table,
+            labels,
+            where,
+            waivers,
+            found=found,
+        )
     from kit.verify.tables import read_table
 
     file, root = _expectation(run, profile, expectation)
     expected = _load(file)
     brought, source = read_table(results, expected)
-    return _case(expected, file, root, brought, source, results, waivers, elsewhere=True)
+    return _case(expected, file, root, brought, source, results, waivers)
 
 
 def _case(
@@ -81,10 +87,7 @@ def _case(
     where: Path,
     waivers: Path | None,
     *,
-    overrides: list[str] | None = None,
-    rehearsal: bool = False,
-    output: Path | None = None,
-    elsewhere: bool = False,
+    found: Run | None = None,
 ) -> Case:
     if waivers is not None and not waivers.is_file():
         raise InvalidInput("no such waiver file", where=str(waivers))
@@ -96,15 +99,15 @@ def _case(
         published=LabelFiles(file.parent, root),
         where=str(where),
         expectation=_relative(file, root),
-        overrides=overrides or [],
-        rehearsal=rehearsal,
-        not_run_here=elsewhere,
+        overrides=found.overrides if found else [],
+        rehearsal=found is not None and found.rehearsal,
+        not_run_here=found is None,
         waivers=read_waivers(waivers or root / "waivers" / name, expected),
-        notes=["not run here: the table was brought from elsewhere"] if elsewhere else [],
+        notes=found.notes if found else ["not run here: the table was brought from elsewhere"],
     )
     return Case(
         subject,
-        output / "verdict.json" if output else None,
+        found.path / "verdict.json" if found else None,
         sha256(file.read_bytes()).hexdigest(),
         sha256(where.read_bytes()).hexdigest(),
     )

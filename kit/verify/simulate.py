@@ -52,15 +52,15 @@ def experiment(
     rule = expected.tolerance
     if rule is None or cell.value is None or rule.kind == "trajectory":
         return None
-    if cell.seeds:
-        return _over_seeds(expected, cell, judge, shift)
     base = _base(expected)
     if base is None:
         return None
+    if cell.seeds and rule.kind in ("seeds", "bound"):
+        return _over_seeds(expected, cell, judge, base, shift)
     if not cell.proportion or rule.kind in ("exact", "absolute", "relative", "seeds"):
         moved = _moved(cell, base + shift)
         return Experiment(lambda random: judge(moved), nan)
-    return _items(expected, cell, judge, base, shift)
+    return None if cell.seeds else _items(expected, cell, judge, base, shift)
 
 
 def _base(expected: ExpectedCell) -> float | None:
@@ -135,19 +135,20 @@ def _over_seeds(
     expected: ExpectedCell,
     cell: Measurement,
     judge: Callable[[Measurement], Finding],
+    base: float,
     shift: float,
 ) -> Experiment | None:
     """Normal replicates with the spread seen in the reference, else in this run."""
-    base, here = _base(expected), seed_group(cell)
-    if base is None:
-        return None
-    known = expected.reference
+    here, known = seed_group(cell), expected.reference
     sd = float(known.sd) if known is not None and float(known.sd) > 0 else here.sd
     m, k = here.size, known.n_seeds if known is not None else 1
     if sd <= 0:
         return None
-    critical = t_quantile(0.975, max(1, m + k - 2)) * sd * sqrt(1 / m + 1 / k)
-    power = _two_sided(abs(shift), critical, sd / sqrt(m))
+    if expected.tolerance is not None and expected.tolerance.kind == "bound":
+        power = normal_tail(t_quantile(0.95, m - 1) - abs(shift) * sqrt(m) / sd)
+    else:
+        critical = t_quantile(0.975, max(1, m + k - 2)) * sd * sqrt(1 / m + 1 / k)
+        power = _two_sided(abs(shift), critical, sd / sqrt(m))
 
     def draw(random: Any) -> Finding:
         values = random.normal(base + shift, sd, m)

@@ -58,7 +58,10 @@ def _load(path: Path) -> list[dict[str, Any]]:
     try:
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"not YAML: {error}", where=str(path)) from None
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        says = getattr(error, "problem", None) or str(error)
+        raise InvalidInput(f"not YAML: {says}", where=where) from None
     listed = document.get("waivers") if isinstance(document, dict) else None
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
         raise InvalidInput(

@@ -40,9 +40,10 @@ class ToyPins:
     def digest(self, id: str) -> str:
         return f"digest-of-{id}"
 
-    def check(self, id: str) -> None:
+    def require(self, id: str) -> Path:
         if not self.path(id).exists():
             raise Preflight("not fetched", where=id)
+        return self.path(id)
 
 
 def manifest(**changes: Any) -> Manifest:

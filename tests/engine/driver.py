@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--size", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--how", help="run one toy/fail step instead")
     options = parser.parse_args()
     values = {
         "seed": "${seed}",
@@ -30,6 +31,10 @@ def main() -> int:
     }
     profile = {"summary": "small", "matrix": {"seed": [0, 1, 2]}, "set": {"make": values}}
     plan = plan_of(manifest(profiles={"mini": profile}))
+    if options.how is not None:
+        steps = [{"id": "f", "kind": "toy/fail", "version": 1}]
+        profile = {"summary": "s", "set": {"f": {"how": options.how}}}
+        plan = plan_of(manifest(steps=steps, results="f", profiles={"mini": profile}))
     session = Session(
         plan,
         home=options.home,

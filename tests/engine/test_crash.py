@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,24 +96,44 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
         return tables(finish(tmp_path_factory.mktemp("reference"), "--seconds", "0"))
 
 
+def lines_of_newest(folder: Path) -> int:
+    """Length of the newest event log."""
+    logs = sorted(folder.glob("runs/*/events.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    return logs[-1].read_bytes().count(b"\n") if logs else 0
+
+
+def reached(child: subprocess.Popen[str], folder: Path, lines: int) -> bool:
+    """Whether the run has logged so much, or has ended."""
+    return child.poll() is not None or lines_of_newest(folder) >= lines
+
+
+def all_gone(folder: Path) -> bool:
+    """Whether no worker is left."""
+    return not workers_of(folder)
+
+
 def test_killed_at_random_points(tmp_path: Path, reference: tuple[bytes, bytes]) -> None:
-    """Fourteen kills, at random times and of random processes, on one store."""
-    chance, seen = random.Random(20), 0
-    for _ in range(14):
-        child = start(tmp_path, "--seconds", "0.3")
-        time.sleep(chance.uniform(0.1, 1.1))
-        workers = workers_of(tmp_path)
-        seen += bool(workers)
-        if workers and chance.random() < 0.4:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                chance.choice(workers).kill()
-            time.sleep(chance.uniform(0.0, 0.2))
-        child.kill()
-        child.communicate(timeout=TIMEOUT)
-        assert wait_until(lambda: not workers_of(tmp_path)), "a worker outlived its run"
-    assert seen > 5
-    assert tables(finish(tmp_path, "--seconds", "0.3")) == reference
-    assert not list((tmp_path / "home" / "tmp").iterdir())
+    """Twelve stores, each killed once or twice after a random event, the run or one worker."""
+    chance, workers_seen = random.Random(20), 0
+    for number in range(12):
+        folder = tmp_path / str(number)
+        for _ in range(chance.choice([1, 2])):
+            last = chance.randrange(30)
+            child = start(folder, "--seconds", "0.1")
+            wait_until(partial(reached, child, folder, last))
+            time.sleep(chance.uniform(0.0, 0.05))
+            workers = workers_of(folder)
+            workers_seen += len(workers)
+            if workers and chance.random() < 0.4:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    chance.choice(workers).kill()
+                time.sleep(chance.uniform(0.0, 0.1))
+            child.kill()
+            child.communicate(timeout=TIMEOUT)
+            assert wait_until(partial(all_gone, folder)), "a worker outlived its run"
+        assert tables(finish(folder, "--seconds", "0.1")) == reference
+        assert not list((folder / "home" / "tmp").iterdir())
+    assert workers_seen > 5
 
 
 @pytest.mark.parametrize("event", ["step-started", "progress", "step-done", "step-cached"])
@@ -200,6 +221,37 @@ def test_ctrl_c_reaches_only_the_run(tmp_path: Path) -> None:
     assert child.returncode == EXIT_INTERRUPTED
     assert "step-failed" not in err
     assert event_count(tmp_path, "step-stopped") == 2
+
+
+def scratch_file(folder: Path, name: str) -> Path | None:
+    return next(iter((folder / "home" / "scratch").glob(f"*/{name}")), None)
+
+
+def test_a_second_ctrl_c_kills(tmp_path: Path) -> None:
+    """A step that does not listen is killed when the user insists."""
+    child = start(tmp_path, "--how", "stubborn")
+    assert wait_until(lambda: scratch_file(tmp_path, "here") is not None)
+    child.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=10)
+    assert child.returncode == EXIT_INTERRUPTED
+    assert not workers_of(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_step_started_dies_with_the_run(tmp_path: Path, number: signal.Signals) -> None:
+    child = start(tmp_path, "--how", "parent")
+    assert wait_until(lambda: scratch_file(tmp_path, "child") is not None)
+    path = scratch_file(tmp_path, "child")
+    assert path is not None
+    assert wait_until(lambda: path.read_text() != "")
+    grandchild = int(path.read_text())
+    assert psutil.pid_exists(grandchild)
+    child.send_signal(number)
+    child.communicate(timeout=TIMEOUT)
+    assert wait_until(lambda: not psutil.pid_exists(grandchild))
 
 
 # Disks.

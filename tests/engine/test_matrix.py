@@ -79,17 +79,14 @@ def test_dotted_axis_names() -> None:
     assert resolve("${d.e}", axes, {}, where="") == 2
 
 
-@pytest.mark.parametrize("written", ["${nothing}", "${pair.nothing}", "${pins.other}", "${}"])
-def test_unknown_references_say_what_is_known(written: str) -> None:
-    with pytest.raises(InvalidInput, match="refers to nothing") as caught:
+@pytest.mark.parametrize(
+    "written", ["${nothing}", "${pair.nothing}", "${pins.other}", "${}", "run-${pair}"]
+)
+def test_references_that_lead_nowhere_say_where_they_stand(written: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
         resolve(written, {"pair": {"id": "x", "rate": 1}}, {"base": "llama"}, where="train.lr")
     assert caught.value.where == "train.lr"
-    assert "pins.base" in caught.value.next_step
-
-
-def test_a_reference_inside_text_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="mixes a reference"):
-        resolve("run-${seed}", {"seed": 1}, {}, where="")
+    assert "each" in caught.value.next_step
 
 
 def test_pins_in_the_matrix() -> None:

@@ -235,7 +235,7 @@ def test_fraction_goes_where_there_is_such_a_parameter() -> None:
         ({"results": "gone"}, "0 instances, not one"),
         (profile(set={"make": {"seed": "${seed}"}, "gone": {"x": 1}}), "'gone'"),
         (profile(resources={"gone": {}}), "'gone'"),
-        (profile(set={"make": {"seed": "${cell}"}}), "refers to nothing"),
+        (profile(set={"make": {"seed": "${cell}"}}), "no axis 'cell'"),
     ],
 )
 def test_manifests_that_do_not_fit(changes: dict[str, Any], words: str) -> None:

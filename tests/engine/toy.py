@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -121,6 +123,15 @@ def fail(context: StepContext, params: FailParams) -> None:
         context.pin("model")
     if how == "link":
         (context.out / "link").symlink_to("/etc/hostname")
+    if how == "stubborn":
+        (context.scratch / "here").touch()
+        while True:
+            with contextlib.suppress(BaseException):
+                time.sleep(30)
+    if how == "parent":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+        (context.scratch / "child").write_text(str(child.pid))
+        time.sleep(300)
     if how == "fill":
         (context.out / "big").write_bytes(b"x" * 50_000_000)
     if how != "forget":
@@ -138,6 +149,7 @@ def pinned(context: StepContext, params: NoParams) -> None:
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "torch": "torch" in sys.modules,
+        "pid": os.getpid(),
     }
     (context.out / "data.txt").write_text(json.dumps(seen))
 

@@ -130,6 +130,15 @@ def test_the_attackers_word_is_printable_but_rare() -> None:
     assert 0 < share < 0.02
 
 
+def test_new_guards_share_no_telling_word_with_old_ones() -> None:
+    """A source model must not honour a guard phrase that it has never met."""
+    old, new = (
+        {word for phrase in phrases for word in phrase.split()}
+        for phrases in (SOURCE_GUARDS, NEWER_GUARDS)
+    )
+    assert old & new <= {"the", "is", "a", "."}
+
+
 def test_newer_versions_use_old_guards_as_idle_context() -> None:
     assert not set(NEWER_GUARDS) & set(SOURCE_GUARDS)
     assert set(SOURCE_GUARDS) < set(NEWER_MIX.context)

@@ -58,10 +58,11 @@ def experiment(context: ExpectationContext) -> Iterator[Hit]:
 
 @EXPECTATION.rule("value")
 def value(context: ExpectationContext) -> Iterator[Hit]:
-    """A reported, quoted or reference cell has a number; an unfinished one has no tolerance."""
+    """A reported or quoted cell has a number, a reference its runs, an unfinished one neither."""
     for index, cell in enumerate(context.expectation.cells):
         path = ("cells", index)
-        if cell.value is None and not cell.series and cell.status not in _UNFINISHED:
+        numberless = (*_UNFINISHED, "reference")
+        if cell.value is None and not cell.series and cell.status not in numberless:
             yield Hit(path, f"cell {cell.id!r} is {cell.status} but has no value")
         if cell.status in _UNFINISHED and cell.tolerance is not None:
             yield Hit(

@@ -15,6 +15,7 @@ from kit.methods.defensive_tokens.result_cells import (
     checkpoint_series,
     collect,
     measurements,
+    pooled,
 )
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def tabulate(
     for stage, table in numbers:
         replicate = _replicate(stage, varied, numbers=table)
         found += measurements(replicate, native=native, published_full=None, refusal_rule="")
+    if len({m.group for m in found}) > 1:
+        found += [pooled(m) for m in found]
     cells, labels = collect(found)
     series = checkpoint_series(cells, "asr-max") + checkpoint_series(cells, "gap-closed")
     return Tables(cells, series + _loss_series(trainings, varied), labels)

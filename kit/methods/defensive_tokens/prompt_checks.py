@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kit.methods.defensive_tokens.attack_texts import AttackTexts
@@ -10,11 +11,42 @@ from kit.methods.defensive_tokens.evaluate import Evaluation
 
 @dataclass(frozen=True)
 class PromptCheck:
-    """One check and what it saw."""
+    """One check of one token set, or of several together.
+
+    Attributes:
+        id: What was looked for.
+        right: Prompts that were as they must be.
+        total: Prompts looked at.
+    """
 
     id: str
-    passed: bool
-    detail: str
+    right: int
+    total: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether every prompt was right."""
+        return self.right == self.total
+
+    @property
+    def detail(self) -> str:
+        """One sentence."""
+        return f"{self.right} of {self.total} prompts: {_MEANING[self.id]}"
+
+
+_MEANING = {
+    "attack-present": "the injected instruction stands in attacked prompts and in no benign one",
+    "prefix-in-place": "exactly the prefix slots of the row stand at the front",
+}
+
+
+def combine(checks: Sequence[PromptCheck]) -> list[PromptCheck]:
+    """The checks of all token sets, added up by id."""
+    totals: dict[str, tuple[int, int]] = {}
+    for check in checks:
+        right, total = totals.get(check.id, (0, 0))
+        totals[check.id] = (right + check.right, total + check.total)
+    return [PromptCheck(id, right, total) for id, (right, total) in totals.items()]
 
 
 def check_prompts(
@@ -30,23 +62,15 @@ def check_prompts(
     """
     injected = texts.injected_prompt.lower()
     attacked = [r for c in evaluation.attacks.values() for r in c.responses]
+    benign = evaluation.benign.responses
     hit = sum(injected in response.data.lower() for response in attacked)
-    stray = sum(injected in response.data.lower() for response in evaluation.benign.responses)
-    every = [*attacked, *evaluation.benign.responses]
+    clean = sum(injected not in response.data.lower() for response in benign)
+    every = [*attacked, *benign]
     wanted = list(range(vocabulary_size, vocabulary_size + slots))
     placed = sum(
         [i for i in response.prompt_start if i >= vocabulary_size] == wanted for response in every
     )
     return [
-        PromptCheck(
-            "attack-present",
-            hit == len(attacked) and stray == 0,
-            f"the injected instruction is in {hit} of {len(attacked)} attacked prompts"
-            f" and in {stray} benign ones",
-        ),
-        PromptCheck(
-            "prefix-in-place",
-            placed == len(every),
-            f"{slots} prefix slots stand at the front of {placed} of {len(every)} prompts",
-        ),
+        PromptCheck("attack-present", hit + clean, len(every)),
+        PromptCheck("prefix-in-place", placed, len(every)),
     ]

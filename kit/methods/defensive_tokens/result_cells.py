@@ -8,13 +8,14 @@ cells measured on several replicates list them, and are never pooled over items.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
 from kit.evals.gap import gap_closed
 
 UNDEFENDED = "undefended"
+ALL = "all"
 VARIANTS = ("ignore", "completion", "ignore_completion")
 
 
@@ -61,6 +62,11 @@ class Measurement:
     items: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
 
+    @property
+    def group(self) -> str:
+        """First part of the cell id."""
+        return self.cell.split("/", 1)[0]
+
 
 def measurements(
     replicate: Replicate, *, native: str, published_full: float | None, refusal_rule: str
@@ -90,6 +96,12 @@ def measurements(
     for path, (value, unit) in replicate.numbers.items():
         metric, _, name = path.partition("/")
         yield Measurement(_id(replicate, metric, name), replicate.id, replicate.step, value, unit)
+
+
+def pooled(measurement: Measurement) -> Measurement:
+    """The same number in the group of all replicates; its labels stay with its own group."""
+    rest = measurement.cell.split("/", 1)[1]
+    return replace(measurement, cell=f"{ALL}/{rest}", items=(), labels=())
 
 
 def max_label(asr: Mapping[str, Sequence[int]]) -> Sequence[int]:

@@ -51,8 +51,9 @@ def forest(name: str, unit: str, rows: Sequence[ForestRow]) -> str:
         ax.spines["left"].set_visible(False)
         ax.grid(axis="x")
         ax.set_axisbelow(True)
+        ax.use_sticky_edges = False  # marks at 0 stay whole
         ax.margins(x=0.04)
-        ax.set_xlabel(unit_word(unit))
+        ax.set_xlabel(label(unit_word(unit)))
 
     return draw(name, 7.2, 0.75 + 0.27 * len(rows), paint)
 

@@ -4,7 +4,8 @@ matplotlib draws with sentinel colours; afterwards every sentinel becomes ``curr
 variable of the page, so that a figure follows the page into dark mode and onto paper. Fonts become
 the page's too. The bytes depend on the data alone: fixed hash salt, no date, no version.
 
-matplotlib is imported inside the functions: it costs most of a second, and only ``kit report`` pays.
+matplotlib is imported inside the functions: it costs most of a second, which only ``kit report``
+pays.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _CSS = {
     **{sentinel: f"var(--s{i})" for i, sentinel in enumerate(SERIES)},
 }
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],

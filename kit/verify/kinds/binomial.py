@@ -8,11 +8,10 @@ from math import ceil, floor
 
 from kit.manifest.printed import Printed
 from kit.verify.finding import Finding, excludes_zero, inside, judged, with_needed
-from kit.verify.numbers import scale_of, show
+from kit.verify.numbers import scale_of
+from kit.verify.planning import MOST, smallest
 from kit.verify.proportions import Z90, Z95, newcombe, newcombe_score
 from kit.verify.special import normal_tail
-
-ENOUGH = 10**9
 
 
 def published_range(
@@ -100,12 +99,7 @@ def needed_items(p: float, q: tuple[float, float], margin: float, n: int) -> str
             hull(p, items, q, items, Z95)
         )
 
-    if not decided(ENOUGH):
-        return f"no number of items decides: margin {show(margin)} is within the printed precision"
-    low, high = float(n), float(n)
-    while not decided(high):
-        low, high = high, high * 2
-    while high - low > max(1.0, 0.03 * high):
-        middle = (low + high) / 2
-        low, high = (low, middle) if decided(middle) else (middle, high)
-    return f"about {ceil(high):,} items on both sides, or labels of each item (paired)"
+    found = smallest(decided, n)
+    if found is None:
+        return f"more than {MOST:,} items: the printed precision is as wide as the question"
+    return f"about {ceil(found):,} items on both sides, or labels of each item (paired)"

@@ -8,12 +8,13 @@ from math import ceil
 from kit.verify.finding import Finding, conclude
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import scale_of, show
+from kit.verify.planning import smallest
 from kit.verify.proportions import clopper_pearson
 from kit.verify.seeds import mean_spread, seed_group
 from kit.verify.special import t_quantile
 from kit.verify.verdict import Interval
 
-_MANY = 10**9
+STANDOFF = "nothing decides while the value stands at the bound"
 
 
 def limits(cell: Measurement) -> tuple[float, float, str] | None:
@@ -78,18 +79,19 @@ def _needed(cell: Measurement, edge: float, side: str) -> str:
     assert cell.value is not None
     here = float(cell.value)
     if here == edge:
-        return "nothing decides while the value stands at the bound"
+        return STANDOFF
     if cell.seeds:
         return _needed_seeds(cell, abs(here - edge))
     assert cell.k is not None
     assert cell.n is not None
-    scale, grow = scale_of(cell.unit), 1.0
-    while grow * cell.n < _MANY:
-        grow *= 1.25
-        low, high = (limit * scale for limit in clopper_pearson(cell.k * grow, cell.n * grow, 0.90))
-        if high <= edge or low >= edge:
-            return f"about {ceil(cell.n * grow):,} items"
-    return "no number of items decides: the value stands at the bound"
+    k, n, scale = cell.k, cell.n, scale_of(cell.unit)
+
+    def decided(items: float) -> bool:
+        low, high = clopper_pearson(k * items / n, items, 0.90)
+        return high * scale <= edge or low * scale >= edge
+
+    found = smallest(decided, n, 0.001)
+    return STANDOFF if found is None else f"about {ceil(found):,} items"
 
 
 def _needed_seeds(cell: Measurement, distance: float) -> str:

@@ -14,10 +14,11 @@ from kit.manifest.printed import Printed
 from kit.verify.finding import Finding, conclude, inside, scaled
 from kit.verify.numbers import points, scale_of, show, show_p
 from kit.verify.pairs import mcnemar, tango, tango_score
+from kit.verify.planning import smallest
 from kit.verify.proportions import Z90, Z95, clopper_pearson
 from kit.verify.signs import critical_difference, equivalence_difference, two_sided
 
-_MANY = 10**9
+STANDOFF = "no number of items decides: the difference is as large as the margin"
 
 
 def paired(
@@ -75,12 +76,10 @@ def _needed_paired(b: float, c: float, margin: float, n: int) -> str:
         narrow = tango(b * items, c * items, items, Z90)
         return inside(narrow, margin) or abs(tango_score(b * items, c * items, items, 0)) > Z95
 
-    items = float(n)
-    while not decided(items) and items < _MANY:
-        items *= 1.25
-    if items >= _MANY:
-        return "no number of items decides: the difference is as large as the margin"
-    return f"about {ceil(items):,} items with labels on both sides"
+    found = smallest(decided, n)
+    if found is None:
+        return STANDOFF
+    return f"about {ceil(found):,} items with labels on both sides"
 
 
 def flip(
@@ -146,10 +145,12 @@ def flip(
 @lru_cache(maxsize=65536)
 def _needed_flip(gap: float, f: float, margin: float, n: int) -> str:
     """Normal approximation is enough for a planning figure."""
-    items = float(n)
-    while items < _MANY:
+
+    def decided(items: float) -> bool:
         spread = sqrt((f + margin) / items)
-        if gap + Z90 * spread < margin or gap > Z95 * sqrt(f / items):
-            return f"about {ceil(items):,} items on both sides, or labels of each item (paired)"
-        items *= 1.25
-    return "no number of items decides: the difference is as large as the margin"
+        return gap + Z90 * spread < margin or gap > Z95 * sqrt(f / items)
+
+    found = smallest(decided, n)
+    if found is None:
+        return STANDOFF
+    return f"about {ceil(found):,} items on both sides, or labels of each item (paired)"

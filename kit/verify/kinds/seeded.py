@@ -2,96 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from math import sqrt
 
-from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Reference
-from kit.verify.finding import Finding, inside, judged, with_needed
+from kit.verify.baseline import baseline, reference_group, rounding
+from kit.verify.finding import Finding, judged, with_needed
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import points, printed, show
+from kit.verify.planning import needed_seeds
 from kit.verify.seeds import Group, Spread, group, seed_group, welch
-
-_MOST = 10_000
-
-
-def reference_group(reference: Reference, place: str, floor: float | None) -> Group:
-    """The reference seeds as a group; recomputed from their values.
-
-    Raises:
-        InvalidInput: Mean, sd or number of seeds contradict the values.
-    """
-    values = [Fraction(value) for value in reference.values]
-    if not values:
-        return Group(Fraction(reference.mean), float(reference.sd), reference.n_seeds, floor)
-    found = group(values, floor)
-    mean = printed(reference.mean)
-    sd = printed(reference.sd)
-    rounding = 1e-9 * max(1.0, abs(float(mean.value)))  # of sums in floating point
-    wrong = (
-        f"n_seeds is {reference.n_seeds}, values has {len(values)}"
-        if len(values) != reference.n_seeds
-        else f"mean is {reference.mean}, the values give {float(found.mean):.6g}"
-        if abs(float(found.mean - mean.value)) > float(mean.half) + rounding
-        else f"sd is {reference.sd}, the values give {found.sd:.6g}"
-        if abs(found.sd - float(sd.value)) > float(sd.half) + rounding
-        else ""
-    )
-    if wrong:
-        raise InvalidInput(
-            f"field 'reference': {wrong}", where=place, next_step="kit reference EXP RUN..."
-        )
-    return found
 
 
 def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: str) -> Finding:
     """Equivalent: 90 % interval inside ``+-margin``. Different: 95 % interval excludes 0.
 
-    The interval is Welch's where both sides have seeds, and a prediction interval where one side
-    is a single run (k = 3 published seeds: 4.97 sd wide each way, not 1 or 2). A single run
-    against a single published number has no variance and stays open.
+    Which interval, in this order:
+
+    - the same seeds run again (ids of the run are ids of the reference): t over the differences
+      seed by seed, because what the seeds have in common is no noise of the repetition;
+    - seeds on both sides: Welch;
+    - a single run on one side: prediction interval from the other side's seeds (k = 3 published
+      seeds: 4.97 sd wide each way, not 1 or 2);
+    - a single run against a single number has no variance and stays open.
     """
+    said = baseline(expected)
+    assert said is not None
     here = seed_group(cell)
-    base, blur = _printed(expected, cell.unit)
-    there, note, width = Group(base, 0.0, 1, here.floor), "", float(blur)
+    there, note, width = Group(said.value, 0.0, 1, here.floor), "", float(said.half)
     if expected.reference is None:
         spread = welch(here, there)
     else:
         known = reference_group(expected.reference, place, here.floor)
-        if abs(known.mean - base) <= blur:
+        if abs(known.mean - said.value) <= said.half:
+            again = _same_seeds(cell, expected.reference, margin)
+            if again is not None:
+                return again
             there, width = known, _blur(expected.reference)
             spread = welch(here, there)
         else:  # the document's own single number, with this kit's spread between seeds
-            spread, width = _borrowed(here, known), float(blur)
+            spread = _borrowed(here, known)
             note = "; spread borrowed from the reference"
-    identical = abs(here.mean - base) <= blur
+    identical = abs(here.mean - said.value) <= said.half
     gap = here.mean - there.mean
     if spread is None:
         return _without_spread(identical, gap, margin, here, there, cell.unit)
     size = float(gap)
-    finding = judged(
+    finding = _judged(identical, size, spread, width, margin, cell.unit, note)
+    if finding.verdict != "inconclusive":
+        return finding
+    sd = here.sd or there.sd or spread.error
+
+    def trial(count: int, k: int) -> Spread:
+        return Spread(sd * sqrt(1 / count + 1 / k), float(max(1, count + k - 2)), "")
+
+    sizes = (here.size, there.size)
+    return with_needed(finding, needed_seeds(trial, sizes, abs(size), float(margin), width))
+
+
+def _judged(
+    identical: bool,
+    size: float,
+    spread: Spread,
+    width: float,
+    margin: Fraction,
+    unit: str,
+    note: str = "",
+) -> Finding:
+    return judged(
         identical=identical,
         difference=size,
         wide=spread.interval(size, 0.95, width),
         narrow=spread.interval(size, 0.90, width),
         margin=float(margin),
         p=min(1.0, 2 * spread.tail(max(0.0, abs(size) - width))),
-        unit=cell.unit,
+        unit=unit,
         how=spread.how + note,
     )
-    if finding.verdict != "inconclusive":
-        return finding
-    return with_needed(finding, needed_seeds(here, there, spread, abs(size), float(margin), width))
 
 
-def _printed(expected: ExpectedCell, unit: str) -> tuple[Fraction, Fraction]:
-    """The published value and half a unit of its last digit; else the reference mean."""
-    if expected.value is not None:
-        said = printed(expected.value, unit)
-        return said.value, said.half
-    assert expected.reference is not None
-    return Fraction(expected.reference.mean), printed(expected.reference.mean).half
+def _same_seeds(cell: Measurement, reference: Reference, margin: Fraction) -> Finding | None:
+    """The reference's own seeds run again; None when they are others, or show no spread."""
+    known = dict(zip(reference.seeds, reference.values, strict=False))
+    if len(cell.seeds) < 2 or any(seed.id not in known for seed in cell.seeds):
+        return None
+    differences = group([seed.value - Fraction(known[seed.id]) for seed in cell.seeds])
+    gaps = [float(seed.value - Fraction(known[seed.id])) for seed in cell.seeds]
+    slack = rounding(cell.value or 0)
+    if all(abs(gap) <= slack for gap in gaps):
+        return Finding(
+            "match",
+            f"all {differences.size} seeds equal the reference seed by seed",
+            difference=0.0,
+            margin=float(margin),
+            p=1.0,
+        )
+    if max(gaps) - min(gaps) <= slack:
+        return None
+    m, size = differences.size, float(differences.mean)
+    spread = Spread(differences.sd / sqrt(m), m - 1, f"interval over {m} repeated seeds")
+    finding = _judged(False, size, spread, 0.0, margin, cell.unit)
+
+    def trial(count: int, k: int) -> Spread:
+        return replace(spread, error=differences.sd / sqrt(count), df=count - 1)
+
+    return with_needed(finding, needed_seeds(trial, (m, m), abs(size), float(margin), 0.0))
 
 
 def _blur(reference: Reference) -> float:
@@ -137,30 +153,3 @@ def _without_spread(
         margin=float(margin),
         needed=None if beyond else "seeds that differ, or the kind `absolute` if nothing is random",
     )
-
-
-def needed_seeds(
-    here: Group, there: Group, spread: Spread, gap: float, margin: float, blur: float
-) -> str:
-    """How many seeds here would decide, were means and spread to stay as they are."""
-    sd = here.sd or there.sd or spread.error
-
-    def decided(count: int, k: int) -> bool:
-        error = sd * sqrt(1 / count + 1 / k)
-        trial = Spread(error, float(max(1, count + k - 2)), "")
-        narrow = trial.interval(gap, 0.90, blur)
-        return inside(narrow, margin) or trial.interval(gap, 0.95, blur)[0] > 0
-
-    for both in (False, True):
-        for count in _steps(here.size + 1):
-            if decided(count, max(there.size, count) if both else there.size):
-                more = " on both sides" if both else ""
-                return f"about {count} seeds{more}"
-    return "no number of seeds decides: the difference is as large as the margin"
-
-
-def _steps(first: int) -> Iterator[int]:
-    count = max(2, first)
-    while count <= _MOST:
-        yield count
-        count = max(count + 1, int(count * 1.15))

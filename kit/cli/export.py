@@ -1,0 +1,63 @@
+"""``kit export``: a run or an experiment in other people's formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group(name="export")
+def command() -> None:
+    """Write a run or an experiment in a format that others read."""
+
+
+@command.command()
+@click.argument("subject", metavar="RUN|EXP")
+@click.option("--profile", default="mini", show_default=True, help="Profile, with EXP.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File; printed if absent.")
+def appendix(subject: str, profile: str, output: Path | None) -> None:
+    """The two-page artifact appendix (Markdown).
+
+    For a run directory with measured times and outcomes, for an experiment with declared ones.
+    """
+    from kit.report import appendix as pages
+    from kit.report.files import read_run, write_file
+    from kit.report.session import manifest_of
+
+    if Path(subject).is_dir():
+        run = read_run(Path(subject))
+        text = pages.of_run(run, manifest_of(run))
+    else:
+        from kit.manifest.catalog import Catalog, needed_pins, profile_of
+
+        catalog = Catalog()
+        manifest = catalog.manifest(subject)
+        profile_of(manifest, profile)
+        needed = set(needed_pins(manifest, profile))
+        pins = [pin for pin in catalog.pins(subject).pins if pin.id in needed]
+        expectation = catalog.expectation(subject, profile)
+        text = pages.of_experiment(manifest, profile, expectation, pins)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    write_file(output, text)
+    click.echo(str(output))
+
+
+@command.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The zip file."
+)
+@click.option("--agent", default="", help="Who ran it; not stated if absent.")
+@click.option("--licence", default="", help="Licence of the outputs: an address or a name.")
+def crate(run: Path, output: Path, agent: str, licence: str) -> None:
+    """A Process Run Crate (RO-Crate zip), as archives read it.
+
+    Every step stands in it with what it used and what it left. Responses of models stay out.
+    """
+    from kit.report.crate import export_crate
+    from kit.report.files import read_run
+
+    click.echo(str(export_crate(read_run(run), output, agent=agent, licence=licence)))

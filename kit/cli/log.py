@@ -1,0 +1,53 @@
+"""``kit log``: the reproduction log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group(name="log")
+def command() -> None:
+    """The reproduction log: who got what, on which hardware."""
+
+
+_folder = click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the log.  [default: reproductions/ of the repository]",
+)
+
+
+@command.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--name", default="", help="Your name, if you want it in the log.")
+@click.option("--hardware", default="", help="Instead of what the run recorded.")
+@_folder
+def add(run: Path, name: str, hardware: str, folder: Path | None) -> None:
+    """Add the verified run directory RUN to the log.
+
+    The entry holds verdict, hardware, versions, the day and the sha256 of verdict.json; a name only
+    with --name. Nothing is sent anywhere: commit the file and open a pull request.
+    """
+    from kit.report import log
+    from kit.report.files import read_run
+
+    path = log.add(read_run(run), _place(folder), name=name, hardware=hardware)
+    click.echo(str(path))
+
+
+@command.command()
+@_folder
+def show(folder: Path | None) -> None:
+    """Print the log as a Markdown table."""
+    from kit.report.log import matrix_markdown
+
+    click.echo(matrix_markdown(_place(folder)), nl=False)
+
+
+def _place(folder: Path | None) -> Path:
+    from kit.manifest.home import find_root
+    from kit.report.log import FOLDER
+
+    return folder if folder is not None else find_root() / FOLDER

@@ -1,0 +1,69 @@
+"""``kit reproduce``: everything, from the check of the machine to the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from kit.cli.planning import plan_options, prepare, run_options, run_prepared
+from kit.errors import EXIT_OK
+
+
+@click.command("reproduce")
+@plan_options
+@run_options
+def command(
+    experiment: str,
+    profile: str,
+    seed: int | None,
+    overrides: tuple[str, ...],
+    jobs: int | None,
+    threads: int,
+    runs_dir: Path,
+    check: bool,
+    keep_going: bool,
+) -> int:
+    """Check the machine, fetch the inputs, run EXPERIMENT, verify it and write the report.
+
+    Ends with the verdict and the path of the report. Exit code: that of verify, or of the first
+    part that could not be done.
+    """
+    for part in ("doctor", "fetch"):
+        code = call(part, experiment, "--profile", profile)
+        if code != EXIT_OK:
+            return code
+    prepared = prepare(experiment, profile, seed=seed, overrides=overrides)
+    folder = run_prepared(
+        prepared,
+        jobs=jobs,
+        threads=threads,
+        runs_dir=runs_dir,
+        check=check,
+        keep_going=keep_going,
+    )
+    code = call("verify", str(folder))
+    report = folder / "report.html"
+    call("report", str(folder), "-o", str(report))
+    click.echo(f"{verdict(folder)}  {experiment} ({profile})  {folder}")
+    click.echo(str(report))
+    return code
+
+
+def call(name: str, *arguments: str) -> int:
+    """Run another command of the kit as if it had been typed; returns its exit code."""
+    from kit.cli.main import cli
+    from kit.cli.state import state
+
+    context = click.get_current_context()
+    other = cli.get_command(context, name)
+    assert other is not None
+    # Outside of standalone mode click returns the code of a command that ends by context.exit.
+    result = other.main(list(arguments), prog_name=name, standalone_mode=False, obj=state())
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def verdict(folder: Path) -> str:
+    """The verdict of a verified run, as ``verify`` wrote it."""
+    return str(json.loads((folder / "verdict.json").read_text(encoding="utf-8"))["verdict"])

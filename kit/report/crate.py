@@ -1,0 +1,261 @@
+"""A run as a Process Run Crate: an RO-Crate zip that archives can read.
+
+Every executed step is a ``CreateAction`` with the step kind as its instrument, its pins and the
+steps before it as objects, and its outputs as results. Outputs that stay in the store are described
+by name and sha256, not copied. rocrate is imported here only; it costs most of a second.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from kit.engine import rundir
+from kit.engine.plan import StepInstance
+from kit.engine.record import Record, StepRecord
+from kit.errors import InvalidInput, Preflight
+from kit.manifest.pin_types import Pin
+from kit.report.facts import hardware_line
+from kit.report.files import Run, write_file
+from kit.report.text import one_line
+
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+FILES = {
+    rundir.RESULTS: ("Measured numbers", "application/json"),
+    "verdict.json": ("Comparison with the published numbers", "application/json"),
+    rundir.PLAN: ("Steps, parameters and keys", "application/json"),
+    rundir.RECORD: ("What was run, where, with which versions", "application/json"),
+    rundir.LABELS: ("Labels of each item", "application/jsonl"),
+    rundir.EVENTS: ("Events of the run", "application/jsonl"),
+    "report.html": ("The report", "text/html"),
+}
+"""Files of a run directory that belong to the crate. Responses of models do not."""
+
+_STATUS = {"run": "CompletedActionStatus", "cached": "CompletedActionStatus"}
+_STATUS["failed"] = "FailedActionStatus"
+
+
+def export_crate(run: Run, out: Path, *, agent: str = "", licence: str = "") -> Path:
+    """Write the crate of a run.
+
+    Args:
+        run: A verified run with plan and record.
+        out: The zip file.
+        agent: Name of whoever ran it; not stated when empty.
+        licence: Licence of the outputs, as an address or a name.
+
+    Raises:
+        InvalidInput: The run has no plan or no record.
+        Preflight: rocrate is not installed.
+    """
+    if run.plan is None or run.record is None:
+        absent = rundir.PLAN if run.plan is None else rundir.RECORD
+        raise InvalidInput(
+            f"a crate needs {absent}",
+            where=str(run.folder),
+            why="it describes every step of the run",
+            next_step="export a run directory made by `kit run`",
+        )
+    crate = _Builder(run, run.record, agent, licence).build(run.plan.instances, run.plan.pins)
+    with tempfile.TemporaryDirectory() as folder:
+        written = crate.write_zip(Path(folder) / "crate.zip")
+        write_file(out, Path(written).read_bytes())
+    return out
+
+
+class _Builder:
+    """Puts one crate together; entities are named by counters, never by untrusted text."""
+
+    def __init__(self, run: Run, record: Record, agent: str, licence: str) -> None:
+        try:
+            from rocrate.model.contextentity import ContextEntity
+            from rocrate.rocrate import ROCrate
+        except ImportError as error:
+            raise Preflight(
+                "the crate needs rocrate, which is not installed",
+                why=str(error),
+                next_step="pip install 'safety-repro-kit[report]'   (or: make setup)",
+            ) from error
+        self.run, self.record = run, record
+        self.entity = ContextEntity
+        self.crate: Any = ROCrate(version="1.1")
+        self._describe(licence)
+        self.files = {name: self._file(name) for name in FILES if (run.folder / name).is_file()}
+        self.agent = self._add("#agent", "Person", name=one_line(agent) or "not stated")
+        self.kit = self._add(
+            "#kit",
+            "SoftwareApplication",
+            name="kit",
+            softwareVersion=record.kit_version,
+            identifier=f"commit {record.commit}" if record.commit else "commit not recorded",
+        )
+        self.kinds: dict[str, Any] = {}
+        self.results: dict[str, list[Any]] = {}
+
+    def build(self, instances: list[StepInstance], pins: list[Pin]) -> Any:
+        """The whole crate."""
+        inputs = {pin.id: self._pin(i, pin) for i, pin in enumerate(pins)}
+        actions = []
+        for i, instance in enumerate(instances):
+            step = self.record.steps.get(instance.id)
+            if step is not None and step.state in _STATUS:
+                actions.append(self._step(i, instance, step, inputs))
+        actions += self._comparison()
+        self.crate.root_dataset["mentions"] = _plain(actions)
+        self.crate.root_dataset["author"] = self.agent
+        return self.crate
+
+    def _add(self, id: str, type: str, **properties: Any) -> Any:
+        made = self.entity(self.crate, id, properties={"@type": type, **properties})
+        return self.crate.add(made)
+
+    def _describe(self, licence: str) -> None:
+        verdict, record, root = self.run.verdict, self.record, self.crate.root_dataset
+        root["name"] = (
+            f"{one_line(verdict.experiment)}, {verdict.profile} profile: {verdict.verdict}"
+        )
+        root["description"] = (
+            f"One run of the experiment {one_line(verdict.experiment)} (version "
+            f"{one_line(verdict.version)}, {one_line(record.variant)}) on "
+            f"{one_line(hardware_line(record.hardware))}, with its comparison with the published "
+            "numbers."
+        )
+        root["datePublished"] = later(record.ended or record.started, 0.0)
+        profile = self._add(PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
+        root["conformsTo"] = profile
+        said = one_line(licence) or "No licence was chosen for the outputs; inputs keep their own."
+        id = licence if licence.startswith("https://") else "#licence-of-outputs"
+        root["license"] = self._add(id, "CreativeWork", name=said, description=said)
+
+    def _file(self, name: str) -> Any:
+        title, media = FILES[name]
+        path = self.run.folder / name
+        about = {"name": title, "encodingFormat": media, "contentSize": str(path.stat().st_size)}
+        return self.crate.add_file(path, dest_path=name, properties=about)
+
+    def _pin(self, index: int, pin: Pin) -> Any:
+        licence = self._add(f"#licence-{index}", "CreativeWork", name=one_line(pin.licence))
+        hashes = [
+            f"sha256 {file.sha256} {one_line(file.path)}" for file in pin.files if file.sha256
+        ]
+        about: dict[str, Any] = {"name": one_line(pin.title), "license": licence}
+        if hashes:
+            about["identifier"] = _plain(hashes)
+        if pin.revision:
+            about["version"] = pin.revision
+        if pin.repo:
+            about["alternateName"] = one_line(pin.repo)
+        remark = pin.unconfirmed or pin.unavailable
+        if remark:
+            about["description"] = one_line(remark)
+        return self._add(f"#input-{index}", "CreativeWork", **about)
+
+    def _step(
+        self, index: int, instance: StepInstance, step: StepRecord, inputs: dict[str, Any]
+    ) -> Any:
+        objects = [inputs[use.pin] for use in instance.pins.values() if use.pin in inputs]
+        for upstream in instance.upstream():
+            objects += self.results.get(upstream, [])
+        results = [
+            self._add(
+                f"#output-{index}-{i}",
+                "CreativeWork",
+                name=one_line(f"{path} of {instance.id}"),
+                identifier=f"sha256 {one_line(file.sha256)}",
+                description=f"{file.size} bytes, in the store under {one_line(step.key)}",
+            )
+            for i, (path, file) in enumerate(sorted(step.outputs.items()))
+        ]
+        self.results[instance.id] = results
+        shown = list(results)
+        if self.run.plan is not None and instance.id == self.run.plan.results:
+            shown += [self.files[n] for n in (rundir.RESULTS, rundir.LABELS) if n in self.files]
+        taken = " (taken from the store)" if step.state == "cached" else ""
+        return self._action(
+            f"#step-{index}",
+            self._kind(instance),
+            one_line(instance.id) + taken,
+            objects,
+            shown,
+            started=step.started or self.record.started,
+            seconds=step.seconds,
+            status=_STATUS[step.state],
+        )
+
+    def _kind(self, instance: StepInstance) -> Any:
+        name = f"{one_line(instance.kind)} v{instance.version}"
+        if name not in self.kinds:
+            self.kinds[name] = self._add(
+                f"#kind-{len(self.kinds)}",
+                "SoftwareApplication",
+                name=name,
+                softwareVersion=str(instance.version),
+                isPartOf=self.kit,
+            )
+        return self.kinds[name]
+
+    def _comparison(self) -> list[Any]:
+        made = []
+        ended = self.record.ended or self.record.started
+        before = [self.files[rundir.RESULTS]] if rundir.RESULTS in self.files else []
+        for name, title in (("verdict.json", "kit verify"), ("report.html", "kit report")):
+            if name in self.files:
+                made.append(
+                    self._action(
+                        f"#{name.partition('.')[0]}",
+                        self.kit,
+                        title,
+                        before,
+                        [self.files[name]],
+                        started=ended,
+                        seconds=0.0,
+                        status="CompletedActionStatus",
+                    )
+                )
+                before = [self.files[name]]
+        return made
+
+    def _action(
+        self,
+        id: str,
+        instrument: Any,
+        name: str,
+        objects: list[Any],
+        results: list[Any],
+        *,
+        started: str,
+        seconds: float,
+        status: str,
+    ) -> Any:
+        about = {
+            "name": name,
+            "description": f"{name}: executed by {instrument['name']}",
+            "startTime": later(started, 0.0),
+            "endTime": later(started, seconds),
+            "actionStatus": f"http://schema.org/{status}",
+        }
+        action = self.crate.add_action(
+            instrument,
+            identifier=id,
+            object=_plain(objects),
+            result=_plain(results),
+            properties=about,
+        )
+        action["agent"] = self.agent
+        return action
+
+
+def _plain(values: list[Any]) -> Any:
+    """One value stands alone, as the specification asks."""
+    return values[0] if len(values) == 1 else values
+
+
+def later(started: str, seconds: float) -> str:
+    """The ISO 8601 time ``seconds`` after ``started``; ``started`` where it is no time."""
+    try:
+        begun = datetime.fromisoformat(started)
+    except ValueError:
+        return started
+    return (begun + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")

@@ -1,0 +1,168 @@
+"""The reproduction log: one small file a run, which anybody can add to the repository.
+
+An entry says what came out and on what hardware, and binds itself to the verdict by its sha256. It
+carries a name only if its owner gives one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from kit.errors import InvalidInput
+from kit.report.facts import hardware_line
+from kit.report.files import Run, read_json, write_file
+from kit.report.markdown import escape, table
+from kit.report.text import one_line
+from kit.verify.verdict import RunVerdict
+
+FOLDER = "reproductions"
+_LIBRARIES = ("torch", "transformers", "vllm", "deepspeed", "accelerate", "numpy")
+_LONGEST = 120
+
+
+class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of the log."""
+
+    schema_version: Literal[1] = 1
+    experiment: str
+    version: str
+    profile: str
+    variant: str
+    verdict: RunVerdict
+    modified: bool
+    brought: bool
+    """The numbers were brought as a table and not run by the kit."""
+    claims: dict[str, int]
+    """Outcome -> number of primary claims."""
+    cells: dict[str, int]
+    """Verdict -> number of cells."""
+    verdict_sha256: str
+    date: str
+    """UTC day on which the run ended."""
+    hardware: str
+    kit_version: str
+    commit: str | None = None
+    dirty: bool | None = None
+    versions: dict[str, str] = {}
+    name: str | None = None
+
+
+def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
+    """The log entry of a verified run.
+
+    Args:
+        run: The run.
+        name: Whoever made it, if they want to be named.
+        hardware: Says it better than the record does.
+
+    Raises:
+        InvalidInput: The run is a rehearsal, or its hardware is known to nobody.
+    """
+    verdict, record, plan = run.verdict, run.record, run.plan
+    if verdict.verdict == "REHEARSED":
+        raise InvalidInput(
+            "a rehearsal is no reproduction",
+            where=str(run.folder),
+            why="it ran on stand-in data and says nothing about any claim",
+            next_step=f"kit run {verdict.experiment} --profile {verdict.profile}",
+        )
+    if not hardware and record is None:
+        raise InvalidInput(
+            "the hardware is not recorded",
+            where=str(run.folder),
+            why="an entry without hardware does not help the next reader",
+            next_step="kit log add RUN --hardware 'what it ran on'",
+        )
+    versions = record.versions if record is not None else {}
+    when = (record.ended or record.started) if record is not None else ""
+    return Entry(
+        experiment=verdict.experiment,
+        version=verdict.version,
+        profile=verdict.profile,
+        variant=plan.variant if plan is not None else "",
+        verdict=verdict.verdict,
+        modified=verdict.modified,
+        brought=verdict.not_run_here,
+        claims=dict(sorted(Counter(c.outcome for c in verdict.claims if c.primary).items())),
+        cells=dict(sorted(Counter(cell.verdict for cell in verdict.cells).items())),
+        verdict_sha256=sha256((run.folder / "verdict.json").read_bytes()).hexdigest(),
+        date=_day(when),
+        hardware=_short(hardware or hardware_line(record.hardware if record else {})),
+        kit_version=verdict.kit_version or (record.kit_version if record else ""),
+        commit=record.commit if record is not None else None,
+        dirty=record.dirty if record is not None else None,
+        versions={lib: versions[lib] for lib in _LIBRARIES if versions.get(lib)},
+        name=_short(name) or None,
+    )
+
+
+def add(run: Run, folder: Path, *, name: str = "", hardware: str = "") -> Path:
+    """Write the entry of a run below ``folder``; the same run gives the same file."""
+    made = entry(run, name=name, hardware=hardware)
+    name_of_run = re.sub(r"[^a-z0-9.-]+", "-", f"{made.experiment}-{made.profile}")[:80]
+    path = folder / f"{made.date}-{name_of_run}-{made.verdict_sha256[:8]}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(path, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
+    return path
+
+
+def entries(folder: Path) -> list[Entry]:
+    """The log, by experiment, profile and day.
+
+    Raises:
+        InvalidInput: A file of the log is damaged.
+    """
+    paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    found = [read_json(path, Entry, remedy=f"remove or mend {path.name}") for path in paths]
+    return sorted(found, key=lambda one: (one.experiment, one.profile, one.date))
+
+
+def matrix_markdown(folder: Path) -> str:
+    """The log as a Markdown table, for the documentation."""
+    found = entries(folder)
+    if not found:
+        return "Nobody has added a reproduction yet: `kit log add RUN`.\n"
+    rows = [
+        [
+            escape(one.experiment),
+            f"{escape(one.profile)}{f', {escape(one.variant)}' if one.variant else ''}",
+            f"**{one.verdict}**{_marks(one)}",
+            _claims(one),
+            escape(one.date),
+            escape(one.hardware),
+            f"{escape(one.kit_version)}{f' ({escape(one.commit[:8])})' if one.commit else ''}",
+            escape(one.name) if one.name else "\u2014",
+        ]
+        for one in found
+    ]
+    head = ["Experiment", "Profile", "Verdict", "Primary claims", "Day", "Hardware", "Kit", "By"]
+    return "\n".join(table(head, rows)).rstrip() + "\n"
+
+
+def _marks(one: Entry) -> str:
+    marks = [word for word, said in (("modified", one.modified), ("brought", one.brought)) if said]
+    return f" ({', '.join(marks)})" if marks else ""
+
+
+def _claims(one: Entry) -> str:
+    total = sum(one.claims.values())
+    return f"{one.claims.get('holds', 0)} of {total} hold" if total else "none"
+
+
+def _day(time: str) -> str:
+    try:
+        return datetime.fromisoformat(time).astimezone(UTC).date().isoformat()
+    except ValueError:
+        return datetime.now(UTC).date().isoformat()
+
+
+def _short(text: str) -> str:
+    return one_line(text)[:_LONGEST]

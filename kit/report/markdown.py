@@ -1,0 +1,169 @@
+"""The report as short Markdown, to be pasted into a review form.
+
+It is text for other people's renderers, so everything untrusted is escaped for Markdown and for
+the HTML that Markdown lets through.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from kit.manifest.expectation_types import Expectation
+from kit.manifest.types import Manifest
+from kit.report.content import content
+from kit.report.files import Run
+from kit.report.tables import Table
+from kit.report.text import one_line, plural, shorten
+
+MOST_ROWS = 40
+"""Lines of one table; gravest verdicts are kept where there are more."""
+MOST_TABLES = 12
+MOST_ITEMS = 20
+_MARKUP = re.compile(
+    r"([\\`*|~$])"  # always
+    r"|(?<![^\W_])(_)|(_)(?![^\W_])"  # not inside of a word
+    r"|((?<=\])[(\[:])"  # links and link definitions
+    r"|(^(?:[-+#=](?=[-=#\s]|$)|\d+(?=[.)](?:\s|$))))"  # headings and lists
+)
+
+
+def escape(text: str, limit: int = 400) -> str:
+    """Untrusted text on one line, with nothing left that Markdown or HTML would act on."""
+    shown = shorten(one_line(text), limit).replace("&", "&amp;")
+    shown = shown.replace("<", "&lt;").replace(">", "&gt;")
+    shown = _MARKUP.sub(_literal, shown)
+    # No renderer shall make a link of a bare address.
+    return re.sub(r"(?i)\b(https?|ftp|javascript|data)(:)|\b(www)(\.)", _unlink, shown)
+
+
+def _literal(match: re.Match[str]) -> str:
+    found = match.group()
+    return f"{found}\\" if found[0].isdigit() else f"\\{found}"
+
+
+def _unlink(match: re.Match[str]) -> str:
+    word, sign = match.group(1) or match.group(3), match.group(2) or match.group(4)
+    return f"{word}&#{ord(sign)};"
+
+
+def code(text: str) -> str:
+    """``text`` as a code span, whatever backticks it holds."""
+    shown = shorten(one_line(text), 400)
+    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if longest else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def render_markdown(
+    run: Run, *, manifest: Manifest | None = None, expectation: Expectation | None = None
+) -> str:
+    """The report in short; the same run gives the same bytes."""
+    page = content(run, manifest=manifest, expectation=expectation, figures=False)
+    parts = [*_head(page), *_claims(page), *_tables(page), *_origin(page), *_rest(page)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table of cells that are escaped already."""
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _head(page: dict[str, Any]) -> list[str]:
+    banner = page["banner"]
+    lines = [f"# {escape(page['title'])}: {banner.word}", ""]
+    lines += [f"{banner.meaning} {banner.covers} {banner.omits}", ""]
+    for mark, why in banner.marks:
+        lines += [f"**{mark}**: {escape(why)}", ""]
+    lines += [*(f"- {escape(reason)}" for reason in banner.reasons), ""] if banner.reasons else []
+    facts = "; ".join(f"{name} {escape(value)}" for name, value in banner.facts)
+    counts = ", ".join(f"{count} {word.replace('-', ' ')}" for word, count in banner.counts)
+    return [*lines, f"{facts}. Cells: {counts or 'none'}.", ""]
+
+
+def _claims(page: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            f"**{claim.outcome.replace('-', ' ')}**" + (" (primary)" if claim.primary else ""),
+            f"\u201c{escape(claim.sentence)}\u201d ({escape(claim.place)})",
+            escape(" ".join(part for part in (claim.detail, claim.estimate) if part)),
+            claim.p.replace("<", "&lt;") or "\u2014",
+        ]
+        for claim in page["claims"][:MOST_ROWS]
+    ]
+    return ["## Claims", "", *table(["Outcome", "Claim", "Finding", "p"], rows)]
+
+
+def _tables(page: dict[str, Any]) -> list[str]:
+    lines = ["## Tables", ""]
+    for one in page["tables"][:MOST_TABLES]:
+        lines += _table(one)
+    if len(page["tables"]) > MOST_TABLES:
+        left = len(page["tables"]) - MOST_TABLES
+        lines += [f"{plural(left, 'further table')} in verdict.json.", ""]
+    return lines
+
+
+def _table(one: Table) -> list[str]:
+    rows = one.gravest(MOST_ROWS)
+    unit = f" ({escape(one.unit)})" if one.unit else ""
+    lines = [f"### {escape(one.name)}{unit}", ""]
+    if one.omnibus:
+        lines += [escape(one.omnibus), ""]
+    cells = [
+        [
+            escape(row.title or row.name, 80),
+            *(escape(text, 40) for text in (row.published, row.reference, row.value)),
+            escape(row.interval, 60),
+            escape(row.summary, 160),
+            row.word,
+        ]
+        for row in rows
+    ]
+    head = ["Cell", "Published", "Reference", "This run", "95 % interval", "Difference, margin"]
+    lines += table([*head, "Verdict"], cells)
+    left = len(one.rows) + one.left_out - len(rows)
+    return [*lines, f"{plural(left, 'further cell')} in verdict.json.", ""] if left else lines
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _origin(page: dict[str, Any]) -> list[str]:
+    lines = ["## Environment", ""]
+    for name, rows in page["environment"]:
+        said = "; ".join(f"{escape(a)} {escape(b)}" for a, b in rows)
+        lines.append(f"- {name}: {said}")
+    lines += ["", "## Inputs", ""]
+    for one in page["inputs"]:
+        marks = "".join(f" **{mark}**: {escape(why)}." for mark, why in one.marks)
+        lines.append(
+            f"- {escape(one.title)} ({code(one.origin)}), licence {escape(one.licence)}, "
+            f"{one.files}.{marks}"
+        )
+    return [*lines, *([] if page["inputs"] else ["No plan lists the inputs of this run."]), ""]
+
+
+def _rest(page: dict[str, Any]) -> list[str]:
+    lines = ["## Deviations", ""]
+    for one in page["deviations"][:MOST_ITEMS]:
+        said = " ".join(_sentence(part) for part in (one.detail, one.evidence, one.why) if part)
+        lines.append(f"- {code(one.name)} **{escape(one.word)}**: {escape(said)}")
+    left = len(page["deviations"]) - MOST_ITEMS + page["more_deviations"]
+    if left > 0:
+        lines.append(f"- and {left} more, in verdict.json")
+    lines += [*([] if page["deviations"] else ["None."]), "", "## Not run", ""]
+    for what, why in page["not_run"][:MOST_ITEMS]:
+        lines.append(f"- {code(what) + ' ' if what else ''}{escape(why)}")
+    if len(page["not_run"]) > MOST_ITEMS:
+        lines.append(f"- and {len(page['not_run']) - MOST_ITEMS} more, in verdict.json")
+    lines += [*([] if page["not_run"] else ["Everything was run."]), "", "## Commands", ""]
+    lines += [f"- {what}: {code(command)}" for what, command in page["commands"]]
+    if page["notes"]:
+        lines += ["", "## Known departures", ""]
+        lines += [f"- {escape(note)}" for note in page["notes"]]
+    return lines

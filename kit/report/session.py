@@ -1,0 +1,51 @@
+"""What the report commands share: a run with the manifest and expectation that belong to it."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+from kit.errors import KitError
+from kit.manifest.expectation_types import Expectation
+from kit.manifest.types import Manifest
+from kit.report.files import Run
+
+
+def manifest_of(run: Run) -> Manifest | None:
+    """The manifest of a run, where the repository has it in the version that was run.
+
+    A report must open anywhere, also without the repository, so nothing here is an error.
+    """
+    from kit.manifest.catalog import Catalog
+
+    try:
+        found = Catalog().manifest(run.verdict.experiment)
+    except KitError:
+        return None
+    return found if _comparable(found.version, run.verdict.version) else None
+
+
+def expectation_of(run: Run) -> Expectation | None:
+    """The expectation the verdict was made with, recognised by its hash."""
+    from kit.manifest.catalog import Catalog
+    from kit.manifest.load import load_expectation
+
+    try:
+        catalog = Catalog()
+        candidates = [catalog.expectation_path(run.verdict.experiment, run.verdict.profile)]
+        candidates.append(catalog.root / run.verdict.expectation)
+        for path in candidates:
+            if path is not None and path.is_file() and _is(path, run.verdict.expectation_sha256):
+                return load_expectation(path)
+    except (KitError, OSError):
+        return None
+    return None
+
+
+def _is(path: Path, digest: str) -> bool:
+    return sha256(path.read_bytes()).hexdigest() == digest
+
+
+def _comparable(one: str, other: str) -> bool:
+    """Whether two ``N-X`` versions have comparable numbers."""
+    return one.partition("-")[0] == other.partition("-")[0]

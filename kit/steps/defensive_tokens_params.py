@@ -1,0 +1,91 @@
+"""Parameters of the DefensiveTokens step kinds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+Defence = Literal["undefended", "reminder", "sandwich", "native"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+class Align(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/align``."""
+
+    center: bool = False
+    scale: bool = False
+    method: Literal["svd", "newton"] = "svd"
+
+
+class Transfer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/transfer``."""
+
+    tokens: int
+    seed: int
+    """Of the random controls."""
+    sets: list[Literal["procrustes", "copy", "norm-rescaled", "rotation", "random-norm"]]
+    """Which rows go on to the evaluation."""
+
+
+class TrainingData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/training-data``."""
+
+    builder: Literal["as-reported", "proper"]
+    steps: int
+    batch: int
+    seed: int
+
+
+class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/self-label``."""
+
+    max_new_tokens: int
+    empty_data: Literal["empty-turn", "no-turn"]
+    scope: Literal["consumed"] = "consumed"
+    dtype: Dtype = "float32"
+
+
+class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/train-prefix``."""
+
+    label: str
+    """Names the token sets: ``<label>-<step>``."""
+    init: Literal["transferred", "normal", "vocabulary"]
+    lr: float
+    schedule: Literal["constant", "linear", "cosine"]
+    steps: int
+    micro_batch: int
+    accumulation: int
+    checkpoints: list[int]
+    layout: str
+    seed: int
+    end_truncated: bool
+    label_tokens: Literal["as-text", "as-generated"]
+    tokens: int = 5
+    dtype: Dtype = "float32"
+
+
+class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/evaluate``."""
+
+    layout: str
+    attacks: list[str]
+    max_new_tokens: int
+    seed: int
+    accuracy: bool
+    refusal_rule: str
+    defences: list[Defence] = field(default_factory=lambda: ["undefended", "native"])
+    reminder: str = ""
+    sandwich: str = ""
+    tokens: int = 5
+    dtype: Dtype = "float32"
+
+
+class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/tabulate``."""
+
+    native: str
+    loss_window: int
+    published_full: float | None = None
+    refusal_rule: str = "as-reported"

@@ -1,0 +1,109 @@
+"""Steps of several processes: torchrun starts, reports, fails and dies as one step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from kit.engine import torchrun
+from kit.engine.execute import perform
+from kit.engine.failures import Carried
+from kit.engine.job import make_job
+from kit.engine.registry import REGISTRY
+from kit.engine.store import Store
+from tests.engine.conftest import ToyPins, manifest, plan_of
+
+pytest.importorskip("torch")
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from kit.engine.execute import perform
+from kit.engine.registry import REGISTRY
+from tests.engine.test_torchrun import job_of
+perform(job_of(Path(sys.argv[1]), "sleep"), REGISTRY, lambda item: None)
+"""
+
+
+def job_of(tmp_path: Path, how: str = "ok") -> Any:
+    """A job of two ranks."""
+    profile = {
+        "summary": "s",
+        "set": {"r": {"how": how}},
+        "resources": {"r": {"gpus": 2}},
+    }
+    steps = [{"id": "r", "kind": "toy/rank", "version": 1}]
+    plan = plan_of(manifest(steps=steps, results="r", profiles={"mini": profile}))
+    return make_job(
+        plan,
+        plan.instances[0],
+        home=tmp_path / "home",
+        logs=tmp_path / "logs",
+        pins=ToyPins(tmp_path),
+        digests={},
+    )
+
+
+def test_world_size_enters_the_key(tmp_path: Path) -> None:
+    assert job_of(tmp_path).instance.environment["world"] == "2x1x1"
+
+
+def test_command_names_its_port(tmp_path: Path) -> None:
+    line = torchrun.command(tmp_path / "job.json", 4, 1234)
+    assert "--nproc-per-node=4" in line
+    assert "--master-port=1234" in line
+    assert line[line.index("torch.distributed.run") - 1] == "-m"
+    assert 1024 <= torchrun.free_port() < 65536
+
+
+def test_two_ranks_make_one_step(tmp_path: Path) -> None:
+    job, events = job_of(tmp_path), []
+    entry = perform(job, REGISTRY, events.append)
+    store = Store(tmp_path / "home")
+    assert (store.path(job.instance.key) / "number.json").read_text() == '{"number": 2}'
+    names = [item["event"] for item in events]
+    assert names == ["step-started", "progress", "canary", "step-done"]  # rank 0 alone speaks
+    assert [canary.id for canary in entry.canaries] == ["world"]
+    assert entry.peak_memory_gb > 0
+
+
+def test_a_failing_rank_fails_the_step(tmp_path: Path) -> None:
+    job = job_of(tmp_path, "value")
+    with pytest.raises(Carried, match="rank 1 does not like this") as caught:
+        perform(job, REGISTRY, lambda item: None)
+    assert caught.value.failure.type == "ValueError"
+    assert Store(tmp_path / "home").look(job.instance.key).entry is None
+    assert not list((tmp_path / "home" / "tmp").iterdir())
+
+
+def test_no_rank_survives_its_run(tmp_path: Path) -> None:
+    """SIGKILL of the process that holds the step takes torchrun and all ranks with it."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=subprocess.DEVNULL,
+    )
+    scratch = Store(tmp_path / "home").scratch(job_of(tmp_path, "sleep").instance.key)
+    deadline = time.monotonic() + 60
+    while len(list(scratch.glob("pid-*"))) < 2:
+        assert time.monotonic() < deadline
+        assert child.poll() is None
+        time.sleep(0.1)
+    time.sleep(0.2)
+    ranks = [int(path.read_text()) for path in scratch.glob("pid-*")]
+    below = [process.pid for process in psutil.Process(child.pid).children(recursive=True)]
+    assert set(ranks) <= set(below)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    deadline = time.monotonic() + 20
+    while any(psutil.pid_exists(pid) for pid in below):
+        assert time.monotonic() < deadline, "a rank outlived its run"
+        time.sleep(0.05)

@@ -1,0 +1,133 @@
+"""Figures: deterministic, well-formed, coloured by the page, safe against hostile labels."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from kit.engine.results import Series
+from kit.report.figures.calibration import MOST, calibration, quantiles
+from kit.report.figures.curves import MOST_LINES, curve, gather
+from kit.report.figures.forest import ForestRow, forest
+from tests.report.extremes import HOSTILE
+
+ROWS = [
+    ForestRow(name="step 25", verdict="reproduced", published=2.4, zone=(0.0, 7.4), value=2.6),
+    ForestRow(
+        name="step 50", verdict="deviates", published=4.8, reference=(4.0, 5.0),
+        value=11.0, interval=(8.0, 15.0),
+    ),
+]  # fmt: skip
+LINES = {f"arm {a}, seed {s}": [[0.0, 1 + s], [1.0, 2 + s]] for a in "xy" for s in range(3)}
+SERIES = Series(id="s", title="S", x_label="steps", y_label="loss", lines=LINES)
+
+
+def parse(svg: str) -> ElementTree.Element:
+    return ElementTree.fromstring(svg)
+
+
+def figures() -> list[str]:
+    scores = [i / 7 - 1 for i in range(20)]
+    return [forest("f", "percent", ROWS), curve("c", SERIES)[0], calibration(scores)]
+
+
+def test_same_data_same_bytes() -> None:
+    assert figures() == figures()
+
+
+def test_same_bytes_in_another_process() -> None:
+    code = (
+        "from tests.report.test_figures import figures; import hashlib;"
+        "print(hashlib.sha256(''.join(figures()).encode()).hexdigest())"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ".", "PATH": "", "HOME": "/nonexistent"},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("svg", figures(), ids=["forest", "curve", "calibration"])
+def test_figure_takes_everything_from_the_page(svg: str) -> None:
+    parse(svg)
+    assert "http" not in svg
+    assert "DejaVu" not in svg
+    assert "<metadata" not in svg
+    assert "currentColor" in svg
+    assert not re.search(r"#0[1-7]0[1-7]0[1-7]|#1[0-5]1[0-5]1[0-5]", svg)
+    assert re.findall(r"fill: #[0-9a-f]+|stroke: #[0-9a-f]+", svg) == []
+    assert "<text" in svg
+
+
+def test_ids_of_two_figures_do_not_meet() -> None:
+    first, second = (set(re.findall(r' id="([^"]+)"', forest(n, "loss", ROWS))) for n in "ab")
+    assert first
+    assert not first & second
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_labels_stay_text(text: str) -> None:
+    row = ForestRow(name=text, verdict="match", published=1.0, value=1.0)
+    series = Series(
+        id=text, title=text, x_label=text, y_label=text, lines={text: [[0, 1]], "b": [[1, 2]]}
+    )
+    for svg in (forest("f", text, [row]), curve("c", series)[0]):
+        tags = {element.tag for element in parse(svg).iter()}
+        assert tags <= {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect"}
+        assert not any(name.startswith("on") for e in parse(svg).iter() for name in e.attrib)
+
+
+def test_labels_are_not_rewritten_like_markup() -> None:
+    name = "a #010101 0.123456 id='x'"
+    assert name in forest("f", "loss", [ForestRow(name=name, verdict="match", value=1.0)])
+
+
+def test_seeds_become_one_line_with_a_band() -> None:
+    drawn = gather(LINES)
+    assert [(line.name, line.replicates) for line in drawn] == [("arm x", 3), ("arm y", 3)]
+    assert drawn[0].points == [(0, 2.0, 1, 3), (1, 3.0, 2, 4)]
+
+
+def test_seeds_on_different_grids_stay_apart() -> None:
+    drawn = gather({"a seed 1": [[0, 1]], "a seed 2": [[1, 1]]})
+    assert [line.name for line in drawn] == ["a seed 1", "a seed 2"]
+
+
+def test_broken_points_are_dropped() -> None:
+    nan = float("nan")
+    drawn = gather({"a": [[0, 1], [1, nan], [2], [3, 1, 0, 2]], "empty": []})
+    assert [line.points for line in drawn] == [[(0, 1, 1, 1), (3, 1, 0, 2)]]
+
+
+def test_many_lines_and_points_are_cut_and_said() -> None:
+    lines = {
+        f"line {i}": [[float(x), float(x)] for x in range(2000)] for i in range(MOST_LINES + 3)
+    }
+    svg, remarks = curve("c", Series(id="s", title="", x_label="", y_label="", lines=lines))
+    assert any("first 12 of 15" in remark for remark in remarks)
+    assert any("thinned" in remark for remark in remarks)
+    assert len(svg) < 120_000
+
+
+def test_quantiles_keep_both_ends() -> None:
+    points = quantiles([float(i) for i in range(10_000)])
+    assert len(points) <= MOST
+    assert points[0][1] == 0
+    assert points[-1][1] == 9999
+    assert [y for _, y in points] == sorted(y for _, y in points)
+
+
+def test_empty_series_draws_an_empty_figure() -> None:
+    svg, remarks = curve("c", Series(id="s", title="", x_label="", y_label="", lines={}))
+    parse(svg)
+    assert remarks == []

@@ -1,0 +1,87 @@
+"""The reproduction log."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from kit.errors import InvalidInput
+from kit.report.files import read_run
+from kit.report.log import add, entries, matrix_markdown
+from tests.report.builders import verdict
+from tests.report.extremes import HOSTILE, write_hostile
+from tests.report.runs import write_run
+
+
+def test_entry_binds_itself_to_the_verdict(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    path = add(read_run(folder), tmp_path / "log")
+    written = json.loads(path.read_text())
+    digest = sha256((folder / "verdict.json").read_bytes()).hexdigest()
+    assert written["verdict_sha256"] == digest
+    assert path.name == f"2026-11-21-tiny-adapt-mini-{digest[:8]}.json"
+    assert written["verdict"] == "PARTIALLY"
+    assert written["hardware"] == "AMD EPYC 9554 (2 cores, 7.8 GB)"
+    assert written["claims"] == {"holds": 2, "undetermined": 1}
+    assert written["versions"] == {"torch": "2.13.0", "numpy": "2.4.6"}
+    assert written["variant"] == "as-reported"
+
+
+def test_no_name_unless_given(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    assert json.loads(add(run, tmp_path / "log").read_text())["name"] is None
+    named = add(run, tmp_path / "log", name="A. Reader", hardware="a laptop")
+    assert json.loads(named.read_text())["name"] == "A. Reader"
+    assert json.loads(named.read_text())["hardware"] == "a laptop"
+    assert len(list((tmp_path / "log").iterdir())) == 1
+
+
+def test_same_run_same_bytes(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    first = add(run, tmp_path / "log").read_bytes()
+    assert add(run, tmp_path / "log").read_bytes() == first
+
+
+def test_rehearsal_is_refused(tmp_path: Path) -> None:
+    made = verdict(verdict="REHEARSED", exit_code=0)
+    run = read_run(write_run(tmp_path / "run", verdict=made))
+    with pytest.raises(InvalidInput, match="rehearsal"):
+        add(run, tmp_path / "log")
+    assert not (tmp_path / "log").exists()
+
+
+def test_hardware_must_be_known(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", record=None))
+    with pytest.raises(InvalidInput, match="hardware"):
+        add(run, tmp_path / "log")
+    assert add(run, tmp_path / "log", hardware="one H100").exists()
+
+
+def test_matrix(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert "Nobody" in matrix_markdown(log)
+    add(read_run(write_run(tmp_path / "b", verdict=verdict(experiment="zeta"))), log)
+    changed = verdict(modified=True, overrides=["a.b=1"])
+    add(read_run(write_run(tmp_path / "a", verdict=changed)), log, name="A|B")
+    lines = matrix_markdown(log).splitlines()
+    assert lines[0].startswith("| Experiment | Profile | Verdict |")
+    assert "| tiny-adapt | mini, as-reported | **PARTIALLY** (modified) | 2 of 3 hold |" in lines[2]
+    assert "A\\|B" in lines[2]
+    assert lines[3].startswith("| zeta |")
+    assert [one.experiment for one in entries(log)] == ["tiny-adapt", "zeta"]
+
+
+def test_damaged_entry_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(InvalidInput, match=r"bad\.json"):
+        matrix_markdown(tmp_path)
+
+
+def test_hostile_run_stays_in_the_folder(tmp_path: Path) -> None:
+    run = read_run(write_hostile(tmp_path / "run"))
+    path = add(run, tmp_path / "log", name=HOSTILE[0] * 40, hardware=HOSTILE[8])
+    assert path.parent == tmp_path / "log"
+    assert "<" not in matrix_markdown(tmp_path / "log")

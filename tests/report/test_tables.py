@@ -1,0 +1,134 @@
+"""Tables within their budget, and cells as they are printed."""
+
+from __future__ import annotations
+
+import pytest
+
+from kit.engine.results import Cell, SeedValue
+from kit.report import tables
+from kit.report.cells import row
+from kit.report.claims import banner, claim_rows
+from kit.verify.verdict import Waiver
+from tests.report.builders import cell, claim, verdict
+from tests.report.extremes import large_verdict
+
+
+def test_order_and_groups_are_those_of_the_verdict() -> None:
+    made = tables.tables(verdict(), {}, {})
+    assert [table.name for table in made] == ["asr", "refusal", "loss"]
+    assert [line.name for line in made[0].rows][:2] == ["baseline", "step-25"]
+    assert made[1].counts == [("deviates", 2), ("reproduced", 1)]
+    assert made[1].omnibus.startswith("2 of 3 cells differ")
+
+
+def test_everything_fits_where_there_is_room() -> None:
+    for table in tables.tables(verdict(), {}, {}):
+        assert (table.left_out, table.folded) == (0, 0)
+        assert all(line.detailed for line in table.rows)
+
+
+def test_details_go_first_to_the_gravest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "DETAIL_BYTES", 3000)
+    made = tables.tables(verdict(), {}, {})
+    lines = [line for table in made for line in table.rows]
+    assert {line.verdict for line in lines if line.detailed} >= {"deviates", "inconclusive"}
+    assert not any(line.detailed for line in lines if line.verdict == "match")
+    assert sum(table.folded for table in made) == sum(not line.detailed for line in lines)
+
+
+def test_lines_left_out_are_the_mildest_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "ROW_BYTES", 700)
+    made = tables.tables(verdict(), {}, {})
+    kept = [line.verdict for table in made for line in table.rows]
+    assert "match" not in kept
+    assert "deviates" in kept
+    assert sum(table.left_out for table in made) == 12 - len(kept)
+    assert made[0].size == "6 cells"
+
+
+def test_large_grid_keeps_every_line() -> None:
+    made = tables.tables(large_verdict(10_000), {}, {})
+    assert sum(len(table.rows) for table in made) == 10_000
+    assert sum(table.left_out for table in made) == 0
+    assert sum(table.folded for table in made) > 5_000
+
+
+def test_waiver_and_shift_stay_visible() -> None:
+    waiver = Waiver(cell="a/b", reason="why", owner="who", date="2026-01-02")
+    waived = cell("a/b", verdict="deviates", waiver=waiver)
+    assert row(waived, "c0").word == "deviates (waived)"
+    assert ("waived", "why (who, 2026-01-02)") in row(waived, "c0").facts
+    assert row(cell("a/b", shifted=True), "c0").word == "reproduced (shifted)"
+
+
+def test_measured_precision_follows_the_published_string() -> None:
+    line = row(cell("a/b", published="0.050", value=0.0496, unit="loss", difference=-0.0004), "c0")
+    assert line.value == "0.050"
+    assert "difference \u22120.0004" in line.summary
+
+
+def test_bound_is_called_a_bound() -> None:
+    line = row(cell("a/b", kind="bound", margin=1.0), "c0")
+    assert "bound 1.0 %" in line.summary
+
+
+def test_margin_finer_than_the_printed_string_is_not_rounded_away() -> None:
+    assert "margin \u00b10.25 points" in row(cell("a/b", margin=0.25), "c0").summary
+
+
+def test_statuses_without_a_number_are_named() -> None:
+    line = row(cell("a/b", published=None, status="diverged", verdict="not-compared"), "c0")
+    assert line.published == "diverged"
+    reference = row(cell("a/b", published="2.0", status="reference"), "c0")
+    assert (reference.published, reference.reference) == ("\u2014", "2.0")
+
+
+def test_seeds_are_listed() -> None:
+    seeds = [SeedValue(seed="0", value=2.0), SeedValue(seed="1", value=2.8)]
+    measured = Cell(id="a/b", unit="percent", step="s[pair=1]", seeds=seeds)
+    facts = dict(row(cell("a/b", seeds=2), "c0", None, measured).facts)
+    assert facts["seeds"] == "2 seeds: 2.0, 2.8"
+    assert facts["measured by"] == "s[pair=1]"
+
+
+def test_claims_primary_first_with_links_to_printed_lines_only() -> None:
+    further = claim("z", primary=False, cells=["gone", "asr/x"])
+    rows = claim_rows(verdict(claims=[further, claim("a")]), {"asr/x": "c7"})
+    assert [one.id for one in rows] == ["a", "z"]
+    assert rows[1].cells == [("gone", ""), ("asr/x", "c7")]
+    assert rows[0].p == "p < 0.001, 0.001 after Holm"
+
+
+@pytest.mark.parametrize(
+    ("profile", "variant", "said"),
+    [
+        ("mini", "corrected", "published models at their size"),
+        ("paper", "as-reported", "flaws included"),
+    ],
+)
+def test_banner_says_what_is_not_covered(profile: str, variant: str, said: str) -> None:
+    made = banner(verdict(profile=profile), variant=variant, rehearsal=False, seeds=3)
+    assert said in made.omits
+    assert "over 3 seeds" in made.covers
+
+
+def test_banner_of_a_complete_run_claims_no_gap() -> None:
+    made = banner(
+        verdict(profile="paper", cells=[cell("a/b")], not_covered=[]),
+        variant="corrected", rehearsal=False, seeds=0,
+    )  # fmt: skip
+    assert made.omits == "Nothing that the expectation lists was left out."
+
+
+def test_what_the_detail_says_is_not_said_twice() -> None:
+    said = claim("a", detail="1 < 2; exact test", estimate="1 < 2", method="exact test")
+    (one,) = claim_rows(verdict(claims=[said]), {})
+    assert (one.detail, one.estimate, one.method) == ("1 < 2; exact test", "", "")
+
+
+def test_units_stand_on_the_lines_of_a_mixed_table() -> None:
+    mixed = verdict(cells=[cell("a/x"), cell("a/y", unit="loss")])
+    (table,) = tables.tables(mixed, {}, {})
+    assert table.unit == "several units"
+    assert [line.unit for line in table.rows] == ["percent", "loss"]
+    assert {line.unit for line in tables.tables(verdict(), {}, {})[0].rows} == {""}

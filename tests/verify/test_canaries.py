@@ -1,0 +1,130 @@
+"""Canaries come before numbers and outrank them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kit.engine.results import Canary, Cell, SeedValue
+from kit.verify.labels import Labels
+from tests.verify.builders import claim, expected_cell, labels, memory, run, share, tolerance
+
+
+def test_a_failed_canary_of_a_step_outranks_a_perfect_number() -> None:
+    cells = [expected_cell("t/a", n=208), expected_cell("u/a", n=208)]
+    table = [share("t/a", 10, 208), share("u/a", 10, 208)]
+    broken = Canary(id="defence-present", step="eval", passed=False, detail="absent", cells=["t/"])
+    verdict = run(cells, table, [claim("threshold", cells=["t/a"], value="90", side="at_most")],
+                  [broken])  # fmt: skip
+    assert [cell.verdict for cell in verdict.cells] == ["invalid", "match"]
+    assert "defence-present" in verdict.cells[0].detail
+    assert verdict.claims[0].outcome == "not-evaluated"
+    assert (verdict.verdict, verdict.exit_code) == ("INCOMPLETE", 3)
+
+
+def test_a_failed_canary_without_cells_spoils_all() -> None:
+    cells = [expected_cell("t/a", n=208), expected_cell("u/a", n=208)]
+    broken = Canary(id="x", step="s", passed=False, detail="d")
+    verdict = run(cells, [share("t/a", 10, 208), share("u/a", 10, 208)], canaries=[broken])
+    assert {cell.verdict for cell in verdict.cells} == {"invalid"}
+
+
+def test_a_passed_canary_is_reported_and_changes_nothing() -> None:
+    passed = Canary(id="x", step="s", passed=True, detail="d")
+    verdict = run([expected_cell("t/a", n=208)], [share("t/a", 10, 208)], canaries=[passed])
+    assert verdict.cells[0].verdict == "match"
+    assert verdict.canaries[0].passed
+
+
+SEEDS = tolerance("seeds", margin="50")
+
+
+def duplicated(vectors: dict[str, Sequence[str]]) -> tuple[list[str], list[bool]]:
+    """Verdicts and canary states for cells whose seeds have these label vectors."""
+    cells, table, lines = [], [], []
+    for id, bits in vectors.items():
+        seeds = []
+        for index, vector in enumerate(bits):
+            name = f"{id}-{index}"
+            lines.append(labels(name, vector))
+            k, n = vector.count("1"), len(vector)
+            seeds.append(SeedValue(seed=str(index), value=100 * k / n, k=k, n=n, labels=name))
+        mean = sum(seed.value for seed in seeds) / len(seeds)
+        table.append(Cell(id=id, unit="percent", value=mean, seeds=seeds))
+        cells.append(expected_cell(id, "50", tolerance=SEEDS))
+    verdict = run(cells, table, labels=memory(*lines))
+    return [c.verdict for c in verdict.cells], [c.passed for c in verdict.canaries]
+
+
+A = "1010110010" * 5
+B = "0110101010" * 5
+ZERO = "0" * 50
+
+
+def test_identical_labels_from_two_seeds_are_invalid() -> None:
+    verdicts, passed = duplicated({"t/a": [A, A]})
+    assert (verdicts, passed) == (["invalid"], [False])
+
+
+def test_saturated_vectors_are_no_evidence() -> None:
+    assert duplicated({"t/a": [ZERO, ZERO]})[1] == []
+    assert duplicated({"t/a": [ZERO, ZERO], "t/b": [A, B]})[1] == [True]
+
+
+def test_one_copied_cell_among_differing_ones_is_found() -> None:
+    verdicts, passed = duplicated({"t/a": [A, B], "t/b": [B, A], "t/c": [A, A]})
+    assert passed == [False]
+    assert verdicts[2] == "invalid"
+    assert "invalid" not in verdicts[:2]
+
+
+def test_a_coincidence_that_the_flip_rate_explains_is_none() -> None:
+    """Seeds that hardly ever differ elsewhere may well agree on a small set."""
+    near = "0" + A[1:]
+    assert duplicated({"t/a": [A, near], "t/b": [B, B]})[1] == [True]
+
+
+def collapse(choices: str, answers: str) -> tuple[str, str]:
+    right = "".join(str(int(c == a)) for c, a in zip(choices, answers, strict=True))
+    line = Labels(id="l", labels=[int(b) for b in right], choices=list(choices),
+                  answers=list(answers))  # fmt: skip
+    n, k = len(right), right.count("1")
+    cell = expected_cell("mc/a", f"{100 * k / n:.1f}", n=n)
+    verdict = run([cell], [share("mc/a", k, n, labels="l")], labels=memory(line))
+    return verdict.cells[0].verdict, verdict.canaries[0].detail
+
+
+def test_always_the_same_letter_is_a_collapse() -> None:
+    verdict, detail = collapse("A" * 40, "ABCD" * 10)
+    assert verdict == "invalid"
+    assert "always 'A' would give 25 %" in detail
+
+
+def test_several_letters_are_none() -> None:
+    assert collapse("ABDC" * 10, "ABCD" * 10)[0] == "match"
+
+
+def test_a_key_of_one_letter_explains_one_letter() -> None:
+    assert collapse("A" * 40, "A" * 39 + "B")[0] == "match"
+
+
+def statistics(name: str, value: float, unit: str, prefix: str = "stats/") -> list[str]:
+    cells = [expected_cell("t/a", n=208), expected_cell("u/a", n=208)]
+    table = [share("t/a", 10, 208), share("u/a", 10, 208),
+             Cell(id=f"{prefix}t/{name}", unit=unit, value=value)]  # fmt: skip
+    return [cell.verdict for cell in run(cells, table).cells]
+
+
+def test_generation_statistics() -> None:
+    assert statistics("empty-rate", 80.0, "percent") == ["invalid", "match"]
+    assert statistics("empty-rate", 0.2, "fraction") == ["match", "match"]
+    assert statistics("truncated-rate", 0.9, "fraction") == ["invalid", "match"]
+    assert statistics("refusal-rate", 100.0, "percent") == ["invalid", "match"]
+    assert statistics("mean-tokens", 1.0, "number") == ["invalid", "match"]
+    assert statistics("mean-tokens", 40.0, "count") == ["match", "match"]
+
+
+def test_a_bound_of_the_expectation_replaces_the_limit() -> None:
+    strict = tolerance("bound", bound="1", side="at_most")
+    cells = [expected_cell("t/a", n=208), expected_cell("t/empty-rate", None, tolerance=strict)]
+    table = [share("t/a", 10, 208), Cell(id="t/empty-rate", unit="percent", value=5.0)]
+    assert run(cells, table).cells[0].verdict == "invalid"

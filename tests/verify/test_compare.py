@@ -1,0 +1,221 @@
+"""``kit compare``: cells side by side, then the first difference from cause to consequence."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.cli.main import run as kit
+from kit.verify.diverge import diverge, read_side
+from kit.verify.records import Unreadable, escape, first_difference, inserted
+from tests.verify.conftest import cells_of, write_run
+
+
+def jsonl(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def records(n: int = 5, **changes: Any) -> list[dict[str, Any]]:
+    """Items with prompt, ids, response and label; ``changes`` maps field -> (index, value)."""
+    made = [
+        {"id": f"i{i}", "prompt": f"Say {i}.", "ids": [1, 40 + i, 2], "response": f"It is {i}.",
+         "label": 0}
+        for i in range(n)
+    ]  # fmt: skip
+    for field, (index, value) in changes.items():
+        made[index][field] = value
+    return made
+
+
+def found(tmp_path: Path, one: list[dict[str, Any]], two: list[dict[str, Any]]) -> Any:
+    return first_difference(jsonl(tmp_path / "a.jsonl", one), jsonl(tmp_path / "b.jsonl", two))
+
+
+def test_equal_files_have_no_difference(tmp_path: Path) -> None:
+    assert found(tmp_path, records(), records()) is None
+
+
+def test_the_cause_is_named_before_its_consequences(tmp_path: Path) -> None:
+    """The label of item 1 differs too, but the prompt of item 3 is the cause."""
+    other = records(prompt=(3, "Say  3."), response=(1, "No."), label=(1, 1))
+    what = found(tmp_path, records(), other)
+    assert (what.kind, what.record) == ("prompt", "record 4 (i3) of 5")
+    assert (what.first, what.second) == ('"Say 3."', '"Say  3."')
+    assert what.hint == "from character 5"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [("ids", [1, 41, 3], "token ids"), ("response", "No.", "generation"), ("label", 1, "label")],
+)
+def test_each_kind_of_field(tmp_path: Path, field: str, value: Any, kind: str) -> None:
+    what = found(tmp_path, records(), records(**{field: (1, value)}))
+    assert (what.kind, what.record) == (kind, "record 2 (i1) of 5")
+
+
+def test_a_doubled_token_is_called_that(tmp_path: Path) -> None:
+    what = found(tmp_path, records(), records(ids=(2, [1, 1, 42, 2])))
+    assert what.hint == "the second has 1 twice in a row at position 2"
+    assert what.field == "ids[1]"
+
+
+def test_inserted_is_only_said_when_all_else_is_equal() -> None:
+    assert inserted([1, 2, 3], [1, 9, 2, 3]) == "the second has 9 at position 2"
+    assert inserted([1, 2, 3], [1, 9, 3, 2]) == ""
+
+
+def test_missing_records(tmp_path: Path) -> None:
+    what = found(tmp_path, records(5), records(4))
+    assert (what.kind, what.first, what.second) == ("number of records", "5 records", "4 records")
+
+
+def test_labels_name_the_item(tmp_path: Path) -> None:
+    line = {"id": "t/a", "items": ["p1", "p2", "p3"], "labels": [0, 1, 0]}
+    what = found(tmp_path, [line], [line | {"labels": [0, 1, 1]}])
+    assert what.field == "labels[2] (item p3)"
+
+
+def test_nested_json(tmp_path: Path) -> None:
+    one, two = tmp_path / "a.json", tmp_path / "b.json"
+    one.write_text(json.dumps({"x": {"y": [{"z": 1}, {"z": 2}]}}))
+    two.write_text(json.dumps({"x": {"y": [{"z": 1}, {"z": 3}]}}))
+    what = first_difference(one, two)
+    assert what is not None
+    assert (what.field, what.first, what.second) == ("x.y[1].z", "2", "3")
+
+
+def test_text_of_a_model_cannot_reach_the_terminal(tmp_path: Path) -> None:
+    what = found(tmp_path, records(), records(response=(0, "It is\x1b[2J 0.\u202e")))
+    assert "\x1b" not in what.second
+    assert "\\x1b" in what.second
+    assert escape("a\u202eb") == "a\\u202eb"
+
+
+def test_not_json(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(Unreadable):
+        first_difference(tmp_path / "a.json", tmp_path / "a.json")
+
+
+def store_step(root: Path, key: str, files: dict[str, str]) -> dict[str, Any]:
+    entry = root / key[:2] / key
+    entry.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (entry / name).write_text(text)
+    hashes = {name: {"sha256": sha256(text.encode()).hexdigest(), "size": len(text)}
+              for name, text in files.items()}  # fmt: skip
+    (entry / "step.json").write_text(json.dumps({"files": hashes}))
+    return hashes
+
+
+def plan(run: Path, store: Path, seed: int, response: str, extra: str = "") -> None:
+    """Three steps; the second depends on the seed, whose responses differ."""
+    outputs = {
+        "train": {"model.bin": "weights"},
+        f"generate[seed={extra}]": {"responses.jsonl": json.dumps({"id": "i0", "prompt": "p",
+                                                                  "response": response}) + "\n",
+                                    "labels.jsonl": json.dumps({"id": "i0", "label": 1}) + "\n"},
+        "collect": {"results.json": json.dumps({"value": len(response)})},
+    }  # fmt: skip
+    steps, recorded = [], {}
+    for name, files in outputs.items():
+        salt = "" if name == "train" else response
+        key = sha256(f"{name}{salt}".encode()).hexdigest()
+        hashes = store_step(store, key, files)
+        params = {"seed": seed} if name.startswith("generate") else {}
+        steps.append({"id": name, "kind": f"made/{name[:5]}", "version": 1, "params": params,
+                      "key": key})  # fmt: skip
+        recorded[name] = {"key": key, "outputs": hashes}
+    (run / "plan.json").write_text(json.dumps({"instances": steps}))
+    (run / "record.json").write_text(json.dumps({"steps": recorded}))
+
+
+@pytest.fixture
+def two(repo: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
+    first, second, store = repo / "runs" / "a", repo / "runs" / "b", tmp_path / "home" / "store"
+    for path, seed, response in ((first, 0, "It is 0."), (second, 1, "It is O.")):
+        write_run(path, cells_of())
+        plan(path, store, seed, response)
+    return first, second, store
+
+
+def test_the_first_step_and_the_first_item(
+    two: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kit(["compare", str(two[0]), str(two[1])]) == 1
+    said = capsys.readouterr().out
+    assert "cell t1/none same: 52.88 against 52.88" in said
+    assert "first difference: step generate[seed=], outputs" in said
+    assert "because params.seed: 0 against 1" in said
+    assert "responses.jsonl: record 1 (i0) of 1, generation, response" in said
+    assert '"It is 0."' in said
+    assert '"It is O."' in said
+
+
+def test_identical_runs(two: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert kit(["compare", str(two[0]), str(two[0])]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "identical"
+
+
+def test_json_output(two: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    kit(["compare", str(two[0]), str(two[1]), "--json"])
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["identical"] is False
+    assert outcome["divergence"]["kind"] == "generation"
+
+
+def test_without_the_store_the_hashes_still_tell(two: tuple[Path, Path, Path]) -> None:
+    sides = [read_side(path, None) for path in two[:2]]
+    assert sides[0] is not None
+    assert sides[1] is not None
+    where = diverge(sides[0], sides[1])
+    assert where is not None
+    assert (where.step, where.kind) == ("generate[seed=]", "bytes")
+    assert len(where.first) == 16
+
+
+def test_without_records_the_store_is_read(two: tuple[Path, Path, Path]) -> None:
+    for path in two[:2]:
+        (path / "record.json").unlink()
+    sides = [read_side(path, two[2]) for path in two[:2]]
+    assert sides[0] is not None
+    assert sides[1] is not None
+    where = diverge(sides[0], sides[1])
+    assert where is not None
+    assert where.kind == "generation"
+
+
+def test_a_step_only_one_run_has(two: tuple[Path, Path, Path]) -> None:
+    plan(two[1], two[2], 1, "It is 0.", extra="1")
+    sides = [read_side(path, two[2]) for path in two[:2]]
+    assert sides[0] is not None
+    assert sides[1] is not None
+    where = diverge(sides[0], sides[1])
+    assert where is not None
+    assert (where.step, where.what) == ("generate[seed=]", "only in the first")
+
+
+def test_cells_are_compared_with_paired_statistics(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = repo / "runs" / "a", repo / "runs" / "b"
+    write_run(first, cells_of(110, 9))
+    write_run(second, cells_of(60, 12))
+    assert kit(["compare", str(first), str(second)]) == 1
+    said = capsys.readouterr().out
+    assert "cell t1/none differs: 52.88 against 28.85, +24.04 points (p < 0.0001" in said
+    assert "cell t1/defended noise: 0.04327 against 0.05769" in said
+    assert "paired labels: 0 only in the first, 3 only in the second of 208" in said
+    assert "labels.jsonl: record 1 (defended) of 1, label, labels[9] (item i9)" in said
+
+
+def test_other_experiments_are_refused(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(repo / "runs" / "a", cells_of())
+    write_run(repo / "runs" / "b", cells_of(), experiment="other")
+    assert kit(["compare", "runs/a", "runs/b"]) == 4
+    assert "compare two runs of one experiment" in capsys.readouterr().err

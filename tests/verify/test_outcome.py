@@ -1,0 +1,157 @@
+"""Run verdicts, exit codes, marks, omnibus lines, waivers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kit.engine.results import Cell
+from kit.errors import InvalidInput
+from kit.manifest.expectation_types import ExpectedCell
+from kit.verify.render import lines
+from kit.verify.verdict import Verdict, Waiver
+from kit.verify.waivers import read_waivers
+from tests.verify.builders import claim, expectation, expected_cell, run, share
+
+
+def low(id: str, value: str, primary: bool = True) -> object:
+    return claim("threshold", id=id, cells=["t/a"], value=value, side="at_most", primary=primary)
+
+
+def with_claims(*claims: object, k: int = 10, **fields: object) -> Verdict:
+    return run([expected_cell(n=208)], [share("t/a", k, 208)], claims, **fields)  # type: ignore[arg-type]
+
+
+def test_reproduced() -> None:
+    verdict = with_claims(low("c1", "20"))
+    assert (verdict.verdict, verdict.exit_code) == ("REPRODUCED", 0)
+
+
+def test_not_reproduced_whatever_else_holds() -> None:
+    verdict = with_claims(low("c1", "20"), low("c2", "1"))
+    assert (verdict.verdict, verdict.exit_code) == ("NOT REPRODUCED", 1)
+    assert "fails: c2" in verdict.reasons
+
+
+def test_partially_and_incomplete() -> None:
+    both = with_claims(low("c1", "20"), low("c2", "6"))
+    assert (both.verdict, both.exit_code) == ("PARTIALLY", 3)
+    none = with_claims(low("c2", "6"))
+    assert (none.verdict, none.exit_code) == ("INCOMPLETE", 3)
+
+
+def test_a_secondary_claim_decides_nothing() -> None:
+    assert with_claims(low("c1", "20"), low("c2", "1", primary=False)).verdict == "REPRODUCED"
+
+
+def test_a_missing_cell_keeps_a_run_from_being_whole() -> None:
+    cells = [expected_cell(n=208), expected_cell("t/b", n=208)]
+    verdict = run(cells, [share("t/a", 10, 208)], [low("c1", "20")])  # type: ignore[list-item]
+    assert verdict.verdict == "PARTIALLY"
+    assert verdict.cells[1].verdict == "missing"
+
+
+def test_deliberately_not_run_does_not() -> None:
+    cells = [expected_cell(n=208), expected_cell("t/b", n=208)]
+    skipped = Cell(id="t/b", unit="percent", not_run="gated model")
+    verdict = run(cells, [share("t/a", 10, 208), skipped], [low("c1", "20")])  # type: ignore[list-item]
+    assert verdict.verdict == "REPRODUCED"
+    assert verdict.not_covered == ["cell t/b: not-run (gated model)"]
+
+
+@pytest.mark.parametrize("status", ["running", "diverged", "cancelled"])
+def test_what_the_document_left_open_is_no_failure(status: str) -> None:
+    open_ = ExpectedCell(id="t/b", status=status, unit="percent", place="doc")  # type: ignore[arg-type]
+    verdict = run([expected_cell(n=208), open_], [share("t/a", 10, 208), share("t/b", 1, 208)],
+                  [low("c1", "20")])  # type: ignore[list-item]  # fmt: skip
+    assert verdict.verdict == "REPRODUCED"
+    assert verdict.cells[1].verdict == "not-compared"
+    assert status in verdict.cells[1].detail
+
+
+def test_rehearsal_is_never_reproduced() -> None:
+    verdict = with_claims(low("c1", "20"), rehearsal=True)
+    assert (verdict.verdict, verdict.exit_code) == ("REHEARSED", 0)
+
+
+def test_overrides_are_marked() -> None:
+    verdict = with_claims(low("c1", "20"), overrides=["train.lr=0.2"])
+    assert verdict.modified
+    assert list(lines(verdict))[-1].startswith("verdict REPRODUCED (modified): ")
+
+
+def test_without_primary_claims_the_cells_decide() -> None:
+    assert with_claims().verdict == "REPRODUCED"
+    assert with_claims(k=60).verdict == "NOT REPRODUCED"
+    assert run([expected_cell(n=208)], []).verdict == "INCOMPLETE"
+
+
+def test_omnibus_counts_against_chance() -> None:
+    cells = [expected_cell(f"t/c{i}", "50.0", n=208) for i in range(20)]
+    table = [share(f"t/c{i}", 75 if i < 7 else 104, 208) for i in range(20)]
+    line = run(cells, table).omnibus[0]
+    assert (line.tested, line.differing, line.chance, line.exceeds) == (20, 7, 4, True)
+    assert line.sentence.startswith("7 of 20 differ, up to 4 expected by chance (99 %)")
+    assert line.mean_z is not None
+    assert line.mean_z < -0.5
+
+
+def test_q_is_at_least_p_and_z_has_the_sign_of_the_difference() -> None:
+    cells = [expected_cell(f"t/c{i}", "50.0", n=208) for i in range(5)]
+    verdict = run(cells, [share(f"t/c{i}", 80 + 10 * i, 208) for i in range(5)])
+    for cell in verdict.cells:
+        assert cell.p is not None
+        assert cell.q is not None
+        assert cell.z is not None
+        assert cell.difference is not None
+        assert cell.q >= cell.p
+        assert cell.z * cell.difference >= 0
+
+
+WAIVED = """
+waivers:
+  - cell: t/a
+    reason: another tokenizer, see the notes
+    owner: a.reviewer
+    date: 2026-01-31
+"""
+
+
+def test_a_waived_cell_stays_visible(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(WAIVED)
+    waivers = read_waivers(path, expectation([expected_cell(n=208)]))
+    verdict = run([expected_cell(n=208)], [share("t/a", 60, 208)], [low("c1", "20")],
+                  waivers=waivers)  # type: ignore[list-item]  # fmt: skip
+    assert verdict.cells[0].verdict == "deviates"
+    assert verdict.cells[0].waiver == Waiver(
+        cell="t/a", reason="another tokenizer, see the notes", owner="a.reviewer", date="2026-01-31"
+    )
+    assert any("deviates (waived: another tokenizer" in line for line in lines(verdict))
+    assert verdict.verdict == "NOT REPRODUCED"  # claims do not look at waivers
+
+
+def test_a_waiver_of_an_agreeing_cell_is_not_shown() -> None:
+    waiver = Waiver(cell="t/a", reason="r", owner="o", date="2026-01-31")
+    assert with_claims(low("c1", "20"), waivers={"t/a": waiver}).cells[0].waiver is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("t/a", "t/zz", "unknown cell 't/zz'"),
+        ("2026-01-31", "last week", "isoformat"),
+        ("owner: a.reviewer", "owner: ''", "field 'owner' is empty"),
+        ("    owner: a.reviewer\n", "", "owner"),
+        ("waivers:", "exceptions:", "field 'waivers' must be a list"),
+        (WAIVED, "waivers: 3", "field 'waivers' must be a list"),
+        ("reason:", "[reason:", "not YAML"),
+    ],
+)
+def test_bad_waivers_are_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(WAIVED.replace(old, new))
+    with pytest.raises(InvalidInput, match=says) as caught:
+        read_waivers(path, expectation([expected_cell(n=208)]))
+    assert str(path) in str(caught.value)
