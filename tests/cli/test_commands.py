@@ -100,6 +100,13 @@ def test_show_text_is_not_markup(kit: Kit, repo: Path) -> None:
     assert "demo: [red]A[/red] [bold\n" in kit("show", "demo").out
 
 
+def test_line_numbers_are_not_taken_for_pictures(kit: Kit, repo: Path) -> None:
+    (repo / "manifests" / "pins.x.yaml").write_text("#\n" * 99 + "a: [\n")
+    assert "pins.x.yaml:101:1: error:" in kit("validate", "manifests/pins.x.yaml").out
+    (repo / "manifests" / "pins.x.yaml").write_text("#\n" * 99 + "pins: &x 1\n")
+    assert "pins.x.yaml:100:7: error:" in kit("validate", "manifests/pins.x.yaml").out
+
+
 def test_validate_everything(kit: Kit, repo: Path) -> None:
     found = kit("validate")
     assert found.code == 0
