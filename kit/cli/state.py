@@ -45,9 +45,10 @@ def console() -> Console:
     """
     from rich.console import Console
 
+    # emoji=False: "x.yaml:100:5" would otherwise show a picture in place of ":100:".
     if state().mode() == "rich":
-        return Console(highlight=False)
-    return Console(highlight=False, no_color=True, force_terminal=False, width=10_000)
+        return Console(highlight=False, emoji=False)
+    return Console(highlight=False, emoji=False, no_color=True, force_terminal=False, width=10_000)
 
 
 def _set_progress(context: click.Context, _: click.Parameter, value: str | None) -> None:

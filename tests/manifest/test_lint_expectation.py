@@ -45,7 +45,6 @@ def test_the_demo_is_clean_but_for_what_nobody_measured(repo: Path) -> None:
             "value",
             "no final number to compare with",
         ),
-        ("status: reported", "status: reference", "value", "without the runs it comes from"),
         (ADAPTED, '    value: "1.9"\n    unit: percent\n', "n", "is a percent without n"),
         ('value: "1.9"', 'value: "101.9"', "impossible", "101.9 is no percent (0 to 100)"),
         ('value: "1.9"', 'value: "-1.9"', "impossible", "is no percent"),
@@ -168,6 +167,30 @@ def test_a_fault_is_found(repo: Path, old: str, new: str, rule: str, said: str) 
     hits = [f for f in found if f.rule == rule and said in f.message]
     assert hits, [finding.render() for finding in found]
     assert "demo.paper.yaml:" in hits[0].where
+
+
+def test_before_the_first_reference_runs_there_is_one_warning(repo: Path) -> None:
+    text = (repo / FILE).read_text()
+    for value in ('"0.5"', '"1.9"', '"0.979"'):
+        text = text.replace(f"status: reported\n    value: {value}", "status: reference")
+    (repo / FILE).write_text(text)
+    (hit,) = [f for f in lint(repo) if f.rule == "reference-runs"]
+    assert hit.level == "warning"
+    assert "3 cells have nothing to compare with" in hit.message
+    assert hit.next_step == "kit reference demo RUN..."
+
+
+def test_a_reference_forgotten_among_others(repo: Path) -> None:
+    runs = '{mean: "1.9", sd: "0.1", n_seeds: 2, values: ["1.8", "2.0"], record: r.json}'
+    change(
+        repo,
+        FILE,
+        ("status: reported", f"status: reference\n    reference: {runs}"),
+        ("status: reported", "status: reference"),
+    )
+    (hit,) = [f for f in lint(repo) if f.rule == "reference-runs"]
+    assert hit.level == "error"
+    assert "'up/adapted' is a reference without its runs" in hit.message
 
 
 def test_direction_claims(repo: Path) -> None:

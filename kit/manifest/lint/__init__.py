@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import importlib
-
-from kit.engine.registry import REGISTRY, Registry
+from kit.engine.registry import Registry
 from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.lint import cells, claims, family, pins, profiles, steps, tolerances
@@ -38,9 +36,10 @@ _RULE_MODULES = (steps, profiles, family, pins, cells, tolerances, claims)
 
 
 def registered_kinds() -> Registry:
-    """The registry, filled by importing :mod:`kit.steps`."""
-    importlib.import_module("kit.steps")
-    return REGISTRY
+    """The registry, filled with the kit's step kinds (or those of ``KIT_STEPS_MODULES``)."""
+    from kit.engine.load import load_registry
+
+    return load_registry()
 
 
 def lint_manifest(

@@ -69,8 +69,28 @@ def value(context: ExpectationContext) -> Iterator[Hit]:
                 (*path, "tolerance"),
                 f"cell {cell.id!r} is {cell.status}: there is no final number to compare with",
             )
-        if cell.status == "reference" and cell.reference is None:
-            yield Hit(path, f"cell {cell.id!r} is a reference without the runs it comes from")
+
+
+@EXPECTATION.rule("reference-runs")
+def reference_runs(context: ExpectationContext) -> Iterator[Hit]:
+    """A reference names the runs it comes from (before the first ones: a warning for the file)."""
+    cells = list(enumerate(context.expectation.cells))
+    lacking = [
+        (index, cell.id)
+        for index, cell in cells
+        if cell.status == "reference" and cell.reference is None
+    ]
+    hint = f"kit reference {context.expectation.experiment} RUN..."
+    if lacking and not any(cell.reference for _, cell in cells):
+        yield Hit(
+            ("cells",),
+            f"no reference runs yet: {len(lacking)} cells have nothing to compare with",
+            hint,
+            level="warning",
+        )
+        return
+    for index, id in lacking:
+        yield Hit(("cells", index), f"cell {id!r} is a reference without its runs", hint)
 
 
 @EXPECTATION.rule("n")
