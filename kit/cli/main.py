@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("kit.cli.export", "RO-Crate, Snakefile, artifact appendix."),
     "log": ("kit.cli.log", "The reproduction log."),
     "reference": ("kit.cli.reference", "Rewrite reference values of an expectation from runs."),
+    "mini": ("kit.cli.mini", "The miniature world: make its models again."),
     "validate": ("kit.cli.validate", "Check manifests, pins and expectations."),
     "docs": ("kit.cli.docs", "Regenerate the generated parts of the documentation."),
 }

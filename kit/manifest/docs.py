@@ -21,6 +21,7 @@ from kit.manifest.text import read_text
 
 FILES: dict[str, str] = {
     "schema": "kit.manifest.schema:schema_files",
+    "mini-pins": "kit.mini.pins_file:files",
 }
 """Generator name -> ``module:function`` giving path -> text."""
 

@@ -11,6 +11,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _TITLES = {"source": "Miniature source model", "newer": "Miniature newer version of source"}
 
 
+def files(root: Path) -> dict[Path, str]:
+    """The generated file below the repository root, for ``kit docs``."""
+    return {root / "manifests" / "pins.mini.yaml": pins_text()}
+
+
 def pins_text() -> str:
     """The whole file."""
     parts = [
