@@ -248,7 +248,8 @@ class Fetcher:
             part.replace(target)
         except Transient as error:
             # What the hub library has so far stays, so that the next call goes on from there.
-            raise problems.no_network(pin, str(error), _shown(source)) from None
+            place = "" if "://" in source else source  # an address is in the message already
+            raise problems.no_network(pin, str(error), place) from None
         except (KitError, OSError):
             shutil.rmtree(incoming, ignore_errors=True)
             raise
