@@ -15,7 +15,8 @@ from kit.cli.state import console, state
 @click.argument("experiment")
 @click.option("--profile", "profiles", multiple=True, help="Only this profile (repeatable).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def command(experiment: str, profiles: tuple[str, ...], as_json: bool) -> None:
+@click.option("--template", is_flag=True, help="The empty table for `kit verify --results` (CSV).")
+def command(experiment: str, profiles: tuple[str, ...], as_json: bool, template: bool) -> None:
     """Show one experiment: claims, inputs, resources, the source of every value.
 
     EXPERIMENT is an id (see `kit list`) or the path of a manifest.
@@ -23,6 +24,9 @@ def command(experiment: str, profiles: tuple[str, ...], as_json: bool) -> None:
     from kit.manifest.catalog import Catalog
     from kit.manifest.describe import describe
 
+    if template:
+        click.echo(_template(experiment, profiles), nl=False)
+        return
     found = describe(Catalog(), experiment, list(profiles))
     if as_json or state().mode() == "json":
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
@@ -30,6 +34,18 @@ def command(experiment: str, profiles: tuple[str, ...], as_json: bool) -> None:
     out = console()
     for line, style in _lines(found):
         out.print(line, style=style or None, markup=False, soft_wrap=state().mode() == "plain")
+
+
+def _template(experiment: str, profiles: tuple[str, ...]) -> str:
+    from kit.errors import UsageError
+    from kit.manifest.catalog import Catalog
+    from kit.verify.template import template
+
+    profile = profiles[0] if profiles else "paper"
+    expected = Catalog().expectation(experiment, profile)
+    if expected is None:
+        raise UsageError(f"{experiment} has no expectation at profile {profile!r}")
+    return template(expected)
 
 
 def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -146,9 +146,10 @@ class Catalog:
         return loaded.value if loaded is not None else None
 
     def expectation_files(self) -> list[Path]:
-        """Every file below ``expected_results``."""
+        """Every expectation below ``expected_results``; records of reference runs are none."""
         folder = self.root / "expected_results"
-        return sorted(p for p in folder.glob("*/*") if p.suffix in SUFFIXES)
+        files = (p for p in folder.glob("*/*") if p.suffix in SUFFIXES)
+        return sorted(p for p in files if p.parent.name != "reference")
 
     def relative(self, path: Path) -> str:
         """``path`` relative to the root where it lies below it."""

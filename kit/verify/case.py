@@ -9,11 +9,12 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
+from kit.engine.durable import write_atomic
 from kit.engine.results import Results
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.verify.core import Subject, verify
-from kit.verify.inputs import Run, read_run, write_atomic
+from kit.verify.inputs import Run, read_run
 from kit.verify.labels import LabelFiles, LabelSource
 from kit.verify.verdict import Verdict
 from kit.verify.waivers import read_waivers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from kit.verify.inputs import write_atomic
+from kit.engine.durable import write_atomic
 from kit.verify.render import word
 from kit.verify.verdict import Verdict
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
+from kit.engine.durable import write_atomic
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Expectation, Reference
-from kit.verify.inputs import Run, read_object, write_atomic
+from kit.verify.inputs import Run, read_object
 from kit.verify.measurement import Measurement, measure
 from kit.verify.preconditions import check_pair
 from kit.verify.seeds import group

@@ -22,7 +22,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 
 _FIELDS = ("margin", "floor", "bound", "side", "flip_rate", "drift")
 _NONNEGATIVE = ("margin", "floor", "flip_rate", "drift")
-_OPTIONAL = {"trajectory": ("drift",)}
+_OPTIONAL = {"trajectory": ("drift",), "paired": ("flip_rate",)}
 _PROPORTIONS = ("percent", "fraction")
 _EMPTY_REASONS = {"todo", "tbd", "none", "n/a", "unknown", "default", "...", "see above"}
 

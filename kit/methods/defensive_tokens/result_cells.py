@@ -52,6 +52,7 @@ class Measurement:
         unit: percent, ratio, norm, ...
         items: Item ids, for a proportion.
         labels: 0/1 per item, for a proportion.
+        listed: Whether the labels get a line of their own (pooled cells do not: theirs are there).
     """
 
     cell: str
@@ -61,6 +62,7 @@ class Measurement:
     unit: str
     items: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
+    listed: bool = True
 
     @property
     def group(self) -> str:
@@ -99,9 +101,9 @@ def measurements(
 
 
 def pooled(measurement: Measurement) -> Measurement:
-    """The same number in the group of all replicates; its labels stay with its own group."""
+    """The same number in the group of all replicates; its labels stay listed in its own group."""
     rest = measurement.cell.split("/", 1)[1]
-    return replace(measurement, cell=f"{ALL}/{rest}", items=(), labels=())
+    return replace(measurement, cell=f"{ALL}/{rest}", listed=False)
 
 
 def max_label(asr: Mapping[str, Sequence[int]]) -> Sequence[int]:
@@ -135,12 +137,10 @@ def collect(found: Iterable[Measurement]) -> tuple[list[dict[str, Any]], list[di
         for m in group:
             entry: dict[str, Any] = {"seed": m.replicate, "value": m.value}
             if m.labels:
+                entry |= {"k": sum(m.labels), "n": len(m.labels)}
+            if m.labels and m.listed:
                 label_id = f"{id}#{m.replicate}"
-                entry |= {
-                    "k": sum(m.labels),
-                    "n": len(m.labels),
-                    "labels": f"labels.jsonl#{label_id}",
-                }
+                entry["labels"] = f"labels.jsonl#{label_id}"
                 lines.append({"id": label_id, "items": list(m.items), "labels": list(m.labels)})
             entries.append(entry)
         cell: dict[str, Any] = {"id": id, "unit": group[0].unit, "step": group[0].step}
