@@ -1,0 +1,183 @@
+"""Prefix training with all examples of a step in one row, and no example seeing another.
+
+The arithmetic is that of the padded forward pass in :mod:`kit.train.prefix_tuning`; only work that
+does not reach the loss is left out: padding is not computed, attention runs inside each example
+(variable-length kernel), and the output layer sees nothing but the states that predict a label.
+Rotary positions count from 0 in every example, as in the padded run.
+
+What each choice brought is measured in ``docs/performance.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate as running_sum
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kit.lm.prefix import embed
+from kit.train.batching import Example, forward_groups
+from kit.train.frozen_head import head_cross_entropy
+from kit.train.packed_model import can_use_kernel, ready
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+# With checkpointing the scores of the label tokens would be the largest thing in memory: at 1,024
+# tokens and 128,256 words they are 0.26 GB in bf16.
+LOW_MEMORY_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Examples behind one another in a single row of T tokens.
+
+    Attributes:
+        ids: [1, T] int64, prefix slots included.
+        position_ids: [1, T] int64; 0, 1, 2, ... from the first token of every example.
+        bounds: [B + 1] int32; example b is the columns ``bounds[b]`` to ``bounds[b + 1]``.
+        longest: Tokens of the longest example.
+        predicting: [N] int64, columns whose states predict a label.
+        targets: [N] int64, those labels.
+        owners: [N] int64, the example each label belongs to.
+    """
+
+    ids: Tensor
+    position_ids: Tensor
+    bounds: Tensor
+    longest: int
+    predicting: Tensor
+    targets: Tensor
+    owners: Tensor
+
+
+def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> Packed:
+    """One row, in the order given.
+
+    Raises:
+        ValueError: No examples.
+    """
+    if not examples:
+        raise ValueError("a packed row needs at least one example")
+    lengths = [len(example.ids) for example in examples]
+    bounds = [0, *running_sum(lengths)]
+    ids: list[int] = []
+    positions: list[int] = []
+    predicting: list[int] = []
+    targets: list[int] = []
+    owners: list[int] = []
+    for owner, (example, first) in enumerate(zip(examples, bounds[:-1], strict=True)):
+        ids += example.ids
+        positions += range(len(example.ids))
+        predicting += range(first + example.prompt_length - 1, first + len(example.ids) - 1)
+        targets += example.ids[example.prompt_length :]
+        owners += [owner] * example.labels
+
+    def put(values: list[int], dtype: torch.dtype = torch.long) -> Tensor:
+        return torch.tensor(values, dtype=dtype).to(device)
+
+    return Packed(
+        ids=put(ids)[None],
+        position_ids=put(positions)[None],
+        bounds=put(bounds, torch.int32),
+        longest=max(lengths),
+        predicting=put(predicting),
+        targets=put(targets),
+        owners=put(owners),
+    )
+
+
+def block_causal_mask(bounds: Tensor) -> Tensor:
+    """[1, 1, T, T] bool: true where a token may look, at itself and left of itself in its example.
+
+    For devices and dtypes without a variable-length kernel; T^2 bytes.
+    """
+    lengths = (bounds[1:] - bounds[:-1]).long()
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=bounds.device), lengths)
+    same = owner[:, None] == owner[None, :]
+    return torch.tril(same)[None, None]
+
+
+def packed_loss(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    packed: Packed,
+    weights: Tensor,
+    *,
+    chunk: int = 4096,
+    compiled: bool = False,
+) -> Tensor:
+    """Weighted loss of one packed row; call it inside :func:`kit.train.packed_model.ready`.
+
+    Args:
+        model: Frozen causal language model.
+        prefix: [n, d], requires a gradient.
+        packed: B examples.
+        weights: [B] float32, of one label token of each example.
+        chunk: Most label tokens whose scores exist at once.
+        compiled: Compile the softmax of the output layer.
+
+    Returns:
+        A float32 scalar.
+    """
+    embeds = embed(model, packed.ids, prefix)
+    extra: dict[str, Any] = {}
+    if can_use_kernel(embeds):
+        extra = {"cu_seq_lens_q": packed.bounds, "max_length_q": packed.longest}
+    hidden = model.model(
+        inputs_embeds=embeds,
+        attention_mask=None if extra else block_causal_mask(packed.bounds),
+        position_ids=packed.position_ids,
+        use_cache=False,
+        **extra,
+    ).last_hidden_state
+    return head_cross_entropy(
+        hidden[0, packed.predicting],
+        model.lm_head,
+        packed.targets,
+        weights[packed.owners],
+        chunk=chunk,
+        compiled=compiled,
+    )
+
+
+def accumulate_packed(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    examples: Sequence[Example],
+    weights: Sequence[float],
+    *,
+    rows: int = 16,
+    chunk: int = 4096,
+    compiled: bool = False,
+    low_memory: bool = False,
+) -> float:
+    """Add one step's gradient to ``prefix.grad`` and return the step's loss.
+
+    Args:
+        model: Frozen causal language model.
+        prefix: [n, d], a leaf that requires a gradient.
+        examples: Of the step.
+        weights: One a example, of one of its label tokens; from ``losses.token_weights``.
+        rows: Most examples in one packed row.
+        chunk: Most label tokens whose scores exist at once.
+        compiled: Compile the decoder layers on first use; costs seconds once.
+        low_memory: Keep only the layers' inputs and compute the rest again in the backward pass:
+            a third more arithmetic, a fraction of the memory.
+    """
+    device = prefix.device
+    if low_memory:
+        chunk = min(chunk, LOW_MEMORY_CHUNK)
+    total = 0.0
+    for group in forward_groups([len(e.ids) for e in examples], rows):
+        packed = pack([examples[i] for i in group], device)
+        share = torch.tensor([weights[i] for i in group], dtype=torch.float32).to(device)
+        with ready(model, compiled=compiled, low_memory=low_memory):
+            loss = packed_loss(model, prefix, packed, share, chunk=chunk, compiled=compiled)
+            # Inside, because the backward pass of low_memory runs the layers again.
+            loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total
