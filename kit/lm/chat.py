@@ -117,7 +117,8 @@ class ChatFormat:
 
 
 def _token_id(tokenizer: PreTrainedTokenizerBase, token: str, name: str) -> int:
-    token_id = tokenizer.get_vocab().get(token)
+    # Not get_vocab(): it makes a dictionary of 128,256 entries on every call.
+    token_id = tokenizer.backend_tokenizer.token_to_id(token)
     if token_id is None:
         raise ValueError(
             f"chat format {name!r} needs the control token {token!r}, which this tokenizer lacks"
