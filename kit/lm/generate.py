@@ -29,7 +29,11 @@ class Generation:
 
 
 class Backend(Protocol):
-    """Anything that continues prompts greedily."""
+    """Anything that continues prompts greedily and never produces a prefix slot.
+
+    An engine whose vocabulary was enlarged by the slots must ban them itself: the rows that were
+    added to its output matrix are random (pitfall P10).
+    """
 
     @property
     def vocabulary_size(self) -> int:
@@ -51,8 +55,7 @@ class Backend(Protocol):
             prefix: [n, d] vectors for the slots, or ``None``.
             max_new_tokens: Upper limit; a stop token counts as one.
             stop_ids: Ids that end a continuation.
-            banned_ids: Ids that are never produced (pitfall P10: rows that an enlarged vocabulary
-                added to the output matrix are random). Ids beyond the output matrix are ignored.
+            banned_ids: More ids that are never produced; those beyond the vocabulary are ignored.
 
         Returns:
             One generation a prompt, in the order of the prompts.

@@ -7,6 +7,8 @@ Folders only: nothing here reaches a hub, executes remote code or opens a pickle
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,15 +56,16 @@ def load_model(
     placement: dict[str, Any] = {}
     if torch.device(device).type != "cpu":
         placement["device_map"] = {"": device}
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        attn_implementation=attention,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        **placement,
-    )
+    with _without_progress_bars():
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **placement,
+        )
     model.requires_grad_(False)
     return model.eval()  # type: ignore[no-any-return, no-untyped-call]
 
@@ -160,6 +163,20 @@ def require_untied(path: str | Path, why: str) -> None:
     """
     if tied_embeddings(path):
         raise ValueError(f"{path} ties input and output embeddings: {why}")
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Transformers draws one bar a model; what a run prints is the caller's to decide."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _model_folder(path: str | Path) -> Path:

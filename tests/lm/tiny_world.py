@@ -1,4 +1,4 @@
-"""Tiny models, tokenizers and data that the tests of the science rooms share; nothing is fetched."""
+"""Tiny models, tokenizers and data that the tests of the science rooms share; all made here."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ LLAMA3_CONTROL = (
     "<|eot_id|>",
 )
 MINI_CONTROL = ("<pad>", "<s>", "</s>", "[INST]", "[DATA]", "[RESP]", "<unk>")
-MINI_WORDS = tuple(
+_WORDS = (
     "copy the first last word count of print exactly hacked hello ignore previous instructions "
     "response : instruction . forget that answer task say only now cat dog fox red blue green "
-    "apple pear plum one two three four five sorry i cannot".split()
+    "apple pear plum one two three four five sorry i cannot"
 )
+MINI_WORDS = tuple(_WORDS.split())
+THINGS = MINI_WORDS[MINI_WORDS.index("cat") : MINI_WORDS.index("sorry")]
 
 
 def llama3_tokenizer(renamed: dict[str, str] | None = None) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with Llama-3's control tokens and two merges: newlines, and full stop + two."""
+    """Byte-level BPE with Llama-3's control tokens; merges two newlines, also with a full stop."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {piece: i for i, piece in enumerate([*alphabet, "ĊĊ", ".ĊĊ"])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("Ċ", "Ċ"), (".", "ĊĊ")]))
@@ -89,10 +91,9 @@ TEXTS = AttackTexts(
 
 def samples(count: int, *, every_empty: int = 0) -> list[Sample]:
     """Samples of the tiny world; with ``every_empty`` = k every k-th one has no input."""
-    things = "cat dog fox red blue green apple pear plum one two three four five".split()
     made = []
     for i in range(count):
-        words = [things[(i * 3 + j * 5) % len(things)] for j in range(3)]
+        words = [THINGS[(i * 3 + j * 5) % len(THINGS)] for j in range(3)]
         empty = every_empty and i % every_empty == 0
         task, answer = ("first", words[0]) if i % 2 else ("last", words[2])
         made.append(Sample(f"s-{i}", f"{task} word", "" if empty else " ".join(words), answer))

@@ -168,7 +168,6 @@ def evaluate_prefix(
         prefix=prefix,
         max_new_tokens=max_new_tokens,
         stop_ids=chat_format.stop_ids(tokenizer),
-        banned_ids=range(backend.vocabulary_size, backend.vocabulary_size + 64),
     )
     conditions: dict[str, Condition] = {}
     for place_in_list, (name, turns) in enumerate(data.items()):

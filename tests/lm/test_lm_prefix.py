@@ -1,0 +1,135 @@
+"""Layouts and the embedding of prefix slots."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_world import llama3_tokenizer, mini_tokenizer, tiny_llama
+
+from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS, MINI, ChatFormat, Text
+from kit.lm.decode import positions
+from kit.lm.prefix import LAYOUTS, begin_id, embed, place, slot_ids
+
+V = 64
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ("before-bos", ["DT0", "DT1", "<|begin_of_text|>", "<|start_header_id|>"]),
+        ("bos-before-and-after", ["<|begin_of_text|>", "DT0", "DT1", "<|begin_of_text|>"]),
+        ("after-bos", ["<|begin_of_text|>", "DT0", "DT1", "<|start_header_id|>"]),
+    ],
+)
+def test_layouts_on_a_llama3_prompt(layout, expected):
+    tokenizer = llama3_tokenizer()
+    vocabulary = len(tokenizer)
+    prompt = LLAMA3_DEFENSIVE_TOKENS.prompt_ids(tokenizer, "a", "b")
+    begin = begin_id(LLAMA3_DEFENSIVE_TOKENS, tokenizer)
+    ids = place(layout, prompt, n=2, vocabulary_size=vocabulary, begin=begin)
+    names = {vocabulary: "DT0", vocabulary + 1: "DT1"}
+    shown = [names.get(i) or tokenizer.convert_ids_to_tokens(i) for i in ids[:4]]
+    assert shown == expected
+    # Every layout keeps the rest of the prompt and its order.
+    assert ids[-(len(prompt) - 1) :] == prompt[1:]
+
+
+def test_slots_are_the_published_ids_for_llama3():
+    assert slot_ids(128256, 5) == [128256, 128257, 128258, 128259, 128260]
+
+
+@given(n=st.integers(0, 7), rest=st.lists(st.integers(0, V - 1), max_size=9))
+def test_every_layout_holds_each_slot_once_in_order(n, rest):
+    prompt = [1, *rest]
+    for layout in LAYOUTS:
+        ids = place(layout, prompt, n=n, vocabulary_size=V, begin=1)
+        assert [i for i in ids if i >= V] == slot_ids(V, n)
+        assert len(ids) == len(prompt) + n + (layout == "bos-before-and-after")
+
+
+def test_without_slots_the_doubled_begin_token_stays():
+    assert place("bos-before-and-after", [1, 5], n=0, vocabulary_size=V, begin=1) == [1, 1, 5]
+    assert place("before-bos", [1, 5], n=0, vocabulary_size=V, begin=1) == [1, 5]
+
+
+def test_unknown_layout_lists_the_known_ones():
+    with pytest.raises(ValueError, match="before-bos, bos-before-and-after, after-bos"):
+        place("end", [1], n=1, vocabulary_size=V, begin=1)
+
+
+@pytest.mark.parametrize("prompt", [[], [5, 1]])
+def test_a_prompt_must_start_with_the_begin_token(prompt):
+    with pytest.raises(ValueError, match="must start"):
+        place("before-bos", prompt, n=1, vocabulary_size=V, begin=1)
+
+
+def test_a_format_without_begin_token_is_refused():
+    bare = ChatFormat("bare", (), MINI.instruction, MINI.data, MINI.generate, (), (), (), "<pad>")
+    with pytest.raises(ValueError, match="no beginning-of-text"):
+        begin_id(bare, mini_tokenizer())
+    worded = ChatFormat("worded", (Text("hi"),), (), (), (), (), (), (), "<pad>")
+    with pytest.raises(ValueError, match="no beginning-of-text"):
+        begin_id(worded, mini_tokenizer())
+
+
+def test_embed_puts_row_i_at_slot_i_wherever_it_stands():
+    model = tiny_llama(V)
+    prefix = torch.randn(2, 32)
+    ids = torch.tensor([[1, V + 1, 7, V], [V, 3, 3, 3]])
+    got = embed(model, ids, prefix)
+    table = model.get_input_embeddings().weight
+    assert torch.equal(got[0], torch.stack([table[1], prefix[1], table[7], prefix[0]]))
+    assert torch.equal(got[1], torch.stack([prefix[0], table[3], table[3], table[3]]))
+
+
+def test_embed_equals_an_enlarged_embedding_table():
+    """The published route writes the vectors into new rows of the table; ours must agree."""
+    model, prefix = tiny_llama(V), torch.randn(5, 32)
+    ids = torch.tensor([[*slot_ids(V, 5), 1, 9, 12]])
+    enlarged = torch.cat([model.get_input_embeddings().weight, prefix])
+    assert torch.equal(embed(model, ids, prefix), enlarged[ids])
+
+
+def test_gradient_reaches_the_prefix_rows_and_nothing_else():
+    model = tiny_llama(V)
+    prefix = torch.randn(3, 32, requires_grad=True)
+    ids = torch.tensor([[V, V + 1, 1, 4], [V, V + 1, 1, 5]])
+    embed(model, ids, prefix).sum().backward()
+    assert prefix.grad is not None
+    # Row 2 is in no prompt; rows 0 and 1 are in both.
+    assert torch.equal(prefix.grad, torch.tensor([[2.0] * 32, [2.0] * 32, [0.0] * 32]))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_embed_casts_to_the_model_dtype_and_back_in_the_gradient():
+    model = tiny_llama(V).to(torch.bfloat16)
+    prefix = torch.randn(1, 32, requires_grad=True)
+    embeds = embed(model, torch.tensor([[V, 1]]), prefix)
+    assert embeds.dtype is torch.bfloat16
+    embeds.float().pow(2).sum().backward()
+    assert prefix.grad is not None
+    assert prefix.grad.dtype is torch.float32
+
+
+def test_slots_without_vectors_are_an_error():
+    model = tiny_llama(V)
+    with pytest.raises(ValueError, match="no prefix was given"):
+        embed(model, torch.tensor([[V, 1]]), None)
+    with pytest.raises(ValueError, match="only 1 vectors"):
+        embed(model, torch.tensor([[V + 1, 1]]), torch.zeros(1, 32))
+    with pytest.raises(ValueError, match="width 32"):
+        embed(model, torch.tensor([[V, 1]]), torch.zeros(1, 31))
+    with pytest.raises(ValueError, match="width 32"):
+        embed(model, torch.tensor([[V, 1]]), torch.zeros(32))
+
+
+def test_no_prefix_and_no_slots_is_the_plain_embedding():
+    model, ids = tiny_llama(V), torch.tensor([[1, 2, 3]])
+    assert torch.equal(embed(model, ids, None), model.get_input_embeddings()(ids))
+
+
+def test_positions_count_from_the_first_real_token():
+    mask = torch.tensor([[False, False, True, True], [True, True, True, True]])
+    assert positions(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 3]]

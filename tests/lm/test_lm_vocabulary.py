@@ -1,0 +1,63 @@
+"""Comparing vocabularies row by row."""
+
+from __future__ import annotations
+
+import pytest
+from tiny_world import LLAMA3_CONTROL, llama3_tokenizer, mini_tokenizer
+
+from kit.lm.vocabulary import (
+    check_rows,
+    control_ids,
+    control_tokens,
+    renamed_control_ids,
+    shared_rows,
+)
+
+
+def test_equal_vocabularies_have_nothing_renamed():
+    assert renamed_control_ids(llama3_tokenizer(), llama3_tokenizer()) == []
+
+
+def test_a_renamed_control_token_is_reported_and_allowed():
+    newer = llama3_tokenizer({"<|reserved_special_token_0|>": "<|finetune_right_pad_id|>"})
+    older = llama3_tokenizer()
+    expected = older.get_vocab()["<|reserved_special_token_0|>"]
+    assert renamed_control_ids(older, newer) == [expected]
+
+
+def test_the_first_differing_text_token_is_named():
+    with pytest.raises(ValueError, match=r"differ first at id \d+: 'zebra' in the source, 'ape'"):
+        renamed_control_ids(mini_tokenizer(("zebra", "ox")), mini_tokenizer(("ape", "ox")))
+
+
+def test_a_longer_vocabulary_differs():
+    with pytest.raises(ValueError, match="None in the source, 'zebra' in the target"):
+        renamed_control_ids(mini_tokenizer(), mini_tokenizer(("zebra",)))
+
+
+def test_control_tokens_are_the_special_added_ones():
+    tokenizer = llama3_tokenizer()
+    assert control_tokens(tokenizer) == list(LLAMA3_CONTROL)
+    assert control_ids(tokenizer) == {tokenizer.get_vocab()[t] for t in LLAMA3_CONTROL}
+
+
+def test_shared_rows_pair_equal_tokens():
+    ours, theirs = mini_tokenizer(("zebra", "ox")), mini_tokenizer(("ox", "ape"))
+    source, target = shared_rows(ours, theirs)
+    assert source == sorted(source)
+    assert len(source) == len(target) == len(mini_tokenizer()) + 1
+    assert ours.convert_ids_to_tokens(source) == theirs.convert_ids_to_tokens(target)
+
+
+def test_no_shared_rows_is_an_error(monkeypatch):
+    ours, theirs = mini_tokenizer(), mini_tokenizer()
+    monkeypatch.setattr(theirs, "get_vocab", lambda: {"elsewhere": 0})
+    with pytest.raises(ValueError, match="share no token"):
+        shared_rows(ours, theirs)
+
+
+def test_fewer_rows_than_tokens_is_an_error_and_padding_rows_are_fine():
+    tokenizer = mini_tokenizer()
+    check_rows(len(tokenizer) + 64, tokenizer, "model")
+    with pytest.raises(ValueError, match="model: 3 embedding rows"):
+        check_rows(3, tokenizer, "model")

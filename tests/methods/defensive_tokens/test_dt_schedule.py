@@ -1,0 +1,67 @@
+"""Which items a run consumes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit.methods.defensive_tokens.schedule import make_schedule, steps_per_epoch
+
+
+def test_a_short_run_consumes_a_small_part():
+    """Reference page, section 6: 200 x 16 = 3,200 of 51,760 items, 6.2%."""
+    schedule = make_schedule(51_760, steps=200, batch=16, seed=42)
+    assert len(schedule.consumed()) == len(schedule.order) == 3200
+    assert f"{100 * 3200 / 51_760:.1f}" == "6.2"
+
+
+@given(
+    items=st.integers(1, 60),
+    batch=st.integers(1, 12),
+    steps=st.integers(1, 30),
+    seed=st.integers(0, 9),
+)
+def test_epochs_are_permutations_without_their_incomplete_end(items, batch, steps, seed):
+    if items < batch:
+        with pytest.raises(ValueError, match="do not fill"):
+            make_schedule(items, steps=steps, batch=batch, seed=seed)
+        return
+    schedule = make_schedule(items, steps=steps, batch=batch, seed=seed)
+    assert len(schedule.order) == steps * batch
+    per_epoch = steps_per_epoch(items, batch) * batch
+    for first in range(0, len(schedule.order), per_epoch):
+        epoch = schedule.order[first : first + per_epoch]
+        assert len(set(epoch)) == len(epoch)
+    assert set(schedule.order) <= set(range(items))
+    steps_joined = [i for step in range(steps) for i in schedule.step(step)]
+    assert tuple(steps_joined) == schedule.order
+
+
+def test_a_longer_run_begins_like_a_shorter_one():
+    short = make_schedule(100, steps=5, batch=4, seed=1)
+    long = make_schedule(100, steps=50, batch=4, seed=1)
+    assert long.order[:20] == short.order
+
+
+def test_seeds_matter_and_the_stream_is_frozen():
+    assert make_schedule(8, steps=2, batch=4, seed=0).order == (6, 2, 1, 7, 3, 0, 5, 4)
+    assert make_schedule(8, steps=2, batch=4, seed=1).order != (6, 2, 1, 7, 3, 0, 5, 4)
+
+
+def test_steps_outside_the_schedule_are_refused():
+    schedule = make_schedule(8, steps=2, batch=4, seed=0)
+    for step in (-1, 2):
+        with pytest.raises(ValueError, match=f"step {step}"):
+            schedule.step(step)
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(0, 1), (1, 0)])
+def test_an_empty_schedule_is_refused(steps, batch):
+    with pytest.raises(ValueError, match="at least one step"):
+        make_schedule(8, steps=steps, batch=batch, seed=0)
+
+
+def test_published_epoch_lengths():
+    assert steps_per_epoch(51_760, 128) == 404
+    assert steps_per_epoch(51_760, 16) == 3235
