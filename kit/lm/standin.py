@@ -156,7 +156,7 @@ def load_random_model(
     place = torch.device(device)
     with torch.random.fork_rng([place] if place.type == "cuda" else []), place:
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(
+        model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config, dtype=kind, attn_implementation=attention, trust_remote_code=False
         )
     model.requires_grad_(False)
@@ -217,4 +217,4 @@ def released_prefix(path: str | Path, *, n: int = 5, seed: int = 0, norm: float 
 
     width = int(read_config(path)["hidden_size"])
     rows = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
-    return rows * (norm / rows.norm(dim=1, keepdim=True))
+    return torch.nn.functional.normalize(rows, dim=1) * norm

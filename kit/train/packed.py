@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kit.lm.prefix import embed
+from kit.lm.model import vocabulary_rows
 from kit.train.batching import Example, forward_groups
 from kit.train.frozen_head import head_cross_entropy
 from kit.train.packed_model import can_use_kernel, ready
@@ -43,6 +43,8 @@ class Packed:
         predicting: [N] int64, columns whose states predict a label.
         targets: [N] int64, those labels.
         owners: [N] int64, the example each label belongs to.
+        slots: [S] int64, columns that carry a prefix vector.
+        vectors: [S] int64, which vector.
     """
 
     ids: Tensor
@@ -52,10 +54,17 @@ class Packed:
     predicting: Tensor
     targets: Tensor
     owners: Tensor
+    slots: Tensor
+    vectors: Tensor
 
 
-def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> Packed:
+def pack(
+    examples: Sequence[Example], vocabulary_size: int, device: torch.device | str = "cpu"
+) -> Packed:
     """One row, in the order given.
+
+    Everything is worked out on the CPU and sent in one copy that nobody waits for: the GPU is
+    usually still busy with the step before.
 
     Raises:
         ValueError: No examples.
@@ -75,19 +84,25 @@ def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> Pac
         predicting += range(first + example.prompt_length - 1, first + len(example.ids) - 1)
         targets += example.ids[example.prompt_length :]
         owners += [owner] * example.labels
+    slots = [column for column, token in enumerate(ids) if token >= vocabulary_size]
+    vectors = [ids[column] - vocabulary_size for column in slots]
+    parts = [ids, positions, predicting, targets, owners, slots, vectors, bounds]
+    flat = torch.tensor([value for part in parts for value in part], dtype=torch.long)
+    if torch.device(device).type == "cuda":
+        flat = flat.pin_memory().to(device, non_blocking=True)
+    sent = torch.split(flat, [len(part) for part in parts])
+    return Packed(sent[0][None], sent[1][None], sent[7].int(), max(lengths), *sent[2:7])
 
-    def put(values: list[int], dtype: torch.dtype = torch.long) -> Tensor:
-        return torch.tensor(values, dtype=dtype).to(device)
 
-    return Packed(
-        ids=put(ids)[None],
-        position_ids=put(positions)[None],
-        bounds=put(bounds, torch.int32),
-        longest=max(lengths),
-        predicting=put(predicting),
-        targets=put(targets),
-        owners=put(owners),
-    )
+def embed_packed(model: PreTrainedModel, packed: Packed, prefix: Tensor) -> Tensor:
+    """[1, T, d] input embeddings; as :func:`kit.lm.prefix.embed`, without waiting for the GPU.
+
+    The gradients of the examples are summed in the prefix's own dtype, fp32.
+    """
+    module = model.get_input_embeddings()
+    rows = module(packed.ids.index_fill(1, packed.slots, 0))[0]
+    put = prefix.index_select(0, packed.vectors).to(rows.dtype)
+    return rows.index_copy(0, packed.slots, put)[None]  # type: ignore[no-any-return]
 
 
 def block_causal_mask(bounds: Tensor) -> Tensor:
@@ -123,7 +138,7 @@ def packed_loss(
     Returns:
         A float32 scalar.
     """
-    embeds = embed(model, packed.ids, prefix)
+    embeds = embed_packed(model, packed, prefix)
     extra: dict[str, Any] = {}
     if can_use_kernel(embeds):
         extra = {"cu_seq_lens_q": packed.bounds, "max_length_q": packed.longest}
@@ -166,18 +181,53 @@ def accumulate_packed(
         chunk: Most label tokens whose scores exist at once.
         compiled: Compile the decoder layers on first use; costs seconds once.
         low_memory: Keep only the layers' inputs and compute the rest again in the backward pass:
-            a third more arithmetic, a fraction of the memory.
+            half more arithmetic, a fraction of the memory.
+
+    Raises:
+        ValueError: A slot without a prefix vector.
     """
     device = prefix.device
+    vocabulary_size = vocabulary_rows(model)
+    if max(max(e.ids) for e in examples) - vocabulary_size >= prefix.shape[0]:
+        raise ValueError(
+            f"an example has a slot beyond the {prefix.shape[0]} vectors of the prefix"
+        )
     if low_memory:
         chunk = min(chunk, LOW_MEMORY_CHUNK)
-    total = 0.0
+    parts = []
     for group in forward_groups([len(e.ids) for e in examples], rows):
-        packed = pack([examples[i] for i in group], device)
-        share = torch.tensor([weights[i] for i in group], dtype=torch.float32).to(device)
+        packed = pack([examples[i] for i in group], vocabulary_size, device)
+        share = torch.tensor([weights[i] for i in group], dtype=torch.float32)
+        if device.type == "cuda":
+            share = share.pin_memory().to(device, non_blocking=True)
         with ready(model, compiled=compiled, low_memory=low_memory):
             loss = packed_loss(model, prefix, packed, share, chunk=chunk, compiled=compiled)
+            parts.append(_Value(loss))
             # Inside, because the backward pass of low_memory runs the layers again.
             loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
-    return total
+    return sum(part.get() for part in parts)
+
+
+class _Value:
+    """A scalar on its way to the CPU.
+
+    The loss is known when the forward pass is done. Waiting for that alone, and not for the
+    backward pass that is queued behind it, lets the next step be prepared while the GPU works.
+    """
+
+    def __init__(self, scalar: Tensor) -> None:
+        value = scalar.detach()
+        self.event: torch.cuda.Event | None = None
+        if value.is_cuda:
+            value = torch.empty_like(value, device="cpu", pin_memory=True).copy_(
+                value, non_blocking=True
+            )
+            self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.event.record()
+        self.value = value
+
+    def get(self) -> float:
+        """The number, as soon as the GPU has come to it."""
+        if self.event is not None:
+            self.event.synchronize()
+        return float(self.value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -23,13 +23,34 @@ if TYPE_CHECKING:
 ATTENTION = "kit-packed"
 # What the variable-length kernel (FlashAttention 2 inside torch) can do.
 KERNEL_DTYPES = (torch.bfloat16, torch.float16)
+
+
+def _kernel() -> Callable[..., Any] | None:
+    """``varlen_attn``, causal; its signature moved between torch 2.10, 2.11 and 2.13."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    known = inspect.signature(varlen_attn).parameters
+    if "scale" not in known:
+        return None
+    causal: dict[str, Any] = (
+        {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
+    )
+    # Before the flag existed the kernel took fewer key heads than query heads without being told.
+    if "enable_gqa" in known:
+        causal["enable_gqa"] = True
+    return partial(varlen_attn, **causal)
+
+
+_KERNEL = _kernel()
 # Module -> its compiled call; kept so that a second `ready` does not compile again.
 _COMPILED: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 
 
 def can_use_kernel(states: Tensor) -> bool:
     """Whether attention over these states can run in the variable-length kernel."""
-    return states.is_cuda and states.dtype in KERNEL_DTYPES and _kernel() is not None
+    return states.is_cuda and states.dtype in KERNEL_DTYPES and _KERNEL is not None
 
 
 def packed_attention(
@@ -66,30 +87,10 @@ def packed_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
         )
         return out.transpose(1, 2).contiguous(), None
-    kernel = _kernel()
-    assert kernel is not None
+    assert _KERNEL is not None
     q, k, v = (states.transpose(1, 2)[0] for states in (query, key, value))
-    out = kernel(q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling)
+    out = _KERNEL(q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling)
     return out[None], None
-
-
-@cache
-def _kernel() -> Callable[..., Any] | None:
-    """``varlen_attn``, causal; its signature moved between torch 2.10, 2.11 and 2.13."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    known = inspect.signature(varlen_attn).parameters
-    if "scale" not in known:
-        return None
-    causal: dict[str, Any] = (
-        {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
-    )
-    # Before the flag existed the kernel took fewer key heads than query heads without being told.
-    if "enable_gqa" in known:
-        causal["enable_gqa"] = True
-    return partial(varlen_attn, **causal)
 
 
 @contextmanager

@@ -185,6 +185,8 @@ def train_prefix(
     optimizer = _optimizer(prefix, state, config)
     run = PrefixRun(state)
     wanted = set(config.checkpoint_steps)
+    # Read at the end: reading them now would wait for the GPU in every step.
+    norms: list[Tensor] = []
     last_good: int | None = None
 
     def take_checkpoint(step: int) -> None:
@@ -214,12 +216,13 @@ def train_prefix(
         )
         optimizer.step()
         run.losses.append(loss)
-        run.norms.append(prefix.detach().norm(dim=1).tolist())
+        norms.append(prefix.detach().norm(dim=1))
         if on_step is not None:
             on_step(step + 1, loss)
         if step + 1 in wanted:
             take_checkpoint(step + 1)
     run.state = _snapshot(max(state.step, config.steps), prefix, optimizer)
+    run.norms = [norm.tolist() for norm in norms]
     return run
 
 

@@ -97,10 +97,10 @@ def test_examples_do_not_see_each_other() -> None:
     prefix = torch.randn(SLOTS, 32)
 
     def states(batch: Sequence[Example]) -> torch.Tensor:
-        packed = packing.pack(batch)
+        packed = packing.pack(batch, VOCABULARY)
         with ready(model):
             return model.model(
-                inputs_embeds=embed(model, packed.ids, prefix),
+                inputs_embeds=packing.embed_packed(model, packed, prefix),
                 attention_mask=packing.block_causal_mask(packed.bounds),
                 position_ids=packed.position_ids,
                 use_cache=False,
@@ -111,7 +111,7 @@ def test_examples_do_not_see_each_other() -> None:
 
 def test_pack_lays_out_positions_bounds_and_labels() -> None:
     batch = [Example("a", (9, 8, 7, 6), 2), Example("b", (5, 4, 3), 1)]
-    packed = packing.pack(batch)
+    packed = packing.pack(batch, VOCABULARY)
     assert packed.ids.tolist() == [[9, 8, 7, 6, 5, 4, 3]]
     assert packed.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2]]
     assert packed.bounds.tolist() == [0, 4, 7]
@@ -121,7 +121,21 @@ def test_pack_lays_out_positions_bounds_and_labels() -> None:
     assert packed.targets.tolist() == [7, 6, 4, 3]
     assert packed.owners.tolist() == [0, 0, 1, 1]
     with pytest.raises(ValueError, match="at least one example"):
-        packing.pack([])
+        packing.pack([], VOCABULARY)
+
+
+def test_embeddings_are_those_of_the_padded_path() -> None:
+    model = tiny_llama(VOCABULARY)
+    packed = packing.pack(examples(4), VOCABULARY)
+    prefix = torch.randn(SLOTS, 32)
+    torch.testing.assert_close(
+        packing.embed_packed(model, packed, prefix), embed(model, packed.ids, prefix)
+    )
+
+
+def test_a_slot_without_a_vector_is_an_error() -> None:
+    with pytest.raises(ValueError, match="slot beyond the 2 vectors"):
+        packing.accumulate_packed(tiny_llama(VOCABULARY), torch.zeros(2, 32), examples(1), [1.0])
 
 
 def test_block_causal_mask() -> None:
