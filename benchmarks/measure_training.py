@@ -8,6 +8,7 @@ Random weights in the shape of Llama-3-8B, stand-in data of the documented lengt
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import tempfile
@@ -156,20 +157,34 @@ def gradients(model: Any, batch: Sequence[Example], first: torch.Tensor) -> dict
         assert prefix.grad is not None
         return loss, prefix.grad
 
-    loss, base = of(forward_rows=16)
-    out = {"loss_padded_16": loss}
+    # Four examples in fp32 on a copy of the same weights: what bf16 rounding does to any of them.
+    batch = batch[:4]
+    exact = exact_gradient(model, batch, first)
+    loss, base = of(forward_rows=16, accumulation=1)
+    out = {"loss_padded_16": loss, "error_padded_16": float((base - exact).norm() / exact.norm())}
     for name, changes in {
-        "padded_4": {"forward_rows": 4},
+        "padded_1": {"forward_rows": 1},
         "packed": {"forward": "packed"},
         "packed_low_memory": {"forward": "packed", "low_memory": True},
         "packed_compiled": {"forward": "packed", "compile": True},
     }.items():
-        other, grad = of(**changes)
+        other, grad = of(**changes, accumulation=1)
+        out[f"error_{name}"] = float((grad - exact).norm() / exact.norm())
         out[f"loss_{name}"] = other
         out[f"gradient_difference_{name}"] = float((grad - base).norm() / base.norm())
         out[f"cosine_{name}"] = float(torch.cosine_similarity(grad.ravel(), base.ravel(), dim=0))
     print(json.dumps(out), flush=True)
     return out
+
+
+def exact_gradient(model: Any, batch: Sequence[Example], first: torch.Tensor) -> torch.Tensor:
+    """The fp32 gradient of one step, padded."""
+    wide = copy.deepcopy(model).float()
+    prefix = torch.nn.Parameter(first.cuda().float())
+    config = PrefixTraining(1, forward_rows=1, accumulation=1)
+    accumulate(wide, prefix, batch, config, pad_id=128002)
+    assert prefix.grad is not None
+    return prefix.grad
 
 
 def checksum(model: Any) -> list[float]:

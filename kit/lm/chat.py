@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,12 +97,12 @@ class ChatFormat:
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Ids at which generation stops; tokens the vocabulary lacks are skipped."""
-        vocabulary = tokenizer.get_vocab()
-        return [vocabulary[token] for token in self.stop if token in vocabulary]
+        ids = (token_id(tokenizer, token) for token in self.stop)
+        return [i for i in ids if i is not None]
 
     def pad_id(self, tokenizer: PreTrainedTokenizerBase) -> int:
         """Id used to fill batches."""
-        return _token_id(tokenizer, self.pad, self.name)
+        return _required_id(tokenizer, self.pad, self.name)
 
     def _render(
         self, tokenizer: PreTrainedTokenizerBase, segments: tuple[Segment, ...], content: str
@@ -109,21 +110,36 @@ class ChatFormat:
         ids: list[int] = []
         for segment in segments:
             if isinstance(segment, Special):
-                ids.append(_token_id(tokenizer, segment.token, self.name))
+                ids.append(_required_id(tokenizer, segment.token, self.name))
             else:
                 text = segment.template.replace("{content}", content.strip())
                 ids += tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return ids
 
 
-def _token_id(tokenizer: PreTrainedTokenizerBase, token: str, name: str) -> int:
-    # Not get_vocab(): it makes a dictionary of 128,256 entries on every call.
-    token_id = tokenizer.backend_tokenizer.token_to_id(token)
-    if token_id is None:
+# Asking a 128,256-word tokenizer for its vocabulary builds the whole dictionary, a good part of a
+# second; a prompt needs about ten ids. Found ids are kept, because a token's id never changes.
+_FOUND: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, int]] = WeakKeyDictionary()
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
+    """The id of a token by its exact spelling, or ``None`` when the vocabulary lacks it."""
+    found = _FOUND.setdefault(tokenizer, {})
+    if token not in found:
+        known = tokenizer.get_vocab().get(token)
+        if known is None:
+            return None
+        found[token] = int(known)
+    return found[token]
+
+
+def _required_id(tokenizer: PreTrainedTokenizerBase, token: str, name: str) -> int:
+    known = token_id(tokenizer, token)
+    if known is None:
         raise ValueError(
             f"chat format {name!r} needs the control token {token!r}, which this tokenizer lacks"
         )
-    return int(token_id)
+    return known
 
 
 def _llama3_turn(role: str) -> tuple[Segment, ...]:

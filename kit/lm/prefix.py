@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kit.lm.chat import ChatFormat, Special
+from kit.lm.chat import ChatFormat, Special, token_id
 from kit.lm.model import embedding_matrix
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def begin_id(chat_format: ChatFormat, tokenizer: PreTrainedTokenizerBase) -> int
         ValueError: The format does not begin with one control token of this tokenizer.
     """
     first = chat_format.begin[0] if chat_format.begin else None
-    token_id = tokenizer.get_vocab().get(first.token) if isinstance(first, Special) else None
-    if token_id is None:
+    begin = token_id(tokenizer, first.token) if isinstance(first, Special) else None
+    if begin is None:
         raise ValueError(f"chat format {chat_format.name!r} has no beginning-of-text token here")
-    return int(token_id)
+    return begin
 
 
 def slot_ids(vocabulary_size: int, n: int) -> list[int]:
@@ -75,9 +75,9 @@ def place(
 def embed(model: PreTrainedModel, ids: Tensor, prefix: Tensor | None) -> Tensor:
     """Input embeddings in which the slots carry the prefix vectors.
 
-    Slot V+i takes ``prefix[i]``, cast to the model's dtype; the cast is differentiable, so an fp32
-    prefix can be trained under a bf16 model (pitfall P7). A prefix row stands for what the model's
-    embedding module returns, behind any scaling that the module does.
+    Slot V+i takes ``prefix[i]``, moved to the model's device and dtype; that is differentiable, so
+    an fp32 prefix can be trained under a bf16 model (pitfall P7). A prefix row stands for what the
+    model's embedding module returns, behind any scaling that the module does.
 
     Args:
         model: A causal language model; gradients reach its embeddings only if it asks for them.
@@ -106,4 +106,4 @@ def embed(model: PreTrainedModel, ids: Tensor, prefix: Tensor | None) -> Tensor:
     slots = ids[where] - vocabulary_size
     if slots.numel() and int(slots.max()) >= prefix.shape[0]:
         raise ValueError(f"slot {int(slots.max())} in the prompt, but only {len(prefix)} vectors")
-    return rows.index_put(where, prefix.to(rows.dtype)[slots])  # type: ignore[no-any-return]
+    return rows.index_put(where, prefix.to(rows.device, rows.dtype)[slots])  # type: ignore[no-any-return]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tiny_world import llama3_tokenizer, mini_tokenizer
 
-from kit.lm.chat import FORMATS, LLAMA3_DEFENSIVE_TOKENS, MINI, get_format
+from kit.lm.chat import FORMATS, LLAMA3_DEFENSIVE_TOKENS, MINI, get_format, token_id
 
 
 def tokens(tokenizer, ids):
@@ -93,6 +93,23 @@ def test_stop_ids_skip_tokens_that_the_vocabulary_lacks():
 def test_a_missing_control_token_is_named():
     with pytest.raises(ValueError, match=r"'<\|begin_of_text\|>'"):
         LLAMA3_DEFENSIVE_TOKENS.prompt_ids(mini_tokenizer(), "a", "b")
+
+
+def test_the_vocabulary_is_asked_once_a_token_not_once_a_prompt(monkeypatch):
+    """Building the dictionary of 128,256 words for every control token costs seconds a prompt."""
+    tokenizer, asked = llama3_tokenizer(), []
+    original = tokenizer.get_vocab
+    monkeypatch.setattr(tokenizer, "get_vocab", lambda: asked.append(1) or original())
+    for i in range(50):
+        LLAMA3_DEFENSIVE_TOKENS.prompt_ids(tokenizer, f"a {i}", "b")
+    assert len(asked) == 4
+
+
+def test_a_token_that_is_added_later_is_found():
+    tokenizer = llama3_tokenizer()
+    assert token_id(tokenizer, "[new]") is None
+    tokenizer.add_tokens(["[new]"])
+    assert token_id(tokenizer, "[new]") == len(tokenizer) - 1
 
 
 def test_unknown_format_lists_the_known_ones():

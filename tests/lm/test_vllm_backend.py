@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -63,7 +63,7 @@ class FakeEngine:
 
 
 @pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[VllmBackend]:
+def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VllmBackend:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     for name in ENVIRONMENT:
         monkeypatch.setenv(name, "unset")
@@ -73,7 +73,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[VllmBac
     module.SamplingParams = lambda **values: SimpleNamespace(**values)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
     (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 64}))
-    yield VllmBackend(tmp_path, ROWS, prefix_caching=True)
+    return VllmBackend(tmp_path, ROWS, prefix_caching=True)
 
 
 PROMPTS = [[1, 5, 6], [64, 65, 66, 1, 9, 8, 7, 3], [1, 64, 65, 66, 1, 20]]
