@@ -30,7 +30,7 @@ from kit.methods.defensive_tokens.attacks import PAPER
 from kit.methods.defensive_tokens.examples import encode_items
 from kit.methods.defensive_tokens.recipe import plan_run
 from kit.methods.defensive_tokens.self_label import SelfLabel
-from kit.train import packed_model
+from kit.train import llama_block
 from kit.train.batching import Example
 from kit.train.prefix_tuning import PrefixTraining, accumulate, start, train_prefix
 
@@ -143,8 +143,11 @@ def measure(
         "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
         "reserved_gb": round(torch.cuda.max_memory_reserved() / 1e9, 2),
         "last_loss": run.losses[-1],
+        "step_tokens": [sum(len(e.ids) for e in b) for b in batches[: config.steps]],
+        "step_seconds": [round(float(t), 4) for t in np.diff(ends)],
     }
-    print(json.dumps(row), flush=True)
+    shown = {key: value for key, value in row.items() if not key.startswith("step_")}
+    print(json.dumps(shown), flush=True)
     return row
 
 
@@ -203,7 +206,7 @@ def profile(
         accumulate(model, prefix, batch, config, pad_id=128002)
         torch.cuda.synchronize()
     table: str = prof.key_averages().table(
-        sort_by="self_cuda_time_total", row_limit=28, max_name_column_width=70
+        sort_by="self_cuda_time_total", row_limit=22, max_name_column_width=60
     )
     return table
 
@@ -239,27 +242,26 @@ def main() -> None:
         "packed": replace(packed, steps=few),
         "packed, low memory": replace(packed, low_memory=True, steps=few),
         "packed, low memory, compiled": replace(packed, low_memory=True, compile=True, steps=few),
-        "packed, MLPs and norms compiled": replace(packed, compile=True, steps=few),
+        "packed, transformers' layers, compiled": replace(packed, compile=True, steps=few),
         "packed, compiled": replace(packed, compile=True),
     }
     record["rows"] = []
     for name, config in plans.items():
         if args.only and name not in args.only.split(";"):
             continue
-        # What is gained by compiling whole layers rather than the pieces between the products.
-        layers, parts = packed_model._layers, packed_model._parts(model)
-        if name.endswith("MLPs and norms compiled"):
-            packed_model._layers = lambda _, parts=parts: parts
+        fits = llama_block.fits
+        if name.startswith("packed, transformers"):
+            llama_block.fits = lambda model: False
         try:
             record["rows"].append(measure(name, model, batches, config, first))
         except Exception as error:
             print(name, "failed:", repr(error)[:2000], flush=True)
         finally:
-            packed_model._layers = layers
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+            llama_block.fits = fits
+        args.out.write_text(json.dumps(record) + "\n")
     record["gradients"] = gradients(model, batches[0], first)
     record["weights_unchanged"] = checksum(model) == before
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    args.out.write_text(json.dumps(record) + "\n")
     print(profile(model, batches[0], plans["packed, compiled"], first))
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kit.lm.model import vocabulary_rows
+from kit.train import llama_block
 from kit.train.batching import Example, forward_groups
 from kit.train.frozen_head import head_cross_entropy
 from kit.train.packed_model import can_use_kernel, ready
@@ -33,7 +34,7 @@ LOW_MEMORY_CHUNK = 1024
 
 @dataclass(frozen=True)
 class Packed:
-    """Examples behind one another in a single row of T tokens.
+    """Examples behind one another, each without its last token, in a single row of T tokens.
 
     Attributes:
         ids: [1, T] int64, prefix slots included.
@@ -71,7 +72,8 @@ def pack(
     """
     if not examples:
         raise ValueError("a packed row needs at least one example")
-    lengths = [len(example.ids) for example in examples]
+    # The last id of an example is a label only: nothing is predicted from it or looks at it.
+    lengths = [len(example.ids) - 1 for example in examples]
     bounds = [0, *running_sum(lengths)]
     ids: list[int] = []
     positions: list[int] = []
@@ -79,8 +81,8 @@ def pack(
     targets: list[int] = []
     owners: list[int] = []
     for owner, (example, first) in enumerate(zip(examples, bounds[:-1], strict=True)):
-        ids += example.ids
-        positions += range(len(example.ids))
+        ids += example.ids[:-1]
+        positions += range(len(example.ids) - 1)
         predicting += range(first + example.prompt_length - 1, first + len(example.ids) - 1)
         targets += example.ids[example.prompt_length :]
         owners += [owner] * example.labels
@@ -124,6 +126,7 @@ def packed_loss(
     *,
     chunk: int = 4096,
     compiled: bool = False,
+    low_memory: bool = False,
 ) -> Tensor:
     """Weighted loss of one packed row; call it inside :func:`kit.train.packed_model.ready`.
 
@@ -133,24 +136,40 @@ def packed_loss(
         packed: B examples.
         weights: [B] float32, of one label token of each example.
         chunk: Most label tokens whose scores exist at once.
-        compiled: Compile the softmax of the output layer.
+        compiled: Compile the layers and the softmax of the output layer.
+        low_memory: Checkpoint the layers.
 
     Returns:
         A float32 scalar.
     """
     embeds = embed_packed(model, packed, prefix)
-    extra: dict[str, Any] = {}
-    if can_use_kernel(embeds):
-        extra = {"cu_seq_lens_q": packed.bounds, "max_length_q": packed.longest}
-    hidden = model.model(
-        inputs_embeds=embeds,
-        attention_mask=None if extra else block_causal_mask(packed.bounds),
-        position_ids=packed.position_ids,
-        use_cache=False,
-        **extra,
-    ).last_hidden_state
+    mask = None if can_use_kernel(embeds) else block_causal_mask(packed.bounds)
+    if llama_block.fits(model):
+        states = llama_block.label_states(
+            model,
+            embeds,
+            packed.position_ids,
+            packed.bounds,
+            packed.longest,
+            mask,
+            packed.predicting,
+            compiled=compiled,
+            low_memory=low_memory,
+        )
+    else:
+        bounds: dict[str, Any] = {
+            "cu_seq_lens_q": packed.bounds,
+            "max_length_q": packed.longest,
+        }
+        states = model.model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=packed.position_ids,
+            use_cache=False,
+            **(bounds if mask is None else {}),
+        ).last_hidden_state[0, packed.predicting]
     return head_cross_entropy(
-        hidden[0, packed.predicting],
+        states,
         model.lm_head,
         packed.targets,
         weights[packed.owners],
@@ -200,8 +219,17 @@ def accumulate_packed(
         share = torch.tensor([weights[i] for i in group], dtype=torch.float32)
         if device.type == "cuda":
             share = share.pin_memory().to(device, non_blocking=True)
-        with ready(model, compiled=compiled, low_memory=low_memory):
-            loss = packed_loss(model, prefix, packed, share, chunk=chunk, compiled=compiled)
+        others = not llama_block.fits(model)
+        with ready(model, compiled=compiled and others, low_memory=low_memory and others):
+            loss = packed_loss(
+                model,
+                prefix,
+                packed,
+                share,
+                chunk=chunk,
+                compiled=compiled,
+                low_memory=low_memory,
+            )
             parts.append(_Value(loss))
             # Inside, because the backward pass of low_memory runs the layers again.
             loss.backward()  # type: ignore[no-untyped-call]

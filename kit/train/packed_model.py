@@ -43,14 +43,14 @@ def _kernel() -> Callable[..., Any] | None:
     return partial(varlen_attn, **causal)
 
 
-_KERNEL = _kernel()
+KERNEL = _kernel()
 # Module -> its compiled call; kept so that a second `ready` does not compile again.
 _COMPILED: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
 
 
 def can_use_kernel(states: Tensor) -> bool:
     """Whether attention over these states can run in the variable-length kernel."""
-    return states.is_cuda and states.dtype in KERNEL_DTYPES and _KERNEL is not None
+    return states.is_cuda and states.dtype in KERNEL_DTYPES and KERNEL is not None
 
 
 def packed_attention(
@@ -87,9 +87,9 @@ def packed_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
         )
         return out.transpose(1, 2).contiguous(), None
-    assert _KERNEL is not None
+    assert KERNEL is not None
     q, k, v = (states.transpose(1, 2)[0] for states in (query, key, value))
-    out = _KERNEL(q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling)
+    out = KERNEL(q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling)
     return out[None], None
 
 

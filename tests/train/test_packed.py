@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kit.lm.prefix import embed
+from kit.train import llama_block
 from kit.train import packed as packing
 from kit.train.batching import Example
 from kit.train.frozen_head import head_cross_entropy
@@ -49,9 +50,17 @@ def config(**changes: object) -> PrefixTraining:
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("rows", [16, 5])
 @pytest.mark.parametrize("low_memory", [False, True])
-@pytest.mark.parametrize("chunk", [4096, 17])
-def test_packed_equals_padded(normalisation: str, rows: int, low_memory: bool, chunk: int) -> None:
+@pytest.mark.parametrize("own_layers", [True, False])
+def test_packed_equals_padded(
+    monkeypatch: pytest.MonkeyPatch,
+    normalisation: str,
+    rows: int,
+    low_memory: bool,
+    own_layers: bool,
+) -> None:
     model = tiny_llama(VOCABULARY)
+    if not own_layers:
+        monkeypatch.setattr(llama_block, "fits", lambda model: False)
     batch = examples(16)
     loss, grad = gradient(model, batch, config(normalisation=normalisation))
     same = config(
@@ -59,7 +68,6 @@ def test_packed_equals_padded(normalisation: str, rows: int, low_memory: bool, c
         forward="packed",
         forward_rows=rows,
         low_memory=low_memory,
-        label_chunk=chunk,
     )
     packed_loss, packed_grad = gradient(model, batch, same)
     assert packed_loss == pytest.approx(loss, rel=1e-5)
@@ -104,7 +112,7 @@ def test_examples_do_not_see_each_other() -> None:
                 attention_mask=packing.block_causal_mask(packed.bounds),
                 position_ids=packed.position_ids,
                 use_cache=False,
-            ).last_hidden_state[0, -len(second.ids) :]
+            ).last_hidden_state[0, 1 - len(second.ids) :]
 
     torch.testing.assert_close(states([first, second]), states([other, second]))
 
@@ -112,12 +120,12 @@ def test_examples_do_not_see_each_other() -> None:
 def test_pack_lays_out_positions_bounds_and_labels() -> None:
     batch = [Example("a", (9, 8, 7, 6), 2), Example("b", (5, 4, 3), 1)]
     packed = packing.pack(batch, VOCABULARY)
-    assert packed.ids.tolist() == [[9, 8, 7, 6, 5, 4, 3]]
-    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2]]
-    assert packed.bounds.tolist() == [0, 4, 7]
+    assert packed.ids.tolist() == [[9, 8, 7, 5, 4]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]]
+    assert packed.bounds.tolist() == [0, 3, 5]
     assert packed.bounds.dtype == torch.int32
-    assert packed.longest == 4
-    assert packed.predicting.tolist() == [1, 2, 4, 5]
+    assert packed.longest == 3
+    assert packed.predicting.tolist() == [1, 2, 3, 4]
     assert packed.targets.tolist() == [7, 6, 4, 3]
     assert packed.owners.tolist() == [0, 0, 1, 1]
     with pytest.raises(ValueError, match="at least one example"):
@@ -182,8 +190,13 @@ def test_training_runs_agree() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_softmax_and_layers_agree() -> None:
+@pytest.mark.parametrize("own_layers", [True, False])
+def test_compiled_softmax_and_layers_agree(
+    monkeypatch: pytest.MonkeyPatch, own_layers: bool
+) -> None:
     model = tiny_llama(VOCABULARY)
+    if not own_layers:
+        monkeypatch.setattr(llama_block, "fits", lambda model: False)
     for seed in (0, 1):
         loss, grad = gradient(model, examples(16, seed), config())
         compiled_loss, compiled_grad = gradient(
@@ -192,6 +205,36 @@ def test_compiled_softmax_and_layers_agree() -> None:
         assert compiled_loss == pytest.approx(loss, rel=1e-5)
         torch.testing.assert_close(compiled_grad, grad, rtol=1e-4, atol=1e-6)
     assert all(layer._compiled_call_impl is None for layer in model.model.layers)
+
+
+def test_joined_weights_are_the_modules_own() -> None:
+    model = tiny_llama(VOCABULARY)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    layer = llama_block.layers_of(model)[0]
+    attention = model.model.layers[0].self_attn
+    assert layer.qkv.data_ptr() == attention.q_proj.weight.data_ptr()
+    assert attention.v_proj.weight.untyped_storage().data_ptr() == layer.qkv.data_ptr()
+    assert llama_block.layers_of(model)[0] is layer
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(
+        model(torch.tensor([[1, 5, 9]])).logits,
+        tiny_llama(VOCABULARY)(torch.tensor([[1, 5, 9]])).logits,
+    )
+
+
+def test_a_cast_model_is_joined_again() -> None:
+    model = tiny_llama(VOCABULARY)
+    llama_block.layers_of(model)
+    model.to(torch.float64)
+    layer = llama_block.layers_of(model)[1]
+    assert layer.gate_up.dtype == layer.qkv.dtype == torch.float64
+
+
+def test_only_plain_frozen_llamas_take_the_short_way() -> None:
+    assert llama_block.fits(tiny_llama())
+    assert not llama_block.fits(tiny_llama(attention_bias=True))
+    assert not llama_block.fits(tiny_llama(hidden_act="gelu"))
+    assert not llama_block.fits(tiny_llama().requires_grad_(True))
 
 
 @pytest.mark.parametrize("chunk", [100, 7])
