@@ -123,11 +123,11 @@ def weight_files(path: str | Path) -> dict[str, Path]:
         raise ValueError(f"{single} is not a readable safetensors file: {error}") from error
 
 
-def read_embeddings(path: str | Path) -> Tensor:
-    """The input embedding matrix, read from the one shard that holds it.
+def read_embeddings(path: str | Path, *, device: str = "cpu") -> Tensor:
+    """The input embedding matrix, read from the one shard that holds it, onto a device.
 
     Returns:
-        [V, d], in the dtype it is stored in, on the CPU.
+        [V, d], in the dtype it is stored in.
 
     Raises:
         ValueError: No tensor that looks like an input embedding, or more than one.
@@ -139,7 +139,7 @@ def read_embeddings(path: str | Path) -> Tensor:
     if len(names) != 1:
         found = ", ".join(sorted(names)) or "none"
         raise ValueError(f"{path}: expected one input embedding matrix, found {found}")
-    with safe_open(files[names[0]], framework="pt") as handle:
+    with safe_open(files[names[0]], framework="pt", device=device) as handle:
         return handle.get_tensor(names[0])  # type: ignore[no-any-return]
 
 

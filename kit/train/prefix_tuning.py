@@ -24,11 +24,17 @@ from kit.train.losses import (
     token_weights,
     weighted_cross_entropy,
 )
+from kit.train.packed import accumulate_packed
 from kit.train.schedules import learning_rate
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+
+PADDED = "padded"
+PACKED = "packed"
+FORWARDS = (PADDED, PACKED)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class PrefixTraining:
         checkpoint_steps: Steps after which a checkpoint is taken; 0 is the start.
         forward_rows: Most rows a forward pass; changes speed and memory, not the loss.
         label_chunk: Most label tokens whose scores exist at once.
+        forward: ``padded``, or ``packed`` (:mod:`kit.train.packed`): the same loss, computed
+            without padding.
+        compile: Compile the decoder layers; ``packed`` only.
+        low_memory: Checkpoint the decoder layers; ``packed`` only.
     """
 
     steps: int
@@ -64,6 +74,16 @@ class PrefixTraining:
     checkpoint_steps: tuple[int, ...] = ()
     forward_rows: int = 16
     label_chunk: int = 4096
+    forward: str = PADDED
+    compile: bool = False
+    low_memory: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse settings that would silently do nothing."""
+        if self.forward not in FORWARDS:
+            raise ValueError(f"unknown forward {self.forward!r}; known: {', '.join(FORWARDS)}")
+        if self.forward == PADDED and (self.compile or self.low_memory):
+            raise ValueError("compile and low_memory need forward='packed'")
 
     @property
     def batch(self) -> int:
@@ -165,6 +185,8 @@ def train_prefix(
     optimizer = _optimizer(prefix, state, config)
     run = PrefixRun(state)
     wanted = set(config.checkpoint_steps)
+    # Read at the end: reading them now would wait for the GPU in every step.
+    norms: list[Tensor] = []
     last_good: int | None = None
 
     def take_checkpoint(step: int) -> None:
@@ -194,12 +216,13 @@ def train_prefix(
         )
         optimizer.step()
         run.losses.append(loss)
-        run.norms.append(prefix.detach().norm(dim=1).tolist())
+        norms.append(prefix.detach().norm(dim=1))
         if on_step is not None:
             on_step(step + 1, loss)
         if step + 1 in wanted:
             take_checkpoint(step + 1)
     run.state = _snapshot(max(state.step, config.steps), prefix, optimizer)
+    run.norms = [norm.tolist() for norm in norms]
     return run
 
 
@@ -221,6 +244,17 @@ def accumulate(
         micro_batch=config.micro_batch,
         normalisation=config.normalisation,
     )
+    if config.forward == PACKED:
+        return accumulate_packed(
+            model,
+            prefix,
+            examples,
+            weights,
+            rows=config.forward_rows,
+            chunk=config.label_chunk,
+            compiled=config.compile,
+            low_memory=config.low_memory,
+        )
     device = prefix.device
     total = 0.0
     for group in forward_groups([len(e.ids) for e in examples], config.forward_rows):

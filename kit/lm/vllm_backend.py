@@ -1,0 +1,247 @@
+"""Greedy generation with vLLM: one engine serves the undefended model and every prefix.
+
+Prompts are token ids, never strings: given strings, vLLM puts a second beginning-of-text token in
+front (pitfall P1). A prefix is written over a few unused rows of the running engine's embedding
+matrix and its slots (ids from V on) are renamed to those rows' ids: no 16 GB model is written for a
+prefix, and the engine is started once. The rows come back bit for bit.
+
+vLLM's greedy results depend on how requests share batches (pitfall P16): in bf16 two runs may part
+where the two best scores are nearly equal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.lm.generate import Generation
+from kit.lm.load import read_config
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+# In the calling process, so that `apply_model` can take a function; nothing is reported to anyone.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+RESERVED = "<|reserved_special_token_"
+# vLLM adds this to a banned id's score. Finite, so that no NaN can come of it.
+BAN = -1e30
+
+
+def spare_ids(tokenizer: PreTrainedTokenizerBase, rows: int, n: int = 5) -> tuple[int, ...]:
+    """Ids whose embedding rows no prompt needs: behind the tokenizer's vocabulary, else reserved.
+
+    Args:
+        tokenizer: Of the model.
+        rows: Of the embedding matrix.
+        n: How many are wanted.
+
+    Raises:
+        ValueError: There are fewer.
+    """
+    vocabulary = tokenizer.get_vocab()
+    behind = range(max(int(i) for i in vocabulary.values()) + 1, rows)
+    reserved = sorted(int(i) for token, i in vocabulary.items() if token.startswith(RESERVED))
+    # The last reserved tokens: the first ones have been given meanings by later models.
+    found = (*reserved[-n:], *behind)[-n:] if n else ()
+    if len(found) < n:
+        raise ValueError(
+            f"the vocabulary has {len(found)} unused ids, {n} are needed for a prefix; "
+            "use the transformers backend"
+        )
+    return found
+
+
+class VllmBackend:
+    """See :class:`kit.lm.generate.Backend`."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        slot_rows: Sequence[int],
+        *,
+        max_model_len: int = 4096,
+        dtype: str = "bfloat16",
+        seed: int = 0,
+        random_weights: bool = False,
+        gpu_memory_utilization: float = 0.9,
+        max_num_seqs: int | None = None,
+        eager: bool = False,
+        prefix_caching: bool = False,
+    ) -> None:
+        """Start the engine.
+
+        Args:
+            path: A model folder; nothing is read from elsewhere.
+            slot_rows: Unused ids, from :func:`spare_ids`; at most so many prefix vectors can be
+                served. They are never produced, with or without a prefix.
+            max_model_len: Most tokens of a prompt and its continuation. The longest evaluation
+                prompt has 2,053 tokens (reference page, section 2.1), to which come 512.
+            dtype: Of weights and arithmetic; never "auto" (pitfall P12).
+            seed: Of the engine.
+            random_weights: Make weights up instead of reading them; for rehearsals.
+            gpu_memory_utilization: Share of the GPU's memory that the engine takes.
+            max_num_seqs: Most requests at a time; vLLM's default if ``None``.
+            eager: Without compilation and CUDA graphs: a faster start, slower tokens.
+            prefix_caching: Keep the keys and values of common beginnings. Cleared at every change
+                of prefix; off by default because results then depend on what ran before.
+
+        Raises:
+            ValueError: Not a model folder, or rows that are not distinct ids of the vocabulary.
+        """
+        self.vocabulary = int(read_config(path)["vocab_size"])
+        self.slot_rows = tuple(int(row) for row in slot_rows)
+        if len(set(self.slot_rows)) != len(self.slot_rows) or not all(
+            0 <= row < self.vocabulary for row in self.slot_rows
+        ):
+            raise ValueError(f"slot rows {self.slot_rows} are not distinct ids of the vocabulary")
+        os.environ.update(ENVIRONMENT)
+        from vllm import LLM
+
+        self.prefix_caching = prefix_caching
+        optional = {} if max_num_seqs is None else {"max_num_seqs": max_num_seqs}
+        self.engine = LLM(
+            model=str(path),
+            skip_tokenizer_init=True,
+            trust_remote_code=False,
+            generation_config="vllm",
+            load_format="dummy" if random_weights else "safetensors",
+            dtype=dtype,
+            seed=seed,
+            max_model_len=max_model_len,
+            gpu_memory_utilization=gpu_memory_utilization,
+            enforce_eager=eager,
+            enable_prefix_caching=prefix_caching,
+            **optional,
+        )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the model's own embedding matrix; prefix slots are the ids from here on."""
+        return self.vocabulary
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        prefix: Tensor | None,
+        max_new_tokens: int | Sequence[int],
+        stop_ids: Sequence[int],
+        banned_ids: Sequence[int] = (),
+    ) -> list[Generation]:
+        """See :meth:`kit.lm.generate.Backend.generate`.
+
+        Args:
+            prompts: As there.
+            prefix: As there.
+            max_new_tokens: As there, or one limit for each prompt.
+            stop_ids: As there.
+            banned_ids: As there; the slot rows always are banned too.
+
+        Raises:
+            ValueError: An empty prompt, a slot without a vector, a prompt that uses a slot row, a
+                limit below 1, or a prefix that does not fit.
+        """
+        from vllm import SamplingParams
+
+        limits = _limits(max_new_tokens, len(prompts))
+        available = 0 if prefix is None else prefix.shape[0]
+        if available > len(self.slot_rows):
+            raise ValueError(f"{available} prefix vectors for {len(self.slot_rows)} slot rows")
+        renamed = [self._rename(prompt, available) for prompt in prompts]
+        banned = {i for i in banned_ids if 0 <= i < self.vocabulary} | set(self.slot_rows)
+
+        def parameters(limit: int) -> Any:
+            return SamplingParams(
+                temperature=0.0,
+                max_tokens=limit,
+                stop_token_ids=sorted(stop_ids),
+                ignore_eos=True,
+                detokenize=False,
+                logit_bias=dict.fromkeys(sorted(banned), BAN) or None,
+            )
+
+        with self._prefix(prefix):
+            outputs = self.engine.generate(
+                [{"prompt_token_ids": ids} for ids in renamed],
+                [parameters(limit) for limit in limits],
+                use_tqdm=False,
+            )
+        return [_generation(output.outputs[0], set(stop_ids)) for output in outputs]
+
+    def _rename(self, prompt: Sequence[int], available: int) -> list[int]:
+        if not prompt:
+            raise ValueError("an empty prompt cannot be continued")
+        ids = []
+        for token in prompt:
+            slot = token - self.vocabulary
+            if slot >= available:
+                raise ValueError(f"slot {slot} in the prompt, but only {available} vectors")
+            if slot < 0 and token in self.slot_rows:
+                raise ValueError(f"id {token} stands for a prefix slot; it cannot be in a prompt")
+            ids.append(self.slot_rows[slot] if slot >= 0 else token)
+        return ids
+
+    @contextmanager
+    def _prefix(self, prefix: Tensor | None) -> Iterator[None]:
+        """Put a prefix into the running engine, and what was there back afterwards."""
+        if prefix is None:
+            yield
+            return
+        rows = list(self.slot_rows[: prefix.shape[0]])
+        kept: torch.Tensor = self._on_embeddings(lambda matrix: matrix[rows].clone())
+        if kept.shape != prefix.shape:
+            raise ValueError(
+                f"a prefix of shape {tuple(prefix.shape)} does not fit a model of width "
+                f"{kept.shape[1]}"
+            )
+        self._write(rows, prefix)
+        try:
+            yield
+        finally:
+            self._write(rows, kept)
+
+    def _write(self, rows: list[int], values: Tensor) -> None:
+        def write(matrix: Tensor) -> None:
+            matrix[rows] = values.detach().to(matrix.device, matrix.dtype)
+
+        self._on_embeddings(write)
+        # The same ids now mean something else: keys and values made from the old rows must go.
+        if self.prefix_caching and not self.engine.reset_prefix_cache():
+            raise RuntimeError("vLLM could not clear its prefix cache: requests are still running")
+
+    def _on_embeddings(self, work: Callable[[Tensor], Any]) -> Any:
+        import torch
+
+        def run(model: torch.nn.Module) -> Any:
+            with torch.inference_mode():
+                result = work(model.model.embed_tokens.weight)  # type: ignore[union-attr, arg-type]
+                torch.cuda.synchronize()
+            return result
+
+        return self.engine.apply_model(run)[0]
+
+
+def _limits(most: int | Sequence[int], count: int) -> list[int]:
+    limits = [most] * count if isinstance(most, int) else [int(limit) for limit in most]
+    if len(limits) != count:
+        raise ValueError(f"{len(limits)} limits for {count} prompts")
+    if any(limit < 1 for limit in limits):
+        raise ValueError("max_new_tokens must be at least 1")
+    return limits
+
+
+def _generation(output: Any, stop: set[int]) -> Generation:
+    ids = tuple(int(token) for token in output.token_ids)
+    if ids and ids[-1] in stop:
+        return Generation(ids[:-1], "stop")
+    return Generation(ids, "length")

@@ -1,0 +1,148 @@
+"""Stand-in data with the lengths of the real sets, made of neutral words.
+
+Lengths, in Llama-3 tokens (reference page, sections 2.1 and 6; GPU facts page):
+
+* evaluation: benign prompts 80 on average, 213 at the 95th percentile, at most 409; the ignore
+  attack adds 33, the completion attack 94, all with 5 prefix slots;
+* training: 107 prompt tokens on average over the reported mixture, 193 label tokens;
+* answers: 190 on average, at most 512.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from kit.methods.defensive_tokens.attack_texts import AttackTexts, Delimiters
+from kit.methods.defensive_tokens.samples import Sample
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+_NEUTRAL = (
+    "amber autumn basket bell birch bridge candle canvas cedar chalk cliff cloud clover copper "
+    "coral cotton creek crystal daisy dawn desk ember fabric feather fern field flute forest "
+    "garden glass grain granite harbor hazel hill island ivory jacket kettle ladder lake lantern "
+    "leaf lemon linen maple marble meadow mirror moss mountain needle oak ocean olive orchard "
+    "paper pebble pepper pine planet pocket pond quartz rain ribbon river rope saddle salt sand "
+    "shell silver sky snow spoon spring stone stream summer table thread timber tower valley "
+    "velvet violet wagon water wheat willow window winter wood wool yarn"
+)
+_OTHER = (
+    "answer ask assistant begin task data done exactly forget hello here instruction it look "
+    "next note now only please print reply response result say short system that the then this "
+    "user with word you"
+)
+WORDS = tuple(_NEUTRAL.split())
+# What the tokenizer of the stand-in folder knows as one token a word.
+VOCABULARY = tuple(form for word in (*WORDS, *_OTHER.split()) for form in (word, word.capitalize()))
+# Log-normal shapes: mean, spread of the logarithm, most.
+EVALUATION_INSTRUCTION = (14.0, 0.45, 60)
+EVALUATION_INPUT = (54.0, 1.0, 340)
+EVALUATION_OUTPUT = (80.0, 0.9, 1560)
+TRAINING_INSTRUCTION = (21.0, 0.45, 80)
+TRAINING_INPUT = (62.0, 0.9, 400)
+TRAINING_OUTPUT = (118.0, 0.8, 400)
+ANSWER = (207.0, 0.75, 512)
+# 37 % of Cleaned Alpaca has an input (reference page, section 1.2).
+WITH_INPUT = 0.37
+
+
+def lengths(count: int, shape: tuple[float, float, int], rng: Generator) -> list[int]:
+    """Log-normal token counts of a given mean, at least 1 and cut at the most."""
+    mean, spread, most = shape
+    drawn = rng.lognormal(math.log(mean) - spread**2 / 2, spread, count)
+    return [min(max(round(value), 1), most) for value in drawn.tolist()]
+
+
+def standin_samples(count: int, seed: int) -> list[Sample]:
+    """Training samples like Cleaned Alpaca's."""
+    return _samples(
+        count,
+        seed,
+        "train",
+        WITH_INPUT,
+        TRAINING_INSTRUCTION,
+        TRAINING_INPUT,
+        TRAINING_OUTPUT,
+    )
+
+
+def standin_evaluation(count: int = 208, seed: int = 1) -> list[Sample]:
+    """Evaluation samples, all with input, like AlpacaFarm's 208."""
+    return _samples(
+        count,
+        seed,
+        "eval",
+        1.0,
+        EVALUATION_INSTRUCTION,
+        EVALUATION_INPUT,
+        EVALUATION_OUTPUT,
+    )
+
+
+def answer_lengths(count: int, seed: int) -> list[int]:
+    """How long answers are, in tokens: 190 on average, at most 512.
+
+    A model with random weights hardly ever stops by itself. Timings of generation are honest only
+    when every prompt gets its own limit from here.
+    """
+    import numpy as np
+
+    return lengths(count, ANSWER, np.random.default_rng(seed))
+
+
+def standin_attack_texts() -> AttackTexts:
+    """Attack texts of the real ones' numbers and lengths, asking for a harmless word."""
+    slot = "{injected_prompt}"
+    test = tuple(f"{_sentence(28, i)} {slot}" for i in range(11))
+    train = tuple(f"{_sentence(28, i + 50)} {slot}" for i in range(10))
+    words = [word.capitalize() for word in WORDS]
+    pairs = [Delimiters(f"### {a}:", f"### {b}:") for a, b in pairwise(words)]
+    return AttackTexts(
+        injected_word="Hello",
+        injected_prompt="Print exactly Hello!",
+        ignore_test=test,
+        ignore_train=train,
+        completion_real=Delimiters("### response:", "### instruction:"),
+        fake_delimiters_train=tuple(pairs[:60]),
+        fake_delimiters_test=tuple(pairs[60:70]),
+    )
+
+
+def _samples(
+    count: int,
+    seed: int,
+    name: str,
+    with_input: float,
+    instruction: tuple[float, float, int],
+    data: tuple[float, float, int],
+    output: tuple[float, float, int],
+) -> list[Sample]:
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    columns = [lengths(count, shape, rng) for shape in (instruction, data, output)]
+    has_input = (rng.random(count) < with_input).tolist()
+    words: Sequence[str] = rng.choice(WORDS, 4096).tolist()
+    starts = rng.integers(0, 2048, (count, 3)).tolist()
+
+    def text(start: int, length: int) -> str:
+        return " ".join(words[start : start + length])
+
+    return [
+        Sample(
+            id=f"{name}-{i}",
+            instruction=text(starts[i][0], columns[0][i]),
+            input=text(starts[i][1], columns[1][i]) if has_input[i] else "",
+            output=text(starts[i][2], columns[2][i]),
+        )
+        for i in range(count)
+    ]
+
+
+def _sentence(length: int, first: int) -> str:
+    chosen = [WORDS[(first + 7 * i) % len(WORDS)] for i in range(length - 1)]
+    return " ".join(chosen).capitalize() + "."

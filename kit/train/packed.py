@@ -1,0 +1,261 @@
+"""Prefix training with all examples of a step in one row, and no example seeing another.
+
+The arithmetic is that of the padded forward pass in :mod:`kit.train.prefix_tuning`; only work that
+does not reach the loss is left out: padding is not computed, attention runs inside each example
+(variable-length kernel), and the output layer sees nothing but the states that predict a label.
+Rotary positions count from 0 in every example, as in the padded run.
+
+What each choice brought is measured in ``docs/performance.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate as running_sum
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kit.lm.model import vocabulary_rows
+from kit.train import llama_block
+from kit.train.batching import Example, forward_groups
+from kit.train.frozen_head import head_cross_entropy
+from kit.train.packed_model import can_use_kernel, ready
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+# With checkpointing the scores of the label tokens would be the largest thing in memory: at 1,024
+# tokens and 128,256 words they are 0.26 GB in bf16.
+LOW_MEMORY_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Examples behind one another, each without its last token, in a single row of T tokens.
+
+    Attributes:
+        ids: [1, T] int64, prefix slots included.
+        position_ids: [1, T] int64; 0, 1, 2, ... from the first token of every example.
+        bounds: [B + 1] int32; example b is the columns ``bounds[b]`` to ``bounds[b + 1]``.
+        longest: Tokens of the longest example.
+        predicting: [N] int64, columns whose states predict a label.
+        targets: [N] int64, those labels.
+        owners: [N] int64, the example each label belongs to.
+        slots: [S] int64, columns that carry a prefix vector.
+        vectors: [S] int64, which vector.
+    """
+
+    ids: Tensor
+    position_ids: Tensor
+    bounds: Tensor
+    longest: int
+    predicting: Tensor
+    targets: Tensor
+    owners: Tensor
+    slots: Tensor
+    vectors: Tensor
+
+
+def pack(
+    examples: Sequence[Example], vocabulary_size: int, device: torch.device | str = "cpu"
+) -> Packed:
+    """One row, in the order given.
+
+    Everything is worked out on the CPU and sent in one copy that nobody waits for: the GPU is
+    usually still busy with the step before.
+
+    Raises:
+        ValueError: No examples.
+    """
+    if not examples:
+        raise ValueError("a packed row needs at least one example")
+    # The last id of an example is a label only: nothing is predicted from it or looks at it.
+    lengths = [len(example.ids) - 1 for example in examples]
+    bounds = [0, *running_sum(lengths)]
+    ids: list[int] = []
+    positions: list[int] = []
+    predicting: list[int] = []
+    targets: list[int] = []
+    owners: list[int] = []
+    for owner, (example, first) in enumerate(zip(examples, bounds[:-1], strict=True)):
+        ids += example.ids[:-1]
+        positions += range(len(example.ids) - 1)
+        predicting += range(first + example.prompt_length - 1, first + len(example.ids) - 1)
+        targets += example.ids[example.prompt_length :]
+        owners += [owner] * example.labels
+    slots = [column for column, token in enumerate(ids) if token >= vocabulary_size]
+    vectors = [ids[column] - vocabulary_size for column in slots]
+    parts = [ids, positions, predicting, targets, owners, slots, vectors, bounds]
+    flat = torch.tensor([value for part in parts for value in part], dtype=torch.long)
+    if torch.device(device).type == "cuda":
+        flat = flat.pin_memory().to(device, non_blocking=True)
+    sent = torch.split(flat, [len(part) for part in parts])
+    return Packed(sent[0][None], sent[1][None], sent[7].int(), max(lengths), *sent[2:7])
+
+
+def embed_packed(model: PreTrainedModel, packed: Packed, prefix: Tensor) -> Tensor:
+    """[1, T, d] input embeddings; as :func:`kit.lm.prefix.embed`, without waiting for the GPU.
+
+    The gradients of the examples are summed in the prefix's own dtype, fp32.
+    """
+    module = model.get_input_embeddings()
+    rows = module(packed.ids.index_fill(1, packed.slots, 0))[0]
+    put = prefix.index_select(0, packed.vectors).to(rows.dtype)
+    return rows.index_copy(0, packed.slots, put)[None]  # type: ignore[no-any-return]
+
+
+def block_causal_mask(bounds: Tensor) -> Tensor:
+    """[1, 1, T, T] bool: true where a token may look, at itself and left of itself in its example.
+
+    For devices and dtypes without a variable-length kernel; T^2 bytes.
+    """
+    lengths = (bounds[1:] - bounds[:-1]).long()
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=bounds.device), lengths)
+    same = owner[:, None] == owner[None, :]
+    return torch.tril(same)[None, None]
+
+
+def packed_loss(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    packed: Packed,
+    weights: Tensor,
+    *,
+    chunk: int = 4096,
+    compiled: bool = False,
+    low_memory: bool = False,
+) -> Tensor:
+    """Weighted loss of one packed row; call it inside :func:`kit.train.packed_model.ready`.
+
+    Args:
+        model: Frozen causal language model.
+        prefix: [n, d], requires a gradient.
+        packed: B examples.
+        weights: [B] float32, of one label token of each example.
+        chunk: Most label tokens whose scores exist at once.
+        compiled: Compile the layers and the softmax of the output layer.
+        low_memory: Checkpoint the layers.
+
+    Returns:
+        A float32 scalar.
+    """
+    embeds = embed_packed(model, packed, prefix)
+    mask = None if can_use_kernel(embeds) else block_causal_mask(packed.bounds)
+    if llama_block.fits(model):
+        states = llama_block.label_states(
+            model,
+            embeds,
+            packed.position_ids,
+            packed.bounds,
+            packed.longest,
+            mask,
+            packed.predicting,
+            compiled=compiled,
+            low_memory=low_memory,
+        )
+    else:
+        bounds: dict[str, Any] = {
+            "cu_seq_lens_q": packed.bounds,
+            "max_length_q": packed.longest,
+        }
+        states = model.model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=packed.position_ids,
+            use_cache=False,
+            **(bounds if mask is None else {}),
+        ).last_hidden_state[0, packed.predicting]
+    return head_cross_entropy(
+        states,
+        model.lm_head,
+        packed.targets,
+        weights[packed.owners],
+        chunk=chunk,
+        compiled=compiled,
+    )
+
+
+def accumulate_packed(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    examples: Sequence[Example],
+    weights: Sequence[float],
+    *,
+    rows: int = 16,
+    chunk: int = 4096,
+    compiled: bool = False,
+    low_memory: bool = False,
+) -> float:
+    """Add one step's gradient to ``prefix.grad`` and return the step's loss.
+
+    Args:
+        model: Frozen causal language model.
+        prefix: [n, d], a leaf that requires a gradient.
+        examples: Of the step.
+        weights: One a example, of one of its label tokens; from ``losses.token_weights``.
+        rows: Most examples in one packed row.
+        chunk: Most label tokens whose scores exist at once.
+        compiled: Compile the decoder layers on first use; costs seconds once.
+        low_memory: Keep only the layers' inputs and compute the rest again in the backward pass:
+            half more arithmetic, a fraction of the memory.
+
+    Raises:
+        ValueError: A slot without a prefix vector.
+    """
+    device = prefix.device
+    vocabulary_size = vocabulary_rows(model)
+    if max(max(e.ids) for e in examples) - vocabulary_size >= prefix.shape[0]:
+        raise ValueError(
+            f"an example has a slot beyond the {prefix.shape[0]} vectors of the prefix"
+        )
+    if low_memory:
+        chunk = min(chunk, LOW_MEMORY_CHUNK)
+    parts = []
+    for group in forward_groups([len(e.ids) for e in examples], rows):
+        packed = pack([examples[i] for i in group], vocabulary_size, device)
+        share = torch.tensor([weights[i] for i in group], dtype=torch.float32)
+        if device.type == "cuda":
+            share = share.pin_memory().to(device, non_blocking=True)
+        others = not llama_block.fits(model)
+        with ready(model, compiled=compiled and others, low_memory=low_memory and others):
+            loss = packed_loss(
+                model,
+                prefix,
+                packed,
+                share,
+                chunk=chunk,
+                compiled=compiled,
+                low_memory=low_memory,
+            )
+            parts.append(_Value(loss))
+            # Inside, because the backward pass of low_memory runs the layers again.
+            loss.backward()  # type: ignore[no-untyped-call]
+    return sum(part.get() for part in parts)
+
+
+class _Value:
+    """A scalar on its way to the CPU.
+
+    The loss is known when the forward pass is done. Waiting for that alone, and not for the
+    backward pass that is queued behind it, lets the next step be prepared while the GPU works.
+    """
+
+    def __init__(self, scalar: Tensor) -> None:
+        value = scalar.detach()
+        self.event: torch.cuda.Event | None = None
+        if value.is_cuda:
+            value = torch.empty_like(value, device="cpu", pin_memory=True).copy_(
+                value, non_blocking=True
+            )
+            self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.event.record()
+        self.value = value
+
+    def get(self) -> float:
+        """The number, as soon as the GPU has come to it."""
+        if self.event is not None:
+            self.event.synchronize()
+        return float(self.value)

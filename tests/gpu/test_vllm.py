@@ -1,0 +1,129 @@
+"""vLLM and transformers continue alike, except where the two best scores are nearly equal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kit.lm.generate import TransformersBackend
+from kit.lm.prefix import embed
+from kit.lm.vllm_backend import VllmBackend
+from tests.lm.tiny_world import tiny_llama
+
+pytest.importorskip("vllm")
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
+VOCABULARY, WIDTH = 1024, 512
+ROWS = (1019, 1020, 1021, 1022, 1023)
+STOP = (2, 40, 41, 42, 43, 44)
+# Scores have a spread of about 2; bf16 moves them by about 1 %.
+NEARLY_EQUAL = 0.1
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_llama(
+        VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=1024,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        initializer_range=0.08,
+    ).to(torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def backend(model: Any, tmp_path_factory: pytest.TempPathFactory) -> VllmBackend:
+    folder: Path = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    return VllmBackend(
+        folder, ROWS, max_model_len=512, eager=True, gpu_memory_utilization=0.2, prefix_caching=True
+    )
+
+
+def prompts(slots: bool) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for i in range(48):
+        body = torch.randint(50, 1000, (5 + 3 * i,), generator=generator).tolist()
+        made.append([*(range(VOCABULARY, VOCABULARY + 5) if slots else ()), 1, *body])
+    return made
+
+
+def scores(model: Any, ids: Sequence[int], prefix: torch.Tensor | None) -> torch.Tensor:
+    row = torch.tensor([list(ids)], device="cuda")
+    with torch.inference_mode():
+        embeds = embed(model, row, prefix)
+        return model(inputs_embeds=embeds, use_cache=False).logits[0, -1].float()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_agreement(backend: VllmBackend, model: Any, seed: int | None) -> None:
+    prefix = None
+    if seed is not None:
+        prefix = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(seed))
+    on_gpu = model.to("cuda")
+    wide = tiny_copy(model)
+    batch = prompts(prefix is not None)
+    settings: dict[str, Any] = {"max_new_tokens": 24, "stop_ids": STOP}
+    put = None if prefix is None else prefix.cuda()
+    ours = backend.generate(batch, prefix=prefix, **settings)
+    plain = TransformersBackend(on_gpu, pad_id=0)
+    theirs = plain.generate(batch, prefix=put, banned_ids=ROWS, **settings)
+    same = sum(a == b for a, b in zip(ours, theirs, strict=True))
+    for prompt, one, other in zip(batch, ours, theirs, strict=True):
+        if one == other:
+            continue
+        left, right = ([*g.ids, -1] for g in (one, other))
+        at = next(i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
+        exact = scores(wide, [*prompt, *left[:at]], put)
+        exact[list(ROWS)] = float("-inf")
+        # Where one stopped, any stop token may be the one that it met.
+        a, b = (
+            float(exact[i]) if i >= 0 else float(exact[list(STOP)].max())
+            for i in (left[at], right[at])
+        )
+        assert abs(a - b) < NEARLY_EQUAL
+        assert float(exact.max()) - max(a, b) < NEARLY_EQUAL
+    assert same >= len(batch) // 2
+    print(json.dumps({"prefix": seed, "identical": same, "of": len(batch)}))
+
+
+def tiny_copy(model: Any) -> Any:
+    import copy
+
+    return copy.deepcopy(model).float().cuda()
+
+
+def test_prefix_changes_answers_and_leaves_no_trace(backend: VllmBackend) -> None:
+    def rows() -> torch.Tensor:
+        kept: torch.Tensor = backend._on_embeddings(lambda matrix: matrix[list(ROWS)].clone())
+        return kept
+
+    settings: dict[str, Any] = {"max_new_tokens": 16, "stop_ids": STOP}
+    before = rows()
+    plain = backend.generate(prompts(False), prefix=None, **settings)
+    defended = [
+        backend.generate(prompts(True), prefix=torch.randn(5, WIDTH) * (i + 1), **settings)
+        for i in range(2)
+    ]
+    assert defended[0] != defended[1]
+    assert torch.equal(rows(), before)
+    assert backend.generate(prompts(False), prefix=None, **settings) == plain
+
+
+def test_banned_and_slot_ids_are_never_produced(backend: VllmBackend) -> None:
+    settings: dict[str, Any] = {"prefix": None, "stop_ids": STOP}
+    first = backend.generate(prompts(False), max_new_tokens=1, **settings)
+    favourites = {i for g in first for i in g.ids}
+    limits = [1 + i % 5 for i in range(48)]
+    second = backend.generate(
+        prompts(False), max_new_tokens=limits, banned_ids=sorted(favourites), **settings
+    )
+    assert not favourites & {i for g in second for i in g.ids}
+    assert all(len(g.ids) <= limit for g, limit in zip(second, limits, strict=True))

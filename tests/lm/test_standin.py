@@ -1,0 +1,132 @@
+"""Stand-ins: true ids and shapes, reproducible weights, documented lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kit.lm import standin
+from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS
+from kit.lm.load import load_tokenizer, read_config, read_embeddings
+from kit.lm.vllm_backend import spare_ids
+from kit.methods.defensive_tokens import standin as data
+from kit.methods.defensive_tokens import struq
+from kit.methods.defensive_tokens.attacks import PAPER, attack_samples
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 512,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return standin.make_folder(tmp_path_factory.mktemp("standin"), words=data.VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Any:
+    return load_tokenizer(folder)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return standin.make_folder(tmp_path / "small", config=SMALL)
+
+
+def test_control_tokens_have_their_true_ids(tokenizer: Any) -> None:
+    assert len(tokenizer) == 128256
+    names = {
+        "<|begin_of_text|>": 128000,
+        "<|end_of_text|>": 128001,
+        "<|reserved_special_token_0|>": 128002,
+        "<|start_header_id|>": 128006,
+        "<|end_header_id|>": 128007,
+        "<|reserved_special_token_4|>": 128008,
+        "<|eot_id|>": 128009,
+        "<|reserved_special_token_250|>": 128255,
+    }
+    assert {name: tokenizer.convert_tokens_to_ids(name) for name in names} == names
+    assert spare_ids(tokenizer, 128256) == (128251, 128252, 128253, 128254, 128255)
+
+
+def test_text_survives_and_known_words_are_one_token(tokenizer: Any) -> None:
+    text = "Amber river, naïve 雪!\n\n### response:\n\nsnow"
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    assert len(tokenizer.encode("amber river snow", add_special_tokens=False)) == 3
+
+
+def test_lengths_are_the_documented_ones(tokenizer: Any) -> None:
+    def count(instruction: str, text: str | None) -> int:
+        return 5 + len(LLAMA3_DEFENSIVE_TOKENS.prompt_ids(tokenizer, instruction, text))
+
+    samples, texts = data.standin_evaluation(), data.standin_attack_texts()
+    assert len(samples) == 208
+    assert all(sample.input for sample in samples)
+    benign = np.mean([count(s.instruction, s.input) for s in samples])
+    assert benign == pytest.approx(80, abs=6)
+    for attack, extra in (("ignore", 33), ("completion", 94)):
+        attacked = attack_samples(attack, samples, texts, PAPER)
+        mean = np.mean(
+            [count(s.instruction, a.data) for s, a in zip(samples, attacked, strict=True)]
+        )
+        assert mean - benign == pytest.approx(extra, abs=8)
+    items = struq.as_reported(data.standin_samples(2000, 0), texts, PAPER)
+    assert np.mean([count(i.instruction, i.data) for i in items]) == pytest.approx(107, abs=7)
+    answers = data.answer_lengths(3200, 0)
+    assert np.mean(answers) == pytest.approx(192, abs=5)
+    assert 1 <= min(answers) <= max(answers) == 512
+
+
+def test_samples_depend_on_the_seed_only() -> None:
+    assert data.standin_samples(20, 3) == data.standin_samples(20, 3)
+    assert data.standin_samples(20, 3) != data.standin_samples(20, 4)
+    assert len({sample.id for sample in data.standin_samples(50, 0)}) == 50
+
+
+def test_random_model_is_frozen_reproducible_and_not_tied(small: Path) -> None:
+    state = torch.random.get_rng_state()
+    model = standin.load_random_model(small, dtype="float32")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    again = standin.load_random_model(small, dtype="float32")
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+    for ours, theirs in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    scores = model(torch.arange(100, 140)[None]).logits[0]
+    assert bool(torch.isfinite(scores).all())
+    best = scores.topk(2).values
+    assert float((best[:, 0] - best[:, 1]).min()) > 0
+    assert model.lm_head.weight.data_ptr() != model.model.embed_tokens.weight.data_ptr()
+    assert read_config(small)["rope_theta"] == 500000.0
+    assert standin.load_random_model(small).dtype == torch.bfloat16
+
+
+def test_embeddings_resemble_each_other_and_can_be_read_back(small: Path) -> None:
+    first, second = (standin.random_embeddings(small, seed) for seed in (0, 1))
+    assert first.shape == (512, 32)
+    assert first.dtype == torch.bfloat16
+    assert torch.equal(first, standin.random_embeddings(small, 0))
+    cosine = torch.cosine_similarity(first.float().ravel(), second.float().ravel(), dim=0)
+    assert float(cosine) == pytest.approx(0.8, abs=0.03)
+    standin.write_embeddings(small, first)
+    assert torch.equal(read_embeddings(small), first)
+
+
+def test_released_prefix_has_the_documented_norm(small: Path) -> None:
+    prefix = standin.released_prefix(small)
+    assert prefix.shape == (5, 32)
+    assert prefix.norm(dim=1).tolist() == pytest.approx([83.0] * 5)
+
+
+def test_too_many_words_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        standin.make_folder(tmp_path, words=[f"w{i}" for i in range(64000)])

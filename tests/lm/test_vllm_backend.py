@@ -1,0 +1,162 @@
+"""The vLLM backend against a stand-in engine that runs the same tiny model with transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from kit.lm.generate import TransformersBackend
+from kit.lm.vllm_backend import ENVIRONMENT, VllmBackend, spare_ids
+from tests.lm.tiny_world import llama3_tokenizer, tiny_llama
+
+ROWS = (60, 61, 62)
+STOP = (2, 17)
+
+
+class FakeEngine:
+    """What the backend uses of ``vllm.LLM``."""
+
+    model: LlamaForCausalLM
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self.cleared = 0
+        self.seen: list[Any] = []
+        self.fail = False
+
+    def apply_model(self, work: Callable[[Any], Any]) -> list[Any]:
+        return [work(self.model)]
+
+    def reset_prefix_cache(self) -> bool:
+        self.cleared += 1
+        return True
+
+    def generate(self, prompts: list[Any], parameters: list[Any], use_tqdm: bool) -> list[Any]:
+        self.seen += zip(prompts, parameters, strict=True)
+        if self.fail:
+            raise RuntimeError("engine died")
+        backend = TransformersBackend(self.model, pad_id=0)
+        outputs = []
+        for prompt, p in zip(prompts, parameters, strict=True):
+            assert p.temperature == 0.0
+            assert p.ignore_eos
+            assert not p.detokenize
+            (done,) = backend.generate(
+                [prompt["prompt_token_ids"]],
+                prefix=None,
+                max_new_tokens=p.max_tokens,
+                stop_ids=p.stop_token_ids,
+                banned_ids=[i for i, bias in (p.logit_bias or {}).items() if bias < -1e20],
+            )
+            ids = [*done.ids, p.stop_token_ids[0]] if done.finish_reason == "stop" else done.ids
+            outputs.append(SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids)]))
+        return outputs
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VllmBackend:
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, "unset")
+    FakeEngine.model = tiny_llama()
+    module = ModuleType("vllm")
+    module.LLM = FakeEngine  # type: ignore[attr-defined]
+    module.SamplingParams = lambda **values: SimpleNamespace(**values)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 64}))
+    return VllmBackend(tmp_path, ROWS, prefix_caching=True)
+
+
+PROMPTS = [[1, 5, 6], [64, 65, 66, 1, 9, 8, 7, 3], [1, 64, 65, 66, 1, 20]]
+
+
+def test_agrees_with_transformers_with_and_without_a_prefix(backend: VllmBackend) -> None:
+    plain = TransformersBackend(tiny_llama(), pad_id=0)
+    torch.manual_seed(1)
+    for prefix in (torch.randn(3, 32), torch.randn(3, 32)):
+        settings: dict[str, Any] = {"max_new_tokens": 12, "stop_ids": STOP}
+        wanted = plain.generate(PROMPTS, prefix=prefix, banned_ids=(*ROWS, 5, 99), **settings)
+        assert backend.generate(PROMPTS, prefix=prefix, banned_ids=(5, 99), **settings) == wanted
+        wanted = plain.generate(PROMPTS[:1], prefix=None, banned_ids=ROWS, **settings)
+        assert backend.generate(PROMPTS[:1], prefix=None, **settings) == wanted
+
+
+def test_rows_come_back_bit_for_bit_and_the_cache_is_cleared(backend: VllmBackend) -> None:
+    before = backend.engine.model.model.embed_tokens.weight.clone()
+    backend.generate(PROMPTS, prefix=torch.randn(3, 32), max_new_tokens=2, stop_ids=STOP)
+    assert torch.equal(backend.engine.model.model.embed_tokens.weight, before)
+    assert backend.engine.cleared == 2
+    backend.engine.fail = True
+    with pytest.raises(RuntimeError, match="engine died"):
+        backend.generate(PROMPTS, prefix=torch.randn(3, 32), max_new_tokens=2, stop_ids=STOP)
+    assert torch.equal(backend.engine.model.model.embed_tokens.weight, before)
+
+
+def test_engine_receives_ids_and_explicit_settings(backend: VllmBackend) -> None:
+    settings = backend.engine.settings
+    assert settings["generation_config"] == "vllm"
+    assert settings["skip_tokenizer_init"] is True
+    assert settings["trust_remote_code"] is False
+    assert settings["load_format"] == "safetensors"
+    assert settings["dtype"] == "bfloat16"
+    assert all(os.environ[name] == value for name, value in ENVIRONMENT.items())
+    backend.generate(PROMPTS, prefix=torch.randn(3, 32), max_new_tokens=[1, 2, 3], stop_ids=STOP)
+    assert [p["prompt_token_ids"] for p, _ in backend.engine.seen] == [
+        [1, 5, 6],
+        [60, 61, 62, 1, 9, 8, 7, 3],
+        [1, 60, 61, 62, 1, 20],
+    ]
+    assert [p.max_tokens for _, p in backend.engine.seen] == [1, 2, 3]
+    assert all(set(ROWS) <= set(p.logit_bias) for _, p in backend.engine.seen)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompts": [[]]}, "empty prompt"),
+        ({"prompts": [[1, 60]]}, "stands for a prefix slot"),
+        ({"prompts": [[64, 1]], "prefix": None}, "only 0 vectors"),
+        ({"prompts": [[67, 1]]}, "slot 3 in the prompt, but only 3"),
+        ({"prefix": torch.zeros(4, 32)}, "4 prefix vectors for 3 slot rows"),
+        ({"prefix": torch.zeros(3, 31)}, "does not fit a model of width 32"),
+        ({"max_new_tokens": 0}, "at least 1"),
+        ({"max_new_tokens": [1]}, "1 limits for 3 prompts"),
+    ],
+)
+def test_wrong_input_is_refused(backend: VllmBackend, change: dict[str, Any], message: str) -> None:
+    values: dict[str, Any] = {
+        "prompts": PROMPTS,
+        "prefix": torch.zeros(3, 32),
+        "max_new_tokens": 4,
+        "stop_ids": STOP,
+        **change,
+    }
+    with pytest.raises(ValueError, match=message):
+        backend.generate(values.pop("prompts"), **values)
+    assert not backend.engine.seen
+
+
+def test_slot_rows_must_be_distinct_ids(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 64}))
+    for rows in ((1, 1), (64,), (-1,)):
+        with pytest.raises(ValueError, match="not distinct ids"):
+            VllmBackend(tmp_path, rows)
+
+
+def test_spare_ids() -> None:
+    tokenizer = llama3_tokenizer()
+    last = max(tokenizer.get_vocab().values())
+    reserved = tokenizer.get_vocab()["<|reserved_special_token_0|>"]
+    assert spare_ids(tokenizer, last + 1, 1) == (reserved,)
+    assert spare_ids(tokenizer, last + 9, 5) == tuple(range(last + 4, last + 9))
+    with pytest.raises(ValueError, match="has 1 unused ids, 5 are needed"):
+        spare_ids(tokenizer, last + 1, 5)
