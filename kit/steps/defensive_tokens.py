@@ -7,6 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.engine.registry import REGISTRY, StepContext, StepKind
+from kit.steps.defensive_tokens_inputs import (
+    attack_texts,
+    embeddings,
+    evaluation_samples,
+    frozen_model,
+    generation_backend,
+    model_folder,
+    released_prefix,
+    tokenizer_and_format,
+    training_pool,
+)
 from kit.steps.defensive_tokens_params import (
     Align,
     Evaluate,
@@ -19,27 +30,27 @@ from kit.steps.defensive_tokens_params import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
-    from kit.lm.chat import ChatFormat
     from kit.methods.defensive_tokens.recipe import Recipe
-    from kit.methods.defensive_tokens.samples import Sample
 
 SETS = "prefixes.safetensors"
+GENERATION = ("device", "dtype", "torch", "transformers", "vllm", "batch_invariant")
 
 
 def run_align(ctx: StepContext, params: Align) -> None:
     """Fit the orthogonal map between two vocabularies."""
-    from kit.lm.load import load_tokenizer, read_embeddings
+    from kit.lm.load import load_tokenizer
     from kit.lm.vocabulary import renamed_control_ids
     from kit.methods.defensive_tokens.alignment_files import describe, save_alignment
     from kit.methods.defensive_tokens.procrustes import orthogonal_map
 
-    source, target = ctx.pin("source").path, ctx.pin("target").path
-    renamed_control_ids(load_tokenizer(source), load_tokenizer(target))
+    renamed_control_ids(
+        load_tokenizer(model_folder(ctx, "source")), load_tokenizer(model_folder(ctx, "target"))
+    )
     alignment = orthogonal_map(
-        read_embeddings(source),
-        read_embeddings(target),
+        embeddings(ctx, "source"),
+        embeddings(ctx, "target"),
         center=params.center,
         scale=params.scale,
         method=params.method,
@@ -62,19 +73,14 @@ def run_align(ctx: StepContext, params: Align) -> None:
 
 def run_transfer(ctx: StepContext, params: Transfer) -> None:
     """Carry the released prefix over, and make the controls."""
-    from kit.lm.load import read_embeddings
     from kit.methods.defensive_tokens.alignment_files import load_alignment
     from kit.methods.defensive_tokens.prefix_sets import save_sets
-    from kit.methods.defensive_tokens.released import read_released
     from kit.methods.defensive_tokens.transfer_sets import transfer_geometry, transfer_sets
 
-    source, target, released = ctx.pin("source"), ctx.pin("target"), ctx.pin("released")
-    width = read_embeddings(target.path).shape[1]
-    own = read_released(released.path, _released_as(source.attributes), n=params.tokens)
-    native = read_released(
-        released.path, _released_as(target.attributes), n=params.tokens, width=width
-    )
     alignment = load_alignment(ctx.step("align").path / "alignment.safetensors")
+    width = alignment.matrix.shape[1]
+    own = released_prefix(ctx, "source", n=params.tokens)
+    native = released_prefix(ctx, "target", n=params.tokens, width=width)
     made = transfer_sets(own, native, alignment, seed=params.seed)
     sets: dict[str, Tensor] = {name: made[name] for name in params.sets}
     save_sets(ctx.out / SETS, sets)
@@ -83,18 +89,14 @@ def run_transfer(ctx: StepContext, params: Transfer) -> None:
 
 def run_training_data(ctx: StepContext, params: TrainingData) -> None:
     """Build the mixture and decide which items are consumed, in which order."""
-    from kit.methods.defensive_tokens.alpaca import read_alpaca
-    from kit.methods.defensive_tokens.attack_texts import read_attack_texts
-    from kit.methods.defensive_tokens.attacks import get_style
     from kit.methods.defensive_tokens.plan_files import count_kinds, save_plan
     from kit.methods.defensive_tokens.recipe import plan_mixture
 
-    attacks = ctx.pin("attacks")
-    texts = read_attack_texts(attacks.path)
+    texts, style = attack_texts(ctx)
     plan = plan_mixture(
-        read_alpaca(ctx.pin("pool").path),
+        training_pool(ctx),
         texts,
-        get_style(str(attacks.attributes["style"])),
+        style,
         mixture=params.builder,
         steps=params.steps,
         batch=params.batch,
@@ -117,10 +119,10 @@ def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     from kit.methods.defensive_tokens.plan_files import load_plan
     from kit.methods.defensive_tokens.self_label import make_labels, save_labels
 
-    model, tokenizer, chat = _load(ctx, params.dtype)
+    tokenizer, chat = tokenizer_and_format(ctx)
     plan = load_plan(ctx.step("data").path)
     labels = make_labels(
-        _backend(model, tokenizer, chat),
+        generation_backend(ctx, params.backend, params.dtype, tokenizer, chat.pad_id(tokenizer)),
         tokenizer,
         chat,
         list(plan.samples.values()),
@@ -149,7 +151,8 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     from kit.methods.defensive_tokens.self_label import load_labels
     from kit.train.checkpoints import Checkpoints
 
-    model, tokenizer, chat = _load(ctx, params.dtype)
+    model = frozen_model(ctx, params.dtype)
+    tokenizer, chat = tokenizer_and_format(ctx)
     before = fingerprint(model)
     kept = Checkpoints(ctx.scratch)
     initial = _initial(ctx, params, model)
@@ -188,22 +191,17 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
 
 def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     """Attack every token set of one model; one model load for all."""
-    from kit.methods.defensive_tokens.alpaca import read_alpaca_farm
-    from kit.methods.defensive_tokens.attack_texts import read_attack_texts
-    from kit.methods.defensive_tokens.attacks import get_style
     from kit.methods.defensive_tokens.evaluate import evaluate_prefix
     from kit.methods.defensive_tokens.prompt_checks import PromptCheck, check_prompts, combine
     from kit.methods.defensive_tokens.scores import score_table
     from kit.methods.defensive_tokens.tables import response_rows
 
-    model, tokenizer, chat = _load(ctx, params.dtype)
-    backend = _backend(model, tokenizer, chat)
-    attacks = ctx.pin("attacks")
-    texts, style = (
-        read_attack_texts(attacks.path),
-        get_style(str(attacks.attributes["style"])),
+    tokenizer, chat = tokenizer_and_format(ctx)
+    backend = generation_backend(
+        ctx, params.backend, params.dtype, tokenizer, chat.pad_id(tokenizer)
     )
-    samples: list[Sample] = read_alpaca_farm(ctx.pin("evaluation").path)
+    texts, style = attack_texts(ctx)
+    samples = evaluation_samples(ctx)
     rows = _conditions(ctx, params)
     scores: dict[str, Any] = {}
     checks: list[PromptCheck] = []
@@ -275,26 +273,6 @@ def _folders(ctx: StepContext, name: str) -> list[Any]:
     return [StageFolder(step.instance, step.path, step.axes) for step in ctx.steps(name)]
 
 
-def _load(
-    ctx: StepContext, dtype: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ChatFormat]:
-    from kit.lm.chat import get_format
-    from kit.lm.load import load_model, load_tokenizer
-
-    pin = ctx.pin("model")
-    return (
-        load_model(pin.path, dtype=dtype, device=ctx.device),
-        load_tokenizer(pin.path),
-        get_format(str(pin.attributes["chat_format"])),
-    )
-
-
-def _backend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> Any:
-    from kit.lm.generate import TransformersBackend
-
-    return TransformersBackend(model, chat.pad_id(tokenizer))
-
-
 def _initial(ctx: StepContext, params: TrainPrefix, model: PreTrainedModel) -> Tensor:
     from kit.lm.model import embedding_matrix
     from kit.methods.defensive_tokens.prefix_sets import load_sets
@@ -327,6 +305,9 @@ def _recipe(params: TrainPrefix) -> Recipe:
             learning_rate=params.lr,
             schedule=params.schedule,
             checkpoint_steps=tuple(params.checkpoints),
+            forward=params.forward,
+            compile=params.compile,
+            low_memory=params.low_memory,
         ),
         seed=params.seed,
     )
@@ -336,14 +317,11 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
     """Row name -> prefix and prompting defence, in table order."""
     from kit.methods.defensive_tokens.prefix_sets import load_sets
     from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
-    from kit.methods.defensive_tokens.released import read_released
 
     rows: dict[str, tuple[Tensor | None, Any]] = {}
     for defence in params.defences:
         if defence == "native":
-            model_id = _released_as(ctx.pin("model").attributes)
-            prefix = read_released(ctx.pin("released").path, model_id, n=params.tokens)
-            rows[defence] = (prefix, NO_DEFENCE)
+            rows[defence] = (released_prefix(ctx, "model", n=params.tokens), NO_DEFENCE)
         elif defence == "reminder":
             rows[defence] = (None, PromptDefence(after_instruction=params.reminder))
         elif defence == "sandwich":
@@ -355,10 +333,6 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
             for label, prefix in load_sets(ctx.step(name).path / SETS).items():
                 rows[label] = (prefix, NO_DEFENCE)
     return rows
-
-
-def _released_as(attributes: dict[str, bool | int | float | str]) -> str:
-    return str(attributes["released_tokens_key"])
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -396,6 +370,7 @@ for _kind in (
     StepKind(
         name="defensive-tokens/self-label",
         version=1,
+        environment=GENERATION,
         params=SelfLabel,
         run=run_self_label,
         inputs={"model": "pin", "data": "step"},
@@ -415,6 +390,7 @@ for _kind in (
     StepKind(
         name="defensive-tokens/evaluate",
         version=1,
+        environment=GENERATION,
         params=Evaluate,
         run=run_evaluate,
         inputs={

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 Defence = Literal["undefended", "reminder", "sandwich", "native"]
+Backend = Literal["transformers", "vllm"]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -43,6 +44,7 @@ class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_new_tokens: int
     empty_data: Literal["empty-turn", "no-turn"]
     scope: Literal["consumed"] = "consumed"
+    backend: Backend = "transformers"
     dtype: Dtype = "float32"
 
 
@@ -64,6 +66,10 @@ class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     label_tokens: Literal["as-text", "as-generated"]
     tokens: int = 5
     dtype: Dtype = "float32"
+    forward: Literal["padded", "packed"] = "padded"
+    """``packed`` computes the same loss without padding (``kit.train.packed``)."""
+    compile: bool = False
+    low_memory: bool = False
 
 
 class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,6 +85,7 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     reminder: str = ""
     sandwich: str = ""
     tokens: int = 5
+    backend: Backend = "transformers"
     dtype: Dtype = "float32"
 
 

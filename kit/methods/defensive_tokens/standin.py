@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kit.methods.defensive_tokens.attack_texts import AttackTexts, Delimiters
 from kit.methods.defensive_tokens.samples import Sample
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+
+    from kit.lm.generate import Generation
 
 _NEUTRAL = (
     "amber autumn basket bell birch bridge candle canvas cedar chalk cliff cloud clover copper "
@@ -46,6 +48,8 @@ TRAINING_INSTRUCTION = (21.0, 0.45, 80)
 TRAINING_INPUT = (62.0, 0.9, 400)
 TRAINING_OUTPUT = (118.0, 0.8, 400)
 ANSWER = (207.0, 0.75, 512)
+# Rows of yahma/alpaca-cleaned (reference page, section 1.3).
+POOL_SIZE = 51_760
 # 37 % of Cleaned Alpaca has an input (reference page, section 1.2).
 WITH_INPUT = 0.37
 
@@ -92,6 +96,27 @@ def answer_lengths(count: int, seed: int) -> list[int]:
     import numpy as np
 
     return lengths(count, ANSWER, np.random.default_rng(seed))
+
+
+class AnswerLengths:
+    """A backend whose answers end where real ones would: each prompt gets a limit of its own."""
+
+    def __init__(self, backend: Any) -> None:
+        """Wrap a backend that takes one limit for each prompt."""
+        self.backend = backend
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Of the wrapped backend."""
+        return int(self.backend.vocabulary_size)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, **rest: Any
+    ) -> list[Generation]:
+        """See :meth:`kit.lm.generate.Backend.generate`; limits come from :func:`answer_lengths`."""
+        limits = [min(n, max_new_tokens) for n in answer_lengths(len(prompts), len(prompts))]
+        made: list[Generation] = self.backend.generate(prompts, max_new_tokens=limits, **rest)
+        return made
 
 
 def standin_attack_texts() -> AttackTexts:
