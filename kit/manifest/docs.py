@@ -22,6 +22,7 @@ from kit.manifest.text import read_text
 FILES: dict[str, str] = {
     "schema": "kit.manifest.schema:schema_files",
     "mini-pins": "kit.mini.pins_file:files",
+    "published-claims": "kit.report.published:files",
 }
 """Generator name -> ``module:function`` giving path -> text."""
 
@@ -30,6 +31,7 @@ BLOCKS: dict[tuple[str, str], str] = {
     ("docs/manifests.md", "fields"): "kit.manifest.tables:fields",
     ("docs/manifests.md", "lint"): "kit.manifest.tables:lint_rules",
     ("docs/manifests.md", "pins"): "kit.manifest.tables:pins",
+    ("docs/reproductions.md", "log"): "kit.report.log:block",
 }
 """(document, block) -> ``module:function`` giving the text. A document that is absent, or lacks
 the block, is left alone."""
