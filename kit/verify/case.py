@@ -17,6 +17,7 @@ from kit.manifest.expectation_types import Expectation
 from kit.verify.core import Subject, verify
 from kit.verify.inputs import Run, read_run
 from kit.verify.labels import LabelFiles, LabelSource
+from kit.verify.timings import with_timings
 from kit.verify.verdict import Verdict
 from kit.verify.waivers import read_waivers
 
@@ -62,6 +63,7 @@ def open_case(
         table, labels, where = found.results, found.labels, found.path / "results.json"
         file, root = _expectation(table.experiment, table.profile, expectation)
         expected = _load(file)
+        table = with_timings(table, expected, found.path)
         return _case(
             expected,
             file,
