@@ -105,11 +105,12 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
     save_plan(ctx.out, plan)
     counts = count_kinds(plan)
     _write_json(ctx.out / "summary.json", {"consumed": counts, "samples": len(plan.samples)})
-    leaked = sum(texts.injected_word.lower() in (i.data or "").lower() for i in plan.items)
+    consumed = [plan.items[i] for i in plan.schedule.consumed()]
+    leaked = sum(texts.injected_word.lower() in (i.data or "").lower() for i in consumed)
     ctx.canary(
         "test-word-leak",
         (leaked > 0) == (params.builder == "as-reported"),
-        f"{leaked} of {len(plan.items)} consumed items contain the test word",
+        f"{leaked} of {len(consumed)} consumed items contain the test word",
     )
 
 

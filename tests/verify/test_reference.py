@@ -52,7 +52,9 @@ def test_seeds_of_several_runs_are_put_together(repo: Path) -> None:
 def test_the_record_has_results_and_no_host(repo: Path) -> None:
     run = with_seeds(repo / "runs" / "a", {"0": 1.25, "1": 1.5})
     call("made", str(run))
-    head = json.loads((repo / "expected_results/reference/made.mini.jsonl").read_text().split("\n")[0])
+    head = json.loads(
+        (repo / "expected_results/reference/made.mini.jsonl").read_text().split("\n")[0]
+    )
     assert head["record"] == {"hardware": {"cpus": 2}}
     assert len(head["results_sha256"]) == 64
 
