@@ -206,7 +206,7 @@ def profile(
         accumulate(model, prefix, batch, config, pad_id=128002)
         torch.cuda.synchronize()
     table: str = prof.key_averages().table(
-        sort_by="self_cuda_time_total", row_limit=22, max_name_column_width=60
+        sort_by="self_cuda_time_total", row_limit=30, max_name_column_width=60
     )
     return table
 

@@ -57,7 +57,7 @@ def prompts(slots: bool) -> list[list[int]]:
 
 def scores(model: Any, ids: Sequence[int], prefix: torch.Tensor | None) -> torch.Tensor:
     row = torch.tensor([list(ids)], device="cuda")
-    with torch.inference_mode():
+    with torch.no_grad():
         embeds = embed(model, row, prefix)
         return model(inputs_embeds=embeds, use_cache=False).logits[0, -1].float()  # type: ignore[no-any-return]
 
