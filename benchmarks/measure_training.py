@@ -162,7 +162,7 @@ def gradients(
 
     def of(**changes: Any) -> tuple[float, torch.Tensor]:
         prefix = torch.nn.Parameter(first.cuda().float())
-        config = PrefixTraining(1, accumulation=1, **changes)
+        config = replace(PrefixTraining(1, accumulation=1), **changes)
         loss = accumulate(model, prefix, batch, config, pad_id=128002)
         assert prefix.grad is not None
         return loss, prefix.grad
@@ -241,7 +241,7 @@ def main() -> None:
     before = checksum(model)
     base = PrefixTraining(args.steps)
     packed = replace(base, forward="packed")
-    few = min(args.steps, 12)
+    few = min(args.steps, 6 if args.brief else 12)
     plans = {
         "padded, 4 x 4": replace(base, forward_rows=4, steps=few),
         "padded, 16 rows": replace(base, steps=few),
