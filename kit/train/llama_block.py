@@ -5,7 +5,8 @@ The same function as transformers' Llama layers, held to it by tests, with less 
 * the tokens that all examples of a row begin with (the prefix, the beginning-of-text token, the
   system header) have the same states in all of them, and are computed once;
 * the last layer's output product and MLP see only the states that predict a label;
-* a layer is two graphs for ``torch.compile``, which every length and every layer uses.
+* what stands before and what stands behind the attention is a graph each for ``torch.compile``,
+  used for every length and every layer.
 """
 
 from __future__ import annotations
@@ -97,17 +98,18 @@ def label_states(
     body, config = model.model, model.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     settings = Settings(width, config.rms_norm_eps)
-    cos, sin = (x[0, :, None] for x in body.rotary_emb(embeds, position_ids=position_ids))
-    # The sign of the rotation's first half is put into the table: see `rotate`.
-    sin = torch.cat([-sin[..., : width // 2], sin[..., width // 2 :]], dim=-1)
-    first, second = _compiled() if compiled else (attend, feed)
+    tables = body.rotary_emb(embeds, position_ids=position_ids)
+    before: Callable[..., tuple[Tensor, Tensor, Tensor]] = project
+    after: Callable[..., Tensor] = feed
+    if compiled:
+        before, after = _compiled()
 
     def run(states: Tensor, layer: Any, rows: Tensor | None) -> Tensor:
-        weights = _attention_weights(layer)
-        mixed = first(states, weights, cos, sin, spans, *longest, mask, settings)
+        parts = before(states, _attention_weights(layer), *tables, settings)
+        mixed = attend(parts, spans, longest, mask)
         if rows is not None:
             states, mixed = states.index_select(0, rows), mixed.index_select(0, rows)
-        return second(states, mixed, _mlp_weights(layer), settings)
+        return after(states, mixed, _mlp_weights(layer), settings)
 
     states = embeds
     layers = list(body.layers)
@@ -120,53 +122,63 @@ def label_states(
     return body.norm(states)  # type: ignore[no-any-return]
 
 
-def attend(
-    states: Tensor,
-    weights: tuple[Tensor, ...],
-    cos: Tensor,
-    sin: Tensor,
-    spans: Spans,
-    most_queries: int,
-    most_keys: int,
-    mask: Tensor | None,
-    settings: Settings,
-) -> Tensor:
-    """Norm and attention of one layer, up to the output product.
+def project(
+    states: Tensor, weights: tuple[Tensor, ...], cos: Tensor, sin: Tensor, settings: Settings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer up to its attention.
 
     Args:
         states: [R, d].
         weights: Norm [d], query [H h, d], key [G h, d] and value [G h, d].
-        cos: [R, 1, h].
-        sin: [R, 1, h], the first half negated.
-        spans: See :func:`label_states`.
-        most_queries: Rows of the longest sequence.
-        most_keys: Keys of the longest sequence.
-        mask: See :func:`label_states`.
+        cos: [1, R, h].
+        sin: [1, R, h].
         settings: Of the model.
 
     Returns:
-        [R, H h].
+        Query [R, H, h], key [R, G, h] and value [R, G, h].
     """
     norm, *projections = weights
     normed = rms_norm(states, norm, settings.eps)
+    # Heads in front of rows, as in transformers: with rows in front the rotation compiles to
+    # kernels that take ten times as long.
     query, key, value = (
-        linear(normed, weight).view(len(states), -1, settings.width) for weight in projections
+        linear(normed, weight).view(1, len(states), -1, settings.width).transpose(1, 2)
+        for weight in projections
     )
-    query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+    query, key = rotate(query, cos[:, None], sin[:, None]), rotate(key, cos[:, None], sin[:, None])
+    return query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+
+
+def attend(
+    parts: tuple[Tensor, Tensor, Tensor],
+    spans: Spans,
+    longest: tuple[int, int],
+    mask: Tensor | None,
+) -> Tensor:
+    """Attention of one layer; never compiled, it is one kernel and the repetition of shared rows.
+
+    Args:
+        parts: Query, key and value from :func:`project`.
+        spans: See :func:`label_states`.
+        longest: See there.
+        mask: See there.
+
+    Returns:
+        [R, H, h].
+    """
+    query, key, value = parts
     if mask is None:
         assert KERNEL is not None
         if spans.shared.shape[0]:
-            key = repeat_shared(key, spans)
-            value = repeat_shared(value, spans)
+            key, value = repeat_shared(key, spans), repeat_shared(value, spans)
         # With fewer queries than keys the kernel's causal mask ends at the last key: every query
         # sees the shared keys and its own example up to itself.
-        mixed = KERNEL(query, key, value, spans.queries, spans.keys, most_queries, most_keys)
+        mixed: Tensor = KERNEL(query, key, value, spans.queries, spans.keys, *longest)
     else:
         q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
         mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
         mixed = mixed[0].transpose(0, 1)
-    flat: Tensor = mixed.reshape(len(states), -1)
-    return flat
+    return mixed
 
 
 def feed(states: Tensor, mixed: Tensor, weights: tuple[Tensor, ...], settings: Settings) -> Tensor:
@@ -174,7 +186,7 @@ def feed(states: Tensor, mixed: Tensor, weights: tuple[Tensor, ...], settings: S
 
     Args:
         states: [R, d], what went into the layer.
-        mixed: [R, H h], from :func:`attend`.
+        mixed: [R, H, h], from :func:`attend`.
         weights: Output [d, H h], norm [d], gate [m, d], up [m, d] and down [d, m].
         settings: Of the model.
 
@@ -182,7 +194,7 @@ def feed(states: Tensor, mixed: Tensor, weights: tuple[Tensor, ...], settings: S
         [R, d].
     """
     out, norm, gate, up, down = weights
-    states = states + linear(mixed, out)
+    states = states + linear(mixed.reshape(len(states), -1), out)
     normed = rms_norm(states, norm, settings.eps)
     return states + linear(silu(linear(normed, gate)) * linear(normed, up), down)
 
@@ -195,15 +207,9 @@ def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on [R, H, h], the halves paired as in transformers.
-
-    The halves are swapped by a flip and the sign is in ``sin``: both ways a plain reindexing, where
-    a concatenation compiles to slow kernels in the backward pass.
-    """
-    tokens, heads, width = states.shape
-    swapped = states.view(tokens, heads, 2, width // 2).flip(2).view(tokens, heads, width)
-    turned: Tensor = states * cos + swapped * sin
-    return turned
+    """Rotary positions on [1, H, R, h], the halves paired as in transformers."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 def repeat_shared(rows: Tensor, spans: Spans) -> Tensor:
@@ -252,5 +258,5 @@ def _mlp_weights(layer: Any) -> tuple[Tensor, ...]:
 
 
 @cache
-def _compiled() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    return torch.compile(attend, dynamic=True), torch.compile(feed, dynamic=True)
+def _compiled() -> tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]:
+    return torch.compile(project, dynamic=True), torch.compile(feed, dynamic=True)
