@@ -151,6 +151,12 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     from kit.methods.defensive_tokens.self_label import load_labels
     from kit.train.checkpoints import Checkpoints
 
+    if not params.checkpoints or not 0 <= min(params.checkpoints) <= max(params.checkpoints):
+        raise ValueError(f"checkpoints must be steps from 0 on, at least one: {params.checkpoints}")
+    if max(params.checkpoints) > params.steps:
+        raise ValueError(
+            f"checkpoint {max(params.checkpoints)} lies behind the last of {params.steps} steps"
+        )
     model = frozen_model(ctx, params.dtype)
     tokenizer, chat = tokenizer_and_format(ctx)
     before = fingerprint(model)
@@ -180,7 +186,7 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
         ctx.out / "training.json",
         training_facts(params.label, kept.losses(), {s: prefixes[s] for s in params.checkpoints}),
     )
-    moved = float((run.state.prefix - initial).norm())
+    moved = float((run.state.prefix.double() - initial.double()).norm())
     ctx.canary("prefix-moved", moved > 0, f"the prefix moved by {moved:.3g}")
     ctx.canary(
         "model-is-frozen",
@@ -346,7 +352,11 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path.name} would contain a number that is not finite") from error
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 for _kind in (

@@ -51,7 +51,8 @@ def training_facts(
     label: str, losses: Sequence[float], checkpoints: Mapping[int, Tensor]
 ) -> dict[str, Any]:
     """What a training leaves besides its vectors: losses, and norms at each checkpoint."""
-    norms = {step: prefix.norm(dim=1).tolist() for step, prefix in checkpoints.items()}
+    # In float64: the squares of large float32 values are infinite in float32.
+    norms = {step: prefix.double().norm(dim=1).tolist() for step, prefix in checkpoints.items()}
     last = checkpoints[max(checkpoints)]
     return {
         "label": label,

@@ -202,3 +202,8 @@ def test_facts_of_a_training():
         "trained_parameters": 4,
     }
     assert set(json.loads(json.dumps(facts))["norms"]) == {"0", "300"}
+
+
+def test_norms_of_large_vectors_do_not_overflow():
+    facts = training_facts("full", [1.0], {1: torch.full((2, 4), 1e30)})
+    assert facts["norms"][1] == pytest.approx([2e30, 2e30])

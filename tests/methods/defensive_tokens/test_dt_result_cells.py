@@ -211,3 +211,10 @@ def test_curves_are_sorted_by_step_and_apart_by_what_varies():
     }
     assert far["lines"] == {"scratch": [[25.0, 4.0]]}
     assert checkpoint_series(cells, "gap-closed") == []
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_number_that_is_not_finite_is_named(value):
+    one = Measurement("near/norm-max/adapt-5", "p1/7", "train", value, "norm")
+    with pytest.raises(ValueError, match=r"cell near/norm-max/adapt-5 of p1/7 is (inf|nan)"):
+        collect([one])
