@@ -1,9 +1,10 @@
 """Bad input from end to end: one clear message each, the right exit code, nothing half-written.
 
 Every case starts the command line as a user does. What is covered so elsewhere: a crash, a full
-disk and a kill in ``tests/engine/test_crash.py``; out of memory in ``tests/engine/test_failures.py``;
-a hub that misbehaves in ``tests/manifest/test_fetch_hub.py``; vocabularies without a shared token in
-``tests/lm/test_lm_vocabulary.py`` (no step reaches that: whole vocabularies are compared first).
+disk and a kill in ``tests/engine/test_crash.py``; out of memory in
+``tests/engine/test_failures.py``; a hub that misbehaves in ``tests/manifest/test_fetch_hub.py``;
+vocabularies without a shared token in ``tests/lm/test_lm_vocabulary.py`` (no step reaches that:
+whole vocabularies are compared first).
 """
 
 from __future__ import annotations
