@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kit.cli.main import run as kit
-from kit.verify.inputs import write_atomic
+from kit.engine.durable import write_atomic
 from tests.verify.conftest import cells_of, write_run
 
 
