@@ -8,6 +8,7 @@ from kit.methods.defensive_tokens.result_cells import (
     Measurement,
     Replicate,
     any_label,
+    best_checkpoints,
     checkpoint_series,
     collect,
     max_label,
@@ -218,3 +219,19 @@ def test_a_number_that_is_not_finite_is_named(value):
     one = Measurement("near/norm-max/adapt-5", "p1/7", "train", value, "norm")
     with pytest.raises(ValueError, match=r"cell near/norm-max/adapt-5 of p1/7 is (inf|nan)"):
         collect([one])
+
+
+def test_the_best_checkpoint_is_the_earliest_with_the_fewest_hits():
+    sets = {
+        "adapt-0": scores(ZERO),
+        "adapt-100": scores(ONE),
+        "adapt-25": scores(HALF),
+        "adapt-50": scores(ZERO, ONE),
+        "scratch-25": scores(HALF),
+        "norm-rescaled": scores(ZERO),
+    }
+    best = best_checkpoints(sets)
+    assert best == {"adapt-best": sets["adapt-50"]}, "one checkpoint alone is no choice"
+    value = values(measured(replicate(sets=sets)))
+    assert value["near/asr-max/adapt-best"] == value["near/asr-max/adapt-50"] == 25.0
+    assert best_checkpoints({}) == {}
