@@ -7,6 +7,7 @@ cells measured on several replicates list them, and are never pooled over items.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -140,7 +141,7 @@ def collect(found: Iterable[Measurement]) -> tuple[list[dict[str, Any]], list[di
     """Group measurements into cells, and their labels into lines of ``labels.jsonl``.
 
     Raises:
-        ValueError: One replicate measured a cell twice.
+        ValueError: One replicate measured a cell twice, or a value is not finite.
     """
     by_cell: dict[str, list[Measurement]] = {}
     for measurement in found:
@@ -151,6 +152,8 @@ def collect(found: Iterable[Measurement]) -> tuple[list[dict[str, Any]], list[di
             raise ValueError(f"cell {id} was measured twice in one replicate")
         entries = []
         for m in group:
+            if not math.isfinite(m.value):
+                raise ValueError(f"cell {id} of {m.replicate} is {m.value}: no finite number")
             entry: dict[str, Any] = {"seed": m.replicate, "value": m.value}
             if m.labels:
                 entry |= {"k": sum(m.labels), "n": len(m.labels)}
