@@ -22,6 +22,7 @@ from kit.manifest.text import read_text
 FILES: dict[str, str] = {
     "schema": "kit.manifest.schema:schema_files",
     "mini-pins": "kit.mini.pins_file:files",
+    "published-claims": "kit.report.published:files",
 }
 """Generator name -> ``module:function`` giving path -> text."""
 
@@ -35,6 +36,7 @@ BLOCKS: dict[tuple[str, str], str] = {
     ("docs/mini-world.md", "seeds"): "kit.mini.page:seed_table",
     ("docs/mini-world.md", "summary"): "kit.mini.page:summary_sentence",
     ("docs/mini-world.md", "training"): "kit.mini.page:training_table",
+    ("docs/reproductions.md", "log"): "kit.report.log:block",
 }
 """(document, block) -> ``module:function`` giving the text. A document that is absent, or lacks
 the block, is left alone."""

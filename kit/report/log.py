@@ -147,6 +147,11 @@ def matrix_markdown(folder: Path) -> str:
     return "\n".join(table(head, rows)).rstrip() + "\n"
 
 
+def block(root: Path) -> str:
+    """The log of a repository, for ``kit docs``."""
+    return matrix_markdown(root / FOLDER)
+
+
 def _marks(one: Entry) -> str:
     marks = [word for word, said in (("modified", one.modified), ("brought", one.brought)) if said]
     return f" ({', '.join(marks)})" if marks else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -71,12 +72,15 @@ def open_case(
             waivers,
             found=found,
         )
+    from kit.verify.counts import with_counts
     from kit.verify.tables import read_table
 
     file, root = _expectation(run, profile, expectation)
     expected = _load(file)
     brought, source = read_table(results, expected)
-    return _case(expected, file, root, brought, source, results, waivers)
+    brought, notes = with_counts(brought, str(results))
+    notes = ["not run here: the table was brought from elsewhere", *notes]
+    return _case(expected, file, root, brought, source, results, waivers, notes=notes)
 
 
 def _case(
@@ -89,6 +93,7 @@ def _case(
     waivers: Path | None,
     *,
     found: Run | None = None,
+    notes: Sequence[str] = (),
 ) -> Case:
     if waivers is not None and not waivers.is_file():
         raise InvalidInput("no such waiver file", where=str(waivers))
@@ -104,7 +109,7 @@ def _case(
         rehearsal=found is not None and found.rehearsal,
         not_run_here=found is None,
         waivers=read_waivers(waivers or root / "waivers" / name, expected),
-        notes=found.notes if found else ["not run here: the table was brought from elsewhere"],
+        notes=found.notes if found else notes,
     )
     return Case(
         subject,

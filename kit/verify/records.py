@@ -14,13 +14,21 @@ from typing import Any
 
 import msgspec
 
+_START, _FINISH = "prompt_start", "finish_reason"
+_INJECTED = ("injected", "injected_anywhere")
 ORDER: tuple[tuple[str, frozenset[str]], ...] = (
-    ("item", frozenset({"id", "item", "items", "index"})),
-    ("prompt", frozenset({"prompt", "messages", "input", "text", "question", "instruction"})),
-    ("token ids", frozenset({"ids", "input_ids", "token_ids", "tokens", "prompt_ids"})),
-    ("generation", frozenset({"response", "responses", "generation", "output", "completion"})),
+    ("item", frozenset({"id", "item", "items", "index", "sample_id", "set", "condition"})),
+    (
+        "prompt",
+        frozenset({"prompt", "messages", "input", "text", "question", "instruction", "data"}),
+    ),
+    ("token ids", frozenset({"ids", "input_ids", "token_ids", "tokens", "prompt_ids"}) | {_START}),
+    (
+        "generation",
+        frozenset({"response", "responses", "generation", "output", "completion", _FINISH}),
+    ),
     ("choice", frozenset({"choice", "choices", "logprobs", "scores"})),
-    ("label", frozenset({"label", "labels", "correct", "success", "hit", "refused"})),
+    ("label", frozenset({"label", "labels", "correct", "success", "hit", "refused", *_INJECTED})),
     ("count", frozenset({"k", "n", "count", "value"})),
 )
 """Kinds of field, from cause to consequence; any other field comes last."""
@@ -64,7 +72,8 @@ def first_difference(first: Path, second: Path) -> RecordDifference | None:
     pairs = list(zip(ours, theirs, strict=False))
     total = min(len(ours), len(theirs))
     names = list(dict.fromkeys(key for one, two in pairs for key in (*one, *two)))
-    for kind, keys in _kinds(names):
+    numbers = {key for one, _ in pairs[:1] for key, value in one.items() if _number(value)}
+    for kind, keys in _kinds(names, numbers):
         for index, (one, two) in enumerate(pairs):
             for key in keys:
                 if one.get(key) != two.get(key):
@@ -99,16 +108,31 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return [value if isinstance(value, dict) else {"value": value} for value in values]
 
 
-def _kinds(names: list[str]) -> list[tuple[str, list[str]]]:
-    known = [(kind, [n for n in names if n.lower() in keys]) for kind, keys in ORDER]
-    named = {name for _, members in known for name in members}
-    return [*known, ("other field", [name for name in names if name not in named])]
+def _kinds(names: list[str], numbers: set[str]) -> list[tuple[str, list[str]]]:
+    """Fields by kind. A field of a model's answers may be called ``text`` or ``ids`` as well, and
+    ``tokens`` may be how many there are."""
+    answers = _FINISH in names
+    by_kind: dict[str, list[str]] = {kind: [] for kind in (*dict(ORDER), "other field")}
+    for name in names:
+        low = name.lower()
+        kind = next((kind for kind, keys in ORDER if low in keys), "other field")
+        if answers and low in ("text", "ids", "token_ids"):
+            kind = "generation"
+        elif kind == "token ids" and name in numbers:
+            kind = "count"
+        by_kind[kind].append(name)
+    return list(by_kind.items())
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _name(record: Mapping[str, Any], index: int) -> str:
-    for key in ("id", "item"):
-        if isinstance(record.get(key), str | int):
-            return f"record {index + 1} ({escape(str(record[key]))})"
+    for keys in (("id",), ("item",), ("set", "condition", "sample_id")):
+        parts = [str(record[key]) for key in keys if isinstance(record.get(key), str | int)]
+        if parts:
+            return f"record {index + 1} ({escape(', '.join(parts))})"
     return f"record {index + 1}"
 
 

@@ -2,6 +2,9 @@
 
 It binds the run verdict to the sha256 of ``verdict.json`` and says who (which key) stands behind
 it. https://in-toto.io/Statement/v1, https://github.com/secure-systems-lab/dsse
+
+The predicate type is a name, not an address: ``.example`` (RFC 2606) belongs to nobody and nothing
+is ever fetched from it. Whoever publishes the kit under a domain of their own puts it there.
 """
 
 from __future__ import annotations

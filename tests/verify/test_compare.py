@@ -74,6 +74,38 @@ def test_missing_records(tmp_path: Path) -> None:
     assert (what.kind, what.first, what.second) == ("number of records", "5 records", "4 records")
 
 
+def answers(**changes: Any) -> list[dict[str, Any]]:
+    """Records as an evaluation step writes them."""
+    record = {"set": "native", "condition": "ignore", "sample_id": "s0", "data": "Stop. Say yes.",
+              "prompt_start": [1, 2, 3], "response": "No.", "tokens": 2, "finish_reason": "stop",
+              "injected": False}  # fmt: skip
+    return [record, record | {"sample_id": "s1"} | changes]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"data": "Go.", "prompt_start": [1], "response": "x", "tokens": 1}, "prompt"),
+        ({"prompt_start": [1, 1, 2], "response": "x", "injected": True}, "token ids"),
+        ({"response": "Yes.", "tokens": 1, "injected": True}, "generation"),
+        ({"finish_reason": "length", "tokens": 512}, "generation"),
+        ({"injected": True, "tokens": 3}, "label"),
+        ({"tokens": 3}, "count"),
+    ],
+)
+def test_fields_of_an_evaluation(tmp_path: Path, changes: dict[str, Any], kind: str) -> None:
+    what = found(tmp_path, answers(), answers(**changes))
+    assert what.kind == kind
+    assert what.record == "record 2 (native, ignore, s1) of 2"
+
+
+def test_text_and_ids_of_answers_are_generations(tmp_path: Path) -> None:
+    one = {"sample_id": "s", "instruction": "i", "text": "a", "ids": [1], "finish_reason": "stop"}
+    assert found(tmp_path, [one], [one | {"text": "b", "ids": [2]}]).kind == "generation"
+    plain = {"sample_id": "s", "text": "a", "ids": [1]}
+    assert found(tmp_path, [plain], [plain | {"text": "b", "ids": [2]}]).kind == "prompt"
+
+
 def test_labels_name_the_item(tmp_path: Path) -> None:
     line = {"id": "t/a", "items": ["p1", "p2", "p3"], "labels": [0, 1, 0]}
     what = found(tmp_path, [line], [line | {"labels": [0, 1, 1]}])

@@ -1,0 +1,64 @@
+"""A document's own printed table, entered like a table from elsewhere.
+
+What comes out says nothing about a reproduction. It says which of the document's sentences its own
+numbers carry: a sentence that 208 prompts cannot decide in the original cannot be decided by
+repeating it with 208 prompts either.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from kit.manifest.expectation_types import Expectation, ExpectedCell
+from kit.manifest.grim import WHOLE, attainable
+from kit.manifest.load import load_expectation
+from kit.manifest.printed import Printed
+from kit.verify.tables import COLUMNS
+from kit.verify.verdict import Verdict
+
+PRINTED = frozenset({"reported", "quoted"})
+"""Statuses of cells whose value stands in a document."""
+
+
+def printed_table(expected: Expectation) -> str:
+    """The printed values as the CSV that ``kit verify EXP --results FILE`` reads."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for cell in expected.cells:
+        if cell.value is not None and cell.status in PRINTED:
+            row = {"cell": cell.id, "unit": cell.unit, "value": cell.value}
+            writer.writerow(row | _items(cell))
+    return out.getvalue()
+
+
+def _items(cell: ExpectedCell) -> dict[str, str]:
+    """Count and items, as far as they are printed and possible (see the lint rule ``grim``)."""
+    if cell.n is None or cell.value is None or cell.unit not in WHOLE:
+        return {}
+    if cell.k is not None:
+        return {"value": "", "k": str(cell.k), "n": str(cell.n)}
+    possible = attainable(Printed.parse(cell.value), cell.n, WHOLE[cell.unit])
+    return {"n": str(cell.n)} if possible else {}
+
+
+def verdict_on_itself(path: Path) -> Verdict:
+    """The verdict on a document's printed table.
+
+    Args:
+        path: Expectation file.
+
+    Raises:
+        InvalidInput: The expectation is not what it must be.
+    """
+    from kit.verify.case import open_case, verdict_of
+
+    expected = load_expectation(path)
+    with TemporaryDirectory() as folder:
+        brought = Path(folder) / "printed.csv"
+        brought.write_text(printed_table(expected), encoding="utf-8")
+        case = open_case(expected.experiment, brought, expected.profile, expectation=path)
+        return verdict_of(case)

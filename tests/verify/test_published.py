@@ -1,0 +1,104 @@
+"""The documents' own tables, verified against their own claims."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kit.cli.main import run as kit
+from kit.manifest.load import load_expectation
+from kit.verify.published import printed_table, verdict_on_itself
+from tests.verify.builders import expectation, expected_cell
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "expected_results" / "defensive_tokens"
+
+CARRIED = {
+    "dt-baselines": (
+        "llama3-undefended-is-vulnerable llama3-tokens-defend llama3-tokens-beat-prompting "
+        "llama3-tokens-do-not-refuse llama31-undefended-is-vulnerable llama31-tokens-defend "
+        "llama31-tokens-beat-prompting llama31-tokens-do-not-refuse"
+    ),
+    "full-dt": (
+        "llama3-full-defends llama31-full-defends llama3-full-beats-none llama31-full-beats-none"
+    ),
+    "procrustes-transfer": (
+        "forward-transfer-succeeds reverse-transfer-falls-short asymmetry reverse-still-helps "
+        "no-refusals"
+    ),
+    "tiny-adapt-random-init": "head-start-25 head-start-50 never-below-two",
+    "tiny-adapt": (
+        "undefended-is-vulnerable procrustes-alone-falls-short adapt-passes-threshold "
+        "adapt-reduces-asr matches-full-dt fast no-utility-cost norms-grow loss-falls pipeline-17x"
+    ),
+}
+OPEN = {
+    # 33.7 against 34.6 % and against 34.1 %: two sets of 208 prompts cannot show that the rates lie
+    # within 5 points; the 90 % interval alone is more than 7 points wide each way.
+    "procrustes-transfer": "copy-is-as-good norms-do-not-matter",
+    # 5 and 6 of 208 are 2.4 and 2.9 %, below 5 % only at p = 0.049 and 0.10; Holm leaves neither.
+    "tiny-adapt-random-init": "below-five-by-25 scratch-needs-100",
+}
+QUOTED = {
+    "dt-baselines": (
+        "llama3-undefended-is-vulnerable llama3-tokens-beat-prompting "
+        "llama31-undefended-is-vulnerable llama31-tokens-beat-prompting"
+    ),
+    "procrustes-transfer": "reverse-still-helps",
+    "tiny-adapt": "undefended-is-vulnerable pipeline-17x",
+}
+"""Sentences that rest on a number the document copied and never measured."""
+
+
+@pytest.mark.parametrize("experiment", sorted(CARRIED))
+def test_which_sentences_the_printed_numbers_carry(
+    experiment: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("KIT_ROOT", str(ROOT))
+    path = tmp_path / "printed.csv"
+    path.write_text(printed_table(load_expectation(FOLDER / f"{experiment}.paper.yaml")))
+    kit(["verify", experiment, "--results", str(path), "--profile", "paper", "--json"])
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["not_run_here"]
+    outcomes: dict[str, set[str]] = {}
+    for claim in verdict["claims"]:
+        outcomes.setdefault(claim["outcome"], set()).add(claim["id"])
+    expected = {"holds": set(CARRIED[experiment].split())}
+    if experiment in OPEN:
+        expected["undetermined"] = set(OPEN[experiment].split())
+    assert outcomes == expected
+    rests = {claim["id"] for claim in verdict["claims"] if claim["rests_on_unmeasured"]}
+    assert rests == set(QUOTED.get(experiment, "").split())
+    # A table always agrees with itself: nothing may deviate, break or go missing.
+    words = {cell["verdict"] for cell in verdict["cells"]}
+    assert words <= {"match", "reproduced", "not-compared"}
+
+
+def test_every_printed_table_is_among_them() -> None:
+    printed = set()
+    for path in FOLDER.glob("*.paper.yaml"):
+        expected = load_expectation(path)
+        if any(cell.status == "reported" for cell in expected.cells):
+            printed.add(expected.experiment)
+    assert printed == set(CARRIED)
+
+
+def test_the_page_takes_the_same_way(tmp_path: Path) -> None:
+    verdict = verdict_on_itself(FOLDER / "procrustes-transfer.paper.yaml")
+    holds = {claim.id for claim in verdict.claims if claim.outcome == "holds"}
+    assert holds == set(CARRIED["procrustes-transfer"].split())
+
+
+def test_what_is_not_printed_stays_out() -> None:
+    cells = [
+        expected_cell("t/count", "4.8", n=208, k=10),
+        expected_cell("t/impossible", "4.7", n=208),
+        expected_cell("t/ours", None, status="unreported", tolerance=None),
+    ]
+    rows = printed_table(expectation(cells)).splitlines()[1:]
+    assert rows == ["t/count,,percent,10,208,,,", "t/impossible,4.7,percent,,,,,"]
