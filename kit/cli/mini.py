@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from kit.errors import InvalidInput
+
 
 @click.group("mini")
 def command() -> None:
@@ -14,8 +16,20 @@ def command() -> None:
 
 @command.command("build")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--pairs", default=10, show_default=True, help="Admitted pairs of models to make.")
-@click.option("--jobs", default=1, show_default=True, help="Models trained at the same time.")
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Admitted pairs of models to make.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Seeds trained at the same time.",
+)
 @click.option("--released/--no-released", default=True, help="Also train the released tokens.")
 def build_command(folder: Path, pairs: int, jobs: int, released: bool) -> None:
     """Train every miniature model again from its seed into FOLDER.
@@ -25,8 +39,13 @@ def build_command(folder: Path, pairs: int, jobs: int, released: bool) -> None:
     statistics. About two minutes a source model and half a minute a newer version on one core.
     """
     from kit.mini.build import build
+    from kit.mini.record import read_record
     from kit.mini.release import release, write_released
 
+    try:
+        read_record(folder)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
     build(folder, wanted=pairs, jobs=jobs, say=click.echo)
     if released:
         write_released(folder / "defensivetokens.json", release(folder))

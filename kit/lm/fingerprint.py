@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """sha256 over every parameter's and buffer's bytes, on the device's own copy.
+    """sha256 over every parameter's and buffer's name, type, shape and bytes.
 
     Large tensors are reduced on their device to two integer sums of their bit pattern (plain and
     weighted by position), so that a model of 16 GB is not copied to the host: a change of any
@@ -20,7 +20,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
         flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8)
         if flat.numel() <= 1 << 20:
             digest.update(flat.cpu().numpy().tobytes())

@@ -214,7 +214,12 @@ class PinStore:
         for file in pin.files or _listing(base):
             place = base if base.is_file() else base / file.path
             if not place.is_file():
-                raise Preflight(f"pin {pin.id!r}: {place} is missing")
+                raise Preflight(
+                    f"pin {pin.id!r}: {place} is missing",
+                    next_step="check the path you gave with --pin"
+                    if self.own_paths.get(pin.id) is not None
+                    else "bring this installation's files back: pip install -e . in the repository",
+                )
             entries.append((file.path, memory.sha256(place)))
         return entries
 

@@ -1,8 +1,7 @@
-"""Build every shipped model again from its seed: ``python -m kit.mini.build FOLDER``."""
+"""Build every shipped model again from its seed: ``kit mini build FOLDER``."""
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import shutil
 import time
@@ -109,17 +108,3 @@ def _remove_unshipped(root: Path, record: Json) -> None:
         if row["status"] != "admitted":
             for kind in ("source", "newer"):
                 shutil.rmtree(root / f"{kind}-{row['seed']}", ignore_errors=True)
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--models", type=int, default=WANTED, help="pairs to build")
-    parser.add_argument("--jobs", type=int, default=1, help="seeds trained at the same time")
-    arguments = parser.parse_args()
-    build(arguments.folder, arguments.models, arguments.jobs)
-
-
-if __name__ == "__main__":
-    main()

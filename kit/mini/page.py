@@ -1,45 +1,18 @@
-"""Generated parts of ``docs/mini-world.md``: ``python -m kit.mini.page docs/mini-world.md``."""
+"""Generated blocks of ``docs/mini-world.md``, from the build record; `kit docs` writes them."""
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
 
 from kit.mini import entry
-from kit.mini.paths import WEIGHTS_DIR
 from kit.mini.record import Json, read_record
 
 MODEL_KINDS = ("source", "newer")
 
 
-def fill_page(text: str, record: Json) -> str:
-    """``text`` with every generated block written anew from the build record.
-
-    A block stands between ``<!-- generated:NAME -->`` and ``<!-- end -->``.
-
-    Raises:
-        ValueError: The page asks for a block that does not exist.
-    """
-    blocks = {
-        "rule": rule_sentence,
-        "mix": mix_table,
-        "training": training_table,
-        "seeds": seed_table,
-        "summary": summary_sentence,
-    }
-
-    def fill(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in blocks:
-            raise ValueError(f"unknown generated block {name!r}; known: {', '.join(blocks)}")
-        return f"<!-- generated:{name} -->\n{blocks[name](record)}\n<!-- end -->"
-
-    return re.sub(r"<!-- generated:(\S+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
-
-
-def rule_sentence(record: Json) -> str:
+def rule_sentence(root: Path) -> str:
     """The entry rule with its numbers."""
+    record = _record(root)
     rule = record["recipe"]["entry_rule"]
     return (
         f"> On {rule['questions']} development questions, with greedy decoding and the rounded "
@@ -49,8 +22,9 @@ def rule_sentence(record: Json) -> str:
     )
 
 
-def mix_table(record: Json) -> str:
+def mix_table(root: Path) -> str:
     """Proportions of the pretraining data."""
+    record = _record(root)
     rows = [
         ("clean", "share of plain questions"),
         ("follow", "share with an embedded instruction and no guard"),
@@ -68,8 +42,9 @@ def mix_table(record: Json) -> str:
     return "\n".join(lines)
 
 
-def training_table(record: Json) -> str:
+def training_table(root: Path) -> str:
     """Hyperparameters of pretraining, and the software it ran on."""
+    record = _record(root)
     names = [name for name in record["recipe"]["source"] if name != "mix"]
     lines = ["| hyperparameter | source | newer |", "|---|---|---|"]
     for name in names:
@@ -79,8 +54,9 @@ def training_table(record: Json) -> str:
     return "\n".join([*lines, "", f"Built with {used}."])
 
 
-def summary_sentence(record: Json) -> str:
+def summary_sentence(root: Path) -> str:
     """How many seeds were tried and what became of them."""
+    record = _record(root)
     by_status = {
         status: [str(row["seed"]) for row in record["seeds"] if row["status"] == status]
         for status in ("admitted", "rejected", "surplus")
@@ -92,8 +68,9 @@ def summary_sentence(record: Json) -> str:
     return f"Seeds tried: {len(record['seeds'])}. " + "; ".join(parts) + "."
 
 
-def seed_table(record: Json) -> str:
+def seed_table(root: Path) -> str:
     """All tried seeds, shares in percent."""
+    record = _record(root)
     lines = [
         "| seed | model | accuracy | ignore | completion | ignore-completion | naive | paraphrase "
         "| behind source guard | behind newer guard | training s | status |",
@@ -122,13 +99,5 @@ def _percent(share: float) -> str:
     return f"{100 * share:g}"
 
 
-def main() -> None:
-    """Rewrite the generated blocks of the pages named on the command line."""
-    for name in sys.argv[1:]:
-        path = Path(name)
-        text = path.read_text(encoding="utf-8")
-        path.write_text(fill_page(text, read_record(WEIGHTS_DIR)), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+def _record(root: Path) -> Json:
+    return read_record(root / "kit" / "mini" / "weights")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -10,8 +11,9 @@ from msgspec import Struct
 from kit.engine.results import Results
 from kit.manifest.expectation_types import ExpectedCell
 from kit.report.cells import SEVERITY
+from kit.report.figures.cache import drawn
 from kit.report.figures.calibration import ENOUGH, calibration
-from kit.report.figures.curves import curve
+from kit.report.figures.curves import curve, remarks_on
 from kit.report.figures.forest import LIMIT, ForestRow, forest
 from kit.report.figures.style import require_matplotlib
 from kit.report.text import plural, unit_word
@@ -76,7 +78,8 @@ def _forest(
         caption += " The line above a row is the range of the kit\u2019s reference runs."
     if len(shown) < len(cells):
         caption += f" The {LIMIT} gravest of {len(cells)} cells are drawn."
-    return Picture(title=table, caption=caption, svg=forest(name, unit, rows))
+    svg = drawn("forest", [name, unit, rows], lambda: forest(name, unit, rows))
+    return Picture(title=table, caption=caption, svg=svg)
 
 
 def _forest_row(cell: CellReport, expected: ExpectedCell | None) -> ForestRow:
@@ -120,7 +123,8 @@ def curves(results: Results | None) -> tuple[list[Picture], str]:
     room = SVG_BYTES
     series = results.series if results is not None else []
     for i, one in enumerate(series):
-        svg, remarks = curve(f"curve-{i}", one)
+        name, remarks = f"curve-{i}", remarks_on(one)
+        svg = drawn("curve", [name, one], functools.partial(curve, name, one))
         room -= len(svg)
         if room < 0:
             left = len(series) - i
@@ -145,4 +149,5 @@ def calibration_picture(verdict: Verdict) -> tuple[Picture | None, str]:
         "independent: read this as a flag, not as a test. A line off the diagonal to one side is "
         "a shift that no single cell shows. Shaded: \u00b11.96."
     )
-    return Picture(title="Calibration", caption=caption, svg=calibration(scores), wide=False), ""
+    svg = drawn("calibration", scores, lambda: calibration(scores))
+    return Picture(title="Calibration", caption=caption, svg=svg, wide=False), ""

@@ -78,9 +78,8 @@ def run_transfer(ctx: StepContext, params: Transfer) -> None:
     from kit.methods.defensive_tokens.transfer_sets import transfer_geometry, transfer_sets
 
     alignment = load_alignment(ctx.step("align").path / "alignment.safetensors")
-    width = alignment.matrix.shape[1]
     own = released_prefix(ctx, "source", n=params.tokens)
-    native = released_prefix(ctx, "target", n=params.tokens, width=width)
+    native = released_prefix(ctx, "target", n=params.tokens)
     made = transfer_sets(own, native, alignment, seed=params.seed)
     sets: dict[str, Tensor] = {name: made[name] for name in params.sets}
     save_sets(ctx.out / SETS, sets)
@@ -105,11 +104,12 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
     save_plan(ctx.out, plan)
     counts = count_kinds(plan)
     _write_json(ctx.out / "summary.json", {"consumed": counts, "samples": len(plan.samples)})
-    leaked = sum(texts.injected_word.lower() in (i.data or "").lower() for i in plan.items)
+    consumed = [plan.items[i] for i in plan.schedule.consumed()]
+    leaked = sum(texts.injected_word.lower() in (item.data or "").lower() for item in consumed)
     ctx.canary(
         "test-word-leak",
         (leaked > 0) == (params.builder == "as-reported"),
-        f"{leaked} of {len(plan.items)} consumed items contain the test word",
+        f"{leaked} of {len(consumed)} consumed items contain the test word",
     )
 
 
@@ -151,6 +151,12 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     from kit.methods.defensive_tokens.self_label import load_labels
     from kit.train.checkpoints import Checkpoints
 
+    if not params.checkpoints or not 0 <= min(params.checkpoints) <= max(params.checkpoints):
+        raise ValueError(f"checkpoints must be steps from 0 on, at least one: {params.checkpoints}")
+    if max(params.checkpoints) > params.steps:
+        raise ValueError(
+            f"checkpoint {max(params.checkpoints)} lies behind the last of {params.steps} steps"
+        )
     model = frozen_model(ctx, params.dtype)
     tokenizer, chat = tokenizer_and_format(ctx)
     before = fingerprint(model)
@@ -180,7 +186,7 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
         ctx.out / "training.json",
         training_facts(params.label, kept.losses(), {s: prefixes[s] for s in params.checkpoints}),
     )
-    moved = float((run.state.prefix - initial).norm())
+    moved = float((run.state.prefix.double() - initial.double()).norm())
     ctx.canary("prefix-moved", moved > 0, f"the prefix moved by {moved:.3g}")
     ctx.canary(
         "model-is-frozen",
@@ -280,7 +286,15 @@ def _initial(ctx: StepContext, params: TrainPrefix, model: PreTrainedModel) -> T
 
     embeddings = embedding_matrix(model)
     if params.init == "transferred":
-        return load_sets(ctx.step("start").path / SETS)["procrustes"]
+        if not ctx.has("start"):
+            raise ValueError("init 'transferred' needs the input 'start', a transfer step")
+        sets = load_sets(ctx.step("start").path / SETS)
+        if "procrustes" not in sets:
+            raise ValueError(
+                "init 'transferred' starts from the set 'procrustes'; the transfer step made only: "
+                + ", ".join(sets)
+            )
+        return sets["procrustes"]
     if params.init == "vocabulary":
         return vocabulary_init(embeddings, params.tokens, params.seed)
     return normal_init(params.tokens, embeddings.shape[1], params.seed)
@@ -331,12 +345,18 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
     for name in ("transferred", "trained", "control"):
         if ctx.has(name):
             for label, prefix in load_sets(ctx.step(name).path / SETS).items():
+                if label in rows:
+                    raise ValueError(f"two token sets are called {label!r}: give one another label")
                 rows[label] = (prefix, NO_DEFENCE)
     return rows
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path.name} would contain a number that is not finite") from error
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 for _kind in (

@@ -91,15 +91,17 @@ def generation_backend(
     return AnswerLengths(engine)
 
 
-def released_prefix(ctx: StepContext, model: str, *, n: int, width: int | None = None) -> Tensor:
-    """The released tokens of a model."""
+def released_prefix(ctx: StepContext, model: str, *, n: int) -> Tensor:
+    """The released tokens of a model, as many as wanted and as wide as the model."""
     if ctx.rehearsal:
         from kit.lm import standin
 
         return standin.released_prefix(model_folder(ctx, model), n=n)
+    from kit.lm.load import read_config
     from kit.methods.defensive_tokens.released import read_released
 
     key = str(ctx.pin(model).attributes["released_tokens_key"])
+    width = int(read_config(model_folder(ctx, model))["hidden_size"])
     return read_released(ctx.pin("released").path, key, n=n, width=width)
 
 

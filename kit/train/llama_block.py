@@ -2,54 +2,57 @@
 
 The same function as transformers' Llama layers, held to it by tests, with less to do:
 
-* query, key and value are one product, and so are gate and up: the frozen weights are moved next to
-  each other in memory once, and the modules keep views of them, so that nothing is stored twice;
+* the tokens that all examples of a row begin with (the prefix, the beginning-of-text token, the
+  system header) have the same states in all of them, and are computed once;
 * the last layer's output product and MLP see only the states that predict a label;
-* one layer is one graph for ``torch.compile``.
+* what stands before and what stands behind the attention is a graph each for ``torch.compile``,
+  used for every length and every layer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from torch.utils.checkpoint import checkpoint
 
-from kit.train.packed_model import KERNEL, can_use_kernel
+from kit.train.packed_model import KERNEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
     from transformers import PreTrainedModel
 
 
-@dataclass(frozen=True)
-class Layer:
-    """The weights of one decoder layer, [out, in] as in ``torch.nn.Linear``.
+class Spans(NamedTuple):
+    """Who attends to whom: R rows, the first S of which every example begins with.
+
+    The shared rows are a sequence of their own; every example's other rows attend to them and to
+    themselves. The kernel wants each sequence's keys in one piece, so shared keys are repeated.
+    With S = 0 the first sequence is missing and nothing is repeated.
 
     Attributes:
-        first_norm: [d].
-        qkv: [(H + 2 G) h, d].
-        out: [d, H h].
-        second_norm: [d].
-        gate_up: [2 m, d].
-        down: [d, m].
+        queries: [B + 2] int32, bounds of the sequences among the rows; the first is the shared one.
+        keys: [B + 2] int32, bounds of the sequences among the repeated keys.
+        gather: [K] int64, the row of each repeated key.
+        own: [R - S] int64, the key of each row that is not shared.
+        shared: [(B + 1) S] int64, the keys of the shared rows, sequence by sequence.
     """
 
-    first_norm: Tensor
-    qkv: Tensor
-    out: Tensor
-    second_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    queries: Tensor
+    keys: Tensor
+    gather: Tensor
+    own: Tensor
+    shared: Tensor
 
 
-_LAYERS: WeakKeyDictionary[torch.nn.Module, list[Layer]] = WeakKeyDictionary()
+class Settings(NamedTuple):
+    """What all layers have in common: the head's width h, and the norms' epsilon."""
+
+    width: int
+    eps: float
 
 
 def fits(model: PreTrainedModel) -> bool:
@@ -68,41 +71,50 @@ def label_states(
     model: PreTrainedModel,
     embeds: Tensor,
     position_ids: Tensor,
-    bounds: Tensor,
-    longest: int,
+    spans: Spans,
+    longest: tuple[int, int],
     mask: Tensor | None,
     keep: Tensor,
     *,
     compiled: bool = False,
     low_memory: bool = False,
 ) -> Tensor:
-    """Final states of some tokens of a packed row.
+    """Final states of some rows.
 
     Args:
         model: One that :func:`fits`.
-        embeds: [1, T, d].
-        position_ids: [1, T] int64.
-        bounds: [B + 1] int32, the examples' bounds.
-        longest: Tokens of the longest example.
-        mask: [1, 1, T, T] bool where the variable-length kernel cannot be used, else ``None``.
-        keep: [N] int64, the tokens wanted.
-        compiled: Run each layer through ``torch.compile``.
+        embeds: [R, d].
+        position_ids: [1, R] int64.
+        spans: Who attends to whom, for the variable-length kernel.
+        longest: Rows, and keys, of the longest sequence.
+        mask: [1, 1, R, R] bool, the same where the kernel cannot be used, else ``None``.
+        keep: [N] int64, the rows wanted.
+        compiled: Run the layers through ``torch.compile``.
         low_memory: Checkpoint each layer.
 
     Returns:
         [N, d].
     """
-    assert mask is not None or can_use_kernel(embeds)
     body, config = model.model, model.config
-    cos, sin = body.rotary_emb(embeds, position_ids=position_ids)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    run: Callable[..., Tensor] = _compiled_block() if compiled else block
-    run = partial(run, cos=cos[0, :, None], sin=sin[0, :, None], bounds=bounds, mask=mask)
-    run = partial(run, longest=longest, width=width, eps=config.rms_norm_eps)
-    states = embeds[0]
-    layers = layers_of(model)
-    for number, layer in enumerate(layers):
-        rows = keep if number + 1 == len(layers) else None
+    settings = Settings(width, config.rms_norm_eps)
+    tables = body.rotary_emb(embeds, position_ids=position_ids)
+    before: Callable[..., tuple[Tensor, Tensor, Tensor]] = project
+    after: Callable[..., Tensor] = feed
+    if compiled:
+        before, after = _compiled()
+
+    def run(states: Tensor, layer: Any, rows: Tensor | None) -> Tensor:
+        parts = before(states, _attention_weights(layer), *tables, settings)
+        mixed = attend(parts, spans, longest, mask)
+        if rows is not None:
+            states, mixed = states.index_select(0, rows), mixed.index_select(0, rows)
+        return after(states, mixed, _mlp_weights(layer), settings)
+
+    states = embeds
+    layers = list(body.layers)
+    for layer in layers:
+        rows = keep if layer is layers[-1] else None
         if low_memory:
             states = checkpoint(run, states, layer, rows, use_reentrant=False)
         else:
@@ -110,56 +122,81 @@ def label_states(
     return body.norm(states)  # type: ignore[no-any-return]
 
 
-def block(
-    states: Tensor,
-    layer: Layer,
-    keep: Tensor | None,
-    *,
-    cos: Tensor,
-    sin: Tensor,
-    bounds: Tensor,
-    mask: Tensor | None,
-    longest: int,
-    width: int,
-    eps: float,
-) -> Tensor:
-    """One decoder layer.
+def project(
+    states: Tensor, weights: tuple[Tensor, ...], cos: Tensor, sin: Tensor, settings: Settings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer up to its attention.
 
     Args:
-        states: [T, d].
-        layer: Its weights.
-        keep: [N] int64, the rows to return, or ``None`` for all.
-        cos: [T, 1, h].
-        sin: [T, 1, h].
-        bounds: See :func:`label_states`.
-        mask: See there.
-        longest: See there.
-        width: h, of a head.
-        eps: Of the norms.
+        states: [R, d].
+        weights: Norm [d], query [H h, d], key [G h, d] and value [G h, d].
+        cos: [1, R, h].
+        sin: [1, R, h].
+        settings: Of the model.
 
     Returns:
-        [T, d] or [N, d].
+        Query [R, H, h], key [R, G, h] and value [R, G, h].
     """
-    tokens = states.shape[0]
-    heads = layer.out.shape[1] // width
-    groups = (layer.qkv.shape[0] // width - heads) // 2
-    merged = linear(rms_norm(states, layer.first_norm, eps), layer.qkv)
-    merged = merged.view(tokens, heads + 2 * groups, width)
-    query, key, value = torch.split(merged, [heads, groups, groups], dim=1)
-    query, key, value = rotate(query, cos, sin), rotate(key, cos, sin), value.contiguous()
+    norm, *projections = weights
+    normed = rms_norm(states, norm, settings.eps)
+    # Heads in front of rows, as in transformers: with rows in front the rotation compiles to
+    # kernels that take ten times as long.
+    query, key, value = (
+        linear(normed, weight).view(1, len(states), -1, settings.width).transpose(1, 2)
+        for weight in projections
+    )
+    query, key = rotate(query, cos[:, None], sin[:, None]), rotate(key, cos[:, None], sin[:, None])
+    return query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+
+
+def attend(
+    parts: tuple[Tensor, Tensor, Tensor],
+    spans: Spans,
+    longest: tuple[int, int],
+    mask: Tensor | None,
+) -> Tensor:
+    """Attention of one layer; never compiled, it is one kernel and the repetition of shared rows.
+
+    Args:
+        parts: Query, key and value from :func:`project`.
+        spans: See :func:`label_states`.
+        longest: See there.
+        mask: See there.
+
+    Returns:
+        [R, H, h].
+    """
+    query, key, value = parts
     if mask is None:
         assert KERNEL is not None
-        mixed = KERNEL(query, key, value, bounds, bounds, longest, longest)
+        if spans.shared.shape[0]:
+            key, value = repeat_shared(key, spans), repeat_shared(value, spans)
+        # With fewer queries than keys the kernel's causal mask ends at the last key: every query
+        # sees the shared keys and its own example up to itself.
+        mixed: Tensor = KERNEL(query, key, value, spans.queries, spans.keys, *longest)
     else:
-        q, k, v = (states.transpose(0, 1)[None] for states in (query, key, value))
+        q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
         mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
         mixed = mixed[0].transpose(0, 1)
-    mixed = mixed.reshape(tokens, heads * width)
-    if keep is not None:
-        mixed, states = mixed.index_select(0, keep), states.index_select(0, keep)
-    states = states + linear(mixed, layer.out)
-    gate, up = linear(rms_norm(states, layer.second_norm, eps), layer.gate_up).chunk(2, dim=1)
-    return states + linear(silu(gate) * up, layer.down)
+    return mixed
+
+
+def feed(states: Tensor, mixed: Tensor, weights: tuple[Tensor, ...], settings: Settings) -> Tensor:
+    """The rest of one layer: output product, norm and MLP.
+
+    Args:
+        states: [R, d], what went into the layer.
+        mixed: [R, H, h], from :func:`attend`.
+        weights: Output [d, H h], norm [d], gate [m, d], up [m, d] and down [d, m].
+        settings: Of the model.
+
+    Returns:
+        [R, d].
+    """
+    out, norm, gate, up, down = weights
+    states = states + linear(mixed.reshape(len(states), -1), out)
+    normed = rms_norm(states, norm, settings.eps)
+    return states + linear(silu(linear(normed, gate)) * linear(normed, up), down)
 
 
 def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -170,48 +207,56 @@ def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on [T, H, h], the halves paired as in transformers."""
+    """Rotary positions on [1, H, R, h], the halves paired as in transformers."""
     first, second = states.chunk(2, dim=-1)
     return states * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def layers_of(model: PreTrainedModel) -> list[Layer]:
-    """The layers' weights; joins those that belong together on the first call.
-
-    And again when the model was moved or cast since, which gives its modules other storage.
-    """
-    known = _LAYERS.get(model)
-    if known is None or not all(
-        ours.qkv.data_ptr() == theirs.self_attn.q_proj.weight.data_ptr()
-        and ours.gate_up.data_ptr() == theirs.mlp.gate_proj.weight.data_ptr()
-        for ours, theirs in zip(known, model.model.layers, strict=True)
-    ):
-        known = [_join(layer) for layer in model.model.layers]
-        _LAYERS[model] = known
-    return known
+def repeat_shared(rows: Tensor, spans: Spans) -> Tensor:
+    """Keys or values, [R, G, h], with the shared rows repeated: [K, G, h]."""
+    repeated: Tensor = _Repeated.apply(rows, spans.gather, spans.own, spans.shared)  # type: ignore[no-untyped-call]
+    return repeated
 
 
-def _join(layer: Any) -> Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    return Layer(
+class _Repeated(torch.autograd.Function):
+    """Keys or values with the shared rows repeated; the gradients of repetitions summed in fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, gather: Tensor, own: Tensor, shared: Tensor) -> Tensor:
+        ctx.save_for_backward(own, shared)
+        ctx.count = rows.shape[0] - own.shape[0]
+        return rows.index_select(0, gather)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        own, shared = ctx.saved_tensors
+        (gradient,) = gradients
+        repeated = gradient.index_select(0, shared).view(-1, ctx.count, *gradient.shape[1:])
+        summed = repeated.float().sum(dim=0).to(gradient.dtype)
+        return torch.cat([summed, gradient.index_select(0, own)]), None, None, None
+
+
+def _attention_weights(layer: Any) -> tuple[Tensor, ...]:
+    attention = layer.self_attn
+    return (
         layer.input_layernorm.weight,
-        _neighbours([attention.q_proj, attention.k_proj, attention.v_proj]),
-        attention.o_proj.weight,
+        attention.q_proj.weight,
+        attention.k_proj.weight,
+        attention.v_proj.weight,
+    )
+
+
+def _mlp_weights(layer: Any) -> tuple[Tensor, ...]:
+    mlp = layer.mlp
+    return (
+        layer.self_attn.o_proj.weight,
         layer.post_attention_layernorm.weight,
-        _neighbours([mlp.gate_proj, mlp.up_proj]),
+        mlp.gate_proj.weight,
+        mlp.up_proj.weight,
         mlp.down_proj.weight,
     )
 
 
-def _neighbours(modules: list[torch.nn.Linear]) -> Tensor:
-    """One tensor of several modules' rows; the modules keep views, the old storage is freed."""
-    joined = torch.cat([module.weight.detach() for module in modules])
-    views = torch.split(joined, [module.out_features for module in modules])
-    for module, view in zip(modules, views, strict=True):
-        module.weight = torch.nn.Parameter(view, requires_grad=False)
-    return joined
-
-
 @cache
-def _compiled_block() -> Callable[..., Tensor]:
-    return torch.compile(block, dynamic=True)
+def _compiled() -> tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]:
+    return torch.compile(project, dynamic=True), torch.compile(feed, dynamic=True)

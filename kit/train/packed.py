@@ -21,6 +21,7 @@ from kit.lm.model import vocabulary_rows
 from kit.train import llama_block
 from kit.train.batching import Example, forward_groups
 from kit.train.frozen_head import head_cross_entropy
+from kit.train.llama_block import Spans
 from kit.train.packed_model import can_use_kernel, ready
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ LOW_MEMORY_CHUNK = 1024
 
 @dataclass(frozen=True)
 class Packed:
-    """Examples behind one another, each without its last token, in a single row of T tokens.
+    """Examples behind one another in a single row, each without its last token.
 
     Attributes:
-        ids: [1, T] int64, prefix slots included.
-        position_ids: [1, T] int64; 0, 1, 2, ... from the first token of every example.
-        bounds: [B + 1] int32; example b is the columns ``bounds[b]`` to ``bounds[b + 1]``.
-        longest: Tokens of the longest example.
+        ids: [1, R] int64, prefix slots included; what all examples begin with stands once, first.
+        position_ids: [1, R] int64; 0, 1, 2, ... from the first token of every example.
+        spans: Which columns belong together.
+        longest: Columns, and keys, of the longest sequence.
+        shared: How many columns stand for all examples.
         predicting: [N] int64, columns whose states predict a label.
         targets: [N] int64, those labels.
         owners: [N] int64, the example each label belongs to.
@@ -50,8 +52,9 @@ class Packed:
 
     ids: Tensor
     position_ids: Tensor
-    bounds: Tensor
-    longest: int
+    spans: Spans
+    longest: tuple[int, int]
+    shared: int
     predicting: Tensor
     targets: Tensor
     owners: Tensor
@@ -60,62 +63,115 @@ class Packed:
 
 
 def pack(
-    examples: Sequence[Example], vocabulary_size: int, device: torch.device | str = "cpu"
+    examples: Sequence[Example],
+    vocabulary_size: int,
+    device: torch.device | str = "cpu",
+    *,
+    share: bool = True,
 ) -> Packed:
     """One row, in the order given.
 
     Everything is worked out on the CPU and sent in one copy that nobody waits for: the GPU is
     usually still busy with the step before.
 
+    Args:
+        examples: At least one.
+        vocabulary_size: Ids from here on are prefix slots.
+        device: Where the row goes.
+        share: Put what all examples begin with into the row once.
+
     Raises:
         ValueError: No examples.
     """
     if not examples:
         raise ValueError("a packed row needs at least one example")
+    common = common_start(examples) if share else 0
     # The last id of an example is a label only: nothing is predicted from it or looks at it.
-    lengths = [len(example.ids) - 1 for example in examples]
-    bounds = [0, *running_sum(lengths)]
-    ids: list[int] = []
-    positions: list[int] = []
-    predicting: list[int] = []
-    targets: list[int] = []
-    owners: list[int] = []
-    for owner, (example, first) in enumerate(zip(examples, bounds[:-1], strict=True)):
-        ids += example.ids[:-1]
-        positions += range(len(example.ids) - 1)
-        predicting += range(first + example.prompt_length - 1, first + len(example.ids) - 1)
-        targets += example.ids[example.prompt_length :]
-        owners += [owner] * example.labels
-    slots = [column for column, token in enumerate(ids) if token >= vocabulary_size]
-    vectors = [ids[column] - vocabulary_size for column in slots]
-    parts = [ids, positions, predicting, targets, owners, slots, vectors, bounds]
-    flat = torch.tensor([value for part in parts for value in part], dtype=torch.long)
+    lengths = [len(example.ids) - 1 - common for example in examples]
+    sequences = ([common] if common else []) + lengths
+    rows = [0, *running_sum(sequences)]
+    firsts = rows[1:] if common else rows
+    keys = [0, *running_sum(([common] if common else []) + [common + n for n in lengths])]
+    parts: dict[str, list[int]] = {
+        "ids": list(examples[0].ids[:common]),
+        "positions": list(range(common)),
+        "gather": list(range(common)),
+        "predicting": [],
+        "targets": [],
+        "owners": [],
+    }
+    for owner, (example, first, length) in enumerate(zip(examples, firsts, lengths, strict=False)):
+        predicting = first + example.prompt_length - common - 1
+        parts["ids"] += example.ids[common:-1]
+        parts["positions"] += range(common, common + length)
+        parts["gather"] += [*range(common), *range(first, first + length)]
+        parts["predicting"] += range(predicting, first + length)
+        parts["targets"] += example.ids[example.prompt_length :]
+        parts["owners"] += [owner] * example.labels
+    ids = parts["ids"]
+    parts["slots"] = [column for column, token in enumerate(ids) if token >= vocabulary_size]
+    parts["vectors"] = [ids[column] - vocabulary_size for column in parts["slots"]]
+    parts["own"] = [key for key, row in enumerate(parts["gather"]) if row >= common]
+    parts["shared"] = [key for key, row in enumerate(parts["gather"]) if row < common]
+    parts["row bounds"], parts["key bounds"] = rows, keys
+    sent = _send(parts, device)
+    return Packed(
+        ids=sent["ids"][None],
+        position_ids=sent["positions"][None],
+        spans=Spans(
+            queries=sent["row bounds"].int(),
+            keys=sent["key bounds"].int(),
+            gather=sent["gather"],
+            own=sent["own"],
+            shared=sent["shared"],
+        ),
+        longest=(max(sequences), common + max(lengths)),
+        shared=common,
+        **{name: sent[name] for name in ("predicting", "targets", "owners", "slots", "vectors")},
+    )
+
+
+def common_start(examples: Sequence[Example]) -> int:
+    """How many tokens all examples begin with, short of those that predict a label; 0 for one."""
+    if len(examples) < 2:
+        return 0
+    most = min(example.prompt_length for example in examples) - 1
+    first = examples[0].ids
+    return next(
+        (i for i in range(most) if any(example.ids[i] != first[i] for example in examples)), most
+    )
+
+
+def _send(parts: dict[str, list[int]], device: torch.device | str) -> dict[str, Tensor]:
+    flat = torch.tensor([value for part in parts.values() for value in part], dtype=torch.long)
     if torch.device(device).type == "cuda":
         flat = flat.pin_memory().to(device, non_blocking=True)
-    sent = torch.split(flat, [len(part) for part in parts])
-    return Packed(sent[0][None], sent[1][None], sent[7].int(), max(lengths), *sent[2:7])
+    pieces = torch.split(flat, [len(part) for part in parts.values()])
+    return dict(zip(parts, pieces, strict=True))
 
 
 def embed_packed(model: PreTrainedModel, packed: Packed, prefix: Tensor) -> Tensor:
-    """[1, T, d] input embeddings; as :func:`kit.lm.prefix.embed`, without waiting for the GPU.
+    """[R, d] input embeddings; as :func:`kit.lm.prefix.embed`, without waiting for the GPU.
 
     The gradients of the examples are summed in the prefix's own dtype, fp32.
     """
     module = model.get_input_embeddings()
     rows = module(packed.ids.index_fill(1, packed.slots, 0))[0]
     put = prefix.index_select(0, packed.vectors).to(rows.dtype)
-    return rows.index_copy(0, packed.slots, put)[None]  # type: ignore[no-any-return]
+    return rows.index_copy(0, packed.slots, put)  # type: ignore[no-any-return]
 
 
-def block_causal_mask(bounds: Tensor) -> Tensor:
-    """[1, 1, T, T] bool: true where a token may look, at itself and left of itself in its example.
+def block_causal_mask(bounds: Tensor, shared: int = 0) -> Tensor:
+    """[1, 1, R, R] bool: true where a token may look.
 
-    For devices and dtypes without a variable-length kernel; T^2 bytes.
+    That is at itself and left of itself in its sequence, and at the shared columns. For devices and
+    dtypes without a variable-length kernel; R^2 bytes.
     """
     lengths = (bounds[1:] - bounds[:-1]).long()
     owner = torch.repeat_interleave(torch.arange(len(lengths), device=bounds.device), lengths)
-    same = owner[:, None] == owner[None, :]
-    return torch.tril(same)[None, None]
+    seen = owner[:, None] == owner[None, :]
+    seen[:, :shared] = True
+    return torch.tril(seen)[None, None]
 
 
 def packed_loss(
@@ -143,13 +199,16 @@ def packed_loss(
         A float32 scalar.
     """
     embeds = embed_packed(model, packed, prefix)
-    mask = None if can_use_kernel(embeds) else block_causal_mask(packed.bounds)
+    spans = packed.spans
+    mask = None
+    if not can_use_kernel(embeds):
+        mask = block_causal_mask(spans.queries, packed.shared)
     if llama_block.fits(model):
         states = llama_block.label_states(
             model,
             embeds,
             packed.position_ids,
-            packed.bounds,
+            spans,
             packed.longest,
             mask,
             packed.predicting,
@@ -157,12 +216,13 @@ def packed_loss(
             low_memory=low_memory,
         )
     else:
+        assert packed.shared == 0
         bounds: dict[str, Any] = {
-            "cu_seq_lens_q": packed.bounds,
-            "max_length_q": packed.longest,
+            "cu_seq_lens_q": spans.queries,
+            "max_length_q": packed.longest[0],
         }
         states = model.model(
-            inputs_embeds=embeds,
+            inputs_embeds=embeds[None],
             attention_mask=mask,
             position_ids=packed.position_ids,
             use_cache=False,
@@ -213,13 +273,13 @@ def accumulate_packed(
         )
     if low_memory:
         chunk = min(chunk, LOW_MEMORY_CHUNK)
+    others = not llama_block.fits(model)
     parts = []
     for group in forward_groups([len(e.ids) for e in examples], rows):
-        packed = pack([examples[i] for i in group], vocabulary_size, device)
+        packed = pack([examples[i] for i in group], vocabulary_size, device, share=not others)
         share = torch.tensor([weights[i] for i in group], dtype=torch.float32)
         if device.type == "cuda":
             share = share.pin_memory().to(device, non_blocking=True)
-        others = not llama_block.fits(model)
         with ready(model, compiled=compiled and others, low_memory=low_memory and others):
             loss = packed_loss(
                 model,

@@ -75,7 +75,8 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
 
     Only mixed vectors speak: 0 of 208 twice is no evidence. Where other cells show that the two
     seeds do differ, at a flip rate f, an identical vector is an alarm when ``(1 - f)^n`` times the
-    number of comparisons is below 0.001.
+    number of comparisons is below 0.001. Where a cell's outcome depends on the item alone, so that
+    all seeds nearly agree in it, that smaller flip rate counts.
     """
     pairs: dict[tuple[str, str], list[tuple[str, float, int]]] = defaultdict(list)
     for cell in results.cells:
@@ -89,12 +90,18 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
     if not pairs:
         return []
     compared = sum(len(found) for found in pairs.values())
+    by_cell: dict[str, list[float]] = defaultdict(list)
+    for found in pairs.values():
+        for id, rate, _ in found:
+            by_cell[id].append(rate)
     alarms: list[tuple[str, str, str]] = []
     for (one, two), found in pairs.items():
         others = [rate for _, rate, _ in found if rate > 0]
         usual = sum(others) / len(others) if others else 1.0
         for id, rate, n in found:
-            if rate == 0 and (1 - usual) ** n * compared < 1e-3:
+            several = len(by_cell[id]) > 1
+            expected_rate = min(usual, sum(by_cell[id]) / len(by_cell[id])) if several else usual
+            if rate == 0 and (1 - expected_rate) ** n * compared < 1e-3:
                 alarms.append((one, two, id))
     if not alarms:
         return [_report("duplicate-seed", True, f"{compared} pairs of label vectors differ")]

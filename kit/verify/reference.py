@@ -6,7 +6,7 @@ compact record of the runs beside the expectations, so that every number has a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from io import StringIO
 from pathlib import Path
@@ -41,8 +41,10 @@ def references(expected: Expectation, runs: Sequence[Run], record: str) -> dict[
     values: dict[str, dict[str, Fraction]] = {}
     for run in runs:
         where = str(run.path / "results.json")
-        if run.rehearsal or run.overrides:
-            what = "a rehearsal" if run.rehearsal else f"modified ({', '.join(run.overrides)})"
+        # Other seeds are what a reference is made of; other parameters are another experiment.
+        changed = [text for text in run.overrides if not text.startswith("seed=")]
+        if run.rehearsal or changed:
+            what = "a rehearsal" if run.rehearsal else f"modified ({', '.join(changed)})"
             raise InvalidInput(f"the run is {what}", where=str(run.path), why="no reference")
         check_pair(expected, run.results, where, expected.experiment)
         found = {cell.id: cell for cell in run.results.cells}
@@ -110,8 +112,8 @@ def rewrite(text: str, found: Mapping[str, Reference], where: str) -> str:
                 "mean": Quoted(reference.mean),
                 "sd": Quoted(reference.sd),
                 "n_seeds": reference.n_seeds,
-                "values": [Quoted(value) for value in reference.values],
-                "seeds": [Quoted(seed) for seed in reference.seeds],
+                "values": _flow(Quoted(value) for value in reference.values),
+                "seeds": _flow(Quoted(seed) for seed in reference.seeds),
                 "record": reference.record,
             }
     out = StringIO()
@@ -119,18 +121,28 @@ def rewrite(text: str, found: Mapping[str, Reference], where: str) -> str:
     return out.getvalue()
 
 
-def compact_record(runs: Sequence[Run]) -> bytes:
-    """Records (without host names) and tables of the runs, as one JSON document."""
-    entries = [
-        {
-            "run": run.path.name,
-            "results_sha256": run.results_sha256,
-            "record": without_host(read_object(run.path / "record.json")),
-            "results": msgspec.to_builtins(run.results),
-        }
-        for run in runs
-    ]
-    return msgspec.json.format(msgspec.json.encode({"runs": entries}), indent=1) + b"\n"
+def _flow(items: Iterable[str]) -> Any:
+    """A list on one line: a block of twenty lines a cell would bury the cell."""
+    from ruamel.yaml.comments import CommentedSeq
+
+    line = CommentedSeq(items)
+    line.fa.set_flow_style()
+    return line
+
+
+def compact_record(expected: Expectation, runs: Sequence[Run]) -> bytes:
+    """Records (without host names) and the expectation's cells of the runs, as JSON lines.
+
+    The first line of a run is its record with the sha256 of its whole ``results.json``; a cell
+    follows on a line of its own, so that a change shows as such in a diff.
+    """
+    wanted = {cell.id for cell in expected.cells}
+    lines: list[Any] = []
+    for run in runs:
+        record = without_host(read_object(run.path / "record.json"))
+        head = {"run": run.path.name, "results_sha256": run.results_sha256, "record": record}
+        lines += [head, *(cell for cell in run.results.cells if cell.id in wanted)]
+    return b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
 
 
 def without_host(record: Any) -> Any:
@@ -147,10 +159,10 @@ def update(path: Path, expected: Expectation, runs: Sequence[Run], root: Path) -
 
     Both are prepared before either is written.
     """
-    name = f"expected_results/reference/{expected.experiment}.{expected.profile}.json"
+    name = f"expected_results/reference/{expected.experiment}.{expected.profile}.jsonl"
     found = references(expected, runs, name)
     text = rewrite(path.read_text(encoding="utf-8"), found, str(path))
-    record, target = compact_record(runs), root / name
+    record, target = compact_record(expected, runs), root / name
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, record)
     write_atomic(path, text.encode())

@@ -30,12 +30,18 @@ COLOURS = {
 }
 
 
-def lines(verdict: Verdict) -> Iterable[str]:
+MANY = 40
+"""Beyond so many cells only those that need a reader's eye are printed, unless all are wanted."""
+GRAVE = ("deviates", "invalid", "missing")
+
+
+def lines(verdict: Verdict, every: bool = False) -> Iterable[str]:
     """One line a cell, claim, canary and table; the first word says which."""
-    for canary in verdict.canaries:
-        state = "ok" if canary.passed else "FAILED"
-        yield f"canary {canary.id} {state}: {canary.detail}"
-    for cell in verdict.cells:
+    yield from _canaries(verdict)
+    listed = shown(verdict, every)
+    if len(listed) < len(verdict.cells):
+        yield f"cells {_counts(verdict)}; --all lists them"
+    for cell in listed:
         said = f" published={cell.published}" if cell.published is not None else ""
         here = f" value={show(cell.value)}" if cell.value is not None else ""
         yield f"cell {cell.id} {word(cell)}:{said}{here} {cell.detail}{_needed(cell)}"
@@ -45,6 +51,31 @@ def lines(verdict: Verdict) -> Iterable[str]:
         rank = "primary" if claim.primary else "claim"
         yield f"{rank} {claim.id} {claim.outcome}: {claim.detail}"
     yield f"verdict {headline(verdict)}"
+
+
+def shown(verdict: Verdict, every: bool) -> list[CellReport]:
+    """The cells to print: all of a small table, of a large one those that need a reader's eye."""
+    if every or len(verdict.cells) <= MANY:
+        return verdict.cells
+    return [cell for cell in verdict.cells if cell.verdict in GRAVE or cell.waiver is not None]
+
+
+def _canaries(verdict: Verdict) -> Iterable[str]:
+    """Failed canaries one by one, passed ones counted by name where there are several."""
+    passed: dict[str, list[str]] = {}
+    for canary in verdict.canaries:
+        if canary.passed:
+            passed.setdefault(canary.id, []).append(canary.detail)
+        else:
+            yield f"canary {canary.id} FAILED: {canary.detail}"
+    for id, details in passed.items():
+        also = f" (and {len(details) - 1} more like it)" if details[1:] else ""
+        yield f"canary {id} ok: {details[0]}{also}"
+
+
+def _counts(verdict: Verdict) -> str:
+    counts = Counter(cell.verdict for cell in verdict.cells)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 def headline(verdict: Verdict) -> str:
@@ -78,12 +109,15 @@ def render(verdict: Verdict, console: Console, every: bool = False) -> None:
         every: Explain every cell, not only those that need explaining.
     """
     if not console.is_terminal:
-        for line in lines(verdict):
+        for line in lines(verdict, every):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return
-    console.print(_cells(verdict))
+    listed = shown(verdict, every)
+    console.print(_cells(verdict, listed))
+    if len(listed) < len(verdict.cells):
+        console.print(Text("--all lists every cell; the report has them, too", "dim"))
     quiet = ("match", "reproduced", "not-compared")
-    for cell in verdict.cells:
+    for cell in listed:
         if every or cell.verdict not in quiet or cell.shifted:
             console.print(_line(cell.id, word(cell), cell.verdict, cell.detail + _needed(cell)))
     for table in verdict.omnibus:
@@ -103,14 +137,13 @@ def _line(name: str, says: str, colour: str, detail: str) -> Text:
     return Text.assemble(name, " ", (says, COLOURS.get(colour, "")), f": {detail}")
 
 
-def _cells(verdict: Verdict) -> Table:
-    counts = Counter(cell.verdict for cell in verdict.cells)
+def _cells(verdict: Verdict, listed: list[CellReport]) -> Table:
     table = Table(
-        title=f"{verdict.experiment} ({verdict.profile}): "
-        + ", ".join(f"{count} {kind}" for kind, count in counts.items()),
+        title=f"{verdict.experiment} ({verdict.profile}): {_counts(verdict)}",
         title_justify="left",
         box=None,
         pad_edge=False,
+        show_header=bool(listed),
     )
     table.add_column("cell", overflow="fold", ratio=4)
     table.add_column("published", justify="right", no_wrap=True)
@@ -118,7 +151,7 @@ def _cells(verdict: Verdict) -> Table:
     table.add_column("n", justify="right", no_wrap=True)
     table.add_column("difference (95 %)", justify="right", overflow="fold", ratio=3)
     table.add_column("verdict", no_wrap=True)
-    for cell in verdict.cells:
+    for cell in listed:
         n = f"{cell.n:,}" if cell.n else ""
         table.add_row(
             cell.id,
@@ -134,7 +167,9 @@ def _cells(verdict: Verdict) -> Table:
 def _difference(cell: CellReport) -> str:
     if cell.difference is None:
         return ""
-    text = show(cell.difference, signed=True)
+    # A reference is printed with twelve digits; what is smaller is that rounding.
+    scale = max(1.0, abs(cell.value or 0.0))
+    text = show(0.0 if abs(cell.difference) < 1e-9 * scale else cell.difference, signed=True)
     if cell.interval is None:
         return text
     return f"{text} [{_short(cell.interval.low)}, {_short(cell.interval.high)}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kit.manifest.docs import BLOCKS, fill
+from kit.mini import page
 from kit.mini.entry import LEAST_ACCURACY, LEAST_ATTACK_SUCCESS, measure
 from kit.mini.model import load_model, mini_config
-from kit.mini.page import fill_page
 from kit.mini.paths import HASHES_FILE, WEIGHTS_DIR, mini_model_dir, mini_model_names
-from kit.mini.record import WANTED, file_hashes, judge, read_record
+from kit.mini.record import WANTED, file_hashes, judge, read_record, write_record
 from kit.mini.tokenizer import build_tokenizer
 from kit.mini.world import dev_set
 
+ROOT = Path(__file__).parents[2]
 NAMES = mini_model_names()
 RECORD = read_record(WEIGHTS_DIR)
 
@@ -106,12 +109,19 @@ def test_recorded_numbers_come_out_again(name: str) -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    page = Path(__file__).parents[2] / "docs" / "mini-world.md"
-    text = page.read_text(encoding="utf-8")
-    assert fill_page(text, RECORD) == text
+    text = (ROOT / "docs" / "mini-world.md").read_text(encoding="utf-8")
+    assert fill(text, "docs/mini-world.md", ROOT) == (text, ())
+    blocks = [name for document, name in BLOCKS if document == "docs/mini-world.md"]
+    assert sorted(re.findall(r"<!-- generated:(\S+) -->", text)) == sorted(blocks)
     assert "| 0 | source |" in text
 
 
-def test_the_page_refuses_unknown_blocks() -> None:
-    with pytest.raises(ValueError, match="'nonsense'"):
-        fill_page("<!-- generated:nonsense -->\n<!-- end -->", RECORD)
+def test_the_page_follows_the_record(tmp_path: Path) -> None:
+    """Another record gives another page: the numbers are not written twice."""
+    weights = tmp_path / "kit" / "mini" / "weights"
+    weights.mkdir(parents=True)
+    rows = [{**RECORD["seeds"][0], "status": "rejected", "newer": None}]
+    write_record(weights, RECORD | {"seeds": rows})
+    assert page.summary_sentence(tmp_path).startswith("Seeds tried: 1. admitted: 0 (none)")
+    assert "| newer |" not in page.seed_table(tmp_path)
+    assert page.rule_sentence(tmp_path) == page.rule_sentence(ROOT)

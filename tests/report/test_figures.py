@@ -11,7 +11,7 @@ import pytest
 
 from kit.engine.results import Series
 from kit.report.figures.calibration import MOST, calibration, quantiles
-from kit.report.figures.curves import MOST_LINES, curve, gather
+from kit.report.figures.curves import MOST_LINES, curve, gather, remarks_on
 from kit.report.figures.forest import ForestRow, forest
 from tests.report.extremes import HOSTILE
 
@@ -32,7 +32,7 @@ def parse(svg: str) -> ElementTree.Element:
 
 def figures() -> list[str]:
     scores = [i / 7 - 1 for i in range(20)]
-    return [forest("f", "percent", ROWS), curve("c", SERIES)[0], calibration(scores)]
+    return [forest("f", "percent", ROWS), curve("c", SERIES), calibration(scores)]
 
 
 def test_same_data_same_bytes() -> None:
@@ -81,7 +81,7 @@ def test_hostile_labels_stay_text(text: str) -> None:
     series = Series(
         id=text, title=text, x_label=text, y_label=text, lines={text: [[0, 1]], "b": [[1, 2]]}
     )
-    for svg in (forest("f", text, [row]), curve("c", series)[0]):
+    for svg in (forest("f", text, [row]), curve("c", series)):
         tags = {element.tag for element in parse(svg).iter()}
         assert tags <= {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect"}
         assert not any(name.startswith("on") for e in parse(svg).iter() for name in e.attrib)
@@ -113,7 +113,8 @@ def test_many_lines_and_points_are_cut_and_said() -> None:
     lines = {
         f"line {i}": [[float(x), float(x)] for x in range(2000)] for i in range(MOST_LINES + 3)
     }
-    svg, remarks = curve("c", Series(id="s", title="", x_label="", y_label="", lines=lines))
+    series = Series(id="s", title="", x_label="", y_label="", lines=lines)
+    svg, remarks = curve("c", series), remarks_on(series)
     assert any("first 12 of 15" in remark for remark in remarks)
     assert any("thinned" in remark for remark in remarks)
     assert len(svg) < 120_000
@@ -128,6 +129,7 @@ def test_quantiles_keep_both_ends() -> None:
 
 
 def test_empty_series_draws_an_empty_figure() -> None:
-    svg, remarks = curve("c", Series(id="s", title="", x_label="", y_label="", lines={}))
+    series = Series(id="s", title="", x_label="", y_label="", lines={})
+    svg, remarks = curve("c", series), remarks_on(series)
     parse(svg)
     assert remarks == []

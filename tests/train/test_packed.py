@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 import torch
@@ -99,20 +100,24 @@ def test_packed_equals_the_published_normalisation_written_out() -> None:
     torch.testing.assert_close(prefix.grad, wanted, rtol=1e-5, atol=1e-7)
 
 
-def test_examples_do_not_see_each_other() -> None:
+@pytest.mark.parametrize("share", [True, False])
+def test_examples_do_not_see_each_other(share: bool) -> None:
     model = tiny_llama(VOCABULARY)
     first, second, other = examples(3)
     prefix = torch.randn(SLOTS, 32)
 
     def states(batch: Sequence[Example]) -> torch.Tensor:
-        packed = packing.pack(batch, VOCABULARY)
-        with ready(model):
-            return model.model(
-                inputs_embeds=packing.embed_packed(model, packed, prefix),
-                attention_mask=packing.block_causal_mask(packed.bounds),
-                position_ids=packed.position_ids,
-                use_cache=False,
-            ).last_hidden_state[0, 1 - len(second.ids) :]
+        packed = packing.pack(batch, VOCABULARY, share=share)
+        mask = packing.block_causal_mask(packed.spans.queries, packed.shared)
+        return llama_block.label_states(
+            model,
+            packing.embed_packed(model, packed, prefix),
+            packed.position_ids,
+            packed.spans,
+            packed.longest,
+            mask,
+            packed.predicting,
+        )[-second.labels :]
 
     torch.testing.assert_close(states([first, second]), states([other, second]))
 
@@ -120,11 +125,12 @@ def test_examples_do_not_see_each_other() -> None:
 def test_pack_lays_out_positions_bounds_and_labels() -> None:
     batch = [Example("a", (9, 8, 7, 6), 2), Example("b", (5, 4, 3), 1)]
     packed = packing.pack(batch, VOCABULARY)
+    assert packed.shared == 0
     assert packed.ids.tolist() == [[9, 8, 7, 5, 4]]
     assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]]
-    assert packed.bounds.tolist() == [0, 3, 5]
-    assert packed.bounds.dtype == torch.int32
-    assert packed.longest == 3
+    assert packed.spans.queries.tolist() == packed.spans.keys.tolist() == [0, 3, 5]
+    assert packed.spans.queries.dtype == torch.int32
+    assert packed.longest == (3, 3)
     assert packed.predicting.tolist() == [1, 2, 3, 4]
     assert packed.targets.tolist() == [7, 6, 4, 3]
     assert packed.owners.tolist() == [0, 0, 1, 1]
@@ -132,12 +138,50 @@ def test_pack_lays_out_positions_bounds_and_labels() -> None:
         packing.pack([], VOCABULARY)
 
 
+def test_pack_puts_a_common_start_into_the_row_once() -> None:
+    batch = [Example("a", (64, 1, 8, 7, 6), 3), Example("b", (64, 1, 4, 3), 3)]
+    packed = packing.pack(batch, VOCABULARY)
+    assert packed.shared == 2
+    assert packed.ids.tolist() == [[64, 1, 8, 7, 4]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 2]]
+    assert packed.spans.queries.tolist() == [0, 2, 4, 5]
+    assert packed.spans.keys.tolist() == [0, 2, 6, 9]
+    assert packed.spans.gather.tolist() == [0, 1, 0, 1, 2, 3, 0, 1, 4]
+    assert packed.spans.own.tolist() == [4, 5, 8]
+    assert packed.spans.shared.tolist() == [0, 1, 2, 3, 6, 7]
+    assert packed.longest == (2, 4)
+    assert packed.predicting.tolist() == [2, 3, 4]
+    assert packed.targets.tolist() == [7, 6, 3]
+    assert packed.slots.tolist() == [0]
+    assert packed.vectors.tolist() == [0]
+
+
+def test_common_start_stops_before_the_first_prediction() -> None:
+    same = (1, 2, 3, 4, 5)
+    assert packing.common_start([Example("a", same, 3), Example("b", same, 4)]) == 2
+    assert packing.common_start([Example("a", same, 3)]) == 0
+    assert packing.common_start([Example("a", same, 1), Example("b", same, 4)]) == 0
+
+
+def test_repeated_keys_carry_their_gradients_back() -> None:
+    spans = packing.pack(
+        [Example("a", (1, 2, 8, 7), 3), Example("b", (1, 2, 4, 3, 5), 3)], VOCABULARY
+    ).spans
+    rows = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x: llama_block.repeat_shared(x, spans).float(),
+        rows,
+        eps=1e-3,
+        atol=1e-3,
+    )
+
+
 def test_embeddings_are_those_of_the_padded_path() -> None:
     model = tiny_llama(VOCABULARY)
-    packed = packing.pack(examples(4), VOCABULARY)
+    packed = packing.pack(examples(4), VOCABULARY, share=False)
     prefix = torch.randn(SLOTS, 32)
     torch.testing.assert_close(
-        packing.embed_packed(model, packed, prefix), embed(model, packed.ids, prefix)
+        packing.embed_packed(model, packed, prefix)[None], embed(model, packed.ids, prefix)
     )
 
 
@@ -146,9 +190,54 @@ def test_a_slot_without_a_vector_is_an_error() -> None:
         packing.accumulate_packed(tiny_llama(VOCABULARY), torch.zeros(2, 32), examples(1), [1.0])
 
 
+def reference_kernel(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_bounds: torch.Tensor,
+    key_bounds: torch.Tensor,
+    most_queries: int,
+    most_keys: int,
+) -> torch.Tensor:
+    """What the variable-length kernel computes, one sequence at a time."""
+    out = []
+    bounds = zip(query_bounds.tolist(), key_bounds.tolist(), strict=True)
+    for (q0, k0), (q1, k1) in pairwise(bounds):
+        assert 0 < q1 - q0 <= most_queries
+        assert q1 - q0 <= k1 - k0 <= most_keys
+        groups = query.shape[1] // key.shape[1]
+        k, v = (x[k0:k1].repeat_interleave(groups, dim=1) for x in (key, value))
+        scores = torch.einsum("qhd,khd->hqk", query[q0:q1], k) / query.shape[2] ** 0.5
+        hidden = torch.ones_like(scores[0], dtype=torch.bool).triu(1 + (k1 - k0) - (q1 - q0))
+        out.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, -1e9).softmax(-1), v))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("together", [True, False])
+def test_the_way_of_the_kernel_is_exact_too(
+    monkeypatch: pytest.MonkeyPatch, low_memory: bool, together: bool
+) -> None:
+    model = tiny_llama(VOCABULARY)
+    batch = examples(16)
+    if not together:
+        # Without a common start nothing is repeated.
+        batch[3] = Example("e3", (5, *batch[3].ids), batch[3].prompt_length + 1)
+    assert (packing.common_start(batch) == SLOTS + 1) == together
+    loss, grad = gradient(model, batch, config())
+    monkeypatch.setattr(llama_block, "KERNEL", reference_kernel)
+    monkeypatch.setattr(packing, "can_use_kernel", lambda states: True)
+    settings = config(forward="packed", low_memory=low_memory)
+    kernel_loss, kernel_grad = gradient(model, batch, settings)
+    assert kernel_loss == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(kernel_grad, grad, rtol=1e-5, atol=1e-7)
+
+
 def test_block_causal_mask() -> None:
     mask = packing.block_causal_mask(torch.tensor([0, 2, 3], dtype=torch.int32))
-    assert mask[0, 0].tolist() == [[True, False, False], [True, True, False], [False, False, True]]
+    assert mask[0, 0].int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    shared = packing.block_causal_mask(torch.tensor([0, 1, 3, 4], dtype=torch.int32), 1)
+    assert shared[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
@@ -205,29 +294,6 @@ def test_compiled_softmax_and_layers_agree(
         assert compiled_loss == pytest.approx(loss, rel=1e-5)
         torch.testing.assert_close(compiled_grad, grad, rtol=1e-4, atol=1e-6)
     assert all(layer._compiled_call_impl is None for layer in model.model.layers)
-
-
-def test_joined_weights_are_the_modules_own() -> None:
-    model = tiny_llama(VOCABULARY)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    layer = llama_block.layers_of(model)[0]
-    attention = model.model.layers[0].self_attn
-    assert layer.qkv.data_ptr() == attention.q_proj.weight.data_ptr()
-    assert attention.v_proj.weight.untyped_storage().data_ptr() == layer.qkv.data_ptr()
-    assert llama_block.layers_of(model)[0] is layer
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert torch.equal(
-        model(torch.tensor([[1, 5, 9]])).logits,
-        tiny_llama(VOCABULARY)(torch.tensor([[1, 5, 9]])).logits,
-    )
-
-
-def test_a_cast_model_is_joined_again() -> None:
-    model = tiny_llama(VOCABULARY)
-    llama_block.layers_of(model)
-    model.to(torch.float64)
-    layer = llama_block.layers_of(model)[1]
-    assert layer.gate_up.dtype == layer.qkv.dtype == torch.float64
 
 
 def test_only_plain_frozen_llamas_take_the_short_way() -> None:

@@ -131,5 +131,5 @@ def reference(values: Sequence[str]) -> Reference:
         sd=repr(stdev(numbers)) if len(numbers) > 1 else "0",
         n_seeds=len(values),
         values=list(values),
-        record="expected_results/reference/made.mini.json",
+        record="expected_results/reference/made.mini.jsonl",
     )

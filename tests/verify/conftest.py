@@ -43,7 +43,7 @@ cells:
       sd: "0.1"
       n_seeds: 3
       values: ["1.4", "1.5", "1.6"]
-      record: expected_results/reference/made.mini.json
+      record: expected_results/reference/made.mini.jsonl
 claims:
   - id: defence-helps
     kind: order

@@ -40,7 +40,8 @@ class Response:
     Attributes:
         sample_id: Of the sample.
         data: The data turn, attack included.
-        prompt_start: The first eight prompt ids: where begin token and prefix really stand (P1).
+        prompt_start: The first prompt ids, eight or with a long prefix three more than its slots:
+            where begin token and prefix really stand (P1).
         text: The decoded response.
         tokens: Its length in tokens, stop token not counted.
         finish_reason: ``stop`` or ``length``.
@@ -155,13 +156,14 @@ def evaluate_prefix(
     }
     data[BENIGN] = [remove_control_tokens(sample.input, control_tokens) for sample in eligible]
     begin = begin_id(chat_format, tokenizer)
+    slots = 0 if prefix is None else prefix.shape[0]
     prompts = [
         place(
             layout,
             chat_format.prompt_ids(
                 tokenizer, defence.instruction(sample), defence.data(sample, text)
             ),
-            n=0 if prefix is None else prefix.shape[0],
+            n=slots,
             vocabulary_size=backend.vocabulary_size,
             begin=begin,
         )
@@ -178,7 +180,7 @@ def evaluate_prefix(
     for place_in_list, (name, turns) in enumerate(data.items()):
         first = place_in_list * len(eligible)
         part = slice(first, first + len(eligible))
-        responses = _responses(eligible, turns, prompts[part], generations[part], tokenizer)
+        responses = _responses(eligible, turns, prompts[part], generations[part], tokenizer, slots)
         references = [sample.output for sample in eligible] if references_are_right else None
         conditions[name] = _score(name, responses, texts.injected_word, references)
     return Evaluation({name: conditions[name] for name in attacks}, conditions[BENIGN])
@@ -190,12 +192,13 @@ def _responses(
     prompts: Sequence[Sequence[int]],
     generations: Sequence[Generation],
     tokenizer: PreTrainedTokenizerBase,
+    slots: int,
 ) -> tuple[Response, ...]:
     return tuple(
         Response(
             sample_id=sample.id,
             data=turn,
-            prompt_start=tuple(prompt[:8]),
+            prompt_start=tuple(prompt[: max(8, slots + 3)]),
             text=str(tokenizer.decode(list(generation.ids), skip_special_tokens=True)),
             tokens=len(generation.ids),
             finish_reason=generation.finish_reason,

@@ -52,7 +52,8 @@ def training_facts(
     label: str, losses: Sequence[float], checkpoints: Mapping[int, Tensor]
 ) -> dict[str, Any]:
     """What a training leaves besides its vectors: losses, and norms at each checkpoint."""
-    norms = {step: prefix.norm(dim=1).tolist() for step, prefix in checkpoints.items()}
+    # In float64: the squares of large float32 values are infinite in float32.
+    norms = {step: prefix.double().norm(dim=1).tolist() for step, prefix in checkpoints.items()}
     last = checkpoints[max(checkpoints)]
     return {
         "label": label,
@@ -128,8 +129,7 @@ def _replicate(
     scores: Mapping[str, Any] | None = None,
     numbers: Mapping[str, tuple[float, str]] | None = None,
 ) -> Replicate:
-    first, *others = stage.axes.items()
-    record = first[1]
+    record, others = _split(stage)
     seed = f"/{record['seed']}" if "seed" in record else ""
     return Replicate(
         group=str(record["group"]),
@@ -139,6 +139,17 @@ def _replicate(
         scores=scores or {},
         numbers=numbers or {},
     )
+
+
+def _split(stage: StageFolder) -> tuple[Mapping[str, Any], list[tuple[str, Any]]]:
+    """The replicate, and the axes that are varied beside it."""
+    values = list(stage.axes.values())
+    if not values or not isinstance(values[0], Mapping) or not {"id", "group"} <= values[0].keys():
+        raise ValueError(
+            f"{stage.instance}: its first axis must be a record with an id and a group "
+            f"(a pair or a model); its axes: {', '.join(stage.axes) or 'none'}"
+        )
+    return values[0], list(stage.axes.items())[1:]
 
 
 def _suffix(others: Sequence[tuple[str, Any]], varied: set[str]) -> str:
@@ -190,9 +201,9 @@ def _loss_series(trainings: Sequence[StageFolder], varied: set[str]) -> list[dic
     groups: dict[str, dict[str, list[list[float]]]] = {}
     for stage in trainings:
         facts = _read(stage, "training.json")
-        first, *others = stage.axes.items()
+        record, others = _split(stage)
         line = facts["label"] + _suffix(others, varied).replace("@", " @ ")
-        groups.setdefault(str(first[1]["group"]), {}).setdefault(line, []).append(facts["losses"])
+        groups.setdefault(str(record["group"]), {}).setdefault(line, []).append(facts["losses"])
     return [
         {
             "id": f"loss/{group}",

@@ -21,9 +21,13 @@ def save_sets(path: str | Path, sets: Mapping[str, Tensor]) -> None:
     import torch
     from safetensors.torch import save_file
 
-    for name, prefix in sets.items():
-        check_prefix(prefix, where=name)
-    tensors = {name: p.detach().to("cpu", torch.float32).contiguous() for name, p in sets.items()}
+    tensors = {
+        # Copied, because one tensor under two names is refused by safetensors.
+        name: prefix.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for name, prefix in sets.items()
+    }
+    for name, prefix in tensors.items():
+        check_prefix(prefix, where=name)  # as written: a float64 may not fit into a float32
     save_file(tensors, str(path))
 
 

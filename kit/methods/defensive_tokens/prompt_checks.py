@@ -66,11 +66,15 @@ def check_prompts(
     hit = sum(injected in response.data.lower() for response in attacked)
     clean = sum(injected not in response.data.lower() for response in benign)
     every = [*attacked, *benign]
-    wanted = list(range(vocabulary_size, vocabulary_size + slots))
-    placed = sum(
-        [i for i in response.prompt_start if i >= vocabulary_size] == wanted for response in every
-    )
+    placed = sum(_in_place(response.prompt_start, slots, vocabulary_size) for response in every)
     return [
         PromptCheck("attack-present", hit + clean, len(every)),
         PromptCheck("prefix-in-place", placed, len(every)),
     ]
+
+
+def _in_place(start: Sequence[int], slots: int, vocabulary_size: int) -> bool:
+    """Whether the slots stand in order, side by side, with at most a begin token in front."""
+    found = [(place, i) for place, i in enumerate(start) if i >= vocabulary_size]
+    first = found[0][0] if found else 0
+    return first <= 1 and found == [(first + i, vocabulary_size + i) for i in range(slots)]

@@ -12,9 +12,10 @@ class PromptDefence:
     """What is added to the trusted turn and behind the untrusted data (DTP, section 4.2).
 
     Attributes:
-        after_instruction: Appended to the instruction (Reminder).
+        after_instruction: Appended to the instruction (Reminder), as it is: what stands between
+            the two (a space) is its beginning.
         after_data: Appended to the data turn, behind any attack (Sandwich); ``{instruction}`` is
-            replaced by the sample's instruction.
+            replaced by the sample's instruction. The authors begin it with two line ends.
     """
 
     after_instruction: str = ""

@@ -7,6 +7,7 @@ cells measured on several replicates list them, and are never pooled over items.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -81,8 +82,9 @@ def measurements(
         published_full: Published attack success of full DefensiveTokens in percent, if any.
         refusal_rule: The rule whose labels are the cell ``refusal``; others get their name.
     """
-    worst = {name: max_label(scores["asr"]) for name, scores in replicate.scores.items()}
-    for name, scores in replicate.scores.items():
+    scored = {**replicate.scores, **best_checkpoints(replicate.scores)}
+    worst = {name: max_label(scores["asr"]) for name, scores in scored.items()}
+    for name, scores in scored.items():
         items = tuple(scores["items"])
         for attack, labels in scores["asr"].items():
             yield _share(replicate, f"asr-{_dashed(attack)}", name, items, labels)
@@ -98,6 +100,21 @@ def measurements(
     for path, (value, unit) in replicate.numbers.items():
         metric, _, name = path.partition("/")
         yield Measurement(_id(replicate, metric, name), replicate.id, replicate.step, value, unit)
+
+
+def best_checkpoints(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """``<label>-best``: the trained checkpoint with the lowest maximum attack success.
+
+    Chosen on the test prompts themselves, as the documents do ("Best: step_200"): optimistic, and
+    therefore for as-reported claims only. The earliest of equal ones; step 0 is no training.
+    """
+    steps: dict[str, list[tuple[int, int, str]]] = {}
+    for name, table in scores.items():
+        label, _, step = name.rpartition("-")
+        if label and step.isdigit() and int(step) > 0:
+            hits = sum(max_label(table["asr"]))
+            steps.setdefault(label, []).append((hits, int(step), name))
+    return {f"{label}-best": scores[min(found)[2]] for label, found in steps.items() if found[1:]}
 
 
 def pooled(measurement: Measurement) -> Measurement:
@@ -124,7 +141,7 @@ def collect(found: Iterable[Measurement]) -> tuple[list[dict[str, Any]], list[di
     """Group measurements into cells, and their labels into lines of ``labels.jsonl``.
 
     Raises:
-        ValueError: One replicate measured a cell twice.
+        ValueError: One replicate measured a cell twice, or a value is not finite.
     """
     by_cell: dict[str, list[Measurement]] = {}
     for measurement in found:
@@ -135,6 +152,8 @@ def collect(found: Iterable[Measurement]) -> tuple[list[dict[str, Any]], list[di
             raise ValueError(f"cell {id} was measured twice in one replicate")
         entries = []
         for m in group:
+            if not math.isfinite(m.value):
+                raise ValueError(f"cell {id} of {m.replicate} is {m.value}: no finite number")
             entry: dict[str, Any] = {"seed": m.replicate, "value": m.value}
             if m.labels:
                 entry |= {"k": sum(m.labels), "n": len(m.labels)}

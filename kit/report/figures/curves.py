@@ -78,8 +78,8 @@ def _mean(
     return joined
 
 
-def curve(name: str, series: Series) -> tuple[str, list[str]]:
-    """The figure as inline SVG, and remarks for its caption."""
+def remarks_on(series: Series) -> list[str]:
+    """What a caption says about how the lines were made from the data."""
     lines = gather(series.lines)
     remarks = []
     joined = [line for line in lines if line.replicates > 1]
@@ -89,9 +89,14 @@ def curve(name: str, series: Series) -> tuple[str, list[str]]:
         remarks.append(f"Lines are means over {seeds} seeds, bands their smallest and largest.")
     if len(lines) > MOST_LINES:
         remarks.append(f"The first {MOST_LINES} of {len(lines)} lines are drawn.")
-        lines = lines[:MOST_LINES]
-    if any(len(line.points) > MOST_POINTS for line in lines):
+    if any(len(line.points) > MOST_POINTS for line in lines[:MOST_LINES]):
         remarks.append(f"Long lines are thinned to {MOST_POINTS} points.")
+    return remarks
+
+
+def curve(name: str, series: Series) -> str:
+    """The figure as inline SVG."""
+    lines = gather(series.lines)[:MOST_LINES]
 
     def paint(ax: Axes) -> None:
         for i, line in enumerate(lines):
@@ -105,7 +110,7 @@ def curve(name: str, series: Series) -> tuple[str, list[str]]:
             handles = ax.get_lines()
             ax.legend(handles, [label(line.name, 40) for line in lines], loc="best", ncols=columns)
 
-    return draw(name, 7.2, 3.5, paint), remarks
+    return draw(name, 7.2, 3.5, paint)
 
 
 def _line(ax: Axes, i: int, line: Line) -> None:

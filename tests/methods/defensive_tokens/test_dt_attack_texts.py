@@ -13,9 +13,11 @@ from kit.methods.defensive_tokens.attack_texts import (
     fake_delimiters,
     fill,
     literal_constants,
+    read_attack_texts,
     read_config_py,
     read_json,
 )
+from kit.mini.paths import ATTACKS_FILE
 
 # A look-alike of the published file: same constants and forms, other words.
 CONFIG = """
@@ -171,3 +173,17 @@ def test_texts_that_would_leak_or_never_succeed_are_refused(change, message):
 def test_fill_replaces_the_slot_or_appends():
     assert fill("please {injected_prompt} now", "do it") == "please do it now"
     assert fill("please", "do it") == "please do it"
+
+
+def test_either_source_is_chosen_by_its_ending(config, tmp_path):
+    path, marker = config
+    assert read_attack_texts(path) == read_config_py(path)
+    assert not marker.exists()
+    assert read_attack_texts(ATTACKS_FILE) == read_json(ATTACKS_FILE)
+    assert read_attack_texts(str(ATTACKS_FILE)).injected_word == "hacked"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config", "config.pyc", "attacks.JSON"])
+def test_other_endings_are_refused_before_reading(tmp_path, name):
+    with pytest.raises(ValueError, match=r"attack strings come from \.py or \.json files"):
+        read_attack_texts(tmp_path / name)

@@ -1,4 +1,7 @@
-"""vLLM and transformers continue alike, except where the two best scores are nearly equal."""
+"""vLLM and transformers continue alike, except where the two best scores are nearly equal.
+
+In fp32: the scores of a small random model in bf16 are mostly rounding.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
 VOCABULARY, WIDTH = 1024, 512
 ROWS = (1019, 1020, 1021, 1022, 1023)
 STOP = (2, 40, 41, 42, 43, 44)
-# Scores have a spread of about 2; bf16 moves them by about 1 %.
-NEARLY_EQUAL = 0.1
+# Scores have a spread of about 1; vLLM's fp32 attention multiplies with 10-bit mantissas.
+NEARLY_EQUAL = 0.03
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +36,8 @@ def model() -> Any:
         num_hidden_layers=4,
         num_attention_heads=8,
         num_key_value_heads=4,
-        initializer_range=0.08,
-    ).to(torch.bfloat16)
+        initializer_range=0.04,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,13 @@ def backend(model: Any, tmp_path_factory: pytest.TempPathFactory) -> VllmBackend
     folder: Path = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
     return VllmBackend(
-        folder, ROWS, max_model_len=512, eager=True, gpu_memory_utilization=0.2, prefix_caching=True
+        folder,
+        ROWS,
+        max_model_len=512,
+        dtype="float32",
+        eager=True,
+        gpu_memory_utilization=0.2,
+        prefix_caching=True,
     )
 
 
@@ -57,7 +66,7 @@ def prompts(slots: bool) -> list[list[int]]:
 
 def scores(model: Any, ids: Sequence[int], prefix: torch.Tensor | None) -> torch.Tensor:
     row = torch.tensor([list(ids)], device="cuda")
-    with torch.inference_mode():
+    with torch.no_grad():
         embeds = embed(model, row, prefix)
         return model(inputs_embeds=embeds, use_cache=False).logits[0, -1].float()  # type: ignore[no-any-return]
 
@@ -68,7 +77,6 @@ def test_agreement(backend: VllmBackend, model: Any, seed: int | None) -> None:
     if seed is not None:
         prefix = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(seed))
     on_gpu = model.to("cuda")
-    wide = tiny_copy(model)
     batch = prompts(prefix is not None)
     settings: dict[str, Any] = {"max_new_tokens": 24, "stop_ids": STOP}
     put = None if prefix is None else prefix.cuda()
@@ -81,7 +89,7 @@ def test_agreement(backend: VllmBackend, model: Any, seed: int | None) -> None:
             continue
         left, right = ([*g.ids, -1] for g in (one, other))
         at = next(i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
-        exact = scores(wide, [*prompt, *left[:at]], put)
+        exact = scores(on_gpu, [*prompt, *left[:at]], put)
         exact[list(ROWS)] = float("-inf")
         # Where one stopped, any stop token may be the one that it met.
         a, b = (
@@ -90,14 +98,8 @@ def test_agreement(backend: VllmBackend, model: Any, seed: int | None) -> None:
         )
         assert abs(a - b) < NEARLY_EQUAL
         assert float(exact.max()) - max(a, b) < NEARLY_EQUAL
-    assert same >= len(batch) // 2
     print(json.dumps({"prefix": seed, "identical": same, "of": len(batch)}))
-
-
-def tiny_copy(model: Any) -> Any:
-    import copy
-
-    return copy.deepcopy(model).float().cuda()
+    assert same >= len(batch) * 3 // 4
 
 
 def test_prefix_changes_answers_and_leaves_no_trace(backend: VllmBackend) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from kit.train import llama_block
 from kit.train.batching import Example
 from kit.train.packed_model import ready
 from kit.train.prefix_tuning import PrefixTraining, accumulate
@@ -79,6 +80,14 @@ def test_fp32_on_a_gpu_takes_the_mask_and_is_exact(model: Any) -> None:
     torch.testing.assert_close(
         gradient(wide, forward="packed"), gradient(wide), rtol=1e-3, atol=1e-5
     )
+
+
+def test_other_models_go_through_transformers(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = gradient(copy.deepcopy(model).float(), forward_rows=1)
+    monkeypatch.setattr(llama_block, "fits", lambda model: False)
+    for changes in ({}, {"low_memory": True}, {"compile": True}):
+        packed = gradient(model, forward="packed", **changes)
+        assert float((packed - exact).norm() / exact.norm()) < 0.03
 
 
 def test_examples_are_isolated_in_the_kernel(model: Any) -> None:

@@ -1,0 +1,209 @@
+"""Stage folders read back: which axes show in ids, what is pooled, the series."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from kit.methods.defensive_tokens.gather import StageFolder, tabulate, training_facts
+
+LABELS = [1, 0, 0, 1]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Write one stage's file; returns the stage."""
+
+    def make(instance, name, content, axes):
+        path = tmp_path / instance
+        path.mkdir(exist_ok=True)
+        (path / name).write_text(json.dumps(content), encoding="utf-8")
+        return StageFolder(instance, path, axes)
+
+    return make
+
+
+def pair(id="p1", group="near", **more):
+    return {"pair": {"id": id, "group": group, "seed": 7, **more}}
+
+
+def scores(*sets):
+    one = {
+        "items": ["a", "b", "c", "d"],
+        "asr": {"ignore": LABELS},
+        "refusal": {"as-reported": [0, 0, 0, 0]},
+        "accuracy": {},
+    }
+    return dict.fromkeys(sets or ("undefended",), one)
+
+
+def training(label="adapt", losses=(4.0, 2.0, 1.0, 1.0)):
+    checkpoints = {2: torch.tensor([[3.0, 4.0], [0.0, 1.0]]), 10: torch.ones(2, 2)}
+    return json.loads(json.dumps(training_facts(label, losses, checkpoints)))
+
+
+ALIGNMENT = {
+    "residual": 2.0,
+    "relative_residual": 0.25,
+    "distance_from_identity": 0.5,
+    "mean_trace": 0.9,
+    "orthogonality_error": 1e-14,
+}
+NORMS = ("norm_mean", "norm_min", "norm_max", "norm_l1_mean", "norm_l1_max", "cosine_native")
+
+
+def table(evaluations=(), alignments=(), transfers=(), trainings=(), **settings):
+    options = {"native": "native", "published_full": None, "refusal_rule": "as-reported"}
+    return tabulate(
+        evaluations=evaluations,
+        alignments=alignments,
+        transfers=transfers,
+        trainings=trainings,
+        **{**options, "loss_window": 2, **settings},
+    )
+
+
+def ids(tables):
+    return {cell["id"] for cell in tables.cells}
+
+
+def test_one_pair_with_every_kind_of_stage(folder):
+    geometry = {"copy": dict.fromkeys(NORMS, 1.5)}
+    found = table(
+        [folder("evaluate", "scores.json", scores(), pair())],
+        [folder("align", "alignment.json", ALIGNMENT, pair())],
+        [folder("transfer", "geometry.json", geometry, pair())],
+        [folder("adapt", "training.json", training(), pair())],
+    )
+    cells = {cell["id"]: cell for cell in found.cells}
+    assert cells["near/asr-max/undefended"]["value"] == 50.0
+    assert cells["near/alignment/residual"]["value"] == 2.0
+    assert cells["near/alignment/relative-residual"]["value"] == 25.0
+    assert cells["near/norm-l1-max/copy"]["value"] == 1.5
+    assert cells["near/cosine-native/copy"]["unit"] == "number"
+    assert cells["near/loss-first/adapt"]["value"] == 3.0
+    assert cells["near/loss-last/adapt"]["value"] == 1.0
+    assert cells["near/norm-max/adapt-2"]["value"] == 5.0
+    assert cells["near/norm-min/adapt-2"]["value"] == 1.0
+    assert cells["near/norm-mean/adapt-2"]["value"] == 3.0
+    assert cells["near/trained-parameters/adapt"]["value"] == 4.0
+    assert cells["near/loss-first/adapt"]["step"] == "adapt"
+    assert not [id for id in cells if id.startswith("all/")], "one group is not pooled"
+    assert not [id for id in cells if "@" in id]
+
+
+def test_several_groups_are_also_pooled(folder):
+    found = table(
+        [
+            folder("e1", "scores.json", scores(), pair("p1", "near")),
+            folder("e2", "scores.json", scores(), pair("p2", "far")),
+        ]
+    )
+    cells = {cell["id"]: cell for cell in found.cells}
+    assert "k" in cells["near/asr-max/undefended"]
+    assert len(cells["all/asr-max/undefended"]["seeds"]) == 2
+    assert {line["id"].split("/")[0] for line in found.labels} == {"near", "far"}
+
+
+def test_only_axes_with_more_than_one_value_show(folder):
+    def stage(name, lr, layout):
+        axes = {**pair(), "lr": lr, "layout": {"id": layout, "other": 1}}
+        return folder(name, "scores.json", scores(), axes)
+
+    varied = table([stage("e1", 0.1, "front"), stage("e2", 0.01, "front")])
+    assert "near/asr-max/undefended@0.1" in ids(varied)
+    assert "near/asr-max/undefended@0.01" in ids(varied)
+    assert not [id for id in ids(varied) if "front" in id]
+    both = table([stage("e1", 0.1, "front"), stage("e2", 0.01, "back")])
+    assert "near/asr-max/undefended@0.01@back" in ids(both)
+    same = table([stage("e1", 0.1, "front")])
+    assert "near/asr-max/undefended" in ids(same)
+
+
+def test_stages_that_lack_a_varied_axis_have_no_suffix(folder):
+    found = table(
+        [
+            folder("e1", "scores.json", scores(), {**pair(), "lr": 0.1}),
+            folder("e2", "scores.json", scores(), {**pair(), "lr": 0.2}),
+        ],
+        [folder("align", "alignment.json", ALIGNMENT, pair())],
+    )
+    assert "near/alignment/residual" in ids(found)
+    assert "near/asr-max/undefended@0.2" in ids(found)
+
+
+def test_two_stages_of_one_replicate_are_refused(folder):
+    stages = [folder(name, "scores.json", scores(), pair()) for name in ("e1", "e2")]
+    with pytest.raises(ValueError, match="measured twice in one replicate"):
+        table(stages)
+
+
+def test_the_seed_is_part_of_the_replicate(folder):
+    stages = [
+        folder("e1", "scores.json", scores(), pair(seed=1)),
+        folder("e2", "scores.json", scores(), pair(seed=2)),
+    ]
+    found = table(stages)
+    (cell,) = [c for c in found.cells if c["id"] == "near/asr-max/undefended"]
+    assert [entry["seed"] for entry in cell["seeds"]] == ["p1/1", "p1/2"]
+    unseeded = folder("e3", "scores.json", scores(), {"model": {"id": "m", "group": "near"}})
+    assert "#m" in table([unseeded]).labels[0]["id"]
+
+
+@pytest.mark.parametrize("axes", [{}, {"lr": 0.1}, {"pair": {"id": "p1"}}])
+def test_a_stage_without_a_replicate_is_refused(folder, axes):
+    with pytest.raises(ValueError, match=r"evaluate: .*group"):
+        table([folder("evaluate", "scores.json", scores(), axes)])
+
+
+def test_series_of_checkpoints_and_of_losses(folder):
+    sets = ("undefended", "native", "adapt-25", "adapt-5")
+    found = table(
+        [folder("evaluate", "scores.json", scores(*sets), pair())],
+        trainings=[
+            folder("t1", "training.json", training(losses=(4.0, 2.0)), pair("p1")),
+            folder("t2", "training.json", training(losses=(2.0, 1.0)), pair("p2")),
+            folder("t3", "training.json", training("scratch", (9.0,)), pair("p1")),
+        ],
+    )
+    series = {one["id"]: one for one in found.series}
+    assert series["asr-max/near"]["lines"] == {"adapt": [[5.0, 50.0], [25.0, 50.0]]}
+    assert "gap-closed/near" not in series, "there is no gap in these scores"
+    assert series["loss/near"]["lines"] == {
+        "adapt": [[1.0, 3.0], [2.0, 1.5]],
+        "scratch": [[1.0, 9.0]],
+    }
+
+
+def test_losses_of_a_varied_axis_are_lines_of_their_own(folder):
+    found = table(
+        trainings=[
+            folder("t1", "training.json", training(), {**pair(), "lr": 0.1}),
+            folder("t2", "training.json", training(), {**pair(), "lr": 0.2}),
+        ]
+    )
+    (loss,) = found.series
+    assert set(loss["lines"]) == {"adapt @ 0.1", "adapt @ 0.2"}
+
+
+def test_nothing_measured_is_an_empty_table():
+    assert table() == type(table())([], [], [])
+
+
+def test_facts_of_a_training():
+    prefix = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    facts = training_facts("full", [1.5, 1.0], {0: torch.zeros(2, 2), 300: prefix})
+    assert facts == {
+        "label": "full",
+        "losses": [1.5, 1.0],
+        "norms": {0: [0.0, 0.0], 300: [5.0, 2.0]},
+        "trained_parameters": 4,
+    }
+    assert set(json.loads(json.dumps(facts))["norms"]) == {"0", "300"}
+
+
+def test_norms_of_large_vectors_do_not_overflow():
+    facts = training_facts("full", [1.0], {1: torch.full((2, 4), 1e30)})
+    assert facts["norms"][1] == pytest.approx([2e30, 2e30])

@@ -1,0 +1,36 @@
+"""Figures are drawn once for the same data, and again for other data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kit.report.figures.cache import drawn
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIT_HOME", str(tmp_path / "home"))
+
+
+def test_the_same_data_are_drawn_once() -> None:
+    calls: list[int] = []
+
+    def make() -> str:
+        calls.append(1)
+        return f"<svg>{len(calls)}</svg>"
+
+    assert drawn("k", {"a": 1}, make) == "<svg>1</svg>"
+    assert drawn("k", {"a": 1}, make) == "<svg>1</svg>"
+    assert drawn("k", {"a": 2}, make) == "<svg>2</svg>"
+    assert drawn("other", {"a": 1}, make) == "<svg>3</svg>"
+
+
+def test_a_cache_that_cannot_be_written_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("KIT_HOME", str(blocked))
+    assert drawn("k", 1, lambda: "<svg/>") == "<svg/>"

@@ -1,0 +1,119 @@
+"""A step's context without the engine: what a step function sees, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kit.engine.registry import PinInput, StepInput
+from kit.mini.paths import ATTACKS_FILE, DATA_DIR, WEIGHTS_DIR, mini_model_dir
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+}
+"""Shape of a stand-in for Llama-3 that a CPU can take; the vocabulary keeps its true size."""
+
+
+@dataclass
+class FakeContext:
+    """Pins and steps by name; canaries, progress and metrics are kept."""
+
+    out: Path
+    scratch: Path
+    pins: Mapping[str, PinInput] = field(default_factory=dict)
+    before: Mapping[str, list[StepInput]] = field(default_factory=dict)
+    rehearsal: bool = False
+    device: str = "cpu"
+    instance: str = "step"
+    axes: dict[str, Any] = field(default_factory=dict)
+    canaries: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    progressed: list[tuple[int, int]] = field(default_factory=list)
+
+    def pin(self, name: str) -> PinInput:
+        return self.pins[name]
+
+    def step(self, name: str) -> StepInput:
+        (found,) = self.before[name]
+        return found
+
+    def steps(self, name: str) -> list[StepInput]:
+        return self.before[name]
+
+    def has(self, name: str) -> bool:
+        return name in self.pins or name in self.before
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self.progressed.append((done, total))
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        pass
+
+    def canary(self, id: str, passed: bool, detail: str, cells: list[str] | None = None) -> None:
+        self.canaries[id] = (passed, detail)
+
+    def note(self, text: str) -> None:
+        pass
+
+
+class Steps:
+    """Runs step functions one after another in a folder; an earlier one is an input by its name."""
+
+    def __init__(self, root: Path, pins: Mapping[str, PinInput], *, rehearsal: bool = False):
+        self.root, self.pins, self.rehearsal = root, pins, rehearsal
+        self.axes = {"pair": {"id": "p", "group": "g", "seed": 1}}
+        self.done: dict[str, StepInput] = {}
+
+    def context(self, name: str, **inputs: str | list[str]) -> FakeContext:
+        folders = [self.root / kind / name for kind in ("out", "scratch")]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        before = {
+            key: [self.done[one] for one in ([value] if isinstance(value, str) else value)]
+            for key, value in inputs.items()
+        }
+        return FakeContext(*folders, self.pins, before, self.rehearsal, instance=name)
+
+    def run(
+        self,
+        name: str,
+        function: Callable[[Any, Any], None],
+        params: Any,
+        **inputs: str | list[str],
+    ) -> FakeContext:
+        context = self.context(name, **inputs)
+        function(context, params)
+        self.done[name] = StepInput(name, context.out, self.axes, {})
+        return context
+
+
+def model_pin(path: Path, name: str) -> PinInput:
+    """A model in the miniature world's format."""
+    return PinInput(f"mini-{name}", path, {"chat_format": "mini", "released_tokens_key": name})
+
+
+def mini_pins(source: str = "source-5", target: str = "source-6") -> dict[str, PinInput]:
+    """Everything that the mini profile pins, as the steps name it."""
+    return {
+        "source": model_pin(mini_model_dir(source), source),
+        "target": model_pin(mini_model_dir(target), target),
+        "model": model_pin(mini_model_dir(target), target),
+        "released": PinInput("released", WEIGHTS_DIR / "defensivetokens.json", {}),
+        "pool": PinInput("pool", DATA_DIR / "alpaca.json", {}),
+        "evaluation": PinInput("evaluation", DATA_DIR / "alpaca_farm.json", {}),
+        "attacks": PinInput("attacks", ATTACKS_FILE, {"style": "mini"}),
+    }
+
+
+def rehearsal_pins() -> dict[str, PinInput]:
+    """The same names with attributes only: a rehearsal reads no file of a pin."""
+    nowhere = Path("/nowhere")
+    llama = {"chat_format": "llama3-defensive-tokens", "released_tokens_key": "x"}
+    names = ("source", "target", "model", "released", "pool", "evaluation")
+    pins = {name: PinInput(name, nowhere / name, dict(llama)) for name in names}
+    return pins | {"attacks": PinInput("attacks", nowhere / "attacks", {"style": "paper"})}

@@ -1,0 +1,158 @@
+"""Every registered kind, and every manifest of the repository planned in both profiles."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import kit.steps
+from kit.engine.environment import this_machine
+from kit.engine.plan import Plan
+from kit.engine.planner import make_plan
+from kit.engine.registry import REGISTRY, StepKind
+from kit.manifest.catalog import Catalog
+from kit.manifest.pins import PinStore
+from kit.manifest.types import Manifest
+
+ROOT = Path(__file__).parents[2]
+CATALOG = Catalog(ROOT)
+EXPERIMENTS = CATALOG.ids()
+PROFILES = ("mini", "paper")
+KINDS = [REGISTRY.get(name) for name in REGISTRY.names() if name.split("/")[0] != "toy"]
+
+
+def plan(experiment: str, profile: str, home: Path, **options: Any) -> tuple[Manifest, Plan]:
+    manifest, pins = CATALOG.manifest(experiment), CATALOG.pins(experiment)
+    made = make_plan(
+        manifest,
+        profile,
+        pins={pin.id: pin for pin in pins.pins},
+        digests=PinStore(home, pins),
+        registry=REGISTRY,
+        machine=this_machine("sm_90"),
+        **options,
+    )
+    return manifest, made
+
+
+@pytest.fixture(scope="module", params=[(e, p) for e in EXPERIMENTS for p in PROFILES], ids=str)
+def planned(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Manifest, Plan]:
+    return plan(*request.param, tmp_path_factory.mktemp("home"))
+
+
+def test_the_kinds_of_the_family_are_registered() -> None:
+    assert kit.steps.__all__
+    assert {kind.name for kind in KINDS} >= {
+        f"defensive-tokens/{name}"
+        for name in (
+            "align",
+            "transfer",
+            "training-data",
+            "self-label",
+            "train-prefix",
+            "evaluate",
+            "tabulate",
+        )
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_kind_is_declared_in_full(kind: StepKind) -> None:
+    assert kind.outputs
+    assert kind.doc
+    assert kind.optional <= kind.inputs.keys()
+    assert set(kind.inputs.values()) <= {"pin", "step", "steps"}
+    config = kind.params.__struct_config__
+    assert config.frozen
+    assert config.forbid_unknown_fields
+    assert kind.run.__doc__
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_unknown_and_missing_parameters_are_refused(kind: StepKind) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"no_such_parameter": 1}, kind.params)
+
+
+def test_every_manifest_has_both_profiles(planned: tuple[Manifest, Plan]) -> None:
+    assert set(planned[0].profiles) == set(PROFILES)
+
+
+def test_the_number_of_instances_is_that_of_the_matrix(planned: tuple[Manifest, Plan]) -> None:
+    manifest, made = planned
+    matrix = manifest.profiles[made.profile].matrix  # type: ignore[index]
+    for spec in manifest.steps:
+        if spec.profiles is None or made.profile in spec.profiles:
+            count = sum(one.step == spec.id for one in made.instances)
+            assert count == prod(len(matrix[axis]) for axis in spec.each)
+    assert len({one.id for one in made.instances}) == len(made.instances)
+    assert made.results == manifest.results
+
+
+def test_parameters_survive_a_round_trip(planned: tuple[Manifest, Plan]) -> None:
+    for one in planned[1].instances:
+        kind = REGISTRY.get(one.kind).params
+        struct = msgspec.convert(one.params, kind)
+        assert msgspec.to_builtins(struct) == one.params
+        assert msgspec.json.decode(msgspec.json.encode(struct), type=kind) == struct
+
+
+def test_promised_outputs_and_inputs_are_those_of_the_kind(planned: tuple[Manifest, Plan]) -> None:
+    for one in planned[1].instances:
+        kind = REGISTRY.get(one.kind)
+        assert tuple(one.outputs) == kind.outputs
+        given = one.pins.keys() | one.steps.keys()
+        assert kind.inputs.keys() - kind.optional <= given <= kind.inputs.keys()
+
+
+def test_equal_work_has_equal_keys_and_other_work_other_ones(
+    planned: tuple[Manifest, Plan], tmp_path: Path
+) -> None:
+    _, made = planned
+    _, again = plan(made.experiment, made.profile, tmp_path)
+    assert [one.key for one in again.instances] == [one.key for one in made.instances]
+    by_step: dict[str, set[str]] = {}
+    for one in made.instances:
+        by_step.setdefault(one.step, set()).add(one.key)
+    _, rehearsed = plan(made.experiment, made.profile, tmp_path, rehearsal=True)
+    assert not by_step.keys() - {one.step for one in rehearsed.instances}
+    assert not set().union(*by_step.values()) & {one.key for one in rehearsed.instances}
+
+
+def test_a_model_is_evaluated_with_the_batch_it_was_trained_on(
+    planned: tuple[Manifest, Plan],
+) -> None:
+    """The data step's batch is what one optimizer step consumes."""
+    made = planned[1]
+    instances = {one.id: one for one in made.instances}
+    trainings = [one for one in made.instances if one.kind.endswith("/train-prefix")]
+    for one in trainings:
+        (data,) = one.steps["data"].instances
+        mixture = instances[data].params
+        assert mixture["batch"] == one.params["micro_batch"] * one.params["accumulation"]
+        assert mixture["steps"] >= one.params["steps"]
+        assert max(one.params["checkpoints"]) <= one.params["steps"]
+        (labels,) = one.steps["labels"].instances
+        assert instances[labels].steps["data"].instances == [data]
+        assert instances[labels].pins["model"].pin == one.pins["model"].pin
+
+
+def test_mini_needs_no_gpu_and_paper_does(planned: tuple[Manifest, Plan]) -> None:
+    made = planned[1]
+    gpus = {one.kind.split("/")[1] for one in made.instances if one.resources.gpus}
+    assert bool(gpus) == (made.profile == "paper")
+    assert not gpus & {"tabulate", "training-data"}
+
+
+def test_sentences_of_prompting_defences_do_not_run_into_the_words_before(
+    planned: tuple[Manifest, Plan],
+) -> None:
+    for one in planned[1].instances:
+        for name in ("reminder", "sandwich"):
+            assert one.params.get(name, "")[:1].strip() == "", "begins with a separator"
