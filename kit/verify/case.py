@@ -190,3 +190,28 @@ def sign(verdict: Verdict, target: Path, key: Path | None) -> None:
 
         key = kit_home() / "signing-key.pem"
     write_atomic(target, envelope(statement(verdict, encode(verdict)), key))
+
+
+def check_signature(verdict: Verdict, file: Path, signer: str | None) -> str:
+    """The id of the key that signed exactly this verdict.
+
+    Args:
+        verdict: As found now.
+        file: The envelope.
+        signer: The key id it must have, if the reader knows whose it should be.
+
+    Raises:
+        InvalidInput: No such file, a wrong signature, another verdict, another key.
+    """
+    from kit.verify.statement import check, key_id
+
+    if not file.is_file():
+        raise InvalidInput("no such signed statement", where=str(file))
+    envelope = file.read_bytes()
+    check(envelope, encode(verdict), str(file))
+    found = key_id(envelope)
+    if signer is not None and signer.lower() != found:
+        raise InvalidInput(
+            f"signed with key {found}", where=str(file), why=f"{signer} was asked for"
+        )
+    return found
