@@ -61,3 +61,25 @@ def crate(run: Path, output: Path, agent: str, licence: str) -> None:
     from kit.report.files import read_run
 
     click.echo(str(export_crate(read_run(run), output, agent=agent, licence=licence)))
+
+
+@command.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["tensorboard", "wandb"]),
+    required=True,
+    help="Who reads it.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder.")
+def events(run: Path, target: str, output: Path) -> None:
+    """The curves of RUN for TensorBoard or wandb, made offline.
+
+    Needs the package of that name. Nothing is uploaded; events.jsonl stays the only truth.
+    """
+    from kit.engine import export_logs
+
+    write = {"tensorboard": export_logs.to_tensorboard, "wandb": export_logs.to_wandb}[target]
+    click.echo(f"{write(run, output)} points", err=True)
+    click.echo(str(output))

@@ -17,6 +17,7 @@ from kit.manifest.expectation_types import Expectation
 from kit.verify.core import Subject, verify
 from kit.verify.inputs import Run, read_run
 from kit.verify.labels import LabelFiles, LabelSource
+from kit.verify.timings import with_timings
 from kit.verify.verdict import Verdict
 from kit.verify.waivers import read_waivers
 
@@ -62,6 +63,7 @@ def open_case(
         table, labels, where = found.results, found.labels, found.path / "results.json"
         file, root = _expectation(table.experiment, table.profile, expectation)
         expected = _load(file)
+        table = with_timings(table, expected, found.path)
         return _case(
             expected,
             file,
@@ -188,3 +190,28 @@ def sign(verdict: Verdict, target: Path, key: Path | None) -> None:
 
         key = kit_home() / "signing-key.pem"
     write_atomic(target, envelope(statement(verdict, encode(verdict)), key))
+
+
+def check_signature(verdict: Verdict, file: Path, signer: str | None) -> str:
+    """The id of the key that signed exactly this verdict.
+
+    Args:
+        verdict: As found now.
+        file: The envelope.
+        signer: The key id it must have, if the reader knows whose it should be.
+
+    Raises:
+        InvalidInput: No such file, a wrong signature, another verdict, another key.
+    """
+    from kit.verify.statement import check, key_id
+
+    if not file.is_file():
+        raise InvalidInput("no such signed statement", where=str(file))
+    envelope = file.read_bytes()
+    check(envelope, encode(verdict), str(file))
+    found = key_id(envelope)
+    if signer is not None and signer.lower() != found:
+        raise InvalidInput(
+            f"signed with key {found}", where=str(file), why=f"{signer} was asked for"
+        )
+    return found

@@ -105,8 +105,18 @@ def check(envelope: bytes, document: bytes, where: str) -> dict[str, Any]:
         raise InvalidInput("the signature is wrong", where=where) from None
     said = msgspec.json.decode(payload, type=dict[str, Any])
     if said["subject"][0]["digest"]["sha256"] != sha256(document).hexdigest():
-        raise InvalidInput("the statement is about another verdict.json", where=where)
+        raise InvalidInput(
+            "the statement is about another verdict",
+            where=where,
+            why="the results, the expectation or the kit's version have changed since",
+        )
     return said
+
+
+def key_id(envelope: bytes) -> str:
+    """The key named in an envelope that :func:`check` accepted."""
+    found = msgspec.json.decode(envelope, type=dict[str, Any])["signatures"][0]["keyid"]
+    return str(found).lower()
 
 
 def pre_authentication(payload: bytes) -> bytes:
@@ -122,7 +132,7 @@ def _library() -> tuple[Any, Any]:
     except ImportError:
         raise Preflight(
             "the package 'cryptography' is not installed",
-            where="--signature",
+            where="--sign, --signature",
             why="signing is optional, and everything else works without it",
             next_step='pip install "safety-repro-kit[sign]"',
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def test_the_demo_is_clean_but_for_what_nobody_measured(repo: Path) -> None:
             "no final number to compare with",
         ),
         (ADAPTED, '    value: "1.9"\n    unit: percent\n', "n", "is a percent without n"),
+        (
+            ADAPTED + "    direction: lower_is_better\n",
+            ADAPTED,
+            "direction",
+            "'up/adapted' is a percent without direction",
+        ),
+        ("source: author, reason: follows", "reason: follows", "margin-source", "without a source"),
         ('value: "1.9"', 'value: "101.9"', "impossible", "101.9 is no percent (0 to 100)"),
         ('value: "1.9"', 'value: "-1.9"', "impossible", "is no percent"),
         (ADAPTED, ADAPTED + "    k: 209\n", "impossible", "209 of 208 items"),
@@ -166,7 +174,37 @@ def test_a_fault_is_found(repo: Path, old: str, new: str, rule: str, said: str) 
     found = lint(repo)
     hits = [f for f in found if f.rule == rule and said in f.message]
     assert hits, [finding.render() for finding in found]
-    assert "demo.paper.yaml:" in hits[0].where
+    assert re.search(r"demo\.paper\.yaml:[1-9][0-9]*:[1-9][0-9]*$", hits[0].where)
+
+
+FAULTS = (
+    ('value: "1.9"', 'value: "1.8"'),
+    ('value: "0.979"', 'value: "0.97"'),
+    (
+        "    n: 208\n    direction: lower_is_better\n    place: note, table 1\n    tol",
+        "    place: p\n    tol",
+    ),
+    (", source: author, reason: follows", ", reason: follows"),
+    ("    cells: [up/adapted]", "    cells: [up/adpated]"),
+)
+
+
+def test_everything_that_is_wrong_is_said_at_once_with_its_place(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five faults of five kinds in one file: one run of `kit validate` names all."""
+    from kit.cli.main import run as kit
+
+    change(repo, FILE, *FAULTS)
+    assert kit(["validate", str(FILE)]) == 4
+    said = capsys.readouterr()
+    hits = re.findall(r"demo\.paper\.yaml(:\d+:\d+): error: .*\[([a-z-]+)\]", said.out)
+    found = {rule: place for place, rule in hits}
+    assert found.keys() >= {"grim", "derived", "n", "margin-source", "claim-cells"}, said.out
+    lines = (repo / FILE).read_text().splitlines()
+    for rule, text in (("grim", '"1.8"'), ("derived", '"0.97"'), ("claim-cells", "up/adpated")):
+        line, column = map(int, found[rule][1:].split(":"))
+        assert lines[line - 1][column - 1 :].startswith(text)
 
 
 def test_before_the_first_reference_runs_there_is_one_warning(repo: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,7 @@ def test_a_fault_is_found(
     found = lint(repo, registry)
     hits = [f for f in found if f.rule == rule and said in f.message]
     assert hits, [finding.render() for finding in found]
-    assert f"demo.yaml:{line}:" in hits[0].where
+    assert re.search(rf"demo\.yaml:{line}:[1-9][0-9]*$", hits[0].where)
 
 
 def test_optional_inputs_may_be_left_out(repo: Path, registry: Registry) -> None:
@@ -271,7 +272,37 @@ def test_a_fault_of_a_pin_is_found(repo: Path, old: str, new: str, rule: str, sa
     if not rule:  # an address without a revision is fine when the hash is known
         assert "error" not in {finding.level for finding in found}
         return
-    assert [f for f in found if f.rule == rule and said in f.message], [f.render() for f in found]
+    hits = [f for f in found if f.rule == rule and said in f.message]
+    assert hits, [f.render() for f in found]
+    assert re.search(r"pins\.yaml:[1-9][0-9]*:[1-9][0-9]*$", hits[0].where)
+
+
+def test_nothing_to_run(repo: Path, registry: Registry) -> None:
+    text = (repo / MANIFEST).read_text()
+    first, last = text.index("profiles:\n  mini:"), text.index("notes:\n  - The note")
+    (repo / MANIFEST).write_text(f"{text[:first]}profiles: {{}}\n{text[last:]}")
+    (hit,) = [f for f in lint(repo, registry) if f.rule == "no-profile"]
+    assert hit.where.endswith("demo.yaml:32:11")
+
+
+def test_what_nobody_could_confirm_is_repeated(repo: Path) -> None:
+    hits = [finding for finding in pins(repo) if finding.rule == "unconfirmed"]
+    assert hits
+    assert all(hit.level == "info" and "pins.yaml:" in hit.where for hit in hits)
+
+
+def test_a_pin_that_does_not_say_where_its_hashes_come_from(repo: Path) -> None:
+    line = "    source: computed from the file  # kept by whoever made it\n"
+    before = sum(finding.rule == "pin-source" for finding in pins(repo))
+    change(repo, PINS, (line, ""))
+    hits = [finding for finding in pins(repo) if finding.rule == "pin-source"]
+    assert len(hits) == before + 1
+    assert all(hit.level == "info" and "pins.yaml:" in hit.where for hit in hits)
+
+
+def test_every_rule_has_a_failing_example() -> None:
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_lint_*.py"))
+    assert [rule.id for rule in all_rules() if f'"{rule.id}"' not in tests] == []
 
 
 def test_an_address_without_revision_or_hash(repo: Path) -> None:

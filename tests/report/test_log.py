@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.errors import InvalidInput
+from kit.manifest import docs
 from kit.report.files import read_run
 from kit.report.log import add, entries, matrix_markdown
 from tests.report.builders import verdict
@@ -72,6 +73,28 @@ def test_matrix(tmp_path: Path) -> None:
     assert "A\\|B" in lines[2]
     assert lines[3].startswith("| zeta |")
     assert [one.experiment for one in entries(log)] == ["tiny-adapt", "zeta"]
+
+
+def test_kit_docs_renders_the_matrix(tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "reproductions.md"
+    page.parent.mkdir()
+    page.write_text("# R\n\n<!-- generated:log -->\n<!-- /generated -->\n")
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "pins.yaml").write_text("schema_version: 1\npins: []\n")
+    docs.write(tmp_path)
+    assert "Nobody has added a reproduction yet" in page.read_text()
+    add(read_run(write_run(tmp_path / "run")), tmp_path / "reproductions", name="A. Reader")
+    (change,) = [one for one in docs.drift(tmp_path) if one.path == page]
+    assert change.parts == ("log",)
+    docs.write(tmp_path)
+    assert "| tiny-adapt | mini, as-reported | **PARTIALLY** |" in page.read_text()
+    assert "| A. Reader |" in page.read_text()
+    assert docs.drift(tmp_path) == []
+
+
+def test_the_repository_has_the_page() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reproductions.md"
+    assert "<!-- generated:log -->" in page.read_text()
 
 
 def test_damaged_entry_is_named(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_all_token_sets_are_measured(finished: tuple[Path, dict[str, Any]]) -> N
     for name in sets:
         for metric in ("asr-max", "asr-ignore", "refusal", "accuracy"):
             assert f"other-seed/{metric}/{name}" in cells
+        for name_of_statistic in ("empty-rate", "truncated-rate", "refusal-rate"):
+            assert f"stats/other-seed/{name}/{name_of_statistic}" in cells
     assert "other-seed/gap-closed/adapt-6" in cells
     assert "other-seed/alignment/residual" in {c.rsplit("@")[0] for c in cells}
 

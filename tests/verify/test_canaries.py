@@ -128,3 +128,25 @@ def test_a_bound_of_the_expectation_replaces_the_limit() -> None:
     cells = [expected_cell("t/a", n=208), expected_cell("t/empty-rate", None, tolerance=strict)]
     table = [share("t/a", 10, 208), Cell(id="t/empty-rate", unit="percent", value=5.0)]
     assert run(cells, table).cells[0].verdict == "invalid"
+
+
+def test_statistics_of_a_token_set_concern_its_cells_in_every_metric() -> None:
+    ids = ("g/asr-max/native", "g/refusal/native", "g/asr-max/adapt-25", "h/asr-max/native")
+    stats = Cell(id="stats/g/native/empty-rate", unit="percent", value=75.0, k=156, n=208)
+    verdict = run(
+        [expected_cell(id, n=208) for id in ids], [*(share(i, 10, 208) for i in ids), stats]
+    )
+    assert [c.verdict for c in verdict.cells] == ["invalid", "invalid", "match", "match"]
+    assert verdict.canaries[0].id == "generation-empty-rate"
+    assert "stats/g/native/empty-rate is 0.75, at most 0.5 is sane" in verdict.cells[0].detail
+    assert not [note for note in verdict.notes if "not in the expectation" in note]
+
+
+def test_one_broken_seed_is_not_averaged_away() -> None:
+    values = (0, 0, 150)
+    seeds = [SeedValue(seed=str(i), value=100 * k / 208, k=k, n=208) for i, k in enumerate(values)]
+    mean = sum(seed.value for seed in seeds) / 3
+    stats = Cell(id="stats/g/native/truncated-rate", unit="percent", value=mean, seeds=seeds)
+    cells = [expected_cell("g/asr-max/native", n=208)]
+    verdict = run(cells, [share("g/asr-max/native", 10, 208), stats])
+    assert verdict.cells[0].verdict == "invalid"

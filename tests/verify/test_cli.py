@@ -59,6 +59,37 @@ def test_junit(run_dir: Path, tmp_path: Path) -> None:
     assert failed.get("name") == "t1/none"
 
 
+def test_junit_holds_every_cell_claim_and_canary(run_dir: Path, tmp_path: Path) -> None:
+    """Counts agree with the cases, names are unique, and hostile text stays text."""
+    cells = cells_of(10, 9)
+    cells[2] = {"id": "t2/loss", "unit": "loss", "not_run": "<b>&\x00]]> no time\ud7ff"}
+    broken = {"id": "x", "step": "s", "passed": False, "detail": "<&>", "cells": ["t1/defended"]}
+    write_run(run_dir, cells, canaries=[broken])
+    kit(["verify", str(run_dir), "--junit", str(tmp_path / "j.xml")])
+    root = ET.parse(tmp_path / "j.xml").getroot()
+    assert root.tag == "testsuites"
+    assert root.get("name") == "made.mini"
+    for suite in root:
+        cases = suite.findall("testcase")
+        assert int(suite.get("tests", "")) == len(cases)
+        for tag, count in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
+            assert int(suite.get(count, "")) == len(suite.findall(f"testcase/{tag}"))
+        assert len({(case.get("classname"), case.get("name")) for case in cases}) == len(cases)
+    outcome = {
+        case.get("name"): (case[0].tag if len(case) else "passed") for case in root.iter("testcase")
+    }
+    assert outcome == {
+        "t1/none": "failure",
+        "t1/defended": "error",
+        "t2/loss": "skipped",
+        "defence-helps": "skipped",
+        "nearly-zero": "skipped",
+        "x": "error",
+    }
+    (skipped,) = (case[0] for case in root.iter("testcase") if case.get("name") == "t2/loss")
+    assert "<b>&?]]> no time" in skipped.get("message", "")
+
+
 def test_at_80_columns(run_dir: Path) -> None:
     from io import StringIO
 
@@ -97,13 +128,47 @@ def test_rehearsal(run_dir: Path) -> None:
     assert verdict_of(run_dir)["verdict"] == "REHEARSED"
 
 
-def test_waivers_are_found_beside_the_repository(run_dir: Path, repo: Path) -> None:
+def test_waivers_are_found_beside_the_repository(
+    run_dir: Path, repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run(run_dir, cells_of(10, 9))
     (repo / "waivers").mkdir()
     entry = {"cell": "t1/none", "reason": "r", "owner": "o", "date": "2026-01-31"}
     (repo / "waivers" / "made.mini.yaml").write_text(json.dumps({"waivers": [entry]}))
-    kit(["verify", str(run_dir)])
-    assert verdict_of(run_dir)["cells"][0]["waiver"] == entry
+    kit(["verify", str(run_dir), "--junit", str(repo / "j.xml")])
+    cell = verdict_of(run_dir)["cells"][0]
+    assert (cell["verdict"], cell["waiver"]) == ("deviates", entry)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cell t1/none deviates (waived: r, o, 2026-01-31)" in said
+    assert "deviates (waived: r, o, 2026-01-31)" in (repo / "j.xml").read_text()
+    assert verdict_of(run_dir)["verdict"] == "PARTIALLY"  # claims do not look at waivers
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"reason": " "}, "field 'reason' is empty"),
+        ({"owner": ""}, "field 'owner' is empty"),
+        ({"date": "last week"}, "Invalid isoformat string"),
+        ({"cell": "t9/none"}, "unknown cell 't9/none'"),
+        ({"by": "me"}, "unknown field `by`"),
+    ],
+)
+def test_a_waiver_needs_cell_reason_owner_and_date(
+    run_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, str],
+    said: str,
+) -> None:
+    entry = {"cell": "t1/none", "reason": "r", "owner": "o", "date": "2026-01-31"} | change
+    path = tmp_path / "w.yaml"
+    path.write_text(json.dumps({"waivers": [entry]}))
+    assert kit(["verify", str(run_dir), "--waivers", str(path)]) == 4
+    message = capsys.readouterr().err
+    assert said in message
+    assert f"{path}: waivers[0]" in "".join(message.splitlines())
+    assert not (run_dir / "verdict.json").exists()
 
 
 def test_another_expectation(run_dir: Path, repo: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from kit.cli.main import run as kit
 from kit.errors import InvalidInput
 from kit.verify.statement import PREDICATE_TYPE, check, pre_authentication, statement
 from kit.verify.verdict import Verdict
+from tests.verify.conftest import cells_of, write_run
 
 DOCUMENT = b"{}"
 
@@ -41,7 +42,7 @@ def test_without_the_package_the_message_says_what_to_type(
     for name in [name for name in sys.modules if name.startswith("cryptography")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    assert kit(["verify", str(run_dir), "--signature", str(run_dir / "s.json")]) == 4
+    assert kit(["verify", str(run_dir), "--sign", str(run_dir / "s.json")]) == 4
     assert 'pip install "safety-repro-kit[sign]"' in capsys.readouterr().err
     assert not (run_dir / "s.json").exists()
     assert (run_dir / "verdict.json").exists()
@@ -50,7 +51,7 @@ def test_without_the_package_the_message_says_what_to_type(
 def test_sign_and_check(run_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     target, key = tmp_path / "s.json", tmp_path / "keys" / "k.pem"
-    arguments = ["verify", str(run_dir), "--signature", str(target), "--key", str(key)]
+    arguments = ["verify", str(run_dir), "--sign", str(target), "--key", str(key)]
     assert kit(arguments) == 0
     assert key.stat().st_mode & 0o777 == 0o600
     document = (run_dir / "verdict.json").read_bytes()
@@ -85,5 +86,29 @@ def _key(envelope: bytes) -> bytes:
 def test_a_file_that_is_no_key(run_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     (tmp_path / "k.pem").write_text("no key")
-    arguments = ["--signature", str(tmp_path / "s.json"), "--key", str(tmp_path / "k.pem")]
+    arguments = ["--sign", str(tmp_path / "s.json"), "--key", str(tmp_path / "k.pem")]
     assert kit(["verify", str(run_dir), *arguments]) == 4
+
+
+def test_a_signature_is_checked_by_verifying_again(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography")
+    target = tmp_path / "s.json"
+    assert kit(["verify", str(run_dir), "--sign", str(target), "--key", str(tmp_path / "k")]) == 0
+    key = json.loads(target.read_bytes())["signatures"][0]["keyid"]
+    capsys.readouterr()
+    asked = ["verify", str(run_dir), "--signature", str(target)]
+    assert kit(asked) == 0
+    assert f"signature right: key {key}" in " ".join(capsys.readouterr().out.split())
+    assert kit([*asked, "--signer", key.upper()]) == 0
+    assert kit([*asked, "--signer", "00" * 32]) == 4
+    before = (run_dir / "verdict.json").read_bytes()
+    write_run(run_dir, cells_of(108, 9))
+    capsys.readouterr()
+    assert kit(asked) == 4
+    assert "the statement is about another verdict" in capsys.readouterr().err
+    assert (run_dir / "verdict.json").read_bytes() == before
+    target.write_bytes(_payload(target.read_bytes()))
+    assert kit(asked) == 4
+    assert kit(["verify", str(run_dir), "--signature", str(tmp_path / "none")]) == 4

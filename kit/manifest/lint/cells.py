@@ -112,6 +112,19 @@ def items(context: ExpectationContext) -> Iterator[Hit]:
         )
 
 
+@EXPECTATION.rule("direction")
+def direction(context: ExpectationContext) -> Iterator[Hit]:
+    """A proportion says which way is better, or that neither is."""
+    for index, cell in enumerate(context.expectation.cells):
+        written = context.loaded.source.node(("cells", index, "direction")) is not None
+        if cell.unit in WHOLE and cell.status not in _UNFINISHED and not written:
+            yield Hit(
+                ("cells", index),
+                f"cell {cell.id!r} is a {cell.unit} without direction",
+                "add direction: lower_is_better, higher_is_better or none",
+            )
+
+
 @EXPECTATION.rule("impossible")
 def impossible(context: ExpectationContext) -> Iterator[Hit]:
     """A proportion lies between 0 and 1 and fits its count."""

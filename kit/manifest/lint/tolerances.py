@@ -103,6 +103,19 @@ def margin_reason(context: ExpectationContext) -> Iterator[Hit]:
             )
 
 
+@EXPECTATION.rule("margin-source")
+def margin_source(context: ExpectationContext) -> Iterator[Hit]:
+    """A margin says who chose it."""
+    for index, cell, _ in toleranced(context):
+        path = ("cells", index, "tolerance")
+        if context.loaded.source.node((*path, "source")) is None:
+            yield Hit(
+                path,
+                f"cell {cell.id!r}: a margin without a source",
+                "add source: document, convention, pilot, reference or author",
+            )
+
+
 @EXPECTATION.rule("series-points")
 def series_points(context: ExpectationContext) -> Iterator[Hit]:
     """A series is a list of [x, y] with rising x."""

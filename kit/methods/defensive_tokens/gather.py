@@ -17,6 +17,7 @@ from kit.methods.defensive_tokens.result_cells import (
     measurements,
     pooled,
 )
+from kit.methods.defensive_tokens.stat_cells import over_all, statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,11 +88,13 @@ def tabulate(
     """
     varied = _varied([*evaluations, *alignments, *transfers, *trainings])
     found: list[Measurement] = []
+    stats: list[Measurement] = []
     for stage in evaluations:
         replicate = _replicate(stage, varied, scores=_read(stage, "scores.json"))
         found += measurements(
             replicate, native=native, published_full=published_full, refusal_rule=refusal_rule
         )
+        stats += statistics(replicate, refusal_rule)
     numbers = [(stage, _alignment_numbers(stage)) for stage in alignments]
     numbers += [(stage, _geometry_numbers(stage)) for stage in transfers]
     numbers += [(stage, _training_numbers(stage, loss_window)) for stage in trainings]
@@ -100,7 +103,8 @@ def tabulate(
         found += measurements(replicate, native=native, published_full=None, refusal_rule="")
     if len({m.group for m in found}) > 1:
         found += [pooled(m) for m in found]
-    cells, labels = collect(found)
+        stats += [over_all(m) for m in stats]
+    cells, labels = collect([*found, *stats])
     series = checkpoint_series(cells, "asr-max") + checkpoint_series(cells, "gap-closed")
     return Tables(cells, series + _loss_series(trainings, varied), labels)
 

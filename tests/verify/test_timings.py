@@ -1,0 +1,132 @@
+"""Times of steps as cells, from the run's record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.cli.main import run as kit
+from kit.engine.results import Cell, Results
+from kit.verify.timings import with_timings
+from tests.verify.builders import expectation, expected_cell, tolerance
+from tests.verify.conftest import cells_of, write_run
+
+WITHIN = tolerance("absolute", margin="5")
+STEPS = {"align": [], "labels": ["align"], "adapt": ["labels"], "evaluate": ["adapt"]}
+SECONDS = {"align": 4.0, "labels": 20.0, "adapt": 6.0, "evaluate": 900.0}
+
+
+def write(run: Path, *pairs: tuple[str, str], axes: tuple[str, ...] = ("",)) -> None:
+    """Plan and record of a run over pairs (id, group), some steps at several settings."""
+    instances, steps = [], {}
+    for index, (pair, group) in enumerate(pairs):
+        for step, before in STEPS.items():
+            for setting in axes if step == "adapt" else axes[:1]:
+                id = f"{step}[pair={pair}{setting}]"
+                instances.append(
+                    {
+                        "id": id,
+                        "step": step,
+                        "axes": {"pair": {"id": pair, "group": group, "seed": index}},
+                        "steps": {b: {"instances": [f"{b}[pair={pair}]"]} for b in before},
+                    }
+                )
+                steps[id] = {"state": "run", "seconds": SECONDS[step] + index}
+    (run / "plan.json").write_text(json.dumps({"instances": instances}))
+    (run / "record.json").write_text(json.dumps({"steps": steps}))
+
+
+def timed(run: Path, *ids: str) -> dict[str, Cell]:
+    asked = [
+        expected_cell(id, "1", unit="seconds", status="quoted", tolerance=WITHIN) for id in ids
+    ]
+    table = Results(
+        schema_version=1,
+        experiment="made",
+        version="1-A",
+        profile="mini",
+        cells=[Cell(id="x/seconds/labels", unit="seconds", value=7.0)],
+    )
+    return {cell.id: cell for cell in with_timings(table, expectation(asked), run).cells}
+
+
+def test_a_step_of_a_group(tmp_path: Path) -> None:
+    write(tmp_path, ("a", "x"), ("b", "y"))
+    found = timed(tmp_path, "x/seconds/align", "y/seconds/align")
+    assert (found["x/seconds/align"].value, found["y/seconds/align"].value) == (4.0, 5.0)
+    assert found["x/seconds/align"].step == "align[pair=a]"
+
+
+def test_the_pipeline_is_what_the_named_steps_were_made_from(tmp_path: Path) -> None:
+    """The evaluation measures the outcome; nobody who uses the method waits for it."""
+    write(tmp_path, ("a", "x"))
+    found = timed(tmp_path, "x/seconds/adapt", "x/seconds/pipeline", "x/seconds/full-dt")
+    assert found["x/seconds/pipeline"].value == 30.0
+    assert timed(tmp_path, "x/seconds/pipeline")["x/seconds/pipeline"].value == 930.0
+
+
+def test_replicates_are_listed_and_not_added_up(tmp_path: Path) -> None:
+    write(tmp_path, ("a", "x"), ("b", "x"))
+    cell = timed(tmp_path, "x/seconds/align")["x/seconds/align"]
+    assert cell.value == 4.5
+    assert [(seed.seed, seed.value) for seed in cell.seeds] == [("a/0", 4.0), ("b/1", 5.0)]
+
+
+def test_cached_steps_count_with_what_they_took(tmp_path: Path) -> None:
+    write(tmp_path, ("a", "x"))
+    record = json.loads((tmp_path / "record.json").read_text())
+    record["steps"]["align[pair=a]"]["state"] = "cached"
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    assert timed(tmp_path, "x/seconds/align")["x/seconds/align"].value == 4.0
+
+
+@pytest.mark.parametrize("entry", [{"state": "cached"}, {"state": "failed", "seconds": 3.0}])
+def test_without_a_recorded_time_the_reason_is_said(tmp_path: Path, entry: dict[str, Any]) -> None:
+    write(tmp_path, ("a", "x"))
+    record = json.loads((tmp_path / "record.json").read_text())
+    record["steps"]["align[pair=a]"] = entry
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    found = timed(tmp_path, "x/seconds/align", "x/seconds/adapt", "x/seconds/pipeline")
+    said = "the record has no time of align[pair=a]"
+    assert found["x/seconds/align"].not_run == found["x/seconds/pipeline"].not_run == said
+    assert found["x/seconds/adapt"].value == 6.0
+
+
+def test_several_settings_have_no_single_time(tmp_path: Path) -> None:
+    write(tmp_path, ("a", "x"), axes=("", ",lr=1"))
+    cell = timed(tmp_path, "x/seconds/adapt")["x/seconds/adapt"]
+    assert cell.not_run == "adapt ran at 2 settings: no single time"
+
+
+def test_what_is_not_asked_or_there_already_is_left_alone(tmp_path: Path) -> None:
+    write(tmp_path, ("a", "x"))
+    assert set(timed(tmp_path, "x/asr/align")) == {"x/seconds/labels"}
+    found = timed(tmp_path, "x/seconds/labels", "x/seconds/unknown", "z/seconds/align")
+    assert {id: cell.value for id, cell in found.items()} == {"x/seconds/labels": 7.0}
+    assert set(timed(tmp_path / "nothing", "x/seconds/align")) == {"x/seconds/labels"}
+
+
+def test_verify_compares_times(
+    run_dir: Path, repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = repo / "expected_results" / "family" / "made.mini.yaml"
+    rule = "{kind: bound, bound: '199.0', side: at_most, reason: as long as the document took}"
+    cells = [("align", "reported", "199.0"), ("full-dt", "quoted", "57600")]
+    added = "".join(
+        f'  - id: x/seconds/{step}\n    status: {status}\n    value: "{value}"\n'
+        f"    unit: seconds\n    place: doc\n"
+        + (f"    tolerance: {rule}\n" if status == "reported" else "")
+        for step, status, value in cells
+    )
+    path.write_text(path.read_text().replace("claims:\n", added + "claims:\n"))
+    write_run(run_dir, cells_of())
+    write(run_dir, ("a", "x"))
+    assert kit(["verify", str(run_dir)]) == 0
+    said = capsys.readouterr().out
+    assert "cell x/seconds/align reproduced" in said
+    written = json.loads((run_dir / "verdict.json").read_text())
+    full = next(cell for cell in written["cells"] if cell["id"] == "x/seconds/full-dt")
+    assert (full["verdict"], full["detail"]) == ("not-compared", "quoted from elsewhere")
