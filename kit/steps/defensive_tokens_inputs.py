@@ -86,9 +86,10 @@ def generation_backend(
     )
     if not ctx.rehearsal:
         return engine
-    from kit.methods.defensive_tokens.standin import AnswerLengths
+    from kit.methods.defensive_tokens.standin import WORDS, AnswerLengths
 
-    return AnswerLengths(engine)
+    vocabulary = tokenizer.get_vocab()
+    return AnswerLengths(engine, [vocabulary[f"\u0120{word}"] for word in WORDS])
 
 
 def released_prefix(ctx: StepContext, model: str, *, n: int) -> Tensor:

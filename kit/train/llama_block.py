@@ -37,15 +37,15 @@ class Spans(NamedTuple):
         queries: [B + 2] int32, bounds of the sequences among the rows; the first is the shared one.
         keys: [B + 2] int32, bounds of the sequences among the repeated keys.
         gather: [K] int64, the row of each repeated key.
-        own: [R - S] int64, the key of each row that is not shared.
-        shared: [(B + 1) S] int64, the keys of the shared rows, sequence by sequence.
+        first: [R] int64, the first key of each row.
+        again: [B + 1, S] int64, all keys of the shared rows, sequence by sequence.
     """
 
     queries: Tensor
     keys: Tensor
     gather: Tensor
-    own: Tensor
-    shared: Tensor
+    first: Tensor
+    again: Tensor
 
 
 class Settings(NamedTuple):
@@ -169,7 +169,7 @@ def attend(
     query, key, value = parts
     if mask is None:
         assert KERNEL is not None
-        if spans.shared.shape[0]:
+        if spans.again.shape[1]:
             key, value = repeat_shared(key, spans), repeat_shared(value, spans)
         # With fewer queries than keys the kernel's causal mask ends at the last key: every query
         # sees the shared keys and its own example up to itself.
@@ -214,7 +214,7 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def repeat_shared(rows: Tensor, spans: Spans) -> Tensor:
     """Keys or values, [R, G, h], with the shared rows repeated: [K, G, h]."""
-    repeated: Tensor = _Repeated.apply(rows, spans.gather, spans.own, spans.shared)  # type: ignore[no-untyped-call]
+    repeated: Tensor = _Repeated.apply(rows, spans.gather, spans.first, spans.again)  # type: ignore[no-untyped-call]
     return repeated
 
 
@@ -222,18 +222,18 @@ class _Repeated(torch.autograd.Function):
     """Keys or values with the shared rows repeated; the gradients of repetitions summed in fp32."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, gather: Tensor, own: Tensor, shared: Tensor) -> Tensor:
-        ctx.save_for_backward(own, shared)
-        ctx.count = rows.shape[0] - own.shape[0]
+    def forward(ctx: Any, rows: Tensor, gather: Tensor, first: Tensor, again: Tensor) -> Tensor:
+        ctx.save_for_backward(first, again)
         return rows.index_select(0, gather)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        own, shared = ctx.saved_tensors
+        first, again = ctx.saved_tensors
         (gradient,) = gradients
-        repeated = gradient.index_select(0, shared).view(-1, ctx.count, *gradient.shape[1:])
-        summed = repeated.float().sum(dim=0).to(gradient.dtype)
-        return torch.cat([summed, gradient.index_select(0, own)]), None, None, None
+        rows = gradient.index_select(0, first)
+        shared = gradient.index_select(0, again.flatten()).view(*again.shape, *rows.shape[1:])
+        rows[: again.shape[1]] = shared.float().sum(dim=0).to(rows.dtype)
+        return rows, None, None, None
 
 
 def _attention_weights(layer: Any) -> tuple[Tensor, ...]:

@@ -111,8 +111,9 @@ def pack(
     ids = parts["ids"]
     parts["slots"] = [column for column, token in enumerate(ids) if token >= vocabulary_size]
     parts["vectors"] = [ids[column] - vocabulary_size for column in parts["slots"]]
-    parts["own"] = [key for key, row in enumerate(parts["gather"]) if row >= common]
-    parts["shared"] = [key for key, row in enumerate(parts["gather"]) if row < common]
+    own = [key for key, row in enumerate(parts["gather"]) if row >= common]
+    parts["first"] = [*range(common), *own]
+    parts["again"] = [key for key, row in enumerate(parts["gather"]) if row < common]
     parts["row bounds"], parts["key bounds"] = rows, keys
     sent = _send(parts, device)
     return Packed(
@@ -122,8 +123,8 @@ def pack(
             queries=sent["row bounds"].int(),
             keys=sent["key bounds"].int(),
             gather=sent["gather"],
-            own=sent["own"],
-            shared=sent["shared"],
+            first=sent["first"],
+            again=sent["again"].view(len(sequences), common),
         ),
         longest=(max(sequences), common + max(lengths)),
         shared=common,

@@ -22,7 +22,9 @@ from kit.verify.measurement import Measurement, measure
 from kit.verify.preconditions import check_pair
 from kit.verify.seeds import group
 
-HOST_FIELDS = frozenset({"host", "hostname", "user", "username", "cwd", "home", "argv", "path"})
+HOST_FIELDS = frozenset(
+    {"host", "hostname", "user", "username", "cwd", "home", "kit_home", "argv", "path"}
+)
 """Fields of a record that say where it ran and not what ran."""
 
 

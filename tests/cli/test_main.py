@@ -252,6 +252,8 @@ def test_interrupting_a_process_gives_130(tmp_path: Path) -> None:
         "    print('ready', flush=True)\n    time.sleep(30)\n"
     )
     script = (
+        # A test run in the background starts its children with SIGINT ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from kit.cli import main; main.COMMANDS['sleep'] = ('sleeper', 'Sleep.');"
         "import sys; sys.argv = ['kit', 'sleep']; main.main()"
     )

@@ -147,8 +147,8 @@ def test_pack_puts_a_common_start_into_the_row_once() -> None:
     assert packed.spans.queries.tolist() == [0, 2, 4, 5]
     assert packed.spans.keys.tolist() == [0, 2, 6, 9]
     assert packed.spans.gather.tolist() == [0, 1, 0, 1, 2, 3, 0, 1, 4]
-    assert packed.spans.own.tolist() == [4, 5, 8]
-    assert packed.spans.shared.tolist() == [0, 1, 2, 3, 6, 7]
+    assert packed.spans.first.tolist() == [0, 1, 4, 5, 8]
+    assert packed.spans.again.tolist() == [[0, 1], [2, 3], [6, 7]]
     assert packed.longest == (2, 4)
     assert packed.predicting.tolist() == [2, 3, 4]
     assert packed.targets.tolist() == [7, 6, 3]

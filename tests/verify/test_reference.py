@@ -91,3 +91,8 @@ def test_modified_runs_and_rehearsals_are_no_reference(repo: Path, record: dict[
 def test_host_fields_go_at_any_depth() -> None:
     record = {"a": [{"Hostname": "x", "b": 1}], "argv": ["kit"], "c": {"user": "y"}}
     assert without_host(record) == {"a": [{"b": 1}], "c": {}}
+
+
+def test_the_kits_home_is_a_place_and_no_fact() -> None:
+    record = {"environment": {"KIT_HOME": "/home/me/.kit", "OMP_NUM_THREADS": "1"}}
+    assert without_host(record) == {"environment": {"OMP_NUM_THREADS": "1"}}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -99,11 +100,22 @@ def answer_lengths(count: int, seed: int) -> list[int]:
 
 
 class AnswerLengths:
-    """A backend whose answers end where real ones would: each prompt gets a limit of its own."""
+    """A backend whose answers end where real ones would: each prompt gets a limit of its own.
 
-    def __init__(self, backend: Any) -> None:
-        """Wrap a backend that takes one limit for each prompt."""
+    A model with random weights answers with tokens that do not survive decoding and encoding, so
+    its answers are spelled in the stand-in vocabulary's words, one token each: text that is encoded
+    again, as the follow-up does with its labels, then has the length it was generated with.
+    """
+
+    def __init__(self, backend: Any, word_ids: Sequence[int]) -> None:
+        """Wrap a backend that takes one limit for each prompt.
+
+        Args:
+            backend: Generates.
+            word_ids: Ids of whole words with a space in front.
+        """
         self.backend = backend
+        self.word_ids = tuple(word_ids)
 
     @property
     def vocabulary_size(self) -> int:
@@ -116,7 +128,10 @@ class AnswerLengths:
         """See :meth:`kit.lm.generate.Backend.generate`; limits come from :func:`answer_lengths`."""
         limits = [min(n, max_new_tokens) for n in answer_lengths(len(prompts), len(prompts))]
         made: list[Generation] = self.backend.generate(prompts, max_new_tokens=limits, **rest)
-        return made
+        words = self.word_ids
+        return [
+            replace(one, ids=tuple(words[token % len(words)] for token in one.ids)) for one in made
+        ]
 
 
 def standin_attack_texts() -> AttackTexts:

@@ -1,0 +1,140 @@
+"""Write the tables of ``docs/performance.md`` from the records in this folder.
+
+python -m benchmarks.write_page
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+START, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
+PEAK_TFLOPS = 790
+FLOP_PER_TOKEN = 4 * 7.5e9
+
+
+def record(experiment: str) -> dict[str, Any]:
+    """The newest record of an experiment; the date ends the file's name."""
+    files = sorted(HERE.glob(f"{experiment}-h200-*.json"), key=lambda f: f.stem[-10:])
+    values: dict[str, Any] = json.loads(files[-1].read_text(encoding="utf-8"))
+    return values
+
+
+def where(values: dict[str, Any]) -> str:
+    """Machine and versions in one line."""
+    machine = values["machine"]
+    versions = [
+        f"{name} {machine[name].split('+')[0]}"
+        for name in ("torch", "transformers", "vllm")
+        if name in machine
+    ]
+    return f"1x {machine['gpu']}, {', '.join(versions)}, {machine['date']}"
+
+
+def training() -> list[str]:
+    """Ways of computing one step."""
+    first, own = record("prefix-training"), record("prefix-training-own-layers")
+    joined = record("prefix-training-joined")
+    lines = [
+        f"{where(first)}. A bf16 product of 8192^3 ran at {first['matmul_tflops']:.0f} TFLOP/s.",
+        "",
+        "| way | steps timed | tokens a step | s a step | floor s | over the floor | peak GB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in [*first["rows"], *joined["rows"], *own["rows"]]:
+        floor = FLOP_PER_TOKEN * row["tokens_per_step"] / PEAK_TFLOPS / 1e12
+        peak = f"{row['peak_gb']:.1f}" if "peak_gb" in row else "not measured"
+        lines.append(
+            f"| {row['name']} | {row['steps']} | {row['tokens_per_step']:.0f} | "
+            f"{row['seconds_per_step']:.3f} | {floor:.3f} | "
+            f"{row['seconds_per_step'] / floor:.2f} | {peak} |"
+        )
+    whole = next(row for row in first["rows"] if row["steps"] == 200)
+    errors = first["gradients"]
+    return [
+        *lines,
+        "",
+        f"The whole run of 200 steps ({whole['name']}): {whole['seconds']:.1f} s, and "
+        f"{whole['warm_up_seconds']:.1f} s before it for compilation and three warm-up steps; "
+        f"floor {whole['floor_seconds']:.1f} s. Own layers were timed for 30 steps only.",
+        "",
+        f"Distance of the bf16 gradient from the fp32 one: padded {errors['error_padded_16']:.3f}, "
+        f"packed {errors['error_packed']:.3f}, compiled {errors['error_packed_compiled']:.3f}. "
+        f"Weights unchanged: {'yes' if first['weights_unchanged'] else 'no'}.",
+    ]
+
+
+def alignment() -> list[str]:
+    """Reading and aligning two embedding matrices."""
+    values = record("alignment")
+    rows = [
+        ("reading both matrices, cold cache, onto the GPU", values["read_cold_cuda_seconds"]),
+        ("reading both matrices, warm cache, onto the GPU", values["read_warm_cuda_seconds"]),
+        ("gram product and SVD, fp64", values["svd_second_seconds"]),
+        ("gram product and scaled Newton iteration, fp64", values["newton_second_seconds"]),
+        ("the same from matrices in CPU memory", values["newton_from_cpu_seconds"]),
+    ]
+    worst = max(values["scipy"].values())
+    return [
+        f"{where(values)}, 128,256 x 4,096, bf16.",
+        "",
+        "| part | s |",
+        "|---|---|",
+        *(f"| {name} | {seconds:.2f} |" for name, seconds in rows),
+        "",
+        f"Orthogonality error: SVD {values['svd_orthogonality_error']:.1e}, "
+        f"Newton {values['newton_orthogonality_error']:.1e}; the two maps differ by at most "
+        f"{values['largest_difference']:.1e}. Largest difference from scipy at 20,000 x 512, "
+        f"random and with condition number 1e6: {worst:.1e}.",
+    ]
+
+
+def generation() -> list[str]:
+    """Engine start, labels and evaluations."""
+    values = record("generation")
+    labels, sets = values["labels"], values["evaluations"]
+    tokens = sum(one["prompts"] * one["answer_tokens"] for one in sets)
+    speed = tokens / values["evaluation_seconds"]
+    agreement = values["agreement_with_transformers"]
+    identical = ", ".join(f"{name} {count}" for name, count in agreement["identical"].items())
+    return [
+        f"{where(values)}, random weights, compiled engine with CUDA graphs, no prefix caching.",
+        "",
+        "| part | s | output tokens a second |",
+        "|---|---|---|",
+        f"| engine start | {values['engine_start_seconds']:.1f} | |",
+        f"| {labels['prompts']} self-labels ({labels['prompt_tokens']:.0f} in, "
+        f"{labels['answer_tokens']:.0f} out) | {labels['seconds']:.1f} | "
+        f"{labels['tokens_per_second']} |",
+        f"| {len(sets)} token sets x {sets[0]['prompts']} prompts | "
+        f"{values['evaluation_seconds']:.1f} | {speed:.0f} |",
+        f"| putting one prefix into the engine | {values['swap_milliseconds'] / 1e3:.5f} | |",
+        "",
+        f"Continuations identical with the transformers backend, of {agreement['prompts']}, "
+        f"{agreement['dtype']}: {identical}; {agreement['note']}.",
+    ]
+
+
+def tables() -> str:
+    """All tables."""
+    parts = [
+        ("Prefix training, 8B, 16 examples a step", training()),
+        ("Alignment", alignment()),
+        ("Generation, 8B", generation()),
+    ]
+    return "\n".join("\n".join([f"## {title}", "", *lines, ""]) for title, lines in parts)
+
+
+def main() -> None:
+    """Replace what stands between the two marks."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    PAGE.write_text(f"{before}{START}\n{tables()}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
