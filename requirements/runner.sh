@@ -41,5 +41,5 @@ gpu=()
 mkdir -p runs .kit
 # Results belong to the caller; the hub token travels as an environment variable's name, not its value.
 exec "$runner" run --rm "${gpu[@]}" --user "$(id -u):$(id -g)" \
-  -e HF_TOKEN -e NO_COLOR -e KIT_HOME=/work/.kit -w /work \
-  -v "$PWD/runs:/work/runs" -v "$PWD/.kit:/work/.kit" "$IMAGE:$TARGET" "${@:2}"
+  -e HF_TOKEN -e NO_COLOR -e KIT_HOME=/experiment/.kit -w /experiment \
+  -v "$PWD/runs:/experiment/runs" -v "$PWD/.kit:/experiment/.kit" "$IMAGE:$TARGET" "${@:2}"
