@@ -22,7 +22,7 @@ case "${RUNNER:-auto}" in
   docker | podman)
     runner=$RUNNER why="RUNNER=$RUNNER"
     answers "$runner" || { echo "error: $runner does not answer; start it, or type RUNNER=local" >&2; exit 4; }
-    has_image "$runner" || { echo "error: $runner has no image $IMAGE:$TARGET; type: make image" >&2; exit 4; }
+    has_image "$runner" || { echo "error: $runner has no image $IMAGE:$TARGET; type RUNNER=local" >&2; exit 4; }
     ;;
   local) runner=local why="RUNNER=local" ;;
   *) echo "error: RUNNER must be auto, docker, podman or local, not '$RUNNER'" >&2; exit 2 ;;
