@@ -45,8 +45,8 @@ reproduce-%:  ## run, verify and report one experiment
 	  requirements/runner.sh kit reproduce $* --profile $(PROFILE) $(ARGS)
 
 rehearse-%:  ## full shape, random weights: does it fit, how long does it take
-	@RUNNER=$(RUNNER) TARGET=$(TARGET) IMAGE=$(IMAGE) VENV=$(VENV) MAKE="$(MAKE)" \
-	  requirements/runner.sh kit rehearse $* --profile $(PROFILE) $(ARGS)
+	@RUNNER=$(RUNNER) TARGET=gpu IMAGE=$(IMAGE) VENV=$(VENV) MAKE="$(MAKE)" \
+	  requirements/runner.sh kit rehearse $* $(ARGS)
 
 verify-%: $(VENV)/.cpu  ## verify the newest run of one experiment again
 	@run=$$(ls -td runs/$*-$(PROFILE)-* 2>/dev/null | head -n 1); \
