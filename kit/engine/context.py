@@ -69,6 +69,7 @@ class Context:
         self.out = out
         self.scratch = scratch
         self.device = "cuda" if job.instance.resources.gpus else "cpu"
+        self.resources = job.instance.resources
         self.rehearsal = job.rehearsal
         self.canaries: list[Canary] = []
         self._job, self._kind, self._store, self._emit = job, kind, store, emit

@@ -63,6 +63,7 @@ class StepContext(Protocol):
         out: Empty folder to write the promised outputs into.
         scratch: Folder that survives a kill (checkpoints of long training); emptied on success.
         device: ``cpu`` or ``cuda``.
+        resources: What the plan gives this instance. Not in the key: only speed may follow it.
         rehearsal: True when shapes are true and weights and data are stand-ins.
     """
 
@@ -71,6 +72,7 @@ class StepContext(Protocol):
     out: Path
     scratch: Path
     device: str
+    resources: Resources
     rehearsal: bool
 
     def pin(self, name: str) -> PinInput:

@@ -82,7 +82,11 @@ def generation_backend(
     folder = model_folder(ctx)
     rows = int(read_config(folder)["vocab_size"])
     engine = VllmBackend(
-        folder, spare_ids(tokenizer, rows), dtype=dtype, random_weights=ctx.rehearsal
+        folder,
+        spare_ids(tokenizer, rows),
+        dtype=dtype,
+        random_weights=ctx.rehearsal,
+        gpu_memory_gb=ctx.resources.gpu_memory_gb,
     )
     if not ctx.rehearsal:
         return engine

@@ -64,6 +64,11 @@ def mix(context: StepContext, params: MixParams) -> None:
     (context.out / "number.json").write_text(json.dumps({"number": number}))
 
 
+def mix_two(context: StepContext, params: MixParams) -> None:
+    """As ``mix``; a second input may be given."""
+    mix(context, params)
+
+
 def table(context: StepContext, params: NoParams) -> None:
     """Collect numbers by axis into results."""
     cells, labels = [], []
@@ -179,6 +184,18 @@ REGISTRY.add(
 )
 REGISTRY.add(
     StepKind("toy/mix", 1, MixParams, mix, {"data": "step"}, ("number.json",), environment=CPU)
+)
+REGISTRY.add(
+    StepKind(
+        "toy/mix-two",
+        1,
+        MixParams,
+        mix_two,
+        {"data": "step", "more": "step"},
+        ("number.json",),
+        environment=CPU,
+        optional=frozenset({"more"}),
+    )
 )
 REGISTRY.add(
     StepKind(

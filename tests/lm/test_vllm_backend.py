@@ -152,6 +152,26 @@ def test_slot_rows_must_be_distinct_ids(tmp_path: Path) -> None:
             VllmBackend(tmp_path, rows)
 
 
+def test_memory_and_execution_reach_the_engine(
+    backend: VllmBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    card = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+
+    def settings(**given: Any) -> dict[str, Any]:
+        made: dict[str, Any] = VllmBackend(tmp_path, ROWS, **given).engine.settings
+        return made
+
+    assert settings()["gpu_memory_utilization"] == 0.9
+    assert settings(gpu_memory_gb=20)["gpu_memory_utilization"] == 0.25
+    assert settings(gpu_memory_gb=79)["gpu_memory_utilization"] == 0.9
+    assert settings()["compilation_config"]["mode"] == 0
+    assert "compilation_config" not in settings(execution="compiled")
+    assert settings(execution="eager")["enforce_eager"] is True
+    with pytest.raises(ValueError, match="unknown execution 'fast'; known: graphs"):
+        settings(execution="fast")
+
+
 def test_spare_ids() -> None:
     tokenizer = llama3_tokenizer()
     last = max(tokenizer.get_vocab().values())

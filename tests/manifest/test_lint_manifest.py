@@ -89,6 +89,13 @@ def test_the_demo_is_clean(repo: Path, registry: Registry) -> None:
         ("version: 2", "version: 3", "step-kind", 14, "at version 2; this was written for 3"),
         ("      data: {pin: tiny-data}\n", "", "kind-inputs", 17, "needs the input 'data' (pin)"),
         ("      data: {pin", "      date: {pin", "kind-inputs", 18, "has no input 'date'"),
+        (
+            "tokens: {step: train}",
+            "tokens: {step: train, profiles: [mini]}",
+            "kind-inputs",
+            24,
+            "needs the input 'tokens' in every profile",
+        ),
         ("tokens: {step: train}", "tokens: {pin: tiny-data}", "kind-inputs", 24, "is a step, not"),
         (
             "each: [pair, seed]\n    inputs:\n      tokens",
