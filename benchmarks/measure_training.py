@@ -218,7 +218,7 @@ def profile(
 
 
 def ratio(rows: Sequence[dict[str, Any]]) -> float | None:
-    """Seconds a token, padded micro-batches over packed and compiled; ``None`` if one is missing."""
+    """Seconds a token, padded over packed and compiled; ``None`` if one was not measured."""
     per_token = {
         row["name"]: row["seconds"] / (row["tokens_per_step"] * row["steps"]) for row in rows
     }
@@ -232,7 +232,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--only", default="", help="names of rows, separated by semicolons")
+    # Not "--only": torch's compiler reads that word from sys.argv and writes its value into code.
+    parser.add_argument("--ways", default="", help="names of rows, separated by semicolons")
     parser.add_argument("--brief", action="store_true", help="no fp32 gradient, no profile")
     args = parser.parse_args()
     clock = time.perf_counter()
@@ -264,7 +265,7 @@ def main() -> None:
     }
     record["rows"] = []
     for name, config in plans.items():
-        if args.only and name not in args.only.split(";"):
+        if args.ways and name not in args.ways.split(";"):
             continue
         fits = llama_block.fits
         if name.startswith("packed, transformers"):
