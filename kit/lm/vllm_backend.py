@@ -109,20 +109,21 @@ class VllmBackend:
 
         self.prefix_caching = prefix_caching
         optional = {} if max_num_seqs is None else {"max_num_seqs": max_num_seqs}
-        self.engine = LLM(
-            model=str(path),
-            skip_tokenizer_init=True,
-            trust_remote_code=False,
-            generation_config="vllm",
-            load_format="dummy" if random_weights else "safetensors",
-            dtype=dtype,
-            seed=seed,
-            max_model_len=max_model_len,
-            gpu_memory_utilization=gpu_memory_utilization,
-            enforce_eager=eager,
-            enable_prefix_caching=prefix_caching,
-            **optional,
-        )
+        with _explained(gpu_memory_utilization, max_model_len):
+            self.engine = LLM(
+                model=str(path),
+                skip_tokenizer_init=True,
+                trust_remote_code=False,
+                generation_config="vllm",
+                load_format="dummy" if random_weights else "safetensors",
+                dtype=dtype,
+                seed=seed,
+                max_model_len=max_model_len,
+                gpu_memory_utilization=gpu_memory_utilization,
+                enforce_eager=eager,
+                enable_prefix_caching=prefix_caching,
+                **optional,
+            )
 
     @property
     def vocabulary_size(self) -> int:
@@ -229,6 +230,32 @@ class VllmBackend:
             return result
 
         return self.engine.apply_model(run)[0]
+
+
+@contextmanager
+def _explained(share: float, longest: int) -> Iterator[None]:
+    """Say of a start without room for keys and values what it is: the share too small.
+
+    Out of memory proper keeps its own words, which name what was asked for and what was free.
+
+    Args:
+        share: Of the GPU's memory.
+        longest: Most tokens of one request.
+
+    Raises:
+        ValueError: The share leaves no room for a single request beside the weights.
+    """
+    try:
+        yield
+    except ValueError as error:
+        words = str(error)
+        if "cache blocks" not in words and "KV cache" not in words:
+            raise
+        raise ValueError(
+            f"vLLM has no room for the keys and values of one request of {longest} tokens: the "
+            f"weights leave too little of the {share:.0%} of the GPU that it may take. Give it a "
+            f"larger share (gpu_share), or a larger GPU. vLLM says: {words[:300]}"
+        ) from error
 
 
 def _limits(most: int | Sequence[int], count: int) -> list[int]:
