@@ -126,7 +126,7 @@ class Context:
     def left(self) -> str:
         """How far the function came and where its checkpoints are, for the message of a failure."""
         said = [f"{self._reached} were done"] if self._reached else []
-        if self.scratch.is_dir() and any(self.scratch.iterdir()):
+        if any(not path.name.startswith(".") for path in self.scratch.glob("*")):
             said.append(f"what it kept is in {self.scratch}")
         return "; ".join(said)
 

@@ -99,9 +99,9 @@ def perform(
         started, clock = utc_now(), time.monotonic()
         emit(event("step-started", instance.id, key=instance.key))
         with store.workspace(instance.key) as workspace:
-            out, scratch = workspace / "out", store.scratch(instance.key)
+            out = workspace / "out"
             out.mkdir()
-            scratch.mkdir(parents=True, exist_ok=True)
+            scratch = store.begin_scratch(instance.key, job.input_digests)
             measured = launch(job, kind, out, scratch, emit)
             _check_promises(kind, out, instance.id)
             if measured.canaries:
