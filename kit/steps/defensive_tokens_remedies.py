@@ -36,7 +36,9 @@ TRAINING_MEMORY = (
     Remedy("low_memory", _low_memory, "slower; the same loss but for rounding"),
     Remedy("forward_rows", _fewer_rows, "slower; the same loss but for rounding"),
 )
-TRAINING_STEADIER = (Remedy("lr", _lower_rate, "another experiment: its numbers differ"),)
+TRAINING_STEADIER = (
+    Remedy("lr", _lower_rate, "lower the learning rate: another experiment, its numbers differ"),
+)
 GENERATION_MEMORY = (
     Remedy("gpu_share", _smaller_share, "vLLM takes less of the GPU; near ties may fall otherwise"),
     Remedy(

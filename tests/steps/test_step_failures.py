@@ -137,7 +137,10 @@ def test_a_real_divergence_names_step_batch_and_checkpoint(diverged: tuple[Path,
     folder, said = diverged
     assert "training diverged: step 0 made the prefix infinite or NaN, by its update alone" in said
     assert re.search(r"\(examples \S+, \S+, \S+, \S+, \.\.\.\); last good checkpoint: step 0", said)
-    assert "--set adapt.lr=3e+29 (another experiment: its numbers differ)" in said
+    assert (
+        "--set adapt.lr=3e+29 (lower the learning rate: another experiment, its numbers differ)"
+        in said
+    )
     (kept,) = (folder / "home" / "scratch").glob("*/state-0.safetensors")
     assert f"what it kept is in {kept.parent}" in said
 
