@@ -83,6 +83,7 @@ class VllmBackend:
         seed: int = 0,
         random_weights: bool = False,
         gpu_memory_gb: float | None = None,
+        gpu_share: float = MOST,
         max_num_seqs: int | None = None,
         execution: str = GRAPHS,
         prefix_caching: bool = False,
@@ -99,7 +100,8 @@ class VllmBackend:
             seed: Of the engine.
             random_weights: Make weights up instead of reading them; for rehearsals.
             gpu_memory_gb: Memory in GiB that the engine takes: weights, working space and, with
-                the rest, keys and values. 90 % of the GPU if ``None`` or if that is less.
+                the rest, keys and values. ``None`` takes what ``gpu_share`` allows.
+            gpu_share: Most of the GPU's memory that the engine takes, as a share.
             max_num_seqs: Most requests at a time; vLLM's default if ``None``.
             execution: ``graphs`` replays decoding steps of up to 512 requests as CUDA graphs;
                 ``compiled`` also compiles the layers, which takes 15 s at the start (35 s the
@@ -124,20 +126,22 @@ class VllmBackend:
 
         self.prefix_caching = prefix_caching
         optional: dict[str, Any] = {} if max_num_seqs is None else {"max_num_seqs": max_num_seqs}
-        self.engine = LLM(
-            model=str(path),
-            skip_tokenizer_init=True,
-            trust_remote_code=False,
-            generation_config="vllm",
-            load_format="dummy" if random_weights else "safetensors",
-            dtype=dtype,
-            seed=seed,
-            max_model_len=max_model_len,
-            gpu_memory_utilization=_share(gpu_memory_gb),
-            enable_prefix_caching=prefix_caching,
-            **EXECUTIONS[execution],
-            **optional,
-        )
+        share = _share(gpu_memory_gb, gpu_share)
+        with _explained(share, max_model_len):
+            self.engine = LLM(
+                model=str(path),
+                skip_tokenizer_init=True,
+                trust_remote_code=False,
+                generation_config="vllm",
+                load_format="dummy" if random_weights else "safetensors",
+                dtype=dtype,
+                seed=seed,
+                max_model_len=max_model_len,
+                gpu_memory_utilization=share,
+                enable_prefix_caching=prefix_caching,
+                **EXECUTIONS[execution],
+                **optional,
+            )
 
     @property
     def vocabulary_size(self) -> int:
@@ -246,14 +250,40 @@ class VllmBackend:
         return self.engine.apply_model(run)[0]
 
 
-def _share(gigabytes: float | None) -> float:
+def _share(gigabytes: float | None, most: float) -> float:
     """Of the memory of the GPU that the engine will take."""
     import torch
 
     if gigabytes is None:
-        return MOST
+        return most
     there = torch.cuda.get_device_properties(0).total_memory / 2**30
-    return min(MOST, gigabytes / there)
+    return min(most, gigabytes / there)
+
+
+@contextmanager
+def _explained(share: float, longest: int) -> Iterator[None]:
+    """Say of a start without room for keys and values what it is: the share too small.
+
+    Out of memory proper keeps its own words, which name what was asked for and what was free.
+
+    Args:
+        share: Of the GPU's memory.
+        longest: Most tokens of one request.
+
+    Raises:
+        ValueError: The share leaves no room for a single request beside the weights.
+    """
+    try:
+        yield
+    except ValueError as error:
+        words = str(error)
+        if "cache blocks" not in words and "KV cache" not in words:
+            raise
+        raise ValueError(
+            f"vLLM has no room for the keys and values of one request of {longest} tokens: the "
+            f"weights leave too little of the {share:.0%} of the GPU that it may take. Give it a "
+            f"larger share (gpu_share), or a larger GPU. vLLM says: {words[:300]}"
+        ) from error
 
 
 def _limits(most: int | Sequence[int], count: int) -> list[int]:

@@ -180,3 +180,26 @@ def test_spare_ids() -> None:
     assert spare_ids(tokenizer, last + 9, 5) == tuple(range(last + 4, last + 9))
     with pytest.raises(ValueError, match="has 1 unused ids, 5 are needed"):
         spare_ids(tokenizer, last + 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "explained"),
+    [
+        ("No available memory for the cache blocks. Try increasing `gpu_memory_util...`", True),
+        ("To serve at least one request, 0.5 GiB KV cache is needed, which is larger", True),
+        ("Free memory on device cuda:0 (12/79 GiB) on startup is less than desired", False),
+    ],
+)
+def test_a_start_without_room_says_which_way_to_turn(
+    backend: VllmBackend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    explained: bool,
+) -> None:
+    def refuse(self: FakeEngine, **settings: Any) -> None:
+        raise ValueError(words)
+
+    monkeypatch.setattr(FakeEngine, "__init__", refuse)
+    with pytest.raises(ValueError, match=r"larger share \(gpu_share\)" if explained else "^Free"):
+        VllmBackend(tmp_path, ROWS, max_model_len=99, gpu_share=0.4)
