@@ -116,6 +116,11 @@ class PrefixState:
             "exp_avg_sq": self.exp_avg_sq,
         }
 
+    def on_cpu(self) -> PrefixState:
+        """The same state with its tensors in the machine's memory."""
+        moved = (one.to("cpu") for one in (self.prefix, self.exp_avg, self.exp_avg_sq))
+        return PrefixState(self.step, *moved)
+
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> PrefixState:
         """The inverse of :meth:`tensors`."""
@@ -163,7 +168,8 @@ def train_prefix(
     """Train from ``state.step`` to ``config.steps``.
 
     Stopping after a checkpoint and going on from its state gives the same bits as one run, on the
-    same machine with the same thread count.
+    same machine with the same thread count. When the process is told to stop in the middle (an
+    exception that is no ``Exception``), the state after the last whole step is a checkpoint too.
 
     Args:
         model: Frozen causal language model (no parameter requires a gradient).
@@ -199,28 +205,36 @@ def train_prefix(
 
     if state.step in wanted:
         take_checkpoint(state.step)
-    for step in range(state.step, config.steps):
-        examples = step_examples(step)
-        if len(examples) != config.batch:
-            raise ValueError(f"step {step} has {len(examples)} examples, not {config.batch}")
-        optimizer.zero_grad(set_to_none=True)
-        loss = accumulate(model, prefix, examples, config, pad_id=pad_id)
-        if not math.isfinite(loss):
-            raise TrainingDiverged(step, [example.id for example in examples], last_good)
-        optimizer.param_groups[0]["lr"] = learning_rate(
-            step,
-            peak=config.learning_rate,
-            steps=config.steps,
-            schedule=config.schedule,
-            warmup=config.warmup,
-        )
-        optimizer.step()
-        run.losses.append(loss)
-        norms.append(prefix.detach().norm(dim=1))
-        if on_step is not None:
-            on_step(step + 1, loss)
-        if step + 1 in wanted:
-            take_checkpoint(step + 1)
+    whole: PrefixState | None = None
+    try:
+        for step in range(state.step, config.steps):
+            examples = step_examples(step)
+            if len(examples) != config.batch:
+                raise ValueError(f"step {step} has {len(examples)} examples, not {config.batch}")
+            optimizer.zero_grad(set_to_none=True)
+            loss = accumulate(model, prefix, examples, config, pad_id=pad_id)
+            if not math.isfinite(loss):
+                raise TrainingDiverged(step, [example.id for example in examples], last_good)
+            optimizer.param_groups[0]["lr"] = learning_rate(
+                step,
+                peak=config.learning_rate,
+                steps=config.steps,
+                schedule=config.schedule,
+                warmup=config.warmup,
+            )
+            optimizer.step()
+            run.losses.append(loss)
+            norms.append(prefix.detach().norm(dim=1))
+            if on_step is not None:
+                on_step(step + 1, loss)
+            # A signal may come in the middle of the next update: a copy, left on the device.
+            whole = _snapshot(step + 1, prefix, optimizer, prefix.device)
+            if step + 1 in wanted:
+                take_checkpoint(step + 1)
+    except BaseException as stop:
+        if whole is not None and on_checkpoint is not None and not isinstance(stop, Exception):
+            on_checkpoint(whole.on_cpu())
+        raise
     run.state = _snapshot(max(state.step, config.steps), prefix, optimizer)
     run.norms = [norm.tolist() for norm in norms]
     return run
@@ -315,12 +329,17 @@ def _optimizer(
     return optimizer
 
 
-def _snapshot(step: int, prefix: torch.nn.Parameter, optimizer: torch.optim.AdamW) -> PrefixState:
+def _snapshot(
+    step: int,
+    prefix: torch.nn.Parameter,
+    optimizer: torch.optim.AdamW,
+    device: torch.device | str = "cpu",
+) -> PrefixState:
     adam = optimizer.state.get(prefix, {})
     zeros = torch.zeros_like(prefix)
 
     def copy(tensor: Tensor) -> Tensor:
-        return tensor.detach().to("cpu", torch.float32, copy=True)
+        return tensor.detach().to(device, torch.float32, copy=True)
 
     return PrefixState(
         step,

@@ -117,3 +117,54 @@ def test_without_checkpoints_the_message_says_none():
     error = TrainingDiverged(0, ["a", "b", "c", "d", "e"], None)
     assert "a, b, c, d, ..." in str(error)
     assert str(error).endswith("checkpoint: none")
+
+
+class Stop(BaseException):
+    """As a worker raises it when it is told to stop."""
+
+
+@pytest.mark.parametrize("last", [1, 3, 6])
+def test_a_stopped_run_keeps_its_last_whole_step(last):
+    """The signal comes in the middle of a step; the state is the one before that step."""
+    whole = train(start(initial()))
+    kept = {}
+    pool = steps_of(POOL, CONFIG.batch)
+
+    def stopped(step):
+        if step == last:
+            raise Stop
+        return pool(step)
+
+    with pytest.raises(Stop):
+        train_prefix(
+            tiny_llama(V),
+            start(initial()),
+            stopped,
+            CONFIG,
+            pad_id=0,
+            on_checkpoint=lambda state: kept.setdefault(state.step, state),
+        )
+    assert max(kept) == last
+    rest = train(kept[last])
+    assert_same(rest.state, whole.state)
+    assert rest.losses == whole.losses[last:]
+
+
+def test_an_error_is_no_reason_for_a_checkpoint():
+    kept = []
+
+    def broken(step):
+        if step == 3:
+            raise ValueError("no")
+        return steps_of(POOL, CONFIG.batch)(step)
+
+    with pytest.raises(ValueError, match="no"):
+        train_prefix(
+            tiny_llama(V),
+            start(initial()),
+            broken,
+            CONFIG,
+            pad_id=0,
+            on_checkpoint=lambda state: kept.append(state.step),
+        )
+    assert kept == [0]
