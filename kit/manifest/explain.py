@@ -33,7 +33,11 @@ _PATTERNS = {
     r"^[a-z0-9][a-z0-9./@+_-]{0,127}": "a cell id: lower-case letters, digits and ./@+_-",
     r"^[1-9][0-9]*-[A-Z]": "a version N-X, such as 1-A",
     r"^[a-z0-9-]+/[a-z0-9-]+": "a step kind, family/name",
-    r"^[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?": "a number as printed, such as '1.9'",
+    r"^(?!/)(?!.*(^|/)\.\.?(/|$))[^\\:\n]{1,400}": "a path with '/' that stays below its folder",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}": "a hub repository, "
+    "owner/name",
+    r"^[-+]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,2})?": "a number as printed, such as "
+    "'1.9', of a reasonable size",
 }
 _END = r"$(?!\n)"
 

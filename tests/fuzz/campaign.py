@@ -52,7 +52,7 @@ def other(data: bytes, most: int, seed: int) -> bytes:
 def main() -> None:
     """Fuzz until libFuzzer's options say to stop."""
     FINDINGS.mkdir(parents=True, exist_ok=True)
-    arguments = [sys.argv[0], *(os.path.abspath(a) if a[0] != "-" else a for a in sys.argv[2:])]
+    arguments = [sys.argv[0], *(str(Path(a).resolve()) if a[0] != "-" else a for a in sys.argv[2:])]
     os.chdir(FOLDER)
     for seed in Path(arguments[1]).iterdir():  # lazy imports happen before anybody listens
         one(seed.read_bytes())

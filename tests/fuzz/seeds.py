@@ -27,7 +27,9 @@ def small(document: dict[str, Any]) -> dict[str, Any]:
             if claim["kind"] not in seen:
                 seen.add(claim["kind"])
                 claims.append(claim)
-                named += claim.get("cells", []) + sum(claim.get("pairs", []), [])
+                named += claim.get("cells", []) + [
+                    id for pair in claim.get("pairs", []) for id in pair
+                ]
         have = {cell["id"] for cell in cells}
         cells += [c for c in document["cells"] if c["id"] in named and c["id"] not in have]
         return {**document, "cells": cells[:14], "claims": claims, "notes": []}

@@ -13,11 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kit.cli.planning import plan_of
 from kit.engine.environment import Machine
 from kit.engine.load import load_registry
-from kit.engine.planner import make_plan
 from kit.engine.results import Cell, Results, SeedValue
-from kit.errors import EXIT_INVALID, KitError, Many
+from kit.errors import EXIT_INVALID, KitError, Many, Preflight
 from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.manifest.lint import lint_expectation, lint_manifest, lint_pins
@@ -26,8 +26,8 @@ from kit.manifest.load import Loaded, parse, read_expectation, read_manifest, re
 from kit.manifest.pin_types import Pins
 from kit.manifest.pins import PinStore
 from kit.manifest.types import Manifest
-from kit.verify.case import encode
-from kit.verify.core import Subject, verify
+from kit.verify.case import Case, encode, verdict_of
+from kit.verify.core import Subject
 from kit.verify.labels import LabelFiles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ DEMO = ROOT / "tests" / "manifest" / "data" / "repo"
 SECONDS = 20.0
 """One document may take so long on a slow machine; the slowest legitimate one takes two."""
 
-_PLACED = re.compile(r":\d+:\d+($|[ ,])")
+_PLACED = re.compile(r":\d+:\d+($|: )")
 _WHOLE_FILE = re.compile(r"no such file|bytes; the limit is|neither a manifest|cannot be read")
 
 
@@ -80,8 +80,7 @@ def _through(path: Path, folder: Path) -> str:
     try:
         return use(path, folder)
     except KitError as error:
-        if error.exit_code != EXIT_INVALID:
-            raise Broken(f"exit {error.exit_code}: {error.render()}") from error
+        _placed(error)
         return "refused"
 
 
@@ -90,6 +89,8 @@ def _placed(error: KitError) -> None:
     for one in error.errors if isinstance(error, Many) else (error,):
         if one.exit_code != EXIT_INVALID or not one.render():
             raise Broken(f"exit {one.exit_code}: {one.render()}")
+        if isinstance(one, Preflight):  # about this machine, not about the document
+            continue
         if not _PLACED.search(one.where) and not _WHOLE_FILE.search(one.what):
             raise Broken(f"no file:line:column in {one.where!r}: {one.what}")
 
@@ -105,8 +106,8 @@ def _manifest(path: Path, folder: Path) -> str:
     _findings(lint_manifest(loaded, catalog()))
     pins = catalog().pins()
     for profile in loaded.value.profiles:
-        make_plan(
-            loaded.value,
+        plan_of(
+            loaded,
             profile,
             pins={pin.id: pin for pin in pins.pins},
             digests=PinStore(folder / "home", pins),
@@ -130,16 +131,13 @@ def _expectation(path: Path, folder: Path) -> str:
     _findings(lint_expectation(loaded, catalog()))
     expected = loaded.value
     for table in (fitting(expected, 0.0), fitting(expected, 1.0)):
-        encode(
-            verify(
-                Subject(
-                    expected=expected,
-                    results=table,
-                    published=LabelFiles(path.parent, ROOT),
-                    expectation=str(path),
-                )
-            )
+        subject = Subject(
+            expected=expected,
+            results=table,
+            published=LabelFiles(path.parent, ROOT),
+            expectation=str(path),
         )
+        encode(verdict_of(Case(subject, None, loaded, "", "")))
     return "verified"
 
 
