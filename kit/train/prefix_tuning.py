@@ -8,6 +8,7 @@ to rounding and needs gradient masks (pitfalls P7 and P8).
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 PADDED = "padded"
 PACKED = "packed"
 FORWARDS = (PADDED, PACKED)
+
+KEEP_SECONDS = 30.0
+"""A killed training loses at most this, and the step under way, however far apart its checkpoints
+are."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,8 @@ def train_prefix(
 
     Stopping after a checkpoint and going on from its state gives the same bits as one run, on the
     same machine with the same thread count. When the process is told to stop in the middle (an
-    exception that is no ``Exception``), the state after the last whole step is a checkpoint too.
+    exception that is no ``Exception``), the state after the last whole step goes to
+    ``on_checkpoint`` too, and so does one every :data:`KEEP_SECONDS`.
 
     Args:
         model: Frozen causal language model (no parameter requires a gradient).
@@ -177,7 +183,7 @@ def train_prefix(
         step_examples: The examples of step i, counted from 0; ``config.batch`` of them.
         config: Hyperparameters.
         pad_id: Fills batches; never attended to and never a label.
-        on_checkpoint: Called with the state at every checkpoint step.
+        on_checkpoint: Called with the state at every checkpoint step, and with others (above).
         on_step: Called with the step's number, counted from 1, and its loss.
 
     Raises:
@@ -194,14 +200,18 @@ def train_prefix(
     # Read at the end: reading them now would wait for the GPU in every step.
     norms: list[Tensor] = []
     last_good: int | None = None
+    kept = time.monotonic()
 
     def take_checkpoint(step: int) -> None:
-        nonlocal last_good
         run.state = _snapshot(step, prefix, optimizer)
         run.checkpoints[step] = run.state.prefix
-        last_good = step
+        keep(run.state)
+
+    def keep(state: PrefixState) -> None:
+        nonlocal last_good, kept
+        last_good, kept = state.step, time.monotonic()
         if on_checkpoint is not None:
-            on_checkpoint(run.state)
+            on_checkpoint(state)
 
     if state.step in wanted:
         take_checkpoint(state.step)
@@ -231,9 +241,11 @@ def train_prefix(
             whole = _snapshot(step + 1, prefix, optimizer, prefix.device)
             if step + 1 in wanted:
                 take_checkpoint(step + 1)
+            elif time.monotonic() - kept >= KEEP_SECONDS:
+                keep(whole.on_cpu())
     except BaseException as stop:
-        if whole is not None and on_checkpoint is not None and not isinstance(stop, Exception):
-            on_checkpoint(whole.on_cpu())
+        if whole is not None and not isinstance(stop, Exception):
+            keep(whole.on_cpu())
         raise
     run.state = _snapshot(max(state.step, config.steps), prefix, optimizer)
     run.norms = [norm.tolist() for norm in norms]

@@ -168,3 +168,14 @@ def test_an_error_is_no_reason_for_a_checkpoint():
             on_checkpoint=lambda state: kept.append(state.step),
         )
     assert kept == [0]
+
+
+def test_states_between_checkpoints_are_kept_and_change_nothing(monkeypatch):
+    plain = train(start(initial()))
+    monkeypatch.setattr("kit.train.prefix_tuning.KEEP_SECONDS", 0.0)
+    seen = {}
+    kept = train(start(initial()), on_checkpoint=lambda state: seen.setdefault(state.step, state))
+    assert_same(kept.state, plain.state)
+    assert sorted(seen) == list(range(10))
+    assert sorted(kept.checkpoints) == [0, 4, 9]
+    assert_same(train(seen[7]).state, plain.state)
