@@ -9,8 +9,12 @@ from msgspec import Meta, Struct
 from kit.manifest.types import Identifier
 
 Revision = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}$(?!\n)")]
-RelativePath = Annotated[str, Meta(pattern=r"^(?!/)(?!.*(^|/)\.\.?(/|$))[^\\:\n]{1,400}$(?!\n)")]
-"""A path with ``/`` that stays below its folder: not absolute, no ``.`` or ``..`` in it."""
+_PART = "[A-Za-z0-9._@+=,() -]{1,200}"
+RelativePath = Annotated[
+    str, Meta(pattern=rf"^(?!.*(^|/)\.\.?(/|$)){_PART}(/{_PART}){{0,15}}$(?!\n)")
+]
+"""A path with ``/`` that stays below its folder: not absolute, no ``.`` or ``..`` among its parts,
+nothing that a file system could refuse to name."""
 
 Repository = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$(?!\n)")
