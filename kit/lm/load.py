@@ -47,7 +47,8 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     folder = _model_folder(path)
-    weight_files(folder)
+    for file in sorted(set(weight_files(folder).values())):
+        _tensor_names(file)
     if isinstance(dtype, str):
         named = getattr(torch, dtype, None)
         if not isinstance(named, torch.dtype):
@@ -105,7 +106,6 @@ def weight_files(path: str | Path) -> dict[str, Path]:
         for file in sorted(set(files.values())):
             if not file.is_file():
                 raise ValueError(f"{index} names {file.name}, which is missing; fetch it again")
-            _tensor_names(file)
         return files
     single = folder / SINGLE_FILE
     if not single.is_file():
@@ -158,6 +158,7 @@ def read_embeddings(path: str | Path, *, device: str = "cpu") -> Tensor:
     if len(names) != 1:
         found = ", ".join(sorted(names)) or "none"
         raise ValueError(f"{path}: expected one input embedding matrix, found {found}")
+    _tensor_names(files[names[0]])
     with safe_open(files[names[0]], framework="pt", device=device) as handle:
         matrix: Tensor = handle.get_tensor(names[0])
     if matrix.dim() != 2 or not matrix.is_floating_point():
