@@ -134,6 +134,12 @@ def _ordered(manifest: Manifest, profile: str) -> list[StepSpec]:
     """Steps of the profile so that each comes after what it reads; manifest order otherwise."""
     waiting = list(steps_of(manifest, profile).values())
     known = {spec.id for spec in waiting}
+    if len(known) < len(waiting):
+        ids = [spec.id for spec in waiting]
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise InvalidInput(
+            f"a second step {twice!r}", where=f"{manifest.id} ({profile}), step {twice!r}"
+        )
     for spec in waiting:
         for name, source in spec.inputs.items():
             if source.step is not None and source.step not in known:

@@ -167,7 +167,9 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     before = fingerprint(model)
     kept = Checkpoints(ctx.scratch)
     initial = _initial(ctx, params, model)
-    state = kept.resume(initial)
+    state = kept.resume(initial, params.checkpoints)
+    if kept.damaged:
+        ctx.note(f"damaged and not used: {', '.join(kept.damaged)}; from step {state.step} on")
 
     def on_step(step: int, loss: float) -> None:
         kept.on_step(step, loss)
