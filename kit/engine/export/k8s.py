@@ -130,12 +130,15 @@ def _job_waves(name: str, plan: Plan, cluster: Cluster) -> Iterator[dict[str, li
     """File name (without number) -> Jobs, wave by wave."""
     if any(pin.kind != "package" for pin in plan.pins):
         yield {"fetch": [_fetch(name, plan, cluster)]}
+    # Part of keys where it counts, so that a step that cannot see it would be refused.
+    invariant = bool(plan.environment.get("batch_invariant"))
+    variables = {"VLLM_BATCH_INVARIANT": "1"} if invariant else {}
     by_step: dict[str, list[Group]] = {}
     for group in groups(plan):
         by_step.setdefault(group.step, []).append(group)
     for wave in waves(plan):
         yield {
-            f"step-{step}": [_cells(name, group, cluster) for group in by_step[step]]
+            f"step-{step}": [_cells(name, group, cluster, variables) for group in by_step[step]]
             for step in wave
         }
     yield {"collect": [_collect(name, cluster)]}
@@ -150,7 +153,7 @@ def _fetch(name: str, plan: Plan, cluster: Cluster) -> Object:
     return pods.single_job(dns_name(name, "fetch"), template, [pods.USAGE])
 
 
-def _cells(name: str, group: Group, cluster: Cluster) -> Object:
+def _cells(name: str, group: Group, cluster: Cluster, variables: dict[str, str]) -> Object:
     parts = ["step", group.step] + [str(group.first)] * bool(group.first)
     job = dns_name(name, *parts)
     index = "$(JOB_COMPLETION_INDEX)"
@@ -158,7 +161,7 @@ def _cells(name: str, group: Group, cluster: Cluster) -> Object:
     command += ["--first", str(group.first)] * bool(group.first)
     command += ["--events", f"{_events(name)}/{job}/{index}/events.jsonl"]
     label = dns_name(group.step, longest=63)
-    template = pods.pod(cluster, name, label, command, ask(group.needs))
+    template = pods.pod(cluster, name, label, command, ask(group.needs), variables)
     return pods.cells_job(job, template, group.count, cluster)
 
 

@@ -6,7 +6,9 @@ as a user without privileges, on a read-only root, and without the cluster's own
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from kit.engine.export.needs import Ask
@@ -72,7 +74,14 @@ def claim(cluster: Cluster) -> Object:
     }
 
 
-def pod(cluster: Cluster, plan: str, step: str, command: list[str], needs: Ask) -> Object:
+def pod(
+    cluster: Cluster,
+    plan: str,
+    step: str,
+    command: list[str],
+    needs: Ask,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Object:
     """The pod template of one command.
 
     Args:
@@ -81,6 +90,7 @@ def pod(cluster: Cluster, plan: str, step: str, command: list[str], needs: Ask) 
         step: Name for the label.
         command: Program and arguments; ``$(NAME)`` in it is Kubernetes' own substitution.
         needs: What it asks for.
+        variables: Environment variables besides those of every pod.
     """
     memory = needs.mem_mb
     volumes: list[Object] = [
@@ -121,7 +131,7 @@ def pod(cluster: Cluster, plan: str, step: str, command: list[str], needs: Ask) 
                 "image": cluster.image,
                 "command": command,
                 "workingDir": "/tmp",
-                "env": _environment(),
+                "env": _environment(variables),
                 "resources": {
                     "requests": {"cpu": str(needs.threads), "memory": f"{memory}Mi"},
                     "limits": limits,
@@ -145,10 +155,10 @@ def pod(cluster: Cluster, plan: str, step: str, command: list[str], needs: Ask) 
     return {"metadata": {"labels": labels(plan, step)}, "spec": spec}
 
 
-def _environment() -> list[Object]:
+def _environment(variables: Mapping[str, str]) -> list[Object]:
     """Plain variables. A user without an entry in passwd needs a name, or libraries that ask for
     one (torch's compiler cache) fail."""
-    values = {"KIT_HOME": f"{DATA}/kit-home", "HOME": "/tmp", "USER": "kit"}
+    values = {"KIT_HOME": f"{DATA}/kit-home", "HOME": "/tmp", "USER": "kit", **variables}
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
@@ -165,7 +175,10 @@ def _policy(action: str, codes: list[int]) -> Object:
     fatal = {"containerName": "kit", "operator": "In", "values": codes}
     return {
         "rules": [
-            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+            {
+                "action": "Ignore",
+                "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+            },
             {"action": action, "onExitCodes": fatal},
         ]
     }
