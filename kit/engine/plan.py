@@ -163,13 +163,14 @@ class Plan(Struct, kw_only=True, dict=True):
 
 
 def read_plan(path: Path) -> Plan:
-    """Read ``plan.json``, which may be compressed by gzip.
+    """Read ``plan.json``, which may be compressed by gzip, and then cut into ``PATH.000``, ...
 
     Raises:
         InvalidInput: Not a plan, or one of another version of the kit.
     """
     try:
-        content = path.read_bytes()
+        parts = [] if path.exists() else sorted(path.parent.glob(f"{path.name}.[0-9][0-9][0-9]"))
+        content = b"".join(part.read_bytes() for part in parts or [path])
         plan = msgspec.json.decode(
             gzip.decompress(content) if content.startswith(_GZIP) else content, type=Plan
         )

@@ -21,13 +21,13 @@ from kit.engine.export import pods
 from kit.engine.export.manifest_yaml import dump
 from kit.engine.export.names import dns_name, plan_name
 from kit.engine.export.needs import ask, require_architecture, small
-from kit.engine.export.pods import Cluster, Object
+from kit.engine.export.pods import Cluster, Object, Shared
 from kit.engine.plan import Plan
-from kit.errors import InvalidInput
 from kit.manifest.types import Resources
 
-CONFIG_MAP_BYTES = 1024 * 1024
-"""A ConfigMap holds no more (API reference, ConfigMap v1)."""
+PART_BYTES = 768 * 1024
+"""A ConfigMap holds 1 MiB (API reference, ConfigMap v1), and a request of etcd 1.5 MiB in base64;
+a larger plan is cut into several, which a pod sees side by side."""
 FETCH_MINUTES = 24 * 60
 """Tens of gigabytes over a slow line; fetching goes on where it stopped."""
 SCRIPT = "apply.sh"
@@ -82,16 +82,22 @@ def write_k8s(plan: Plan, folder: Path, cluster: Cluster) -> Path:
 
     Raises:
         UsageError: GPU steps without an architecture.
-        InvalidInput: The plan is too large for a ConfigMap.
         Preflight: The folder cannot be written to.
     """
     require_architecture(plan)
-    name = plan_name(plan)
-    files: dict[str, list[Object]] = {"00-plan.yaml": [_config_map(name, plan)]}
+    packed = gzip.compress(plan.to_json(), mtime=0)  # the same plan gives the same bytes
+    # Part of keys where it counts, so that a step that cannot see it would be refused.
+    invariant = bool(plan.environment.get("batch_invariant"))
+    shared = Shared(
+        plan_name(plan),
+        parts=-(-len(packed) // PART_BYTES),
+        variables={"VLLM_BATCH_INVARIANT": "1"} if invariant else {},
+    )
+    files: dict[str, list[Object]] = {"00-plan.yaml": list(_config_maps(shared, packed))}
     if cluster.storage is not None:
         files["00-storage.yaml"] = [pods.claim(cluster)]
     order: list[list[str]] = [list(files)]
-    for number, wave in enumerate(_job_waves(name, plan, cluster), start=1):
+    for number, wave in enumerate(_job_waves(shared, plan, cluster), start=1):
         made = {f"{number:02}-{file}.yaml": jobs for file, jobs in wave.items()}
         order.append(list(made))
         files |= made
@@ -107,74 +113,65 @@ def write_k8s(plan: Plan, folder: Path, cluster: Cluster) -> Path:
     return script
 
 
-def _config_map(name: str, plan: Plan) -> Object:
-    # No time stamp: the same plan gives the same bytes.
-    packed = gzip.compress(plan.to_json(), mtime=0)
-    if len(packed) > CONFIG_MAP_BYTES:
-        raise InvalidInput(
-            f"the plan has {len(packed):,} bytes compressed, "
-            f"a ConfigMap holds {CONFIG_MAP_BYTES:,}",
-            where=f"{plan.experiment} ({plan.profile}), {len(plan.instances):,} steps",
-            next_step="export it in parts: several experiments with a part of the matrix each",
-        )
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": name, "labels": pods.labels(name, "plan")},
-        "immutable": True,
-        "binaryData": {pods.PLAN_FILE: base64.b64encode(packed).decode()},
-    }
+def _config_maps(shared: Shared, packed: bytes) -> Iterator[Object]:
+    for number, (name, file) in enumerate(shared.config_maps()):
+        part = packed[number * PART_BYTES : (number + 1) * PART_BYTES]
+        yield {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "labels": pods.labels(shared.name, "plan")},
+            "immutable": True,
+            "binaryData": {file: base64.b64encode(part).decode()},
+        }
 
 
-def _job_waves(name: str, plan: Plan, cluster: Cluster) -> Iterator[dict[str, list[Object]]]:
+def _job_waves(shared: Shared, plan: Plan, cluster: Cluster) -> Iterator[dict[str, list[Object]]]:
     """File name (without number) -> Jobs, wave by wave."""
     if any(pin.kind != "package" for pin in plan.pins):
-        yield {"fetch": [_fetch(name, plan, cluster)]}
-    # Part of keys where it counts, so that a step that cannot see it would be refused.
-    invariant = bool(plan.environment.get("batch_invariant"))
-    variables = {"VLLM_BATCH_INVARIANT": "1"} if invariant else {}
+        yield {"fetch": [_fetch(shared, plan, cluster)]}
     by_step: dict[str, list[Group]] = {}
     for group in groups(plan):
         by_step.setdefault(group.step, []).append(group)
     for wave in waves(plan):
         yield {
-            f"step-{step}": [_cells(name, group, cluster, variables) for group in by_step[step]]
+            f"step-{step}": [_cells(shared, group, cluster) for group in by_step[step]]
             for step in wave
         }
-    yield {"collect": [_collect(name, cluster)]}
+    yield {"collect": [_collect(shared, cluster)]}
 
 
-def _fetch(name: str, plan: Plan, cluster: Cluster) -> Object:
+def _fetch(shared: Shared, plan: Plan, cluster: Cluster) -> Object:
     command = ["kit", "fetch", plan.experiment, "--profile", plan.profile]
-    template = pods.pod(cluster, name, "fetch", command, small())
+    template = pods.pod(cluster, shared, "fetch", command, small())
     template["spec"]["activeDeadlineSeconds"] = FETCH_MINUTES * 60
     if cluster.token_secret is not None:
         pods.with_token(template, cluster.token_secret)
-    return pods.single_job(dns_name(name, "fetch"), template, [pods.USAGE])
+    return pods.single_job(dns_name(shared.name, "fetch"), template, [pods.USAGE])
 
 
-def _cells(name: str, group: Group, cluster: Cluster, variables: dict[str, str]) -> Object:
+def _cells(shared: Shared, group: Group, cluster: Cluster) -> Object:
     parts = ["step", group.step] + [str(group.first)] * bool(group.first)
-    job = dns_name(name, *parts)
+    job = dns_name(shared.name, *parts)
     index = "$(JOB_COMPLETION_INDEX)"
     command = ["kit", "step", f"{pods.PLAN}/{pods.PLAN_FILE}", group.step, "--index", index]
-    command += ["--first", str(group.first)] * bool(group.first)
-    command += ["--events", f"{_events(name)}/{job}/{index}/events.jsonl"]
+    if group.first:
+        command += ["--first", str(group.first)]
+    command += ["--events", f"{_events(shared)}/{job}/{index}/events.jsonl"]
     label = dns_name(group.step, longest=63)
-    template = pods.pod(cluster, name, label, command, ask(group.needs), variables)
+    template = pods.pod(cluster, shared, label, command, ask(group.needs))
     return pods.cells_job(job, template, group.count, cluster)
 
 
-def _collect(name: str, cluster: Cluster) -> Object:
+def _collect(shared: Shared, cluster: Cluster) -> Object:
     command = ["kit", "--progress", "plain", "collect", f"{pods.PLAN}/{pods.PLAN_FILE}"]
-    command += ["--events", _events(name), "--runs-dir", f"{pods.DATA}/runs"]
-    template = pods.pod(cluster, name, "collect", command, small())
+    command += ["--events", _events(shared), "--runs-dir", f"{pods.DATA}/runs"]
+    template = pods.pod(cluster, shared, "collect", command, small())
     fatal = [pods.USAGE, pods.INCOMPLETE, pods.INVALID]
-    return pods.single_job(dns_name(name, "collect"), template, fatal)
+    return pods.single_job(dns_name(shared.name, "collect"), template, fatal)
 
 
-def _events(name: str) -> str:
-    return f"{pods.DATA}/events/{name}"
+def _events(shared: Shared) -> str:
+    return f"{pods.DATA}/events/{shared.name}"
 
 
 def _script(order: list[list[str]], files: dict[str, list[Object]]) -> str:

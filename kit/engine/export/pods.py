@@ -53,6 +53,27 @@ class Cluster:
     parallel: int = 32
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What all pods of one export share.
+
+    Attributes:
+        name: Name of the plan, by which all its objects are called.
+        parts: ConfigMaps that the plan file is cut into.
+        variables: Environment variables that keys depend on.
+    """
+
+    name: str
+    parts: int = 1
+    variables: Mapping[str, str] = MappingProxyType({})
+
+    def config_maps(self) -> list[tuple[str, str]]:
+        """Name of each ConfigMap, and the file in it."""
+        if self.parts == 1:
+            return [(self.name, PLAN_FILE)]
+        return [(f"{self.name}-plan-{n}", f"{PLAN_FILE}.{n:03}") for n in range(self.parts)]
+
+
 def labels(plan: str, step: str) -> Object:
     """Labels by which one plan's objects are found."""
     return {NAME_LABEL: "safety-repro-kit", PLAN_LABEL: plan, STEP_LABEL: step}
@@ -74,28 +95,21 @@ def claim(cluster: Cluster) -> Object:
     }
 
 
-def pod(
-    cluster: Cluster,
-    plan: str,
-    step: str,
-    command: list[str],
-    needs: Ask,
-    variables: Mapping[str, str] = MappingProxyType({}),
-) -> Object:
+def pod(cluster: Cluster, shared: Shared, step: str, command: list[str], needs: Ask) -> Object:
     """The pod template of one command.
 
     Args:
         cluster: What the plan does not know.
-        plan: Name of the plan, as of its ConfigMap.
+        shared: The export that it belongs to.
         step: Name for the label.
         command: Program and arguments; ``$(NAME)`` in it is Kubernetes' own substitution.
         needs: What it asks for.
-        variables: Environment variables besides those of every pod.
     """
     memory = needs.mem_mb
+    sources = [{"configMap": {"name": name}} for name, _ in shared.config_maps()]
     volumes: list[Object] = [
         {"name": "data", "persistentVolumeClaim": {"claimName": cluster.claim}},
-        {"name": "plan", "configMap": {"name": plan}},
+        {"name": "plan", "projected": {"sources": sources}},
         {"name": "tmp", "emptyDir": {}},
     ]
     mounts: list[Object] = [
@@ -131,7 +145,7 @@ def pod(
                 "image": cluster.image,
                 "command": command,
                 "workingDir": "/tmp",
-                "env": _environment(variables),
+                "env": _environment(shared.variables),
                 "resources": {
                     "requests": {"cpu": str(needs.threads), "memory": f"{memory}Mi"},
                     "limits": limits,
@@ -152,7 +166,7 @@ def pod(
         ]
         if cluster.node_selector:
             spec["nodeSelector"] = dict(cluster.node_selector)
-    return {"metadata": {"labels": labels(plan, step)}, "spec": spec}
+    return {"metadata": {"labels": labels(shared.name, step)}, "spec": spec}
 
 
 def _environment(variables: Mapping[str, str]) -> list[Object]:

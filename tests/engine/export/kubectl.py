@@ -54,10 +54,9 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
 def run_pod(pod: dict[str, Any], index: int) -> tuple[int, str]:
     (container,) = pod["containers"]
     volumes = {one["name"]: one for one in pod["volumes"]}
-    places = {
-        "/data": str(FOLDER / "data"),
-        "/plan": str(FOLDER / "plan" / volumes["plan"]["configMap"]["name"]),
-    }
+    (source,) = volumes["plan"]["projected"]["sources"]
+    plan = FOLDER / "plan" / source["configMap"]["name"]
+    places = {"/data": str(FOLDER / "data"), "/plan": str(plan)}
 
     def mapped(text: str) -> str:
         text = text.replace("$(JOB_COMPLETION_INDEX)", str(index))

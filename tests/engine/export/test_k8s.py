@@ -12,12 +12,12 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
-from kit.engine.export.k8s import CONFIG_MAP_BYTES, Group, groups, waves, write_k8s
+from kit.engine.export.k8s import Group, groups, waves, write_k8s
 from kit.engine.export.manifest_yaml import dump
 from kit.engine.export.names import plan_name
 from kit.engine.export.pods import Cluster
 from kit.engine.plan import Plan, read_plan
-from kit.errors import InvalidInput, UsageError
+from kit.errors import UsageError
 from kit.manifest.types import Resources
 from tests.engine.conftest import manifest, plan_of
 from tests.engine.export.tools import tool
@@ -133,12 +133,22 @@ def test_the_plan_travels_whole(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "plan.json.gz") == plan
 
 
-def test_a_plan_too_large_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert CONFIG_MAP_BYTES == 1_048_576
-    monkeypatch.setattr("kit.engine.export.k8s.CONFIG_MAP_BYTES", 100)
-    with pytest.raises(InvalidInput, match="a ConfigMap holds 100"):
-        write_k8s(with_pin(), tmp_path / "k", IMAGE)
-    assert not (tmp_path / "k").exists()
+def test_a_large_plan_travels_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kit.engine.export.k8s.PART_BYTES", 400)
+    plan = with_pin()
+    files = exported(plan, tmp_path)
+    maps = files["00-plan.yaml"]
+    assert 1 < len(maps) < 10
+    for pod in containers(files).values():
+        (volume,) = (one for one in pod["volumes"] if one["name"] == "plan")
+        names = [one["configMap"]["name"] for one in volume["projected"]["sources"]]
+        assert names == [one["metadata"]["name"] for one in maps]
+    for one in maps:
+        ((name, text),) = one["binaryData"].items()
+        part = base64.b64decode(text)
+        assert len(part) <= 400
+        (tmp_path / name).write_bytes(part)
+    assert read_plan(tmp_path / "plan.json.gz") == plan
 
 
 def test_cells_are_an_indexed_job(tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ def results(where: Path) -> Path:
 
 
 def started(done: subprocess.CompletedProcess[str]) -> int:
-    """Jobs that Snakemake began."""
-    return done.stderr.count("\n    jobid: ")
+    """Jobs that Snakemake began, or would begin: a dry run tells of them on the other stream."""
+    return (done.stdout + done.stderr).count("\n    jobid: ")
 
 
 def test_jobs_are_the_plans() -> None:

@@ -70,4 +70,4 @@ def test_a_dry_run_of_tiny_adapt(tmp_path: Path, profile: str, more: list[str]) 
     assert done.returncode == 0, done.stderr
     assert started(done) == len(plan["instances"]) + 1
     gpus = sum(one.get("resources", {}).get("gpus", 0) for one in plan["instances"])
-    assert done.stderr.count(" gpu=1,") == gpus
+    assert done.stdout.count(" gpu=1,") == gpus
