@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from kit.engine.export.needs import Ask
@@ -65,7 +64,7 @@ class Shared:
 
     name: str
     parts: int = 1
-    variables: Mapping[str, str] = MappingProxyType({})
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def config_maps(self) -> list[tuple[str, str]]:
         """Name of each ConfigMap, and the file in it."""
