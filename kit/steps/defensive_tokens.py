@@ -43,16 +43,18 @@ def run_align(ctx: StepContext, params: Align) -> None:
     from kit.lm.load import load_tokenizer
     from kit.lm.vocabulary import renamed_control_ids
     from kit.methods.defensive_tokens.alignment_files import describe, save_alignment
-    from kit.methods.defensive_tokens.procrustes import orthogonal_map
+    from kit.methods.defensive_tokens.procrustes import orthogonal_map, unit_length_weights
 
     renamed_control_ids(
         load_tokenizer(model_folder(ctx, "source")), load_tokenizer(model_folder(ctx, "target"))
     )
+    source, target = embeddings(ctx, "source"), embeddings(ctx, "target")
     alignment = orthogonal_map(
-        embeddings(ctx, "source"),
-        embeddings(ctx, "target"),
+        source,
+        target,
         center=params.center,
         scale=params.scale,
+        row_weights=unit_length_weights(source, target) if params.row_weights != "equal" else None,
         method=params.method,
         device=ctx.device,
     )
@@ -371,7 +373,7 @@ for _kind in (
     ),
     StepKind(
         name="defensive-tokens/transfer",
-        version=1,
+        version=2,
         params=Transfer,
         run=run_transfer,
         inputs={"source": "pin", "target": "pin", "released": "pin", "align": "step"},
@@ -409,7 +411,7 @@ for _kind in (
     ),
     StepKind(
         name="defensive-tokens/evaluate",
-        version=1,
+        version=2,
         environment=GENERATION,
         params=Evaluate,
         run=run_evaluate,
@@ -428,7 +430,7 @@ for _kind in (
     ),
     StepKind(
         name="defensive-tokens/tabulate",
-        version=1,
+        version=2,
         params=Tabulate,
         run=run_tabulate,
         inputs={

@@ -17,6 +17,7 @@ from kit.methods.defensive_tokens.result_cells import (
     measurements,
     pooled,
 )
+from kit.methods.defensive_tokens.spectrum import spectrum_series
 from kit.methods.defensive_tokens.stat_cells import over_all, statistics
 
 if TYPE_CHECKING:
@@ -106,7 +107,10 @@ def tabulate(
         stats += [over_all(m) for m in stats]
     cells, labels = collect([*found, *stats])
     series = checkpoint_series(cells, "asr-max") + checkpoint_series(cells, "gap-closed")
-    return Tables(cells, series + _loss_series(trainings, varied), labels)
+    series += _loss_series(trainings, varied) + spectrum_series(
+        (str(_split(stage)[0]["group"]), _line(stage, varied), stage.path) for stage in alignments
+    )
+    return Tables(cells, series, labels)
 
 
 def _read(stage: StageFolder, name: str) -> Any:
@@ -152,6 +156,12 @@ def _split(stage: StageFolder) -> tuple[Mapping[str, Any], list[tuple[str, Any]]
     return values[0], list(stage.axes.items())[1:]
 
 
+def _line(stage: StageFolder, varied: set[str]) -> str:
+    """What a curve of one replicate is called."""
+    record, others = _split(stage)
+    return str(record["id"]) + _suffix(others, varied).replace("@", " @ ")
+
+
 def _suffix(others: Sequence[tuple[str, Any]], varied: set[str]) -> str:
     return "".join(f"@{_name(value)}" for axis, value in others if axis in varied)
 
@@ -168,6 +178,9 @@ def _alignment_numbers(stage: StageFolder) -> dict[str, tuple[float, str]]:
         "alignment/distance-from-identity": (facts["distance_from_identity"], "number"),
         "alignment/mean-trace": (facts["mean_trace"], "number"),
         "alignment/orthogonality-error": (facts["orthogonality_error"], "number"),
+        "alignment/largest-singular-value": (facts["singular_values"][0], "number"),
+        "alignment/smallest-singular-value": (facts["smallest_singular_value"], "number"),
+        "alignment/sum-of-singular-values": (facts["sum_of_singular_values"], "number"),
     }
 
 
@@ -178,6 +191,7 @@ def _geometry_numbers(stage: StageFolder) -> dict[str, tuple[float, str]]:
         for metric in ("norm_mean", "norm_min", "norm_max", "norm_l1_mean", "norm_l1_max"):
             numbers[f"{metric.replace('_', '-')}/{name}"] = (facts[metric], "norm")
         numbers[f"cosine-native/{name}"] = (facts["cosine_native"], "number")
+        numbers[f"cosine-source/{name}"] = (facts["cosine_source"], "number")
     return numbers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,8 +51,14 @@ ALIGNMENT = {
     "distance_from_identity": 0.5,
     "mean_trace": 0.9,
     "orthogonality_error": 1e-14,
+    "singular_values": [8.0, 4.0, 2.0, 1.0, 0.5],
+    "smallest_singular_value": 0.5,
+    "sum_of_singular_values": 15.5,
 }
-NORMS = ("norm_mean", "norm_min", "norm_max", "norm_l1_mean", "norm_l1_max", "cosine_native")
+NORMS = (
+    *("norm_mean", "norm_min", "norm_max", "norm_l1_mean", "norm_l1_max"),
+    *("cosine_native", "cosine_source"),
+)
 
 
 def table(evaluations=(), alignments=(), transfers=(), trainings=(), **settings):
@@ -175,6 +182,21 @@ def test_series_of_checkpoints_and_of_losses(folder):
         "adapt": [[1.0, 3.0], [2.0, 1.5]],
         "scratch": [[1.0, 9.0]],
     }
+
+
+def test_the_spectrum_of_every_alignment_is_a_line_of_its_groups_figure(folder):
+    from safetensors.numpy import save_file
+
+    stages = [folder(f"align-{id}", "alignment.json", ALIGNMENT, pair(id)) for id in ("p1", "p2")]
+    values = np.linspace(500.0, 0.0, 300)
+    save_file({"singular_values": values}, str(stages[0].path / "alignment.safetensors"))
+    (figure,) = table(alignments=stages).series
+    assert figure["id"] == "spectrum/near"
+    assert list(figure["lines"]) == ["p1"], "the other folder has no tensors"
+    line = figure["lines"]["p1"]
+    assert (line[0], line[-1]) == ([1.0, 1.0], [300.0, 0.0])
+    assert len(line) == 64
+    assert [y for _, y in line] == [values[int(x) - 1] / 500.0 for x, _ in line]
 
 
 def test_losses_of_a_varied_axis_are_lines_of_their_own(folder):
