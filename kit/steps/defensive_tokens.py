@@ -15,6 +15,7 @@ from kit.steps.defensive_tokens_inputs import (
     generation_backend,
     model_folder,
     released_prefix,
+    samples_to_label,
     tokenizer_and_format,
     training_pool,
 )
@@ -118,20 +119,26 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
 def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     """The undefended model's own answers to the clean samples."""
     from kit.lm.prefix import BEFORE_BOS
-    from kit.methods.defensive_tokens.plan_files import load_plan
-    from kit.methods.defensive_tokens.self_label import make_labels, save_labels
+    from kit.methods.defensive_tokens.self_label import known_labels, make_labels, save_labels
 
     tokenizer, chat = tokenizer_and_format(ctx)
-    plan = load_plan(ctx.step("data").path)
-    labels = make_labels(
-        generation_backend(ctx, params.backend, params.dtype, tokenizer, chat.pad_id(tokenizer)),
-        tokenizer,
-        chat,
-        list(plan.samples.values()),
-        layout=BEFORE_BOS,
-        max_new_tokens=params.max_new_tokens,
-        empty_data=params.empty_data,
-    )
+    samples, known = samples_to_label(ctx, params.scope)
+    labels = known_labels(known, samples)
+    rest = [sample for sample in samples if sample.id not in labels]
+    if rest:
+        backend = generation_backend(
+            ctx, params.backend, params.dtype, tokenizer, chat.pad_id(tokenizer)
+        )
+        made = make_labels(
+            backend,
+            tokenizer,
+            chat,
+            rest,
+            layout=BEFORE_BOS,
+            max_new_tokens=params.max_new_tokens,
+            empty_data=params.empty_data,
+        )
+        labels = {sample.id: (labels | made)[sample.id] for sample in samples}
     save_labels(ctx.out / "labels.jsonl", labels)
     empty = sum(not label.text.strip() for label in labels.values())
     cut = sum(label.finish_reason == "length" for label in labels.values())
@@ -139,7 +146,9 @@ def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     ctx.canary(
         "labels-are-answers",
         empty <= 0.05 * len(labels),
-        f"{empty} of {len(labels)} labels are empty, {cut} were cut by the limit",
+        f"{empty} of {len(labels)} labels are empty, {cut} were cut by the limit"
+        # Not in an output: what is in the store decides it, and must not decide a digest.
+        + f", {len(labels) - len(rest)} were there from another number of steps" * bool(known),
     )
 
 
@@ -395,7 +404,10 @@ for _kind in (
         environment=GENERATION,
         params=SelfLabel,
         run=run_self_label,
-        inputs={"model": "pin", "data": "step"},
+        inputs={"model": "pin", "data": "step", "pool": "pin"},
+        optional=frozenset({"data", "pool"}),
+        # One of the two says what to label; the other must not move the key.
+        unread=lambda params: frozenset({"data" if params.scope == "all" else "pool"}),
         outputs=("labels.jsonl", "summary.json"),
         doc="answers of the undefended model",
     ),

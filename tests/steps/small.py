@@ -51,7 +51,10 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "align": ("align", source),
         "transfer": ("transfer", {**source, **released, "align": {"step": "align"}}),
         "data": ("training-data", {"pool": {"pin": "mini-alpaca"}, **attacks}),
-        "labels": ("self-label", {**pin, "data": {"step": "data"}}),
+        "labels": (
+            "self-label",
+            {**pin, "data": {"step": "data"}, "pool": {"pin": "mini-alpaca"}},
+        ),
         "adapt": (
             "train-prefix",
             {
