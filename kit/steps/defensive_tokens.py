@@ -262,7 +262,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
 
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather all measurements into ``results.json``."""
-    from kit.methods.defensive_tokens.gather import tabulate
+    from kit.methods.defensive_tokens.gather import Utility, tabulate
 
     tables = tabulate(
         evaluations=_folders(ctx, "evaluations"),
@@ -273,6 +273,7 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
         published_full=params.published_full,
         refusal_rule=params.refusal_rule,
         loss_window=params.loss_window,
+        utility=Utility(params.utility_sets, params.utility_not_run, params.utility),
     )
     # The engine stamps experiment, version and profile when it publishes the results.
     stamp = {"schema_version": 1, "experiment": "", "version": "", "profile": ""}

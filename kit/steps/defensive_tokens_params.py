@@ -100,3 +100,8 @@ class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     loss_window: int
     published_full: float | None = None
     refusal_rule: str = "as-reported"
+    utility_sets: list[str] = field(default_factory=list)
+    """Rows whose WinRate a document reports; without a judge they are ``not-run``."""
+    utility_not_run: str = "no judge"
+    utility: dict[str, float] = field(default_factory=dict)
+    """WinRates in percent that a user's own judge gave: ``<group>/<token set>`` -> number."""

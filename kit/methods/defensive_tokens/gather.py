@@ -19,6 +19,8 @@ from kit.methods.defensive_tokens.result_cells import (
 )
 from kit.methods.defensive_tokens.spectrum import spectrum_series
 from kit.methods.defensive_tokens.stat_cells import over_all, statistics
+from kit.methods.defensive_tokens.token_norms import l1_norms
+from kit.methods.defensive_tokens.utility import utility_cells
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +40,15 @@ class StageFolder:
     instance: str
     path: Path
     axes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Utility:
+    """See :func:`kit.methods.defensive_tokens.utility.utility_cells`."""
+
+    sets: Sequence[str]
+    not_run: str
+    given: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,7 @@ def tabulate(
     published_full: float | None,
     refusal_rule: str,
     loss_window: int,
+    utility: Utility | None = None,
 ) -> Tables:
     """Everything measured, as cells.
 
@@ -86,6 +98,7 @@ def tabulate(
         published_full: Its published attack success in percent, where a document gives one.
         refusal_rule: The rule reported as ``refusal``.
         loss_window: Steps over which the first and the last loss are averaged.
+        utility: Rows whose utility a judge would have to decide.
     """
     varied = _varied([*evaluations, *alignments, *transfers, *trainings])
     found: list[Measurement] = []
@@ -106,6 +119,9 @@ def tabulate(
         found += [pooled(m) for m in found]
         stats += [over_all(m) for m in stats]
     cells, labels = collect([*found, *stats])
+    if utility is not None:
+        groups = dict.fromkeys(str(_split(stage)[0]["group"]) for stage in evaluations)
+        cells += utility_cells(groups, utility.sets, utility.given, utility.not_run)
     series = checkpoint_series(cells, "asr-max") + checkpoint_series(cells, "gap-closed")
     series += _loss_series(trainings, varied) + spectrum_series(
         (str(_split(stage)[0]["group"]), _line(stage, varied), stage.path) for stage in alignments
@@ -207,6 +223,9 @@ def _training_numbers(stage: StageFolder, window: int) -> dict[str, tuple[float,
         numbers[f"norm-min/{label}-{step}"] = (min(norms), "norm")
         numbers[f"norm-max/{label}-{step}"] = (max(norms), "norm")
         numbers[f"norm-mean/{label}-{step}"] = (fmean(norms), "norm")
+    for name, (mean, largest) in l1_norms(stage.path / "prefixes.safetensors").items():
+        numbers[f"norm-l1-mean/{name}"] = (mean, "norm")
+        numbers[f"norm-l1-max/{name}"] = (largest, "norm")
     return numbers
 
 

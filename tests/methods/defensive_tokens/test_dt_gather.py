@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from kit.methods.defensive_tokens.gather import StageFolder, tabulate, training_facts
+from kit.methods.defensive_tokens.gather import (
+    StageFolder,
+    Utility,
+    tabulate,
+    training_facts,
+)
 
 LABELS = [1, 0, 0, 1]
 
@@ -182,6 +187,39 @@ def test_series_of_checkpoints_and_of_losses(folder):
         "adapt": [[1.0, 3.0], [2.0, 1.5]],
         "scratch": [[1.0, 9.0]],
     }
+
+
+def test_l1_norms_come_from_the_saved_prefixes(folder):
+    from kit.methods.defensive_tokens.prefix_sets import save_sets
+
+    stage = folder("adapt", "training.json", training(), pair())
+    save_sets(stage.path / "prefixes.safetensors", {"adapt-2": torch.tensor([[3.0, -4.0], [0, 1]])})
+    cells = {cell["id"]: cell["value"] for cell in table(trainings=[stage]).cells}
+    assert cells["near/norm-l1-mean/adapt-2"] == 4.0
+    assert cells["near/norm-l1-max/adapt-2"] == 7.0
+
+
+def test_rows_whose_utility_nobody_judged_are_declared(folder):
+    stage = folder("evaluate", "scores.json", scores(), pair())
+    brought = Utility(["undefended", "native"], "no judge", {"near/native": 27.1})
+    cells = {cell["id"]: cell for cell in table([stage], utility=brought).cells}
+    assert cells["near/winrate/undefended"]["not_run"] == "no judge"
+    assert "value" not in cells["near/winrate/undefended"]
+    assert cells["near/winrate/native"]["value"] == 27.1
+    assert not [id for id in ids(table([stage])) if "winrate" in id]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"near/other": 5.0}, "near/other; rows here: near/undefended"),
+        ({"near/undefended": 101.0}, "no percentage"),
+    ],
+)
+def test_a_judgement_that_fits_no_row_is_refused(folder, given, message):
+    stage = folder("evaluate", "scores.json", scores(), pair())
+    with pytest.raises(ValueError, match=message):
+        table([stage], utility=Utility(["undefended"], "no judge", given))
 
 
 def test_the_spectrum_of_every_alignment_is_a_line_of_its_groups_figure(folder):
