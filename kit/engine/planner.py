@@ -246,7 +246,10 @@ class _Builder:
         pins: dict[str, PinUse] = {}
         steps: dict[str, StepUse] = {}
         keyed: dict[str, Any] = {}
+        unread = kind.unread(struct)
         for name, ref in spec.inputs.items():
+            if name in unread:
+                continue
             wanted = kind.inputs[name]
             if (ref.pin is None) == (ref.step is None) or (wanted == "pin") != (ref.step is None):
                 raise InvalidInput(
