@@ -94,7 +94,8 @@ pin-images:  ## record the base image's digest, where the registry is reached
 	@$(PYTHON) requirements/images.py pin
 
 test-image: $(VENV)/.dev  ## build the cpu image and reproduce tiny-adapt in it
-	@$(VENV)/bin/pytest -q -rs -m image tests/container
+	@KIT_IMAGE_RECORD=1 $(VENV)/bin/pytest -q -rs -m image tests/container
+	@$(KIT) docs
 
 clean:  ## remove the environment and the store; runs are kept
 	rm -rf $(VENV) $(GPU_VENV) .kit build *.egg-info

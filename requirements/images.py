@@ -1,7 +1,7 @@
 """The base image: `pin` records its digest, `base` says what to build from.
 
-`images.json` is completed on a machine that reaches the registry (`make pin-images`); until then the
-digest is unconfirmed, builds take the tag, and say so. Standard library only.
+`images.json` is completed on a machine that reaches the registry (`make pin-images`); until then
+the digest is unconfirmed, builds take the tag, and say so. Standard library only.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ def here() -> tuple[str, str, str, str]:
 
 def requirements(lock: Path, *, hashed: bool) -> dict[str, str]:
     """Package -> its lines of the lock; its version alone without hashes."""
-    entries = re.findall(r"^([A-Za-z0-9_.-]+)(==\S+)((?: \\\n +--hash=\S+)*)", lock.read_text(), re.M)
+    entries = re.findall(
+        r"^([A-Za-z0-9_.-]+)(==\S+)((?: \\\n +--hash=\S+)*)", lock.read_text(), re.M
+    )
     return {name: name + version + hashes * hashed for name, version, hashes in entries}
 
 
