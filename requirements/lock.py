@@ -1,10 +1,10 @@
 """Make the hashed locks again: cpu, dev and gpu. Run by `make lock`; needs pip-tools and uv.
 
 cpu and dev are compiled by pip-compile in the running interpreter, so that what CI installs is
-what was resolved. The gpu set is resolved by uv from the index's metadata for Linux x86-64 under the
-same Python: its wheels are several GB, which nobody has to download to lock them. Versions already
-in a lock stay unless pyproject.toml no longer allows them (delete the file to start afresh). torch's
-CPU build is not on PyPI; where your index lacks it:
+what was resolved. The gpu set is resolved by uv from the index's metadata for Linux x86-64 under
+the same Python: its wheels are several GB, which nobody has to download to lock them. Versions
+already in a lock stay unless pyproject.toml no longer allows them (delete the file to start
+afresh). torch's CPU build is not on PyPI; where your index lacks it:
 PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make lock
 """
 
