@@ -17,8 +17,10 @@ GPU_VENV ?= .venv-gpu
 PYTEST_WORKERS ?= 2
 
 KIT := $(VENV)/bin/kit
+# A recipe that names $(MAKE) itself would be run even by `make -n`.
+MAKE_PROGRAM := $(MAKE)
 TARGET := $(if $(filter paper,$(PROFILE)),gpu,cpu)
-RUN := RUNNER=$(RUNNER) IMAGE=$(IMAGE) VENV=$(VENV) GPU_VENV=$(GPU_VENV) MAKE="$(MAKE)" requirements/runner.sh
+RUN := RUNNER=$(RUNNER) IMAGE=$(IMAGE) VENV=$(VENV) GPU_VENV=$(GPU_VENV) MAKE="$(MAKE_PROGRAM)" requirements/runner.sh
 
 .PHONY: help setup setup-dev setup-gpu test test-slow test-gpu test-image lint list lock docs image pin-images clean
 
