@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 from kit.engine.events import Emit, event
 from kit.engine.job import Job
 from kit.engine.registry import PinInput, StepInput, StepKind
+from kit.engine.relatives import relatives
 from kit.engine.results import Canary
 from kit.engine.secrets import redact
-from kit.engine.store import Store
+from kit.engine.store import Store, StoredStep
 
 PROGRESS_SECONDS = 0.2
 """At most one progress event in this time; functions may report every iteration."""
@@ -69,10 +70,12 @@ class Context:
         self.out = out
         self.scratch = scratch
         self.device = "cuda" if job.instance.resources.gpus else "cpu"
+        self.resources = job.instance.resources
         self.rehearsal = job.rehearsal
         self.canaries: list[Canary] = []
         self._job, self._kind, self._store, self._emit = job, kind, store, emit
         self._last_progress = -math.inf
+        self._reached = ""
 
     def pin(self, name: str) -> PinInput:
         """The pinned input of this name."""
@@ -113,13 +116,38 @@ class Context:
         """Whether the manifest gives this optional input."""
         return name in self._job.pins or name in self._job.steps
 
+    def relatives(self, name: str, but: str) -> list[Path]:
+        """Output folders of finished steps that differ by one parameter of one upstream step."""
+        self._declared(name, "step")
+        instance = self._job.instance
+        asked = StoredStep(
+            kind=instance.kind,
+            version=instance.version,
+            instance=instance.id,
+            params=instance.params,
+            inputs=self._job.input_keys,
+            environment=instance.environment,
+            files={},
+            started="",
+            seconds=0.0,
+        )
+        return [self._store.path(key) for key in relatives(self._store, asked, name, but)]
+
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report progress; cheap enough to call every iteration."""
+        self._reached = f"{done} of {total} {unit}"
         now = time.monotonic()
         if now - self._last_progress < PROGRESS_SECONDS and done < total:
             return
         self._last_progress = now
         self._emit(event("progress", self.instance, done=done, total=total, unit=unit))
+
+    def left(self) -> str:
+        """How far the function came and where its checkpoints are, for the message of a failure."""
+        said = [f"{self._reached} were done"] if self._reached else []
+        if any(not path.name.startswith(".") for path in self.scratch.glob("*")):
+            said.append(f"what it kept is in {self.scratch}")
+        return "; ".join(said)
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Log one point of a curve to the event log."""

@@ -15,6 +15,7 @@ from kit.engine.params import Override, parse_override, typed
 from kit.engine.plan import PinUse, Plan, StepInstance, StepUse
 from kit.engine.registry import Registry, StepKind
 from kit.errors import InvalidInput, KitError, UsageError
+from kit.manifest.catalog import steps_of
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Manifest, Profile, Sourced, StepSpec
 
@@ -131,7 +132,7 @@ def _profile(manifest: Manifest, name: str) -> Profile:
 
 def _ordered(manifest: Manifest, profile: str) -> list[StepSpec]:
     """Steps of the profile so that each comes after what it reads; manifest order otherwise."""
-    waiting = [spec for spec in manifest.steps if spec.profiles is None or profile in spec.profiles]
+    waiting = list(steps_of(manifest, profile).values())
     known = {spec.id for spec in waiting}
     if len(known) < len(waiting):
         ids = [spec.id for spec in waiting]
@@ -245,7 +246,10 @@ class _Builder:
         pins: dict[str, PinUse] = {}
         steps: dict[str, StepUse] = {}
         keyed: dict[str, Any] = {}
+        unread = kind.unread(struct)
         for name, ref in spec.inputs.items():
+            if name in unread:
+                continue
             wanted = kind.inputs[name]
             if (ref.pin is None) == (ref.step is None) or (wanted == "pin") != (ref.step is None):
                 raise InvalidInput(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.engine.registry import StepContext
+from kit.steps.defensive_tokens_params import Evaluate, SelfLabel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,20 +70,29 @@ def embeddings(ctx: StepContext, name: str) -> Tensor:
 
 
 def generation_backend(
-    ctx: StepContext, backend: str, dtype: str, tokenizer: PreTrainedTokenizerBase, pad_id: int
+    ctx: StepContext,
+    params: SelfLabel | Evaluate,
+    tokenizer: PreTrainedTokenizerBase,
+    pad_id: int,
 ) -> Backend:
     """One started backend; in a rehearsal vLLM's answers are as long as real ones would be."""
-    if backend != "vllm":
+    if params.backend != "vllm":
         from kit.lm.generate import TransformersBackend
 
-        return TransformersBackend(frozen_model(ctx, dtype), pad_id)
+        model = frozen_model(ctx, params.dtype)
+        return TransformersBackend(model, pad_id, max_tokens=params.batch_tokens)
     from kit.lm.load import read_config
     from kit.lm.vllm_backend import VllmBackend, spare_ids
 
     folder = model_folder(ctx)
     rows = int(read_config(folder)["vocab_size"])
     engine = VllmBackend(
-        folder, spare_ids(tokenizer, rows), dtype=dtype, random_weights=ctx.rehearsal
+        folder,
+        spare_ids(tokenizer, rows),
+        dtype=params.dtype,
+        random_weights=ctx.rehearsal,
+        gpu_memory_gb=ctx.resources.gpu_memory_gb,
+        gpu_share=params.gpu_share,
     )
     if not ctx.rehearsal:
         return engine
@@ -115,6 +125,25 @@ def training_pool(ctx: StepContext) -> list[Sample]:
     from kit.methods.defensive_tokens.alpaca import read_alpaca
 
     return read_alpaca(ctx.pin("pool").path)
+
+
+def samples_to_label(ctx: StepContext, scope: str) -> tuple[list[Sample], list[Path]]:
+    """What to label, and label files of the same schedule with fewer or more steps.
+
+    Raises:
+        ValueError: The manifest does not give the input that the scope needs.
+    """
+    from kit.methods.defensive_tokens.plan_files import load_plan
+
+    needed = "pool" if scope == "all" else "data"
+    if not ctx.has(needed):
+        raise ValueError(f"scope {scope!r} of the labels needs the input {needed!r}")
+    if scope == "all":
+        return training_pool(ctx), []
+    plan = load_plan(ctx.step("data").path)
+    # A schedule of fewer steps is the beginning of one of more: its labels are the same labels.
+    known = [folder / "labels.jsonl" for folder in ctx.relatives("data", but="steps")]
+    return list(plan.samples.values()), known
 
 
 def evaluation_samples(ctx: StepContext) -> list[Sample]:

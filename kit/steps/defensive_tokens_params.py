@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 Defence = Literal["undefended", "reminder", "sandwich", "native"]
 Backend = Literal["transformers", "vllm"]
 Dtype = Literal["float32", "bfloat16"]
+BatchTokens = Annotated[int, Meta(ge=1)]
+"""Most prompt tokens that transformers has in a batch, padding included."""
+GpuShare = Annotated[float, Meta(gt=0, le=1)]
+"""Share of the GPU's memory that vLLM takes for weights, keys and values."""
 
 
 class Align(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -17,6 +21,8 @@ class Align(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     center: bool = False
     scale: bool = False
     method: Literal["svd", "newton"] = "svd"
+    row_weights: Literal["equal", "unit-length"] = "equal"
+    """``unit-length`` fits rows scaled to length 1, as is customary for word embeddings."""
 
 
 class Transfer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,9 +49,13 @@ class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     max_new_tokens: int
     empty_data: Literal["empty-turn", "no-turn"]
-    scope: Literal["consumed"] = "consumed"
+    scope: Literal["consumed", "all"] = "consumed"
+    """``consumed`` labels what the schedule consumes, ``all`` the whole pool: the labels then do not
+    depend on the schedule."""
     backend: Backend = "transformers"
     dtype: Dtype = "float32"
+    batch_tokens: BatchTokens = 16384
+    gpu_share: GpuShare = 0.9
 
 
 class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,6 +80,8 @@ class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """``packed`` computes the same loss without padding (``kit.train.packed``)."""
     compile: bool = False
     low_memory: bool = False
+    forward_rows: Annotated[int, Meta(ge=1)] = 16
+    """Most examples a forward pass: memory and speed, not the loss."""
 
 
 class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,6 +99,8 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tokens: int = 5
     backend: Backend = "transformers"
     dtype: Dtype = "float32"
+    batch_tokens: BatchTokens = 16384
+    gpu_share: GpuShare = 0.9
 
 
 class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,3 +110,8 @@ class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     loss_window: int
     published_full: float | None = None
     refusal_rule: str = "as-reported"
+    utility_sets: list[str] = field(default_factory=list)
+    """Rows whose WinRate a document reports; without a judge they are ``not-run``."""
+    utility_not_run: str = "no judge"
+    utility: dict[str, float] = field(default_factory=dict)
+    """WinRates in percent that a user's own judge gave: ``<group>/<token set>`` -> number."""

@@ -7,7 +7,6 @@ to rounding and needs gradient masks (pitfalls P7 and P8).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import torch
 from kit.lm.model import embedding_matrix
 from kit.lm.prefix import embed
 from kit.train.batching import Batch, Example, collate, forward_groups
-from kit.train.errors import TrainingDiverged
+from kit.train.errors import TrainingDiverged, divergence
 from kit.train.losses import (
     MICRO_MEAN,
     predicting_positions,
@@ -187,7 +186,8 @@ def train_prefix(
         on_step: Called with the step's number, counted from 1, and its loss.
 
     Raises:
-        TrainingDiverged: The loss is NaN or infinite.
+        TrainingDiverged: The loss is not finite or beyond all reason, or an update made the
+            prefix so.
         ValueError: A model that is not frozen, or a step with the wrong number of examples.
     """
     if any(parameter.requires_grad for parameter in model.parameters()):
@@ -197,7 +197,6 @@ def train_prefix(
     optimizer = _optimizer(prefix, state, config)
     run = PrefixRun(state)
     wanted = set(config.checkpoint_steps)
-    # Read at the end: reading them now would wait for the GPU in every step.
     norms: list[Tensor] = []
     last_good: int | None = None
     kept = time.monotonic()
@@ -223,8 +222,10 @@ def train_prefix(
                 raise ValueError(f"step {step} has {len(examples)} examples, not {config.batch}")
             optimizer.zero_grad(set_to_none=True)
             loss = accumulate(model, prefix, examples, config, pad_id=pad_id)
-            if not math.isfinite(loss):
-                raise TrainingDiverged(step, [example.id for example in examples], last_good)
+            reason = divergence(loss)
+            if reason:
+                names = [example.id for example in examples]
+                raise TrainingDiverged(step, names, last_good, reason)
             optimizer.param_groups[0]["lr"] = learning_rate(
                 step,
                 peak=config.learning_rate,
@@ -233,23 +234,36 @@ def train_prefix(
                 warmup=config.warmup,
             )
             optimizer.step()
-            run.losses.append(loss)
             norms.append(prefix.detach().norm(dim=1))
+            due = time.monotonic() - kept >= KEEP_SECONDS
+            last = step + 1 == config.steps
+            # Elsewhere the next loss shows it: looking here would wait for the GPU in every step.
+            if (step + 1 in wanted or last or due) and not _finite(prefix):
+                names = [example.id for example in examples]
+                reason = "made the prefix infinite or NaN" + _gradient_too(prefix)
+                raise TrainingDiverged(step, names, last_good, reason)
+            run.losses.append(loss)
             if on_step is not None:
                 on_step(step + 1, loss)
             # A signal may come in the middle of the next update: a copy, left on the device.
             whole = _snapshot(step + 1, prefix, optimizer, prefix.device)
             if step + 1 in wanted:
                 take_checkpoint(step + 1)
-            elif time.monotonic() - kept >= KEEP_SECONDS:
+            elif due:
                 keep(whole.on_cpu())
     except BaseException as stop:
-        if whole is not None and not isinstance(stop, Exception):
+        if whole is not None and not isinstance(stop, Exception) and _finite(whole.prefix):
             keep(whole.on_cpu())
         raise
     run.state = _snapshot(max(state.step, config.steps), prefix, optimizer)
     run.norms = [norm.tolist() for norm in norms]
     return run
+
+
+def _gradient_too(prefix: Tensor) -> str:
+    """Whether it began in the gradient or in the update."""
+    assert prefix.grad is not None
+    return ", by its update alone" if bool(prefix.grad.isfinite().all()) else ", by its gradient"
 
 
 def accumulate(
@@ -320,6 +334,11 @@ def batch_loss(
     return weighted_cross_entropy(
         hidden[rows, columns], model.lm_head, targets, weights[rows], chunk=chunk
     )
+
+
+def _finite(prefix: Tensor) -> bool:
+    """Whether its norms are: an update of 1e30 is finite, and nothing can come of it."""
+    return bool(prefix.detach().norm(dim=1).isfinite().all())
 
 
 def _optimizer(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.engine.registry import PinInput, StepInput
+from kit.manifest.types import Resources
 from kit.mini.paths import ATTACKS_FILE, DATA_DIR, WEIGHTS_DIR, mini_model_dir
 
 SMALL = {
@@ -30,6 +31,7 @@ class FakeContext:
     before: Mapping[str, list[StepInput]] = field(default_factory=dict)
     rehearsal: bool = False
     device: str = "cpu"
+    resources: Resources = field(default_factory=Resources)
     instance: str = "step"
     axes: dict[str, Any] = field(default_factory=dict)
     canaries: dict[str, tuple[bool, str]] = field(default_factory=dict)
@@ -47,6 +49,9 @@ class FakeContext:
 
     def has(self, name: str) -> bool:
         return name in self.pins or name in self.before
+
+    def relatives(self, name: str, but: str) -> list[Path]:
+        return []
 
     def progress(self, done: int, total: int, unit: str) -> None:
         self.progressed.append((done, total))
