@@ -317,6 +317,7 @@ def test_released_tokens_that_do_not_fit(
     assert f"source-5: {words}" in message or words in message
 
 
+@pytest.mark.slow
 def test_rows_with_control_tokens_markup_and_escapes(
     tmp_path: Path, store: Path, run: Callable[..., Done]
 ) -> None:
