@@ -16,7 +16,7 @@ PYTEST_WORKERS ?= 2
 KIT := $(VENV)/bin/kit
 TARGET := $(if $(filter paper,$(PROFILE)),gpu,cpu)
 
-.PHONY: help setup setup-dev test test-slow test-gpu lint list lock docs clean
+.PHONY: help setup setup-dev test test-slow test-gpu test-slurm lint list lock docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -71,6 +71,9 @@ test-slow: $(VENV)/.dev  ## rebuilds of miniature models, large simulations, bro
 
 test-gpu: $(VENV)/.dev  ## needs a CUDA device
 	@$(VENV)/bin/pytest -q -m gpu
+
+test-slurm: $(VENV)/.dev  ## a real SLURM of one node (Debian: slurmctld slurmd slurm-client munge)
+	@$(VENV)/bin/pytest -q -m slurm -rs -n 0 tests/slurm
 
 docs: $(VENV)/.cpu  ## regenerate schemas and the generated parts of the documents
 	@$(KIT) docs

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kit.cli.planning import plan_options, prepare, run_options, run_prepared
 
+if TYPE_CHECKING:
+    from kit.engine.slurm.options import SlurmOptions
+
 
 @click.command("run")
 @plan_options
 @run_options
-@click.option(
-    "--executor",
-    type=click.Choice(["local"]),
-    default="local",
-    show_default=True,
-    help="Where steps run.",
-)
 def command(
     experiment: str,
     profile: str,
     seed: int | None,
     overrides: tuple[str, ...],
-    executor: str,
     jobs: int | None,
     threads: int,
     runs_dir: Path,
     check: bool,
     keep_going: bool,
+    slurm: SlurmOptions | None,
 ) -> None:
     """Run EXPERIMENT, or resume it: finished steps are taken from the store.
 
@@ -44,5 +41,6 @@ def command(
         runs_dir=runs_dir,
         check=check,
         keep_going=keep_going,
+        slurm=slurm,
     )
     click.echo(str(folder))

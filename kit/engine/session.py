@@ -11,9 +11,10 @@ from typing import Protocol
 from kit.engine import hardware
 from kit.engine.drive import Options, complain, drive
 from kit.engine.durable import explain, write_atomic
+from kit.engine.environment import UNKNOWN_ARCH
 from kit.engine.events import utc_now
 from kit.engine.job import PinPaths
-from kit.engine.plan import Plan
+from kit.engine.plan import Plan, StepInstance
 from kit.engine.record import Record, begin
 from kit.engine.results_file import publish
 from kit.engine.rundir import EVENTS, LOGS, PLAN, RECORD, new_run_dir
@@ -43,8 +44,14 @@ def finished(plan: Plan, store: Store, level: Level = "sizes") -> set[str]:
     return have
 
 
-def preflight(plan: Plan, store: Store, pins: Pins, gpus: int) -> None:
+def preflight(plan: Plan, store: Store, pins: Pins, gpus: int | None) -> None:
     """Refuse before anything starts what cannot work here.
+
+    Args:
+        plan: What is to be run.
+        store: What is finished already.
+        pins: The inputs.
+        gpus: GPUs of this machine; ``None`` when steps run on a cluster.
 
     Raises:
         KitError: Too few GPUs, or inputs that are not there; all of them at once.
@@ -52,7 +59,9 @@ def preflight(plan: Plan, store: Store, pins: Pins, gpus: int) -> None:
     have = finished(plan, store)
     rest = [one for one in plan.instances if one.id not in have]
     most = max(rest, key=lambda one: one.resources.gpus, default=None)
-    if most is not None and most.resources.gpus > gpus:
+    if gpus is None:
+        _ready_for_slurm(most)
+    elif most is not None and most.resources.gpus > gpus:
         raise Preflight(
             f"the step needs {most.resources.gpus} GPU(s), this machine has {gpus}",
             where=most.id,
@@ -71,6 +80,19 @@ def preflight(plan: Plan, store: Store, pins: Pins, gpus: int) -> None:
             problems.append(error)
     if problems:
         raise problems[0] if len(problems) == 1 else Many(problems)
+
+
+def _ready_for_slurm(most: StepInstance | None) -> None:
+    from kit.engine.slurm.cluster import require
+
+    require()
+    if most is not None and most.environment.get("gpu_arch") == UNKNOWN_ARCH:
+        raise Preflight(
+            "this machine has no GPU, so the plan does not know which GPUs the jobs will have",
+            where=most.id,
+            why="their architecture is part of a step's key",
+            next_step="say it, for example KIT_GPU_ARCH=sm_90 kit run ...; the jobs check it",
+        )
 
 
 class Session:
@@ -100,7 +122,8 @@ class Session:
             Interrupted: A signal came.
             Preflight: This machine cannot.
         """
-        preflight(self.plan, self.store, self.pins, len(hardware.gpus()))
+        gpus = len(hardware.gpus()) if self.options.slurm is None else None
+        preflight(self.plan, self.store, self.pins, gpus)
         plan, started, clock = self.plan, utc_now(), time.monotonic()
         self.folder = new_run_dir(
             self.options.runs_dir, plan.experiment, plan.profile, rehearsal=plan.rehearsal
@@ -113,7 +136,7 @@ class Session:
                 argv=self.argv,
                 environ=os.environ,
                 started=started,
-                options={"jobs": self.options.at_once, "threads": self.options.threads},
+                options=self.options.recorded(),
             )
             self._write(record)
             outcome = drive(
@@ -124,7 +147,7 @@ class Session:
                 logs=self.folder / LOGS,
                 events=self.folder / EVENTS,
             )
-            record.add_outcome(plan, outcome)
+            record.add_outcome(plan, outcome, self.folder)
             record.status = outcome.status
             if record.status == "finished":
                 publish(plan, outcome, self.store, self.folder)

@@ -63,16 +63,25 @@ def test_a_record_is_whole_from_the_beginning() -> None:
     assert msgspec.json.decode(record_of(plan_of()).to_json(), type=Record).profile == "mini"
 
 
-def test_states_and_measurements_of_steps() -> None:
+def test_states_and_measurements_of_steps(tmp_path: Path) -> None:
     plan, record = plan_of(), record_of(plan_of())
     made = entry(files={"a": FileRecord("0" * 64, 3)}, peak_memory_gb=0.5)
     outcome = outcome_of(plan, made)
     outcome.states["table"] = "blocked"
     del outcome.entries["table"]
     outcome.errors.append(StepFailed("no", where="mix"))
-    record.add_outcome(plan, outcome)
+    outcome.jobs["table"] = "12_3"
+    for name in ("logs/table.log", "slurm/12_3_0_log.err", "slurm/12_4_0_log.err"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    record.add_outcome(plan, outcome, tmp_path)
     told = json.loads(record.to_json())
-    assert told["steps"]["table"] == {"key": plan.by_id["table"].key, "state": "blocked"}
+    assert told["steps"]["table"] == {
+        "key": plan.by_id["table"].key,
+        "state": "blocked",
+        "job": "12_3",
+        "logs": ["logs/table.log", "slurm/12_3_0_log.err"],
+    }
     step = told["steps"]["make[seed=0]"]
     assert (step["state"], step["seconds"], step["peak_memory_gb"]) == ("run", 60.0, 0.5)
     assert step["outputs"] == {"a": {"sha256": "0" * 64, "size": 3}}
@@ -171,10 +180,10 @@ def test_results_that_are_none(tmp_path: Path, content: bytes) -> None:
 # Rehearsals.
 
 
-def test_findings_name_what_was_underestimated() -> None:
+def test_findings_name_what_was_underestimated(tmp_path: Path) -> None:
     plan = plan_of()
     record = record_of(plan)
-    record.add_outcome(plan, outcome_of(plan, entry(seconds=120.0, peak_memory_gb=0.5)))
+    record.add_outcome(plan, outcome_of(plan, entry(seconds=120.0, peak_memory_gb=0.5)), tmp_path)
     make, mix, _ = findings(plan, record)
     assert (make.step, make.instances, make.measured_minutes) == ("make", 3, 2.0)
     assert make.over == ["time", "memory"]  # planned: 0.01 minutes, 0.1 GB
@@ -186,7 +195,9 @@ def test_findings_name_what_was_underestimated() -> None:
 def test_steps_that_did_not_run_have_no_measurement() -> None:
     plan = plan_of()
     record = record_of(plan)
-    record.add_outcome(plan, Outcome(states={one.id: "waiting" for one in plan.instances}))
+    record.add_outcome(
+        plan, Outcome(states={one.id: "waiting" for one in plan.instances}), Path("nowhere")
+    )
     assert [one.measured_minutes for one in findings(plan, record)] == [None] * 3
     assert findings(plan, record)[0].over == []
 
