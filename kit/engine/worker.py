@@ -88,7 +88,9 @@ def serve(events: int) -> None:
         try:
             with output_to(Path(job.log)):
                 perform(job, registry, tell)
-            for item in ends:  # now that lock and log are closed: who hears it may kill this process
+            for (
+                item
+            ) in ends:  # now that lock and log are closed: who hears it may kill this process
                 emit(item)
         except Stopped:
             emit(event("step-stopped", step))

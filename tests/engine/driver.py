@@ -13,10 +13,11 @@ from kit.errors import KitError
 from tests.engine.conftest import ToyPins, manifest, plan_of
 
 
-def slurm_options(parameters: list[str]) -> SlurmOptions:
+def slurm_options(options: argparse.Namespace) -> SlurmOptions:
     """As the command line makes them, with less patience."""
     return SlurmOptions(
-        parameters=tuple(one for one in parameters if one),
+        parameters=tuple(one for one in options.slurm if one),
+        max_jobs=options.max_jobs,
         gather=0.2,
         refresh=0.3,
         grace=4.0,
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("--how", help="run one toy/fail step instead")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--slurm", action="append", help="submit to SLURM, with this option")
+    parser.add_argument("--max-jobs", type=int, default=256)
     parser.add_argument("--keep-going", action="store_true")
     options = parser.parse_args()
     values = {
@@ -57,7 +59,7 @@ def main() -> int:
             jobs=options.jobs,
             runs_dir=options.runs,
             keep_going=options.keep_going,
-            slurm=None if options.slurm is None else slurm_options(options.slurm),
+            slurm=None if options.slurm is None else slurm_options(options),
         ),
         argv=sys.argv,
     )

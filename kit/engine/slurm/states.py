@@ -90,7 +90,21 @@ def parse_squeue(text: str) -> dict[str, Seen]:
     for line in text.splitlines():
         parts = line.strip().split("|")
         if len(parts) == 4:
-            found[parts[0]] = Seen(state=parts[1], reason=parts[2], node=parts[3])
+            for id in each_id(parts[0]):
+                found[id] = Seen(state=parts[1], reason=parts[2], node=parts[3])
+    return found
+
+
+def each_id(text: str) -> list[str]:
+    """Job ids of ``12``, ``12_3`` or, as squeue shows what never started, ``12_[4-6,9%2]``."""
+    job, bracket, rest = text.partition("_[")
+    if not bracket:
+        return [text]
+    found = []
+    for part in rest.rstrip("]").partition("%")[0].split(","):
+        first, _, last = part.partition("-")
+        if first.isdigit() and (not last or last.isdigit()):
+            found += [f"{job}_{index}" for index in range(int(first), int(last or first) + 1)]
     return found
 
 
