@@ -27,6 +27,7 @@ def command(
     profile: str,
     seed: int | None,
     overrides: tuple[str, ...],
+    gpus: int | None,
     gpu_arch: str | None,
     as_json: bool,
 ) -> None:
@@ -35,7 +36,9 @@ def command(
     from kit.engine.store import Store
     from kit.errors import KitError
 
-    prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpu_arch=gpu_arch)
+    prepared = prepare(
+        experiment, profile, seed=seed, overrides=overrides, gpu_arch=gpu_arch, gpus=gpus
+    )
     plan = prepared.plan
     cached = finished(plan, Store(prepared.home))
     present: set[str] = set()

@@ -34,6 +34,7 @@ def prepare(
     rehearsal: bool = False,
     fraction: float | None = None,
     gpu_arch: str | None = None,
+    gpus: int | None = None,
 ) -> Prepared:
     """Read the experiment and plan it.
 
@@ -45,6 +46,7 @@ def prepare(
         rehearsal: Plan for stand-in weights and data.
         fraction: Value for every parameter called ``fraction`` (shorter rehearsals).
         gpu_arch: Plan for GPUs of this architecture.
+        gpus: GPUs for steps that share a batch among several.
     """
     from kit.engine.environment import this_machine
     from kit.engine.load import load_registry
@@ -71,6 +73,7 @@ def prepare(
         overrides=chosen,
         seed=seed,
         rehearsal=rehearsal,
+        gpus=gpus,
     )
     return Prepared(plan=plan, home=home, pins=store)
 
@@ -92,6 +95,12 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 multiple=True,
                 metavar="STEP.PARAM=VALUE",
                 help="Change a parameter; the run is then marked as modified.",
+            ),
+            click.option(
+                "--gpus",
+                type=click.IntRange(min=1),
+                help="GPUs for steps that share a batch among several; the published batch is "
+                "split anew. Default: as many as published.",
             ),
         )
     ):

@@ -23,6 +23,7 @@ def command(
     profile: str,
     seed: int | None,
     overrides: tuple[str, ...],
+    gpus: int | None,
     jobs: int | None,
     threads: int,
     runs_dir: Path,
@@ -40,7 +41,7 @@ def command(
         code = call(part, experiment, "--profile", profile)
         if code != EXIT_OK:
             return code
-    prepared = prepare(experiment, profile, seed=seed, overrides=overrides)
+    prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpus=gpus)
     folder = run_prepared(
         prepared,
         jobs=jobs,

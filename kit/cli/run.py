@@ -21,6 +21,7 @@ def command(
     profile: str,
     seed: int | None,
     overrides: tuple[str, ...],
+    gpus: int | None,
     jobs: int | None,
     threads: int,
     runs_dir: Path,
@@ -33,7 +34,7 @@ def command(
     The last line of standard output is the run directory. Exit code 3 means that a step failed,
     130 that the run was interrupted; in both cases the same command goes on where it stopped.
     """
-    prepared = prepare(experiment, profile, seed=seed, overrides=overrides)
+    prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpus=gpus)
     folder = run_prepared(
         prepared,
         jobs=jobs,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kit.engine import hardware
+from kit.engine.batch import solve
 from kit.engine.drive import Options, complain, drive
 from kit.engine.durable import explain, write_atomic
 from kit.engine.environment import UNKNOWN_ARCH
@@ -65,7 +66,8 @@ def preflight(plan: Plan, store: Store, pins: Pins, gpus: int | None) -> None:
         raise Preflight(
             f"the step needs {most.resources.gpus} GPU(s), this machine has {gpus}",
             where=most.id,
-            next_step="run it on a machine that has them, or try --profile mini, which needs none",
+            next_step=_other_split(most, gpus)
+            + "run it on a machine that has them, or try --profile mini, which needs none",
         )
     if plan.rehearsal:
         return  # stand-ins take the place of the inputs
@@ -80,6 +82,15 @@ def preflight(plan: Plan, store: Store, pins: Pins, gpus: int | None) -> None:
             problems.append(error)
     if problems:
         raise problems[0] if len(problems) == 1 else Many(problems)
+
+
+def _other_split(step: StepInstance, gpus: int) -> str:
+    """How the step's batch could be shared by the GPUs that there are."""
+    batch, micro = step.params.get("global_batch"), step.params.get("micro_batch")
+    if step.launch != "torchrun" or gpus < 1 or not (batch and micro) or batch % gpus:
+        return ""
+    split = solve(batch, world=gpus, largest_micro=micro)
+    return f"--gpus {gpus} shares its batch otherwise, {split.words()}; "
 
 
 def _ready_for_slurm(most: StepInstance | None) -> None:

@@ -45,7 +45,11 @@ def main() -> int:
         "parts": options.parts,
         "size": options.size,
     }
-    profile = {"summary": "small", "matrix": {"seed": list(range(options.seeds))}, "set": {"make": values}}
+    profile = {
+        "summary": "small",
+        "matrix": {"seed": list(range(options.seeds))},
+        "set": {"make": values},
+    }
     plan = plan_of(manifest(profiles={"mini": profile}))
     if options.how is not None:
         steps = [{"id": "f", "kind": "toy/fail", "version": 1}]
