@@ -15,7 +15,27 @@ import click
     type=click.Path(dir_okay=False, path_type=Path),
     help="Append events to this file (several steps may share it).",
 )
-def command(plan: Path, step: str, events: Path | None) -> None:
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Nodes that the step's GPUs are on; the same command runs on each.",
+)
+@click.option(
+    "--node-rank",
+    type=click.IntRange(min=0),
+    envvar="SLURM_NODEID",
+    help="Number of this node, from 0. Under srun that is known.",
+)
+@click.option("--rendezvous", metavar="HOST:PORT", help="Where the nodes meet: on node 0.")
+def command(
+    plan: Path,
+    step: str,
+    events: Path | None,
+    nodes: int,
+    node_rank: int | None,
+    rendezvous: str | None,
+) -> None:
     """Run STEP, an instance id such as 'train[seed=1]', of the plan file PLAN.
 
     This is what SLURM, Snakemake or Kubernetes call. The steps it reads must be finished; a step
@@ -23,6 +43,7 @@ def command(plan: Path, step: str, events: Path | None) -> None:
     """
     from kit.cli.state import state
     from kit.engine.drive import Options
+    from kit.engine.nodes import parse_nodes
     from kit.engine.one_step import run_one
     from kit.engine.plan import read_plan
     from kit.manifest.home import kit_home
@@ -37,4 +58,5 @@ def command(plan: Path, step: str, events: Path | None) -> None:
         pins=PinStore(home, made.pins),
         options=Options(jobs=1, progress=state().mode()),
         events=events,
+        nodes=parse_nodes(nodes, node_rank, rendezvous) if nodes > 1 else None,
     )

@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--one"]:
         from kit.engine.torchrun import rank_main
 
-        rank_main(Path(arguments[1]))
+        rank_main(arguments[1])
         return
     events = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)
