@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.engine.batch import Split, fit, solve
+from kit.engine.environment import Machine
 from kit.engine.plan import Plan
 from kit.engine.registry import REGISTRY
 from kit.engine.session import preflight
 from kit.engine.store import Store
 from kit.errors import InvalidInput, Preflight
 from kit.manifest.types import Resources
-from tests.engine.conftest import ToyPins, manifest, plan_of
+from tests.engine.conftest import MACHINE, ToyPins, manifest, plan_of
 from tests.engine.toy import MakeParams
 
 
@@ -64,13 +65,15 @@ def test_numbers_below_one(wrong: tuple[int, int, int]) -> None:
         solve(wrong[0], world=wrong[1], largest_micro=wrong[2])
 
 
-def shared(gpus: int = 8, world: int | None = None, **params: Any) -> Plan:
+def shared(
+    gpus: int = 8, world: int | None = None, machine: Machine = MACHINE, **params: Any
+) -> Plan:
     """A plan of one step that shares a batch of 64."""
     values = {"global_batch": 64, "micro_batch": 8, "accumulation": 1, **params}
     profile = {"summary": "s", "set": {"train": values}, "resources": {"train": {"gpus": gpus}}}
     steps = [{"id": "train", "kind": "toy/shared", "version": 1}]
     made = manifest(steps=steps, results="train", profiles={"mini": profile})
-    return plan_of(made, gpus=world)
+    return plan_of(made, gpus=world, machine=machine)
 
 
 def split_of(plan: Plan) -> tuple[int, int, int, str]:

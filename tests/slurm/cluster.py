@@ -1,4 +1,4 @@
-"""A real SLURM of one node, started from the distribution's packages and ended with the test.
+"""A real SLURM, started from the distribution's packages and ended with the test.
 
 Everything (keys, sockets, state, logs) lives in one folder; nothing in ``/etc`` is touched and no
 service is used. Debian: ``apt-get install slurmctld slurmd slurm-client munge``.
@@ -25,18 +25,17 @@ CONF = """\
 ClusterName=kit
 SlurmctldHost={host}
 SlurmctldPort={control_port}
-SlurmdPort={node_port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CryptoType=crypto/munge
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SwitchType=switch/none
@@ -52,9 +51,15 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+GresTypes=gpu
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} "
+    "RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN\n"
+)
+GPU = "NodeName={name} Name=gpu File=/dev/null\n"
+"""SLURM counts device files; jobs on them get CUDA_VISIBLE_DEVICES, and there is no device."""
 
 
 def missing() -> str:
@@ -79,11 +84,13 @@ class Cluster:
 
     Attributes:
         folder: Where their files are.
-        cpus: CPUs that the node declares; more than there are is allowed.
+        cpus: CPUs that a node declares; more than there are is allowed.
+        nodes: Nodes, all of them this machine.
     """
 
     folder: Path
     cpus: int = 4
+    nodes: int = 1
     daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -94,8 +101,9 @@ class Cluster:
     def start(self) -> None:
         """Start the daemons and wait until the node takes jobs."""
         host = socket.gethostname().partition(".")[0]
-        control_port, node_port = _free_ports(2)
-        for name in ("state", "spool"):
+        control_port, *ports = _free_ports(1 + self.nodes)
+        names = [f"kit{number}" for number in range(self.nodes)]
+        for name in ("state", *(f"spool-{name}" for name in names)):
             (self.folder / name).mkdir()
         self.folder.chmod(0o755)
         key = self.folder / "munge.key"
@@ -105,13 +113,22 @@ class Cluster:
             CONF.format(
                 host=host,
                 control_port=control_port,
-                node_port=node_port,
                 user=getpass.getuser(),
                 folder=self.folder,
-                cpus=self.cpus,
-                memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 * 4,
+            )
+            + "".join(
+                NODE.format(
+                    name=name,
+                    host=host,
+                    port=port,
+                    cpus=self.cpus,
+                    gpus=1,
+                    memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 * 4,
+                )
+                for name, port in zip(names, ports, strict=True)
             )
         )
+        (self.folder / "gres.conf").write_text("".join(GPU.format(name=name) for name in names))
         conf = str(self.folder / "slurm.conf")
         self._daemon(
             "munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket",
@@ -120,14 +137,18 @@ class Cluster:
         )  # fmt: skip
         self._wait_for((self.folder / "munge.socket").exists, "munged")
         self._daemon("slurmctld", "-D", "-f", conf)
-        self._daemon("slurmd", "-D", "-f", conf, "-N", host)
-        self._wait_for(lambda: "idle" in self.command("sinfo", "-h", "-o", "%t"), "the node")
+        for name in names:
+            self._daemon("slurmd", "-D", "-f", conf, "-N", name)
+        self._wait_for(
+            lambda: self.command("sinfo", "-h", "-N", "-o", "%t").split() == ["idle"] * self.nodes,
+            "the nodes",
+        )
 
     def _daemon(self, *line: str) -> None:
         path = os.pathsep.join((os.environ.get("PATH", ""), _ADMIN))
         program = shutil.which(line[0], path=path)
         assert program is not None
-        with (self.folder / f"{line[0]}.out").open("wb") as log:
+        with (self.folder / f"{line[0]}.out").open("ab") as log:
             self.daemons.append(
                 subprocess.Popen(
                     [program, *line[1:]],
@@ -178,9 +199,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running(folder: Path, cpus: int = 4) -> Iterator[Cluster]:
+def running(folder: Path, cpus: int = 4, nodes: int = 1) -> Iterator[Cluster]:
     """A cluster that lives as long as the block."""
-    made = Cluster(folder, cpus)
+    made = Cluster(folder, cpus, nodes)
     try:
         made.start()
         yield made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ import pytest
 from tests.slurm.cluster import Cluster, missing, running
 
 
-@pytest.fixture(scope="session")
-def _cluster() -> Iterator[Cluster]:
-    pytest.importorskip("submitit")
+@contextlib.contextmanager
+def started(nodes: int) -> Iterator[Cluster]:
+    """A cluster, or a skip that says what is missing."""
+    pytest.importorskip("submitit", reason="needs the extra: pip install '.[slurm]'")
     absent = missing()
     if absent:
         pytest.skip(
@@ -24,10 +26,16 @@ def _cluster() -> Iterator[Cluster]:
     # A socket's path must be short, so this is not in pytest's own folder.
     folder = Path(tempfile.mkdtemp(prefix="kit-slurm-"))
     try:
-        with running(folder) as made:
+        with running(folder, nodes=nodes) as made:
             yield made
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _cluster() -> Iterator[Cluster]:
+    with started(1) as made:
+        yield made
 
 
 @pytest.fixture
@@ -36,3 +44,12 @@ def cluster(_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     for name, value in _cluster.environment.items():
         monkeypatch.setenv(name, value)
     return _cluster
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster of two nodes, both this machine, each with a GPU that SLURM believes in."""
+    with started(2) as made:
+        for name, value in made.environment.items():
+            monkeypatch.setenv(name, value)
+        yield made
