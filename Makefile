@@ -14,6 +14,8 @@ IMAGE ?= safety-repro-kit
 PYTEST_WORKERS ?= 2
 
 KIT := $(VENV)/bin/kit
+# A recipe that names $(MAKE) itself would be run even by `make -n`.
+MAKE_PROGRAM := $(MAKE)
 TARGET := $(if $(filter paper,$(PROFILE)),gpu,cpu)
 
 .PHONY: help setup setup-dev test test-slow test-gpu test-slurm lint list lock docs clean
@@ -41,11 +43,11 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(VENV)/.cpu
 
 reproduce-%:  ## run, verify and report one experiment
-	@RUNNER=$(RUNNER) TARGET=$(TARGET) IMAGE=$(IMAGE) VENV=$(VENV) MAKE="$(MAKE)" \
+	@RUNNER=$(RUNNER) TARGET=$(TARGET) IMAGE=$(IMAGE) VENV=$(VENV) MAKE="$(MAKE_PROGRAM)" \
 	  requirements/runner.sh kit reproduce $* --profile $(PROFILE) $(ARGS)
 
 rehearse-%:  ## full shape, random weights: does it fit, how long does it take
-	@RUNNER=$(RUNNER) TARGET=gpu IMAGE=$(IMAGE) VENV=$(VENV) MAKE="$(MAKE)" \
+	@RUNNER=$(RUNNER) TARGET=gpu IMAGE=$(IMAGE) VENV=$(VENV) MAKE="$(MAKE_PROGRAM)" \
 	  requirements/runner.sh kit rehearse $* $(ARGS)
 
 verify-%: $(VENV)/.cpu  ## verify the newest run of one experiment again

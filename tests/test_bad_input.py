@@ -289,7 +289,7 @@ def test_weights_that_give_no_finite_loss(tmp_path: Path, run: Callable[..., Don
     refused(
         run(manifest, **environment),
         EXIT_INCOMPLETE,
-        "adapt[pair=other-5]: training diverged: the loss of step 0 is not finite",
+        "adapt[pair=other-5]: training diverged: step 0 has a loss that is not finite (nan)",
         "lower the learning rate",
     )
 

@@ -43,7 +43,13 @@ def call(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Meas
     context = Context(job, kind, store=Store(Path(job.home)), out=out, scratch=scratch, emit=emit)
     params = msgspec.convert(job.instance.params, kind.params)
     peaks.reset()
-    kind.run(context, params)
+    try:
+        kind.run(context, params)
+    except Exception as error:
+        left = context.left()
+        if left:
+            error.add_note(left)
+        raise
     return Measured(
         peak_memory_gb=peaks.memory_gb(),
         peak_gpu_memory_gb=peaks.gpu_memory_gb(),
@@ -93,9 +99,9 @@ def perform(
         started, clock = utc_now(), time.monotonic()
         emit(event("step-started", instance.id, key=instance.key))
         with store.workspace(instance.key) as workspace:
-            out, scratch = workspace / "out", store.scratch(instance.key)
+            out = workspace / "out"
             out.mkdir()
-            scratch.mkdir(parents=True, exist_ok=True)
+            scratch = store.begin_scratch(instance.key, job.input_digests)
             measured = launch(job, kind, out, scratch, emit)
             _check_promises(kind, out, instance.id)
             if measured.canaries:

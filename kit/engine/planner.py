@@ -16,6 +16,7 @@ from kit.engine.params import Override, parse_override, typed
 from kit.engine.plan import PinUse, Plan, StepInstance, StepUse
 from kit.engine.registry import Registry, StepKind
 from kit.errors import InvalidInput, KitError, UsageError
+from kit.manifest.catalog import steps_of
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Manifest, Profile, Sourced, StepSpec
 
@@ -146,7 +147,7 @@ def _profile(manifest: Manifest, name: str) -> Profile:
 
 def _ordered(manifest: Manifest, profile: str) -> list[StepSpec]:
     """Steps of the profile so that each comes after what it reads; manifest order otherwise."""
-    waiting = [spec for spec in manifest.steps if spec.profiles is None or profile in spec.profiles]
+    waiting = list(steps_of(manifest, profile).values())
     known = {spec.id for spec in waiting}
     for spec in waiting:
         for name, source in spec.inputs.items():

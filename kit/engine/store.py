@@ -33,6 +33,7 @@ SMALL = 64 * 1024 * 1024
 KEEP_DAMAGED_DAYS = 7
 RECORD = "step.json"
 CANARIES = "canaries.json"
+SCRATCH_INPUTS = ".inputs.json"
 
 Level = Literal["sizes", "small", "all"]
 
@@ -193,8 +194,32 @@ class Store:
         os.utime(aside)
         return aside
 
+    def begin_scratch(self, key: str, made_from: dict[str, list[str]]) -> Path:
+        """The scratch folder of a step that begins now, whose lock the caller holds.
+
+        Checkpoints of a killed try are kept if that read the same inputs. Those of other inputs are
+        removed: an upstream step that was redone may have come out differently under its old key.
+
+        Args:
+            key: The step's key.
+            made_from: Input -> digests of the upstream outputs that are read now.
+        """
+        folder, content = self.scratch(key), msgspec.json.encode(made_from, order="sorted")
+        stamp = folder / SCRATCH_INPUTS
+        if folder.is_dir() and (not stamp.is_file() or stamp.read_bytes() != content):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not stamp.exists():
+            write_atomic(stamp, content)
+        return folder
+
     def clean(self) -> int:
-        """Remove what killed runs left in ``tmp/``; returns how many folders."""
+        """Remove what killed runs left in ``tmp/``, and the scratch of finished steps.
+
+        Returns:
+            How many folders of ``tmp/``.
+        """
+        self._clean_scratch()
         removed = 0
         folder = self.home / "tmp"
         oldest = time.time() - KEEP_DAMAGED_DAYS * 86400
@@ -212,6 +237,19 @@ class Store:
                     shutil.rmtree(path, ignore_errors=True)
                     removed += 1
         return removed
+
+    def _clean_scratch(self) -> None:
+        """A kill between the rename and the removal of the scratch leaves it behind."""
+        folder = self.home / "scratch"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if not (self.path(path.name) / RECORD).is_file():
+                continue
+            with (
+                contextlib.suppress(OSError),
+                lock_if_free(self._lock_path(path.name)) as free,
+            ):
+                if free:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _check(path: Path, record: FileRecord, level: Level) -> str:

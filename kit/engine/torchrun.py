@@ -21,9 +21,10 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from kit.engine import oom_kills
 from kit.engine.events import Emit, Event, EventLog, event
 from kit.engine.execute import Measured, call
-from kit.engine.failures import Carried, Failure, failure_of
+from kit.engine.failures import Carried, Failure, died, failure_of
 from kit.engine.job import Job
 from kit.engine.load import load_registry
 from kit.engine.nodes import Nodes, nodes_here
@@ -96,6 +97,7 @@ def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Me
     if nodes.count == 1:
         nodes = msgspec.structs.replace(nodes, port=free_port())
     line = command(str(job_file), max(1, job.instance.resources.gpus), nodes)
+    kills = oom_kills.count()
     child = subprocess.Popen(line, stdin=subprocess.DEVNULL)
     measured, failures = Measured(), list[Failure]()
     try:
@@ -111,6 +113,8 @@ def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Me
         raise
     if failures:
         raise Carried(failures[0])
+    if child.returncode and oom_kills.struck(kills):
+        raise died(job.instance, -signal.SIGKILL, Path(job.log), "", oom_killed=True)
     if child.returncode:
         raise StepFailed(
             f"torchrun ended with status {child.returncode}", next_step=f"see {job.log}"

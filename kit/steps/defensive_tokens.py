@@ -27,6 +27,11 @@ from kit.steps.defensive_tokens_params import (
     TrainPrefix,
     Transfer,
 )
+from kit.steps.defensive_tokens_remedies import (
+    GENERATION_MEMORY,
+    TRAINING_MEMORY,
+    TRAINING_STEADIER,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,7 +127,7 @@ def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     tokenizer, chat = tokenizer_and_format(ctx)
     plan = load_plan(ctx.step("data").path)
     labels = make_labels(
-        generation_backend(ctx, params.backend, params.dtype, tokenizer, chat.pad_id(tokenizer)),
+        generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer)),
         tokenizer,
         chat,
         list(plan.samples.values()),
@@ -203,9 +208,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     from kit.methods.defensive_tokens.tables import response_rows
 
     tokenizer, chat = tokenizer_and_format(ctx)
-    backend = generation_backend(
-        ctx, params.backend, params.dtype, tokenizer, chat.pad_id(tokenizer)
-    )
+    backend = generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer))
     texts, style = attack_texts(ctx)
     samples = evaluation_samples(ctx)
     rows = _conditions(ctx, params)
@@ -322,6 +325,7 @@ def _recipe(params: TrainPrefix) -> Recipe:
             forward=params.forward,
             compile=params.compile,
             low_memory=params.low_memory,
+            forward_rows=params.forward_rows,
         ),
         seed=params.seed,
     )
@@ -391,6 +395,7 @@ for _kind in (
         name="defensive-tokens/self-label",
         version=1,
         environment=GENERATION,
+        lowers_memory=GENERATION_MEMORY,
         params=SelfLabel,
         run=run_self_label,
         inputs={"model": "pin", "data": "step"},
@@ -401,6 +406,8 @@ for _kind in (
         name="defensive-tokens/train-prefix",
         version=1,
         params=TrainPrefix,
+        lowers_memory=TRAINING_MEMORY,
+        steadies=TRAINING_STEADIER,
         run=run_train_prefix,
         inputs={"model": "pin", "data": "step", "labels": "step", "start": "step"},
         optional=frozenset({"start"}),
@@ -411,6 +418,7 @@ for _kind in (
         name="defensive-tokens/evaluate",
         version=1,
         environment=GENERATION,
+        lowers_memory=GENERATION_MEMORY,
         params=Evaluate,
         run=run_evaluate,
         inputs={

@@ -7,7 +7,6 @@ to rounding and needs gradient masks (pitfalls P7 and P8).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ import torch
 from kit.lm.model import embedding_matrix
 from kit.lm.prefix import embed
 from kit.train.batching import Batch, Example, collate, forward_groups
-from kit.train.errors import TrainingDiverged
+from kit.train.errors import TrainingDiverged, divergence
 from kit.train.losses import (
     MICRO_MEAN,
     predicting_positions,
@@ -175,7 +174,8 @@ def train_prefix(
         on_step: Called with the step's number, counted from 1, and its loss.
 
     Raises:
-        TrainingDiverged: The loss is NaN or infinite.
+        TrainingDiverged: The loss is not finite or beyond all reason, or an update made the
+            prefix so.
         ValueError: A model that is not frozen, or a step with the wrong number of examples.
     """
     if any(parameter.requires_grad for parameter in model.parameters()):
@@ -185,7 +185,6 @@ def train_prefix(
     optimizer = _optimizer(prefix, state, config)
     run = PrefixRun(state)
     wanted = set(config.checkpoint_steps)
-    # Read at the end: reading them now would wait for the GPU in every step.
     norms: list[Tensor] = []
     last_good: int | None = None
 
@@ -205,8 +204,9 @@ def train_prefix(
             raise ValueError(f"step {step} has {len(examples)} examples, not {config.batch}")
         optimizer.zero_grad(set_to_none=True)
         loss = accumulate(model, prefix, examples, config, pad_id=pad_id)
-        if not math.isfinite(loss):
-            raise TrainingDiverged(step, [example.id for example in examples], last_good)
+        reason = divergence(loss)
+        if reason:
+            raise TrainingDiverged(step, [example.id for example in examples], last_good, reason)
         optimizer.param_groups[0]["lr"] = learning_rate(
             step,
             peak=config.learning_rate,
@@ -215,8 +215,12 @@ def train_prefix(
             warmup=config.warmup,
         )
         optimizer.step()
-        run.losses.append(loss)
         norms.append(prefix.detach().norm(dim=1))
+        # Looked at now, not at the next loss: the step may be the last one, or a checkpoint.
+        if not bool(norms[-1].isfinite().all()):
+            reason = "made the prefix infinite or NaN" + _gradient_too(prefix)
+            raise TrainingDiverged(step, [example.id for example in examples], last_good, reason)
+        run.losses.append(loss)
         if on_step is not None:
             on_step(step + 1, loss)
         if step + 1 in wanted:
@@ -224,6 +228,12 @@ def train_prefix(
     run.state = _snapshot(max(state.step, config.steps), prefix, optimizer)
     run.norms = [norm.tolist() for norm in norms]
     return run
+
+
+def _gradient_too(prefix: Tensor) -> str:
+    """Whether it began in the gradient or in the update."""
+    assert prefix.grad is not None
+    return ", by its update alone" if bool(prefix.grad.isfinite().all()) else ", by its gradient"
 
 
 def accumulate(

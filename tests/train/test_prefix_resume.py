@@ -10,7 +10,7 @@ from prefix_cases import V, examples, initial, steps_of
 from safetensors.torch import load_file, save_file
 from tiny_world import tiny_llama
 
-from kit.train.errors import TrainingDiverged
+from kit.train.errors import HIGHEST_LOSS, TrainingDiverged, divergence
 from kit.train.prefix_tuning import PrefixState, PrefixTraining, start, train_prefix
 
 CONFIG = PrefixTraining(
@@ -117,3 +117,50 @@ def test_without_checkpoints_the_message_says_none():
     error = TrainingDiverged(0, ["a", "b", "c", "d", "e"], None)
     assert "a, b, c, d, ..." in str(error)
     assert str(error).endswith("checkpoint: none")
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (0.0, ""),
+        (HIGHEST_LOSS, ""),
+        (HIGHEST_LOSS + 1, "has a loss of 101 nats a token, above 100"),
+        (float("nan"), "not finite (nan)"),
+        (float("inf"), "not finite (inf)"),
+    ],
+)
+def test_which_losses_are_divergence(loss, words):
+    assert words in divergence(loss)
+    assert bool(divergence(loss)) == bool(words)
+
+
+def test_an_update_that_overflows_is_seen_before_it_is_a_checkpoint():
+    """The loss before the last update is fine; without this the broken prefix would be saved."""
+    seen, losses = [], []
+    with pytest.raises(TrainingDiverged, match="by its update alone") as caught:
+        train_prefix(
+            tiny_llama(V),
+            start(initial()),
+            steps_of(POOL, 4),
+            replace(CONFIG, steps=1, warmup=0, learning_rate=1e30, checkpoint_steps=(0, 1)),
+            pad_id=0,
+            on_checkpoint=lambda state: seen.append(state.step),
+            on_step=lambda step, loss: losses.append(loss),
+        )
+    assert (caught.value.step, caught.value.last_good_checkpoint) == (0, 0)
+    assert seen == [0]
+    assert losses == []
+
+
+def test_a_loss_beyond_reason_stops_too():
+    model = tiny_llama(V)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e5)
+    with pytest.raises(TrainingDiverged, match="nats a token, above 100"):
+        train_prefix(
+            model,
+            start(initial()),
+            steps_of(POOL, 4),
+            replace(CONFIG, steps=1, warmup=0),
+            pad_id=0,
+        )
