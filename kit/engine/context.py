@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 from kit.engine.events import Emit, event
 from kit.engine.job import Job
 from kit.engine.registry import PinInput, StepInput, StepKind
+from kit.engine.relatives import relatives
 from kit.engine.results import Canary
 from kit.engine.secrets import redact
-from kit.engine.store import Store
+from kit.engine.store import Store, StoredStep
 
 PROGRESS_SECONDS = 0.2
 """At most one progress event in this time; functions may report every iteration."""
@@ -114,6 +115,23 @@ class Context:
     def has(self, name: str) -> bool:
         """Whether the manifest gives this optional input."""
         return name in self._job.pins or name in self._job.steps
+
+    def relatives(self, name: str, but: str) -> list[Path]:
+        """Output folders of finished steps that differ by one parameter of one upstream step."""
+        self._declared(name, "step")
+        instance = self._job.instance
+        asked = StoredStep(
+            kind=instance.kind,
+            version=instance.version,
+            instance=instance.id,
+            params=instance.params,
+            inputs=self._job.input_keys,
+            environment=instance.environment,
+            files={},
+            started="",
+            seconds=0.0,
+        )
+        return [self._store.path(key) for key in relatives(self._store, asked, name, but)]
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report progress; cheap enough to call every iteration."""

@@ -149,6 +149,12 @@ def _ordered(manifest: Manifest, profile: str) -> list[StepSpec]:
     """Steps of the profile so that each comes after what it reads; manifest order otherwise."""
     waiting = list(steps_of(manifest, profile).values())
     known = {spec.id for spec in waiting}
+    if len(known) < len(waiting):
+        ids = [spec.id for spec in waiting]
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise InvalidInput(
+            f"a second step {twice!r}", where=f"{manifest.id} ({profile}), step {twice!r}"
+        )
     for spec in waiting:
         for name, source in spec.inputs.items():
             if source.step is not None and source.step not in known:
@@ -261,7 +267,10 @@ class _Builder:
         pins: dict[str, PinUse] = {}
         steps: dict[str, StepUse] = {}
         keyed: dict[str, Any] = {}
+        unread = kind.unread(struct)
         for name, ref in spec.inputs.items():
+            if name in unread:
+                continue
             wanted = kind.inputs[name]
             if (ref.pin is None) == (ref.step is None) or (wanted == "pin") != (ref.step is None):
                 raise InvalidInput(

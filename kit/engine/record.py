@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,7 +93,7 @@ class Record(Struct, kw_only=True):
     steps: dict[str, StepRecord] = {}
     errors: list[str] = []
 
-    def add_outcome(self, plan: Plan, outcome: Outcome, folder: Path) -> None:
+    def add_outcome(self, plan: Plan, outcome: Outcome, folder: Path | None = None) -> None:
         """Fill in what became of the steps, and which logs of theirs are in the run directory."""
         for instance in plan.instances:
             state = outcome.states[instance.id]
@@ -103,7 +105,8 @@ class Record(Struct, kw_only=True):
                 record.peak_gpu_memory_gb = entry.peak_gpu_memory_gb
                 record.outputs = entry.files
             record.job = outcome.jobs.get(instance.id, "")
-            record.logs = _logs(folder, instance.id, record.job)
+            if folder is not None:
+                record.logs = _logs(folder, instance.id, record.job)
             self.steps[instance.id] = record
         self.errors = [str(error) for error in outcome.errors]
 
@@ -120,11 +123,15 @@ def _logs(folder: Path, instance: str, job: str) -> list[str]:
 
 
 def code_state(folder: Path | None = None) -> tuple[str | None, bool | None]:
-    """Commit of the kit's checkout and whether it has changes; ``None`` outside of git."""
+    """Commit of the kit's checkout and whether it has changes; ``None`` outside of git.
+
+    An image has no checkout; it was built with ``$KIT_COMMIT``, whose ``-dirty`` says the latter.
+    """
     folder = folder or Path(kit.__file__).resolve().parent
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
-        return None, None
+        built = re.fullmatch(r"([0-9a-f]{40})(-dirty)?", os.environ.get("KIT_COMMIT", ""))
+        return (built[1], built[2] is not None) if built else (None, None)
     changes = _git(folder, "status", "--porcelain")
     return commit, None if changes is None else bool(changes)
 

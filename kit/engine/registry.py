@@ -91,6 +91,14 @@ class StepContext(Protocol):
         """Whether the manifest gives this optional input."""
         ...
 
+    def relatives(self, name: str, but: str) -> list[Path]:
+        """Output folders of finished steps that differ by one parameter of one upstream step.
+
+        See :mod:`kit.engine.relatives`. A step that takes something over from there says so in
+        its outputs.
+        """
+        ...
+
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report progress; cheap enough to call every iteration."""
         ...
@@ -111,6 +119,11 @@ class StepContext(Protocol):
 def default_resources(params: Any, profile: str) -> Resources:
     """A minute on one CPU."""
     return Resources()
+
+
+def nothing_unread(params: Any) -> frozenset[str]:
+    """Every input is read."""
+    return frozenset()
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,8 @@ class StepKind:
             ``environment`` then.
         resources: Estimate from parameters and profile name.
         environment: Which fields of the environment class enter the key.
+        unread: Input names that the function leaves alone at these parameters; they are neither
+            waited for nor part of the key.
         reads_axes: The function looks at ``context.axes`` or at the ``axes`` of a single upstream
             step. They then enter the key; without this they cannot be read, because a value that
             decides outputs and is not in the key would let one instance take another's outputs.
@@ -166,6 +181,7 @@ class StepKind:
     resources: Callable[[Any, str], Resources] = default_resources
     environment: tuple[str, ...] = ("device", "dtype", "torch", "transformers")
     optional: frozenset[str] = frozenset()
+    unread: Callable[[Any], frozenset[str]] = nothing_unread
     reads_axes: bool = False
     lowers_memory: tuple[Remedy, ...] = ()
     steadies: tuple[Remedy, ...] = ()

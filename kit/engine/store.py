@@ -25,7 +25,7 @@ from kit.engine.canonical import digest
 from kit.engine.durable import fsync_dir, write_atomic
 from kit.engine.locks import key_lock, lock_if_free
 from kit.engine.results import Canary
-from kit.errors import StepFailed
+from kit.errors import Preflight, StepFailed
 
 STORE_VERSION = 1
 SMALL = 64 * 1024 * 1024
@@ -79,10 +79,12 @@ class Look:
     Attributes:
         entry: The step, when it is there and whole.
         problem: What is wrong with it, when it is damaged; empty when it is simply absent.
+        outdated: Why it cannot be used although nothing is wrong with it.
     """
 
     entry: StoredStep | None = None
     problem: str = ""
+    outdated: str = ""
 
 
 def sha256_file(path: Path) -> str:
@@ -106,7 +108,12 @@ class Store:
         return self.home / "scratch" / key
 
     def look(self, key: str, level: Level = "small") -> Look:
-        """Find a finished step and check it as far as ``level`` says."""
+        """Find a finished step and check it as far as ``level`` says.
+
+        Raises:
+            Preflight: A newer kit wrote it. What this one would put in its place the other could
+                not use, so each would undo the work of the other.
+        """
         folder = self.path(key)
         try:
             content = (folder / RECORD).read_bytes()
@@ -115,8 +122,11 @@ class Store:
         except OSError as error:
             return Look(problem=f"{RECORD}: {error.strerror}")
         try:
-            if msgspec.json.decode(content).get("schema_version") != STORE_VERSION:
-                return Look()  # an older kit's: nothing is wrong with it, but it cannot be used
+            made = msgspec.json.decode(content).get("schema_version")
+            if isinstance(made, int) and made > STORE_VERSION:
+                raise _newer(self.home, made)
+            if made != STORE_VERSION:
+                return Look(outdated=f"an older kit made it (format {made} of {STORE_VERSION})")
             entry = msgspec.json.decode(content, type=StoredStep)
         except (msgspec.DecodeError, msgspec.ValidationError, AttributeError) as error:
             return Look(problem=f"{RECORD}: {error}")
@@ -250,6 +260,15 @@ class Store:
             ):
                 if free:
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def _newer(home: Path, made: int) -> Preflight:
+    return Preflight(
+        f"the store was written by a newer kit: format {made}, this one knows {STORE_VERSION}",
+        where=str(home),
+        why="finished steps of the two cannot be told apart safely",
+        next_step="update this kit, or set KIT_HOME to another folder",
+    )
 
 
 def _check(path: Path, record: FileRecord, level: Level) -> str:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 BEFORE_BOS = "before-bos"
 BOS_BEFORE_AND_AFTER = "bos-before-and-after"
 AFTER_BOS = "after-bos"
-LAYOUTS = (BEFORE_BOS, BOS_BEFORE_AND_AFTER, AFTER_BOS)
+BEFORE_TWO_BOS = "before-two-bos"
+LAYOUTS = (BEFORE_BOS, BOS_BEFORE_AND_AFTER, AFTER_BOS, BEFORE_TWO_BOS)
 
 
 def begin_id(chat_format: ChatFormat, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -50,10 +51,12 @@ def place(
         layout: ``before-bos`` gives ``[DT][BOS]...``: the paper's and the training layout (DTP,
             "Position"). ``bos-before-and-after`` gives ``[BOS][DT][BOS]...``: what string prompts
             become in vLLM, which adds its own begin token (pitfall P1). ``after-bos`` gives
-            ``[BOS][DT]...``.
+            ``[BOS][DT]...``; ``before-two-bos`` gives ``[DT][BOS][BOS]...``: what a tokenizer that
+            adds its begin token may have made of the authors' training text (P1, unverified).
         prompt: Ids of ``ChatFormat.prompt_ids``.
         n: Number of slots. 0 is the undefended prompt *in the same harness*, so under
-            ``bos-before-and-after`` the begin token still stands there twice.
+            ``bos-before-and-after`` the begin token still stands there twice, as under
+            ``before-two-bos``.
         vocabulary_size: Rows of the model's own embedding matrix.
         begin: The begin token's id.
 
@@ -69,6 +72,8 @@ def place(
         return [*slots, *prompt]
     if layout == BOS_BEFORE_AND_AFTER:
         return [begin, *slots, *prompt]
+    if layout == BEFORE_TWO_BOS:
+        return [*slots, begin, *prompt]
     return [begin, *slots, *prompt[1:]]
 
 

@@ -1,7 +1,7 @@
 """The world's data in the formats of the real data sets, so that one reader serves both.
 
-``alpaca.json`` is Cleaned Alpaca's format, ``alpaca_farm.json`` AlpacaFarm's. Both are written from
-:mod:`kit.mini.world`; a test compares the shipped files with a fresh writing.
+``alpaca.json`` is Cleaned Alpaca's format, ``alpaca_farm.json`` and ``refusal.json`` AlpacaFarm's. All
+are written from :mod:`kit.mini.world`; a test compares the shipped files with a fresh writing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from kit.mini.pretrain_data import REFUSAL, REFUSED_INSTRUCTION
 from kit.mini.world import evaluation_set, training_pool
 
 POOL_SEED = 0
@@ -26,7 +27,16 @@ def data_files() -> dict[str, str]:
         {"instruction": s.instruction, "input": s.input, "output": s.output, "generator": "world"}
         for s in evaluation_set(EVALUATION_SIZE)
     ]
-    return {"alpaca.json": _rows(pool), "alpaca_farm.json": _rows(evaluation)}
+    refusal = [
+        # Every second question becomes the one request that is refused, its data unchanged.
+        row | {"instruction": REFUSED_INSTRUCTION, "output": REFUSAL} if index % 2 else row
+        for index, row in enumerate(evaluation)
+    ]
+    return {
+        "alpaca.json": _rows(pool),
+        "alpaca_farm.json": _rows(evaluation),
+        "refusal.json": _rows(refusal),
+    }
 
 
 def write_data_files(folder: Path) -> None:

@@ -31,6 +31,11 @@ def pins_text() -> str:
             DATA_DIR / "alpaca_farm.json",
         ),
         _single(
+            "mini-refusal",
+            "Evaluation prompts of the miniature world, every second one a request that is refused",
+            DATA_DIR / "refusal.json",
+        ),
+        _single(
             "mini-attacks",
             "Attack strings of the miniature world",
             DATA_DIR / "attacks.json",

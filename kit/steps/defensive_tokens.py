@@ -15,6 +15,7 @@ from kit.steps.defensive_tokens_inputs import (
     generation_backend,
     model_folder,
     released_prefix,
+    samples_to_label,
     tokenizer_and_format,
     training_pool,
 )
@@ -48,16 +49,18 @@ def run_align(ctx: StepContext, params: Align) -> None:
     from kit.lm.load import load_tokenizer
     from kit.lm.vocabulary import renamed_control_ids
     from kit.methods.defensive_tokens.alignment_files import describe, save_alignment
-    from kit.methods.defensive_tokens.procrustes import orthogonal_map
+    from kit.methods.defensive_tokens.procrustes import orthogonal_map, unit_length_weights
 
     renamed_control_ids(
         load_tokenizer(model_folder(ctx, "source")), load_tokenizer(model_folder(ctx, "target"))
     )
+    source, target = embeddings(ctx, "source"), embeddings(ctx, "target")
     alignment = orthogonal_map(
-        embeddings(ctx, "source"),
-        embeddings(ctx, "target"),
+        source,
+        target,
         center=params.center,
         scale=params.scale,
+        row_weights=unit_length_weights(source, target) if params.row_weights != "equal" else None,
         method=params.method,
         device=ctx.device,
     )
@@ -121,20 +124,24 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
 def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     """The undefended model's own answers to the clean samples."""
     from kit.lm.prefix import BEFORE_BOS
-    from kit.methods.defensive_tokens.plan_files import load_plan
-    from kit.methods.defensive_tokens.self_label import make_labels, save_labels
+    from kit.methods.defensive_tokens.self_label import known_labels, make_labels, save_labels
 
     tokenizer, chat = tokenizer_and_format(ctx)
-    plan = load_plan(ctx.step("data").path)
-    labels = make_labels(
-        generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer)),
-        tokenizer,
-        chat,
-        list(plan.samples.values()),
-        layout=BEFORE_BOS,
-        max_new_tokens=params.max_new_tokens,
-        empty_data=params.empty_data,
-    )
+    samples, known = samples_to_label(ctx, params.scope)
+    labels = known_labels(known, samples)
+    rest = [sample for sample in samples if sample.id not in labels]
+    if rest:
+        backend = generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer))
+        made = make_labels(
+            backend,
+            tokenizer,
+            chat,
+            rest,
+            layout=BEFORE_BOS,
+            max_new_tokens=params.max_new_tokens,
+            empty_data=params.empty_data,
+        )
+        labels = {sample.id: (labels | made)[sample.id] for sample in samples}
     save_labels(ctx.out / "labels.jsonl", labels)
     empty = sum(not label.text.strip() for label in labels.values())
     cut = sum(label.finish_reason == "length" for label in labels.values())
@@ -142,7 +149,9 @@ def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     ctx.canary(
         "labels-are-answers",
         empty <= 0.05 * len(labels),
-        f"{empty} of {len(labels)} labels are empty, {cut} were cut by the limit",
+        f"{empty} of {len(labels)} labels are empty, {cut} were cut by the limit"
+        # Not in an output: what is in the store decides it, and must not decide a digest.
+        + f", {len(labels) - len(rest)} were there from another number of steps" * bool(known),
     )
 
 
@@ -167,7 +176,9 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     before = fingerprint(model)
     kept = Checkpoints(ctx.scratch)
     initial = _initial(ctx, params, model)
-    state = kept.resume(initial)
+    state = kept.resume(initial, params.checkpoints)
+    if kept.damaged:
+        ctx.note(f"damaged and not used: {', '.join(kept.damaged)}; from step {state.step} on")
 
     def on_step(step: int, loss: float) -> None:
         kept.on_step(step, loss)
@@ -254,7 +265,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
 
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather all measurements into ``results.json``."""
-    from kit.methods.defensive_tokens.gather import tabulate
+    from kit.methods.defensive_tokens.gather import Utility, tabulate
 
     tables = tabulate(
         evaluations=_folders(ctx, "evaluations"),
@@ -265,6 +276,7 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
         published_full=params.published_full,
         refusal_rule=params.refusal_rule,
         loss_window=params.loss_window,
+        utility=Utility(params.utility_sets, params.utility_not_run, params.utility),
     )
     # The engine stamps experiment, version and profile when it publishes the results.
     stamp = {"schema_version": 1, "experiment": "", "version": "", "profile": ""}
@@ -375,7 +387,7 @@ for _kind in (
     ),
     StepKind(
         name="defensive-tokens/transfer",
-        version=1,
+        version=2,
         params=Transfer,
         run=run_transfer,
         inputs={"source": "pin", "target": "pin", "released": "pin", "align": "step"},
@@ -398,7 +410,10 @@ for _kind in (
         lowers_memory=GENERATION_MEMORY,
         params=SelfLabel,
         run=run_self_label,
-        inputs={"model": "pin", "data": "step"},
+        inputs={"model": "pin", "data": "step", "pool": "pin"},
+        optional=frozenset({"data", "pool"}),
+        # One of the two says what to label; the other must not move the key.
+        unread=lambda params: frozenset({"data" if params.scope == "all" else "pool"}),
         outputs=("labels.jsonl", "summary.json"),
         doc="answers of the undefended model",
     ),
@@ -416,7 +431,7 @@ for _kind in (
     ),
     StepKind(
         name="defensive-tokens/evaluate",
-        version=1,
+        version=2,
         environment=GENERATION,
         lowers_memory=GENERATION_MEMORY,
         params=Evaluate,
@@ -436,7 +451,7 @@ for _kind in (
     ),
     StepKind(
         name="defensive-tokens/tabulate",
-        version=1,
+        version=2,
         params=Tabulate,
         run=run_tabulate,
         inputs={

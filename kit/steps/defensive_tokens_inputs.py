@@ -127,6 +127,25 @@ def training_pool(ctx: StepContext) -> list[Sample]:
     return read_alpaca(ctx.pin("pool").path)
 
 
+def samples_to_label(ctx: StepContext, scope: str) -> tuple[list[Sample], list[Path]]:
+    """What to label, and label files of the same schedule with fewer or more steps.
+
+    Raises:
+        ValueError: The manifest does not give the input that the scope needs.
+    """
+    from kit.methods.defensive_tokens.plan_files import load_plan
+
+    needed = "pool" if scope == "all" else "data"
+    if not ctx.has(needed):
+        raise ValueError(f"scope {scope!r} of the labels needs the input {needed!r}")
+    if scope == "all":
+        return training_pool(ctx), []
+    plan = load_plan(ctx.step("data").path)
+    # A schedule of fewer steps is the beginning of one of more: its labels are the same labels.
+    known = [folder / "labels.jsonl" for folder in ctx.relatives("data", but="steps")]
+    return list(plan.samples.values()), known
+
+
 def evaluation_samples(ctx: StepContext) -> list[Sample]:
     """Prompts to attack."""
     if ctx.rehearsal:

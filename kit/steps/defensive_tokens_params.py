@@ -21,6 +21,8 @@ class Align(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     center: bool = False
     scale: bool = False
     method: Literal["svd", "newton"] = "svd"
+    row_weights: Literal["equal", "unit-length"] = "equal"
+    """``unit-length`` fits rows scaled to length 1, as is customary for word embeddings."""
 
 
 class Transfer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,7 +49,9 @@ class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     max_new_tokens: int
     empty_data: Literal["empty-turn", "no-turn"]
-    scope: Literal["consumed"] = "consumed"
+    scope: Literal["consumed", "all"] = "consumed"
+    """``consumed`` labels what the schedule consumes, ``all`` the whole pool: the labels then do not
+    depend on the schedule."""
     backend: Backend = "transformers"
     dtype: Dtype = "float32"
     batch_tokens: BatchTokens = 16384
@@ -106,3 +110,8 @@ class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     loss_window: int
     published_full: float | None = None
     refusal_rule: str = "as-reported"
+    utility_sets: list[str] = field(default_factory=list)
+    """Rows whose WinRate a document reports; without a judge they are ``not-run``."""
+    utility_not_run: str = "no judge"
+    utility: dict[str, float] = field(default_factory=dict)
+    """WinRates in percent that a user's own judge gave: ``<group>/<token set>`` -> number."""

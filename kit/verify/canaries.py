@@ -76,13 +76,20 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
     Only mixed vectors speak: 0 of 208 twice is no evidence. Where other cells show that the two
     seeds do differ, at a flip rate f, an identical vector is an alarm when ``(1 - f)^n`` times the
     number of comparisons is below 0.001. Where a cell's outcome depends on the item alone, so that
-    all seeds nearly agree in it, that smaller flip rate counts.
+    all seeds nearly agree in it, that smaller flip rate counts. A vector that a third seed gives in
+    another row of the table (the last part of the cell id) is decided by the items: there "refused"
+    is what every second question asks for, and no copy of anything.
     """
     pairs: dict[tuple[str, str], list[tuple[str, float, int]]] = defaultdict(list)
+    seen: dict[tuple[int, ...], set[tuple[str, str]]] = defaultdict(set)
+    vector_of: dict[tuple[str, str], tuple[int, ...]] = {}
     for cell in results.cells:
         vectors = [
             (seed.seed, labels.get(seed.labels)) for seed in cell.seeds if seed.labels is not None
         ]
+        for seed, line in vectors:
+            vector = vector_of[cell.id, seed] = tuple(int(label) for label in line.labels)
+            seen[vector].add((_row(cell.id), seed))
         for (one, first), (two, second) in combinations(vectors, 2):
             if first.n == second.n and min(first.k, first.n - first.k) >= MIXED:
                 flips = sum(x != y for x, y in zip(first.labels, second.labels, strict=True))
@@ -102,7 +109,9 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
             several = len(by_cell[id]) > 1
             expected_rate = min(usual, sum(by_cell[id]) / len(by_cell[id])) if several else usual
             if rate == 0 and (1 - expected_rate) ** n * compared < 1e-3:
-                alarms.append((one, two, id))
+                others_too = seen[vector_of[id, one]]
+                if all(row == _row(id) or seed in (one, two) for row, seed in others_too):
+                    alarms.append((one, two, id))
     if not alarms:
         return [_report("duplicate-seed", True, f"{compared} pairs of label vectors differ")]
     one, two, id = alarms[0]
@@ -110,6 +119,11 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
     if len(alarms) > 1:
         detail += f" and {len(alarms) - 1} more"
     return [_report("duplicate-seed", False, detail, (id for _, _, id in alarms))]
+
+
+def _row(cell: str) -> str:
+    """The last part of a cell id: the row of the table, such as a token set."""
+    return cell.rpartition("/")[2]
 
 
 def letter_collapse(results: Results, labels: LabelSource) -> list[CanaryReport]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from kit.engine.drive import Options
+from kit.engine.environment import Machine
+from kit.engine.hardware import parse_gpus
 from kit.engine.launch import lines
 from kit.engine.nodes import VARIABLE, Nodes, nodes_here, parse_nodes
 from kit.engine.one_step import run_one
@@ -26,6 +28,9 @@ from tests.engine.test_record import entry
 
 GPUS = "".join(f"{n}, GPU-{n}, Toy, 9.0, 81559, 580.1\n" for n in range(2))
 SMI = f"#!/bin/sh\ncat <<END\n{GPUS}END\n"
+
+HERE = Machine(gpus=parse_gpus(GPUS, None))
+"""What the played nvidia-smi shows."""
 
 
 def script(plan: Plan, how: str, nodes: int | None = None) -> str:
@@ -104,7 +109,7 @@ def test_two_nodes_do_one_step(tmp_path: Path) -> None:
     smi.parent.mkdir()
     smi.write_text(SMI)
     smi.chmod(0o755)
-    plan = shared(gpus=2, accumulation=4)
+    plan = shared(gpus=2, accumulation=4, machine=HERE)
     (tmp_path / "plan.json").write_bytes(plan.to_json())
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -151,7 +156,7 @@ def test_a_node_that_comes_late_finds_it_done(
 ) -> None:
     monkeypatch.setattr("kit.engine.hardware._nvidia_smi", lambda: GPUS)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    plan = shared(gpus=4, accumulation=2)
+    plan = shared(gpus=4, accumulation=2, machine=HERE)
     store, one = Store(tmp_path / "home"), plan.instances[0]
     with store.lock(one.key), store.workspace(one.key) as workspace:
         (workspace / "out").mkdir()

@@ -181,10 +181,10 @@ def test_results_that_are_none(tmp_path: Path, content: bytes) -> None:
 # Rehearsals.
 
 
-def test_findings_name_what_was_underestimated(tmp_path: Path) -> None:
+def test_findings_name_what_was_underestimated() -> None:
     plan = plan_of()
     record = record_of(plan)
-    record.add_outcome(plan, outcome_of(plan, entry(seconds=120.0, peak_memory_gb=0.5)), tmp_path)
+    record.add_outcome(plan, outcome_of(plan, entry(seconds=120.0, peak_memory_gb=0.5)))
     make, mix, _ = findings(plan, record)
     assert (make.step, make.instances, make.measured_minutes) == ("make", 3, 2.0)
     assert make.over == ["time", "memory"]  # planned: 0.01 minutes, 0.1 GB
@@ -218,9 +218,7 @@ def test_plan_error_is_a_share_of_what_was_measured() -> None:
 def test_steps_that_did_not_run_have_no_measurement() -> None:
     plan = plan_of()
     record = record_of(plan)
-    record.add_outcome(
-        plan, Outcome(states={one.id: "waiting" for one in plan.instances}), Path("nowhere")
-    )
+    record.add_outcome(plan, Outcome(states={one.id: "waiting" for one in plan.instances}))
     assert [one.measured_minutes for one in findings(plan, record)] == [None] * 3
     assert findings(plan, record)[0].over == []
 

@@ -21,6 +21,7 @@ V = 64
         ("before-bos", ["DT0", "DT1", "<|begin_of_text|>", "<|start_header_id|>"]),
         ("bos-before-and-after", ["<|begin_of_text|>", "DT0", "DT1", "<|begin_of_text|>"]),
         ("after-bos", ["<|begin_of_text|>", "DT0", "DT1", "<|start_header_id|>"]),
+        ("before-two-bos", ["DT0", "DT1", "<|begin_of_text|>", "<|begin_of_text|>"]),
     ],
 )
 def test_layouts_on_a_llama3_prompt(layout, expected):
@@ -46,11 +47,13 @@ def test_every_layout_holds_each_slot_once_in_order(n, rest):
     for layout in LAYOUTS:
         ids = place(layout, prompt, n=n, vocabulary_size=V, begin=1)
         assert [i for i in ids if i >= V] == slot_ids(V, n)
-        assert len(ids) == len(prompt) + n + (layout == "bos-before-and-after")
+        twice = layout in ("bos-before-and-after", "before-two-bos")
+        assert len(ids) == len(prompt) + n + twice
 
 
 def test_without_slots_the_doubled_begin_token_stays():
     assert place("bos-before-and-after", [1, 5], n=0, vocabulary_size=V, begin=1) == [1, 1, 5]
+    assert place("before-two-bos", [1, 5], n=0, vocabulary_size=V, begin=1) == [1, 1, 5]
     assert place("before-bos", [1, 5], n=0, vocabulary_size=V, begin=1) == [1, 5]
 
 

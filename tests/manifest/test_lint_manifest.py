@@ -226,7 +226,6 @@ def test_the_demo_pins_are_clean(repo: Path) -> None:
             "pin-fields",
             "package has no 'repo'",
         ),
-        ("repo: example/big-new", "repo: big-new", "pin-fields", "is not owner/name"),
         (
             '    revision: "89abcdef0123456789abcdef0123456789abcdef"\n',
             "",
@@ -254,10 +253,7 @@ def test_the_demo_pins_are_clean(repo: Path) -> None:
             "address",
             "by hash only",
         ),
-        ("path: items.json", "path: ../items.json", "file-path", "leads out of the pin"),
-        ("path: items.json", "path: /etc/passwd", "file-path", "leads out of the pin"),
         ("{path: model.safetensors, size: 1000}", "{path: config.json}", "file-path", "twice"),
-        ("path: mini", "path: ../secrets", "file-path", "leads out of kit/"),
         ("path: mini", "path: no-such-folder", "package-files", "does not exist"),
         (
             "path: mini",

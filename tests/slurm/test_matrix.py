@@ -1,6 +1,6 @@
 """Seeds x token sets x attacks, each evaluation a job, on a real SLURM, with two jobs disturbed.
 
-With ``KIT_SLURM_RECORD=FILE`` the outcome is written down for the documents.
+With ``KIT_SLURM_RECORD=1`` (``make test-slurm``) the outcome is kept for the documents.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
+from kit.engine.slurm.page import RECORD
 from tests.engine.test_crash import tables, wait_until
 from tests.slurm.cluster import Cluster
 from tests.slurm.test_disturbed import processes_of
@@ -164,9 +165,8 @@ def test_a_disturbed_matrix_ends_as_on_one_machine(cluster: Cluster, tmp_path: P
 
 
 def write_record(cluster: Cluster, **facts: Any) -> None:
-    """Keep what was seen, where the caller wants it."""
-    path = os.environ.get("KIT_SLURM_RECORD")
-    if not path:
+    """Keep what was seen, for the documents."""
+    if os.environ.get("KIT_SLURM_RECORD") != "1":
         return
     version = re.search(r"[\d.]+", cluster.command("sbatch", "--version"))
     made = {
@@ -180,4 +180,5 @@ def write_record(cluster: Cluster, **facts: Any) -> None:
         **facts,
         "tables_equal_local": True,
     }
-    Path(path).write_text(json.dumps(made, indent=1) + "\n")
+    path = Path(__file__).parents[2] / RECORD
+    path.write_text(json.dumps(made, indent=1) + "\n")

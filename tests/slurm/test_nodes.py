@@ -23,7 +23,7 @@ from kit.engine.store import Store
 from kit.errors import Preflight, StepFailed
 from tests.engine.conftest import ToyPins
 from tests.engine.test_batch import shared
-from tests.engine.test_launch import GPUS
+from tests.engine.test_launch import GPUS, HERE
 from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
@@ -75,7 +75,7 @@ def test_the_printed_script_runs_on_two_nodes(
     two_nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KIT_HOME", str(tmp_path / "home"))
-    plan = shared(gpus=2, accumulation=4)
+    plan = shared(gpus=2, accumulation=4, machine=HERE)
     (tmp_path / "plan.json").write_bytes(plan.to_json())
     text = lines(plan, plan.instances[0], "slurm", nodes=2, file=str(tmp_path / "plan.json"))
     text = text.replace("kit step", f"{sys.executable} -m kit.cli.main step")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import kit.steps  # noqa: F401 - registers the kinds
+from kit.engine.registry import REGISTRY
+
 STEP_KINDS = "defensive-tokens"
 
 
@@ -48,7 +51,10 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "align": ("align", source),
         "transfer": ("transfer", {**source, **released, "align": {"step": "align"}}),
         "data": ("training-data", {"pool": {"pin": "mini-alpaca"}, **attacks}),
-        "labels": ("self-label", {**pin, "data": {"step": "data"}}),
+        "labels": (
+            "self-label",
+            {**pin, "data": {"step": "data"}, "pool": {"pin": "mini-alpaca"}},
+        ),
         "adapt": (
             "train-prefix",
             {
@@ -98,7 +104,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
             {
                 "id": id,
                 "kind": f"{STEP_KINDS}/{kind}",
-                "version": 1,
+                "version": REGISTRY.get(f"{STEP_KINDS}/{kind}").version,
                 "each": [] if id == "table" else ["pair"],
                 "inputs": given,
             }

@@ -164,3 +164,65 @@ def test_a_loss_beyond_reason_stops_too():
             replace(CONFIG, steps=1, warmup=0),
             pad_id=0,
         )
+
+
+class Stop(BaseException):
+    """As a worker raises it when it is told to stop."""
+
+
+@pytest.mark.parametrize("last", [1, 3, 6])
+def test_a_stopped_run_keeps_its_last_whole_step(last):
+    """The signal comes in the middle of a step; the state is the one before that step."""
+    whole = train(start(initial()))
+    kept = {}
+    pool = steps_of(POOL, CONFIG.batch)
+
+    def stopped(step):
+        if step == last:
+            raise Stop
+        return pool(step)
+
+    with pytest.raises(Stop):
+        train_prefix(
+            tiny_llama(V),
+            start(initial()),
+            stopped,
+            CONFIG,
+            pad_id=0,
+            on_checkpoint=lambda state: kept.setdefault(state.step, state),
+        )
+    assert max(kept) == last
+    rest = train(kept[last])
+    assert_same(rest.state, whole.state)
+    assert rest.losses == whole.losses[last:]
+
+
+def test_an_error_is_no_reason_for_a_checkpoint():
+    kept = []
+
+    def broken(step):
+        if step == 3:
+            raise ValueError("no")
+        return steps_of(POOL, CONFIG.batch)(step)
+
+    with pytest.raises(ValueError, match="no"):
+        train_prefix(
+            tiny_llama(V),
+            start(initial()),
+            broken,
+            CONFIG,
+            pad_id=0,
+            on_checkpoint=lambda state: kept.append(state.step),
+        )
+    assert kept == [0]
+
+
+def test_states_between_checkpoints_are_kept_and_change_nothing(monkeypatch):
+    plain = train(start(initial()))
+    monkeypatch.setattr("kit.train.prefix_tuning.KEEP_SECONDS", 0.0)
+    seen = {}
+    kept = train(start(initial()), on_checkpoint=lambda state: seen.setdefault(state.step, state))
+    assert_same(kept.state, plain.state)
+    assert sorted(seen) == list(range(10))
+    assert sorted(kept.checkpoints) == [0, 4, 9]
+    assert_same(train(seen[7]).state, plain.state)

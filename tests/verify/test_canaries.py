@@ -83,6 +83,18 @@ def test_a_coincidence_that_the_flip_rate_explains_is_none() -> None:
     assert duplicated({"t/a": [A, near], "t/b": [B, B]})[1] == [True]
 
 
+def test_a_vector_that_a_third_seed_gives_in_another_row_is_decided_by_the_items() -> None:
+    """Two seeds refuse exactly what is to be refused; so does a third, behind other tokens."""
+    other, third = A[::-1], B[::-1]
+    told_apart = {"t/x/a": [other, B, third], "t/x/b": [B, third, other]}
+    alarm = {**told_apart, "t/refusal/a": [A, A, B]}
+    assert duplicated(alarm)[1] == [False], "nobody else gives this vector"
+    assert duplicated({**alarm, "t/refusal/b": [B, other, A]})[1] == [True]
+    assert duplicated({**alarm, "t/again/a": [B, other, A]})[1] == [False], "the same row"
+    copies = {"t/x/a": [A, A, B], "t/x/b": [B, B, A], "t/y/c": [other, other, third]}
+    assert duplicated(copies)[1] == [False], "a copied seed still shows in the third row"
+
+
 def collapse(choices: str, answers: str) -> tuple[str, str]:
     right = "".join(str(int(c == a)) for c, a in zip(choices, answers, strict=True))
     line = Labels(id="l", labels=[int(b) for b in right], choices=list(choices),

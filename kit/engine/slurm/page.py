@@ -12,15 +12,16 @@ from kit.engine.slurm import options
 from kit.manifest.tables import table
 from kit.manifest.types import Resources
 
-_RECORDS = "slurm-matrix-*.json"
+RECORD = "benchmarks/slurm-matrix.json"
+"""Written by ``tests/slurm/test_matrix.py`` under ``make test-slurm``."""
 
 
 def tested(root: Path) -> str:
     """What ``make test-slurm`` last showed, from its committed record."""
-    files = sorted((root / "benchmarks").glob(_RECORDS), key=lambda path: path.stem[-10:])
-    if not files:
+    path = root / RECORD
+    if not path.is_file():
         return "Not run on a real SLURM yet."
-    told: dict[str, Any] = json.loads(files[-1].read_text(encoding="utf-8"))
+    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return (
         f"Last run of `make test-slurm` ({told['date']}, SLURM {told['slurm']}, submitit "
         f"{told['submitit']}, Python {told['python']}, one node with {told['cores']} cores that "

@@ -25,6 +25,7 @@ from kit.engine.events import STEP_ENDS, Event, EventLog, event
 from kit.engine.failures import failure_of
 from kit.engine.job import Job
 from kit.engine.local import LocalExecutor
+from kit.engine.one_step import require_environment
 from kit.engine.plan import StepInstance
 from kit.errors import Preflight, StepFailed
 
@@ -143,7 +144,8 @@ def check(instance: StepInstance, executor: LocalExecutor) -> None:
     """Refuse a node that is not what the plan was made for.
 
     Raises:
-        Preflight: Too few GPUs, or GPUs of another architecture (which is part of the key).
+        Preflight: Too few GPUs, GPUs of another architecture, or other library versions (these
+            are part of the key).
     """
     planned, found = instance.environment.get("gpu_arch"), this_machine()
     if not executor.fits(instance):
@@ -161,3 +163,4 @@ def check(instance: StepInstance, executor: LocalExecutor) -> None:
             next_step="choose nodes by --slurm gpu.constraint=NAME, or plan for these: "
             f"KIT_GPU_ARCH={found.gpu_arch}",
         )
+    require_environment(instance, found)

@@ -17,7 +17,10 @@ from kit.methods.defensive_tokens.result_cells import (
     measurements,
     pooled,
 )
+from kit.methods.defensive_tokens.spectrum import spectrum_series
 from kit.methods.defensive_tokens.stat_cells import over_all, statistics
+from kit.methods.defensive_tokens.token_norms import l1_norms
+from kit.methods.defensive_tokens.utility import utility_cells
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +40,15 @@ class StageFolder:
     instance: str
     path: Path
     axes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Utility:
+    """See :func:`kit.methods.defensive_tokens.utility.utility_cells`."""
+
+    sets: Sequence[str]
+    not_run: str
+    given: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,7 @@ def tabulate(
     published_full: float | None,
     refusal_rule: str,
     loss_window: int,
+    utility: Utility | None = None,
 ) -> Tables:
     """Everything measured, as cells.
 
@@ -85,6 +98,7 @@ def tabulate(
         published_full: Its published attack success in percent, where a document gives one.
         refusal_rule: The rule reported as ``refusal``.
         loss_window: Steps over which the first and the last loss are averaged.
+        utility: Rows whose utility a judge would have to decide.
     """
     varied = _varied([*evaluations, *alignments, *transfers, *trainings])
     found: list[Measurement] = []
@@ -105,8 +119,14 @@ def tabulate(
         found += [pooled(m) for m in found]
         stats += [over_all(m) for m in stats]
     cells, labels = collect([*found, *stats])
+    if utility is not None:
+        groups = dict.fromkeys(str(_split(stage)[0]["group"]) for stage in evaluations)
+        cells += utility_cells(groups, utility.sets, utility.given, utility.not_run)
     series = checkpoint_series(cells, "asr-max") + checkpoint_series(cells, "gap-closed")
-    return Tables(cells, series + _loss_series(trainings, varied), labels)
+    series += _loss_series(trainings, varied) + spectrum_series(
+        (str(_split(stage)[0]["group"]), _line(stage, varied), stage.path) for stage in alignments
+    )
+    return Tables(cells, series, labels)
 
 
 def _read(stage: StageFolder, name: str) -> Any:
@@ -152,6 +172,12 @@ def _split(stage: StageFolder) -> tuple[Mapping[str, Any], list[tuple[str, Any]]
     return values[0], list(stage.axes.items())[1:]
 
 
+def _line(stage: StageFolder, varied: set[str]) -> str:
+    """What a curve of one replicate is called."""
+    record, others = _split(stage)
+    return str(record["id"]) + _suffix(others, varied).replace("@", " @ ")
+
+
 def _suffix(others: Sequence[tuple[str, Any]], varied: set[str]) -> str:
     return "".join(f"@{_name(value)}" for axis, value in others if axis in varied)
 
@@ -168,6 +194,9 @@ def _alignment_numbers(stage: StageFolder) -> dict[str, tuple[float, str]]:
         "alignment/distance-from-identity": (facts["distance_from_identity"], "number"),
         "alignment/mean-trace": (facts["mean_trace"], "number"),
         "alignment/orthogonality-error": (facts["orthogonality_error"], "number"),
+        "alignment/largest-singular-value": (facts["singular_values"][0], "number"),
+        "alignment/smallest-singular-value": (facts["smallest_singular_value"], "number"),
+        "alignment/sum-of-singular-values": (facts["sum_of_singular_values"], "number"),
     }
 
 
@@ -178,6 +207,7 @@ def _geometry_numbers(stage: StageFolder) -> dict[str, tuple[float, str]]:
         for metric in ("norm_mean", "norm_min", "norm_max", "norm_l1_mean", "norm_l1_max"):
             numbers[f"{metric.replace('_', '-')}/{name}"] = (facts[metric], "norm")
         numbers[f"cosine-native/{name}"] = (facts["cosine_native"], "number")
+        numbers[f"cosine-source/{name}"] = (facts["cosine_source"], "number")
     return numbers
 
 
@@ -193,6 +223,9 @@ def _training_numbers(stage: StageFolder, window: int) -> dict[str, tuple[float,
         numbers[f"norm-min/{label}-{step}"] = (min(norms), "norm")
         numbers[f"norm-max/{label}-{step}"] = (max(norms), "norm")
         numbers[f"norm-mean/{label}-{step}"] = (fmean(norms), "norm")
+    for name, (mean, largest) in l1_norms(stage.path / "prefixes.safetensors").items():
+        numbers[f"norm-l1-mean/{name}"] = (mean, "norm")
+        numbers[f"norm-l1-max/{name}"] = (largest, "norm")
     return numbers
 
 

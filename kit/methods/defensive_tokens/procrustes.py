@@ -163,6 +163,21 @@ def newton_polar(matrix: Tensor, *, tolerance: float = 1e-14, most: int = 60) ->
     raise ValueError(f"newton did not converge in {most} iterations; use method='svd'")
 
 
+def unit_length_weights(source: Tensor, target: Tensor, chunk_rows: int = 16384) -> Tensor:
+    """Weights with which X^T Y is that of rows scaled to length 1: 1 / (||x|| ||y||), [V] float64.
+
+    A row that is zero in either matrix has no direction and gets weight 0.
+    """
+    _check(source, target, None, METHODS[0])
+    products = []
+    for start in range(0, len(source), chunk_rows):
+        part = slice(start, start + chunk_rows)
+        x, y = (matrix[part].to(torch.float64).norm(dim=1) for matrix in (source, target))
+        products.append(x * y)
+    product = torch.cat(products)
+    return torch.where(product > 0, 1 / product.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+
+
 class _Moments:
     """X^T Y and the squared norms, streamed over row chunks in float64."""
 

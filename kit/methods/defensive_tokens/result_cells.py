@@ -90,8 +90,7 @@ def measurements(
             yield _share(replicate, f"asr-{_dashed(attack)}", name, items, labels)
         yield _share(replicate, "asr-max", name, items, worst[name])
         yield _share(replicate, "asr-any", name, items, any_label(scores["asr"]))
-        for rule, labels in scores["refusal"].items():
-            metric = "refusal" if rule == refusal_rule else f"refusal-{rule}"
+        for metric, labels in (*in_response(scores), *refusal_labels(scores, refusal_rule)):
             yield _share(replicate, metric, name, items, labels)
         for condition, labels in scores["accuracy"].items():
             metric = "accuracy" if condition == "benign" else f"accuracy-{_dashed(condition)}"
@@ -100,6 +99,34 @@ def measurements(
     for path, (value, unit) in replicate.numbers.items():
         metric, _, name = path.partition("/")
         yield Measurement(_id(replicate, metric, name), replicate.id, replicate.step, value, unit)
+
+
+def in_response(scores: Mapping[str, Any]) -> Iterable[tuple[str, Sequence[int]]]:
+    """The same responses by StruQ's other rule: the word anywhere, not only at the beginning."""
+    labels = scores.get("asr_anywhere", {})
+    for attack, found in labels.items():
+        yield f"in-response-{_dashed(attack)}", found
+    if labels:
+        yield "in-response-max", max_label(labels)
+
+
+def refusal_labels(
+    scores: Mapping[str, Any], refusal_rule: str
+) -> Iterable[tuple[str, Sequence[int]]]:
+    """Every rule's verdicts on the same responses, and which responses each judges differently.
+
+    The items of ``refusal-differs-<rule>`` whose label is 1 are those that this rule and the
+    reported one disagree on.
+    """
+    reported = scores["refusal"].get(refusal_rule)
+    for rule, labels in scores["refusal"].items():
+        if rule == refusal_rule:
+            yield "refusal", labels
+            continue
+        yield f"refusal-{rule}", labels
+        if reported is not None:
+            differ = [int(a != b) for a, b in zip(labels, reported, strict=True)]
+            yield f"refusal-differs-{rule}", differ
 
 
 def best_checkpoints(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -48,10 +48,14 @@ def transfer_sets(
 def transfer_geometry(
     prefix: Tensor, native: Tensor, sets: dict[str, Tensor]
 ) -> dict[str, dict[str, Any]]:
-    """Norms of each set and its mean cosine with the target's own prefix."""
+    """Norms of each set, its mean cosine with the target's own prefix and with the source's.
+
+    ``cosine_source`` of ``procrustes`` is cos(T_s, T_s W): 1 says that the map is a plain copy.
+    """
     table = {}
     for name, tokens in {**sets, "native": native, "source": prefix}.items():
         facts = geometry(tokens, native)
+        moved = geometry(tokens, prefix)
         table[name] = {
             "norm_mean": fmean(facts.norms),
             "norm_min": min(facts.norms),
@@ -59,5 +63,6 @@ def transfer_geometry(
             "norm_l1_mean": fmean(facts.l1_norms),
             "norm_l1_max": max(facts.l1_norms),
             "cosine_native": fmean(facts.cosines),
+            "cosine_source": fmean(moved.cosines),
         }
     return table

@@ -82,7 +82,7 @@ def test_scores_of_a_scripted_model():
         assert condition.refused == {}
     assert all(result.benign.correct)
     assert result.benign.injected == ()
-    assert set(result.benign.refused) == {"as-reported", "first-sentence"}
+    assert set(result.benign.refused) == {"as-reported", "first-sentence", "six-phrases"}
     name, rate = result.max_asr()
     assert (name, rate.k, rate.n) == ("ignore", 4, 8)
     assert result.any_asr().k == 4

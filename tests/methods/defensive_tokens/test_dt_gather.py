@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from kit.methods.defensive_tokens.gather import StageFolder, tabulate, training_facts
+from kit.methods.defensive_tokens.gather import (
+    StageFolder,
+    Utility,
+    tabulate,
+    training_facts,
+)
 
 LABELS = [1, 0, 0, 1]
 
@@ -50,8 +56,14 @@ ALIGNMENT = {
     "distance_from_identity": 0.5,
     "mean_trace": 0.9,
     "orthogonality_error": 1e-14,
+    "singular_values": [8.0, 4.0, 2.0, 1.0, 0.5],
+    "smallest_singular_value": 0.5,
+    "sum_of_singular_values": 15.5,
 }
-NORMS = ("norm_mean", "norm_min", "norm_max", "norm_l1_mean", "norm_l1_max", "cosine_native")
+NORMS = (
+    *("norm_mean", "norm_min", "norm_max", "norm_l1_mean", "norm_l1_max"),
+    *("cosine_native", "cosine_source"),
+)
 
 
 def table(evaluations=(), alignments=(), transfers=(), trainings=(), **settings):
@@ -175,6 +187,54 @@ def test_series_of_checkpoints_and_of_losses(folder):
         "adapt": [[1.0, 3.0], [2.0, 1.5]],
         "scratch": [[1.0, 9.0]],
     }
+
+
+def test_l1_norms_come_from_the_saved_prefixes(folder):
+    from kit.methods.defensive_tokens.prefix_sets import save_sets
+
+    stage = folder("adapt", "training.json", training(), pair())
+    save_sets(stage.path / "prefixes.safetensors", {"adapt-2": torch.tensor([[3.0, -4.0], [0, 1]])})
+    cells = {cell["id"]: cell["value"] for cell in table(trainings=[stage]).cells}
+    assert cells["near/norm-l1-mean/adapt-2"] == 4.0
+    assert cells["near/norm-l1-max/adapt-2"] == 7.0
+
+
+def test_rows_whose_utility_nobody_judged_are_declared(folder):
+    stage = folder("evaluate", "scores.json", scores(), pair())
+    brought = Utility(["undefended", "native"], "no judge", {"near/native": 27.1})
+    cells = {cell["id"]: cell for cell in table([stage], utility=brought).cells}
+    assert cells["near/winrate/undefended"]["not_run"] == "no judge"
+    assert "value" not in cells["near/winrate/undefended"]
+    assert cells["near/winrate/native"]["value"] == 27.1
+    assert not [id for id in ids(table([stage])) if "winrate" in id]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"near/other": 5.0}, "near/other; rows here: near/undefended"),
+        ({"near/undefended": 101.0}, "no percentage"),
+    ],
+)
+def test_a_judgement_that_fits_no_row_is_refused(folder, given, message):
+    stage = folder("evaluate", "scores.json", scores(), pair())
+    with pytest.raises(ValueError, match=message):
+        table([stage], utility=Utility(["undefended"], "no judge", given))
+
+
+def test_the_spectrum_of_every_alignment_is_a_line_of_its_groups_figure(folder):
+    from safetensors.numpy import save_file
+
+    stages = [folder(f"align-{id}", "alignment.json", ALIGNMENT, pair(id)) for id in ("p1", "p2")]
+    values = np.linspace(500.0, 0.0, 300)
+    save_file({"singular_values": values}, str(stages[0].path / "alignment.safetensors"))
+    (figure,) = table(alignments=stages).series
+    assert figure["id"] == "spectrum/near"
+    assert list(figure["lines"]) == ["p1"], "the other folder has no tensors"
+    line = figure["lines"]["p1"]
+    assert (line[0], line[-1]) == ([1.0, 1.0], [300.0, 0.0])
+    assert len(line) == 64
+    assert [y for _, y in line] == [values[int(x) - 1] / 500.0 for x, _ in line]
 
 
 def test_losses_of_a_varied_axis_are_lines_of_their_own(folder):

@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 
-from kit.methods.defensive_tokens.procrustes import newton_polar, orthogonal_map, reverse
+from kit.methods.defensive_tokens.procrustes import (
+    newton_polar,
+    orthogonal_map,
+    reverse,
+    unit_length_weights,
+)
 from kit.methods.defensive_tokens.transfer import haar_orthogonal
 
 
@@ -185,6 +190,23 @@ def test_an_integer_weight_is_a_repeated_row():
     got = orthogonal_map(source, target, row_weights=weights)
     expected = orthogonal_map(source[repeated], target[repeated])
     assert float((got.matrix - expected.matrix).abs().max()) < 1e-12
+
+
+def test_unit_length_weights_are_the_fit_of_rows_of_length_one():
+    source, target = matrices(120, 8)
+    source = source * torch.linspace(0.1, 9.0, 120)[:, None]
+    source[7] = 0
+    weights = unit_length_weights(source, target, chunk_rows=50)
+    assert float(weights[7]) == 0.0
+    got = orthogonal_map(source, target, row_weights=weights)
+    keep = torch.arange(120) != 7
+    scaled = [
+        m[keep].double() / m[keep].double().norm(dim=1, keepdim=True) for m in (source, target)
+    ]
+    expected = orthogonal_map(*scaled)
+    assert float((got.matrix - expected.matrix).abs().max()) < 1e-12
+    plain = orthogonal_map(source, target)
+    assert float((got.matrix - plain.matrix).abs().max()) > 1e-4, "the weights decide something"
 
 
 def test_apply_maps_vectors_with_the_scale():

@@ -25,6 +25,7 @@ def scores(ignore, completion=ZERO, *, accuracy=NONE):
     return {
         "items": list(ITEMS),
         "asr": {"ignore": ignore, "completion": completion, "naive": NONE},
+        "asr_anywhere": {"ignore": ignore, "completion": HALF, "naive": NONE},
         "refusal": {"as-reported": ONE, "first-sentence": ZERO},
         "accuracy": {"benign": accuracy, "ignore_completion": HALF} if accuracy else {},
     }
@@ -57,6 +58,23 @@ def test_every_proportion_of_a_set_has_an_id_of_its_own():
     assert value["near/refusal-first-sentence/adapt-5"] == 0.0
     assert value["near/accuracy/adapt-5"] == 100.0
     assert value["near/accuracy-ignore-completion/adapt-5"] == 50.0
+
+
+def test_the_in_response_rule_stands_beside_the_published_one():
+    value = values(measured())
+    assert value["near/asr-completion/native"] == 0.0
+    assert value["near/in-response-completion/native"] == 50.0
+    assert value["near/in-response-max/native"] == 50.0
+    assert value["near/in-response-naive/native"] == 100.0
+
+
+def test_responses_that_two_refusal_rules_judge_differently_are_listed_by_id():
+    cells, lines = collect(measured())
+    cell = next(c for c in cells if c["id"] == "near/refusal-differs-first-sentence/adapt-5")
+    assert (cell["k"], cell["n"]) == (1, 4)
+    line = next(one for one in lines if one["id"] == cell["labels"].partition("#")[2])
+    assert dict(zip(line["items"], line["labels"], strict=True)) == {"a": 0, "b": 0, "c": 1, "d": 0}
+    assert "near/refusal-differs-as-reported/adapt-5" not in {c["id"] for c in cells}
 
 
 def test_the_maximum_and_the_union_leave_other_attacks_out():

@@ -25,7 +25,7 @@ def test_every_row_is_as_long_as_the_items():
     n = len(table["items"])
     for kind in ("asr", "asr_anywhere", "refusal", "accuracy"):
         assert {len(row) for row in table[kind].values()} == {n}
-    assert set(table["refusal"]) == {"as-reported", "first-sentence"}
+    assert set(table["refusal"]) == {"as-reported", "first-sentence", "six-phrases"}
 
 
 def test_accuracy_only_where_references_are_right():

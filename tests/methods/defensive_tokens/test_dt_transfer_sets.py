@@ -95,3 +95,6 @@ def test_the_geometry_of_every_set_and_of_both_ends(sets):
     assert table["copy"]["norm_l1_mean"] == pytest.approx(float(l1.mean()))
     assert table["copy"]["norm_l1_max"] == pytest.approx(float(l1.max()))
     assert -1 <= table["random-norm"]["cosine_native"] <= 1
+    assert table["copy"]["cosine_source"] == pytest.approx(1.0)
+    cosine = torch.nn.functional.cosine_similarity(PREFIX, sets["procrustes"]).mean()
+    assert table["procrustes"]["cosine_source"] == pytest.approx(float(cosine), abs=1e-6)
