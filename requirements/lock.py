@@ -1,4 +1,4 @@
-"""Make the hashed locks cpu, dev, gpu and exports again. Run by `make lock`; needs pip-tools and uv.
+"""Make the hashed locks (cpu, dev, gpu, exports) again. Run by `make lock`; needs pip-tools, uv.
 
 cpu and dev are compiled by pip-compile in the running interpreter, so that what CI installs is
 what was resolved. The gpu set is resolved by uv from the index's metadata for Linux x86-64 under
