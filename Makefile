@@ -14,6 +14,7 @@ ARGS ?=
 IMAGE ?= safety-repro-kit
 ENGINE ?= $(if $(filter docker podman,$(RUNNER)),$(RUNNER),auto)
 GPU_VENV ?= .venv-gpu
+EXPORTS_VENV ?= .venv-exports
 PYTEST_WORKERS ?= 2
 
 KIT := $(VENV)/bin/kit
@@ -22,7 +23,7 @@ MAKE_PROGRAM := $(MAKE)
 TARGET := $(if $(filter paper,$(PROFILE)),gpu,cpu)
 RUN := RUNNER=$(RUNNER) IMAGE=$(IMAGE) VENV=$(VENV) GPU_VENV=$(GPU_VENV) MAKE="$(MAKE_PROGRAM)" requirements/runner.sh
 
-.PHONY: help setup setup-dev setup-gpu test test-slow test-gpu test-image test-slurm lint list lock docs image pin-images clean
+.PHONY: help setup setup-dev setup-gpu test test-slow test-gpu test-image test-slurm test-exports lint list lock docs image pin-images clean
 
 help:  ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -103,5 +104,13 @@ test-image: $(VENV)/.dev  ## build the cpu image and reproduce tiny-adapt in it
 	@KIT_IMAGE_RECORD=1 $(VENV)/bin/pytest -q -rs -m image tests/container
 	@$(KIT) docs
 
+$(EXPORTS_VENV)/.exports: requirements/exports.txt
+	@$(PYTHON) -m venv $(EXPORTS_VENV)
+	@$(EXPORTS_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+test-exports: $(VENV)/.dev $(EXPORTS_VENV)/.exports  ## a whole experiment through real Snakemake, Jobs against Kubernetes' schema
+	@KIT_TEST_TOOLS=$(CURDIR)/$(EXPORTS_VENV)/bin $(VENV)/bin/pytest -q -rs -m 'slow or not slow' tests/engine/export
+
 clean:  ## remove the environment and the store; runs are kept
-	rm -rf $(VENV) $(GPU_VENV) .kit build *.egg-info
+	rm -rf $(VENV) $(GPU_VENV) $(EXPORTS_VENV) .kit build *.egg-info

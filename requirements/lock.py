@@ -1,4 +1,4 @@
-"""Make the hashed locks again: cpu, dev and gpu. Run by `make lock`; needs pip-tools and uv.
+"""Make the hashed locks (cpu, dev, gpu, exports) again. Run by `make lock`; needs pip-tools, uv.
 
 cpu and dev are compiled by pip-compile in the running interpreter, so that what CI installs is
 what was resolved. The gpu set is resolved by uv from the index's metadata for Linux x86-64 under
@@ -24,15 +24,18 @@ EXTRAS = {
     "dev": ("cpu", "report", "sign", "dev"),
     "gpu": ("gpu", "report", "sign"),
 }
+TOOLS = "exports"
+"""The lock of `make test-exports`: programs in an environment of their own, without the kit."""
 FROM_SOURCE = ("deepspeed",)
 """Packages of the gpu lock without a wheel. Nothing else may need a compiler."""
 
 
 def command(name: str) -> list[str]:
     """The compiler's command line for one lock."""
-    extras = [part for extra in EXTRAS[name] for part in ("--extra", extra)]
+    extras = [part for extra in EXTRAS.get(name, ()) for part in ("--extra", extra)]
+    source = f"requirements/{TOOLS}.in" if name == TOOLS else "pyproject.toml"
     common = ["-q", "--generate-hashes", "--strip-extras", "--no-emit-index-url"]
-    target = ["-o", f"requirements/{name}.txt", "pyproject.toml"]
+    target = ["-o", f"requirements/{name}.txt", source]
     if name != "gpu":
         unseen = ["--allow-unsafe", "--no-emit-find-links", "--no-emit-trusted-host"]
         return [sys.executable, "-m", "piptools", "compile", *common, *unseen, *extras, *target]
@@ -51,7 +54,7 @@ def main() -> int:
         print(f"  next: {sys.executable} -m pip install pip-tools uv")
         return 4
     told = {"CUSTOM_COMPILE_COMMAND": "make lock", "UV_CUSTOM_COMPILE_COMMAND": "make lock"}
-    for name in EXTRAS:
+    for name in (*EXTRAS, TOOLS):
         done = subprocess.run(command(name), cwd=ROOT, env={**os.environ, **told}, check=False)
         if done.returncode:
             return done.returncode

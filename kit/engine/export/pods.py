@@ -169,9 +169,19 @@ def pod(cluster: Cluster, shared: Shared, step: str, command: list[str], needs: 
 
 
 def _environment(variables: Mapping[str, str]) -> list[Object]:
-    """Plain variables. A user without an entry in passwd needs a name, or libraries that ask for
-    one (torch's compiler cache) fail."""
-    values = {"KIT_HOME": f"{DATA}/kit-home", "HOME": "/tmp", "USER": "kit", **variables}
+    """Plain variables: every cache is where a pod may write, on a root that is read-only.
+
+    Downloads go where there is room for them, the rest is small and each pod's own. A user without
+    an entry in passwd needs a name, or libraries that ask for one (torch's compiler cache) fail.
+    """
+    values = {
+        "KIT_HOME": f"{DATA}/kit-home",
+        "HF_HOME": f"{DATA}/cache/huggingface",
+        "HOME": "/tmp",
+        "XDG_CACHE_HOME": "/tmp/cache",
+        "USER": "kit",
+        **variables,
+    }
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
