@@ -3,6 +3,7 @@
 #   PROFILE=mini|paper            which models, data and hyperparameters (default: mini)
 #   RUNNER=auto|docker|podman|local   where it runs (default: auto)
 #   ARGS="--seed 7"               handed to `kit reproduce` as they are
+#   TARGET=cpu|gpu, ENGINE, BASE, PIP_CONF, CA_BUNDLE, BUILD_ARGS   of `make image`: docs/container.md
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -11,12 +12,17 @@ PROFILE ?= mini
 RUNNER ?= auto
 ARGS ?=
 IMAGE ?= safety-repro-kit
+ENGINE ?= $(if $(filter docker podman,$(RUNNER)),$(RUNNER),auto)
+GPU_VENV ?= .venv-gpu
 PYTEST_WORKERS ?= 2
 
 KIT := $(VENV)/bin/kit
+# A recipe that names $(MAKE) itself would be run even by `make -n`.
+MAKE_PROGRAM := $(MAKE)
 TARGET := $(if $(filter paper,$(PROFILE)),gpu,cpu)
+RUN := RUNNER=$(RUNNER) IMAGE=$(IMAGE) VENV=$(VENV) GPU_VENV=$(GPU_VENV) MAKE="$(MAKE_PROGRAM)" requirements/runner.sh
 
-.PHONY: help setup setup-dev test test-slow test-gpu lint list lock docs clean
+.PHONY: help setup setup-dev setup-gpu test test-slow test-gpu test-image lint list lock docs image pin-images clean
 
 help:  ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -40,13 +46,18 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.cpu
 
+setup-gpu: $(GPU_VENV)/.gpu  ## the full-size set (vLLM, CUDA), under .venv-gpu
+$(GPU_VENV)/.gpu: requirements/gpu.txt pyproject.toml
+	@$(PYTHON) -m venv $(GPU_VENV)
+	@$(GPU_VENV)/bin/python requirements/install.py gpu
+	@$(GPU_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
 reproduce-%:  ## run, verify and report one experiment
-	@RUNNER=$(RUNNER) TARGET=$(TARGET) IMAGE=$(IMAGE) VENV=$(VENV) MAKE="$(MAKE)" \
-	  requirements/runner.sh kit reproduce $* --profile $(PROFILE) $(ARGS)
+	@PROFILE=$(PROFILE) TARGET=$(TARGET) $(RUN) kit reproduce $* --profile $(PROFILE) $(ARGS)
 
 rehearse-%:  ## full shape, random weights: does it fit, how long does it take
-	@RUNNER=$(RUNNER) TARGET=gpu IMAGE=$(IMAGE) VENV=$(VENV) MAKE="$(MAKE)" \
-	  requirements/runner.sh kit rehearse $* $(ARGS)
+	@PROFILE=paper TARGET=gpu $(RUN) kit rehearse $* $(ARGS)
 
 verify-%: $(VENV)/.cpu  ## verify the newest run of one experiment again
 	@run=$$(ls -td runs/$*-$(PROFILE)-* 2>/dev/null | head -n 1); \
@@ -67,7 +78,7 @@ test: $(VENV)/.dev lint  ## everything that needs neither a GPU nor patience
 	@$(VENV)/bin/pytest -q -n $(PYTEST_WORKERS)
 
 test-slow: $(VENV)/.dev  ## rebuilds of miniature models, large simulations, browser tests
-	@$(VENV)/bin/pytest -q -m slow
+	@$(VENV)/bin/pytest -q -m 'slow and not image'
 
 test-gpu: $(VENV)/.dev  ## needs a CUDA device
 	@$(VENV)/bin/pytest -q -m gpu
@@ -75,13 +86,18 @@ test-gpu: $(VENV)/.dev  ## needs a CUDA device
 docs: $(VENV)/.cpu  ## regenerate schemas and the generated parts of the documents
 	@$(KIT) docs
 
-lock: $(VENV)/.dev  ## make the hashed locks again (needs pip-tools)
-	@for name in cpu dev; do \
-	  extra="--extra cpu --extra report --extra sign"; [ $$name = dev ] && extra="$$extra --extra dev"; \
-	  CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/pip-compile -q --generate-hashes --strip-extras \
-	    --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	    $$extra -o requirements/$$name.txt pyproject.toml || exit; done
-	@$(VENV)/bin/python requirements/measure.py
+lock: $(VENV)/.dev  ## make the hashed locks and sizes.json again (needs pip-tools and uv)
+	@$(VENV)/bin/python requirements/lock.py
+
+image:  ## build the container image (TARGET=cpu|gpu, or by PROFILE)
+	@TARGET=$(TARGET) ENGINE=$(ENGINE) IMAGE=$(IMAGE) PYTHON=$(PYTHON) requirements/image.sh
+
+pin-images:  ## record the base image's digest, where the registry is reached
+	@$(PYTHON) requirements/images.py pin
+
+test-image: $(VENV)/.dev  ## build the cpu image and reproduce tiny-adapt in it
+	@KIT_IMAGE_RECORD=1 $(VENV)/bin/pytest -q -rs -m image tests/container
+	@$(KIT) docs
 
 clean:  ## remove the environment and the store; runs are kept
-	rm -rf $(VENV) .kit build *.egg-info
+	rm -rf $(VENV) $(GPU_VENV) .kit build *.egg-info

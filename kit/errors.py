@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kit.unseen import shorten, visible
+
 EXIT_OK = 0
 EXIT_CLAIM_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INCOMPLETE = 3
 EXIT_INVALID = 4
 EXIT_INTERRUPTED = 130
+
+LONGEST = 4000
+"""Characters of one part of a message; a row of data can have ten million."""
 
 
 class KitError(Exception):
@@ -37,17 +42,24 @@ class KitError(Exception):
         self.next_step = next_step
 
     def render(self) -> str:
-        """The message as printed: one line each for where, what, why and what to do."""
+        """The message as printed: one line each for where, what, why and what to do.
+
+        Parts of it may come from a stranger's file; nothing in them acts on the terminal.
+        """
         head = f"{self.where}: {self.what}" if self.where else self.what
-        lines = [f"error: {head}"]
+        lines = [f"error: {_printable(head)}"]
         if self.why:
-            lines.append(f"  why:  {self.why}")
+            lines.append(f"  why:  {_printable(self.why)}")
         if self.next_step:
-            lines.append(f"  next: {self.next_step}")
+            lines.append(f"  next: {_printable(self.next_step)}")
         return "\n".join(lines)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.where else self.what
+
+
+def _printable(text: str) -> str:
+    return shorten(visible(text), LONGEST)
 
 
 class UsageError(KitError):

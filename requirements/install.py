@@ -3,11 +3,16 @@
 Standard library only: it runs before anything is installed. The locks are made for CPython 3.11 on
 Linux x86-64 (`make lock`). Elsewhere the same versions are installed without their hashes, because
 a lock lists the hashes of the files it was made with, and this script says so.
+
+Two packages go first, each for its own reason: torch's CPU build is not on PyPI, so it may have to
+come from PyTorch's own index; and deepspeed has no wheel and is built as pure Python, before torch
+is there, because with torch it would look for a CUDA compiler.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -17,6 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LOCKED_FOR = ("CPython", "3.11", "Linux", "x86_64")
+TORCH_CPU = os.environ.get("TORCH_CPU_INDEX") or "https://download.pytorch.org/whl/cpu"
 
 
 def here() -> tuple[str, str, str, str]:
@@ -25,33 +31,66 @@ def here() -> tuple[str, str, str, str]:
     return platform.python_implementation(), version, platform.system(), platform.machine()
 
 
-def without_hashes(lock: Path, folder: Path) -> Path:
-    """The lock's versions alone, with torch's local build tag dropped."""
-    lines = re.findall(r"^([A-Za-z0-9_.-]+==[^\s\\]+)", lock.read_text(), flags=re.MULTILINE)
-    target = folder / lock.name
-    target.write_text("\n".join(line.split("+")[0] for line in lines) + "\n")
-    return target
+def requirements(lock: Path, *, hashed: bool) -> dict[str, str]:
+    """Package -> its lines of the lock; its version alone without hashes."""
+    entries = re.findall(
+        r"^([A-Za-z0-9_.-]+)(==\S+)((?: \\\n +--hash=\S+)*)", lock.read_text(), re.M
+    )
+    return {name: name + version + hashes * hashed for name, version, hashes in entries}
+
+
+def pip(lines: list[str], *options: str, hashed: bool, quiet: bool = False) -> int:
+    """Install what the lines say; returns pip's exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "requirements.txt"
+        file.write_text("\n".join(lines) + "\n")
+        command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        command += ["--require-hashes"] * hashed
+        return subprocess.run(
+            [*command, *options, "-r", str(file)],
+            check=False,
+            env={**os.environ, "DS_BUILD_OPS": "0"},
+            stderr=subprocess.DEVNULL if quiet else None,
+        ).returncode
+
+
+def torch_cpu(line: str, *, hashed: bool) -> int:
+    """The CPU build: from the configured indexes, else PyTorch's; unhashed, else any build."""
+    alone = {"hashed": hashed, "quiet": True}
+    if pip([line], "--no-deps", **alone) == 0:
+        return 0
+    if hashed:
+        return pip([line], "--no-deps", "--index-url", TORCH_CPU, hashed=True)
+    if pip([line], "--no-deps", "--index-url", TORCH_CPU, **alone) == 0:
+        return 0
+    print("setup: no CPU build of torch for this machine; your index may send GBs of CUDA with it")
+    return pip([line.split("+")[0]], hashed=False)
 
 
 def main(name: str) -> int:
     """Install `requirements/<name>.txt`; returns pip's exit status."""
-    lock = HERE / f"{name}.txt"
     sizes = json.loads((HERE / "sizes.json").read_text())[name]
     print(
-        f"setup: installing {sizes['files']} packages, {sizes['megabytes']} MB to download at most"
+        f"setup: installing {sizes['files']} packages, {sizes['megabytes']} MB to download at most",
+        flush=True,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        if here() == LOCKED_FOR:
-            arguments = ["--require-hashes", "-r", str(lock)]
-        else:
-            print(
-                f"setup: this is {' '.join(here())}, the lock was made for {' '.join(LOCKED_FOR)}:"
-                " same versions, hashes not checked; torch comes with whatever your index offers,"
-                " which can be several GB of CUDA libraries"
-            )
-            arguments = ["-r", str(without_hashes(lock, Path(folder)))]
-        command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        return subprocess.run([*command, *arguments], check=False).returncode
+    hashed = here() == LOCKED_FOR
+    if not hashed:
+        print(
+            f"setup: this is {' '.join(here())}, the lock was made for {' '.join(LOCKED_FOR)}:"
+            " same versions, hashes not checked",
+            flush=True,
+        )
+    wanted = requirements(HERE / f"{name}.txt", hashed=hashed)
+    status = 0
+    if "+cpu" in wanted.get("torch", ""):
+        status = torch_cpu(wanted.pop("torch"), hashed=hashed)
+    elif "deepspeed" in wanted:
+        built = wanted.pop("deepspeed")
+        status = pip([wanted["setuptools"]], "--no-deps", hashed=hashed)
+        status = status or pip([built], "--no-deps", "--no-build-isolation", hashed=hashed)
+    # The lock is complete for its own machine; another one may need a package more.
+    return status or pip(list(wanted.values()), *["--no-deps"] * hashed, hashed=hashed)
 
 
 if __name__ == "__main__":

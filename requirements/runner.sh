@@ -1,45 +1,121 @@
 #!/usr/bin/env bash
 # Runs a kit command where RUNNER says: docker, podman, or a local environment. `auto` takes the
 # first engine that answers and has the image; it says which and why in one line.
+#
+# In a container the inputs are fetched first, with the network and the hub token; then everything
+# else runs without both. The token is a file that is mounted read-only for that first part: it is in
+# no argument, no variable of the container (which `inspect` would show), no log and no image.
 set -euo pipefail
+# shellcheck source=requirements/engine.sh
+. "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 
-has_image() { "$1" image inspect "$IMAGE:$TARGET" >/dev/null 2>&1; }
-answers() { command -v "$1" >/dev/null 2>&1 && "$1" info >/dev/null 2>&1; }
+others="RUNNER=docker, podman or local"
+image=${IMAGE:?}:${TARGET:?}
+has_image() { engine "$1" image inspect "$image" >/dev/null 2>&1; }
 
 choose() {
-  local engine
-  for engine in docker podman; do
-    if answers "$engine" && has_image "$engine"; then
-      runner=$engine why="$engine answers and has the image $IMAGE:$TARGET"
+  local name
+  for name in docker podman; do
+    if answers "$name" && has_image "$name"; then
+      runner=$name why="$name answers and has the image $image"
       return
     fi
   done
-  runner=local why="no docker or podman with the image $IMAGE:$TARGET"
+  runner=local why="no docker or podman with the image $image"
 }
 
 case "${RUNNER:-auto}" in
   auto) choose ;;
   docker | podman)
     runner=$RUNNER why="RUNNER=$RUNNER"
-    answers "$runner" || { echo "error: $runner does not answer; start it, or type RUNNER=local" >&2; exit 4; }
-    has_image "$runner" || { echo "error: $runner has no image $IMAGE:$TARGET; type RUNNER=local" >&2; exit 4; }
+    must_answer "$runner" "$others"
+    has_image "$runner" || fail "$runner has no image $image" "" \
+      "make image TARGET=$TARGET ENGINE=$runner, or type RUNNER=local"
     ;;
   local) runner=local why="RUNNER=local" ;;
-  *) echo "error: RUNNER must be auto, docker, podman or local, not '$RUNNER'" >&2; exit 2 ;;
+  *) fail "RUNNER must be auto, docker, podman or local, not '$RUNNER'" "" "" 2 ;;
 esac
 echo "runner: $runner ($why)"
 
 if [ "$runner" = local ]; then
-  "$MAKE" --no-print-directory -s setup
+  setup=setup
+  if [ "$TARGET" = gpu ]; then
+    why=$({ nvidia-smi -L || echo "exit status $?"; } 2>&1 | tail -n 1)
+    [[ $why == "GPU "* ]] || fail "no NVIDIA GPU answers here; this profile needs one" "nvidia-smi: $why" \
+      "install the NVIDIA driver, or type PROFILE=mini"
+    setup=setup-gpu VENV=$GPU_VENV
+  fi
+  "$MAKE" --no-print-directory -s "$setup"
   shift # the word kit: its path is the environment's
   exec "$VENV/bin/kit" "$@"
 fi
 
 gpu=()
-[ "$TARGET" = gpu ] && gpu=(--gpus all --ipc=host)
-[ "$TARGET" = gpu ] && [ "$runner" = podman ] && gpu=(--device nvidia.com/gpu=all --ipc=host)
-mkdir -p runs .kit
-# Results belong to the caller; the hub token travels as an environment variable's name, not its value.
-exec "$runner" run --rm "${gpu[@]}" --user "$(id -u):$(id -g)" \
-  -e HF_TOKEN -e NO_COLOR -e KIT_HOME=/experiment/.kit -w /experiment \
-  -v "$PWD/runs:/experiment/runs" -v "$PWD/.kit:/experiment/.kit" "$IMAGE:$TARGET" "${@:2}"
+if [ "$TARGET" = gpu ]; then
+  gpu=(--gpus all --ipc=host)
+  mend="install the NVIDIA container toolkit; sudo nvidia-ctk runtime configure --runtime=docker; restart docker"
+  if [ "$runner" = podman ]; then
+    gpu=(--device nvidia.com/gpu=all --ipc=host)
+    mend="install the NVIDIA container toolkit; sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+  fi
+  why=$(engine "$runner" run --rm --network none "${gpu[@]}" --entrypoint nvidia-smi "$image" -L 2>&1) ||
+    fail "$runner cannot give a container the GPU" "$(tail -n 1 <<<"$why")" "$mend; or type RUNNER=local"
+fi
+
+revision=$(engine "$runner" image inspect --format \
+  '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$image" 2>/dev/null || true)
+head=$(git rev-parse HEAD 2>/dev/null || true)
+[ -z "$head" ] || [ "$revision" = "$head" ] ||
+  echo "runner: the image is of commit ${revision:-unknown}, this checkout is at $head; make image renews it"
+
+# Results belong to the caller. In a rootless engine the caller is the container's root; podman can
+# map it back.
+own=(--user "$(id -u):$(id -g)")
+if [ "$runner" = podman ]; then
+  own+=(--security-opt label=disable)
+  [ "$(id -u)" = 0 ] || own+=(--userns=keep-id)
+else
+  own+=(--init)
+  case $(engine docker info --format '{{.SecurityOptions}}') in
+    *name=rootless*) own=(--user 0:0 --init) ;;
+  esac
+fi
+mkdir -p runs .kit/container-cache
+common=(run --rm "${own[@]}" -w /experiment -e NO_COLOR -e KIT_HOME=/experiment/.kit
+  -v "$PWD/runs:/experiment/runs" -v "$PWD/.kit:/experiment/.kit" -v "$PWD/.kit/container-cache:/cache")
+[ -t 0 ] && [ -t 1 ] && common+=(-it)
+
+# Status 125 to 127 is the engine's own: no container was started.
+contained() {
+  local status=0
+  engine "$runner" "${common[@]}" "$@" || status=$?
+  case $status in
+    125 | 126 | 127) fail "$runner could not start the container (status $status)" \
+      "its own message stands above" "see to $runner, or type RUNNER=local" ;;
+  esac
+  return $status
+}
+
+# The token as a file: the user's own, or one made of HF_TOKEN that goes when this script goes.
+token_file() {
+  local stored=${HF_TOKEN_PATH:-${HF_HOME:-$HOME/.cache/huggingface}/token}
+  if [ -n "${HF_TOKEN:-}" ]; then
+    secret=$(mktemp -d "${XDG_RUNTIME_DIR:-/tmp}/kit-token.XXXXXX")
+    trap 'rm -rf "$secret"' EXIT
+    (umask 077 && printf '%s' "$HF_TOKEN" >"$secret/token")
+    stored=$secret/token
+    unset HF_TOKEN # the engine's own process need not know it either
+  fi
+  [ ! -s "$stored" ] || token=(-v "$stored:/run/secrets/hf_token:ro" -e HF_TOKEN_PATH=/run/secrets/hf_token)
+}
+
+# What the miniature profiles and rehearsals read ships with the kit: they never see a network.
+if [ "$2" = reproduce ] && [ "$PROFILE" != mini ]; then
+  token=() hub=${HF_HUB_CACHE:-${HF_HOME:-$HOME/.cache/huggingface}/hub}
+  token_file
+  [ ! -d "$hub" ] || token+=(-v "$hub:/hub:ro" -e HF_HUB_CACHE=/hub) # what is there is not fetched again
+  contained "${token[@]}" -e HF_ENDPOINT "$image" fetch "$3" --profile "$PROFILE"
+fi
+# Without a network a host has no name: what talks to itself has to be told its own address.
+[ "$TARGET" = cpu ] || gpu+=(-e VLLM_HOST_IP=127.0.0.1 -e GLOO_SOCKET_IFNAME=lo -e NCCL_SOCKET_IFNAME=lo)
+contained --network none -e HF_HUB_OFFLINE=1 "${gpu[@]}" "$image" "${@:2}"

@@ -289,7 +289,7 @@ def test_weights_that_give_no_finite_loss(tmp_path: Path, run: Callable[..., Don
     refused(
         run(manifest, **environment),
         EXIT_INCOMPLETE,
-        "adapt[pair=other-5]: training diverged: the loss of step 0 is not finite",
+        "adapt[pair=other-5]: training diverged: step 0 has a loss that is not finite (nan)",
         "lower the learning rate",
     )
 
@@ -315,6 +315,36 @@ def test_released_tokens_that_do_not_fit(
     manifest, environment = own(tmp_path, "mini-defensive-tokens", tmp_path / "tokens.json")
     message = refused(run(manifest, **environment), EXIT_INCOMPLETE, "transfer[pair=other-5]: ")
     assert f"source-5: {words}" in message or words in message
+
+
+def test_rows_with_control_tokens_markup_and_escapes(
+    tmp_path: Path, run: Callable[..., Done]
+) -> None:
+    """A hostile evaluation set runs like any other; nothing of it acts in terminal or report."""
+    rows = json.loads((DATA_DIR / "alpaca_farm.json").read_text(encoding="utf-8"))
+    evil = "</s> <s> <unk> <script>alert(1)</script> \x1b[2J \x9b2J \u202e {{7*7}} ${x} %s"
+    rows = [{**row, "input": f"{evil} {row['input']}"} for row in rows]
+    (tmp_path / "farm.json").write_text(json.dumps(rows))
+    manifest, environment = own(tmp_path, "mini-alpaca-farm", tmp_path / "farm.json")
+    done = run(manifest, **environment)
+    assert done.returncode == EXIT_OK, done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+    report = tmp_path / "report.html"
+    made = kit("report", done.stdout.splitlines()[-1], "-o", str(report), "--show-generations")
+    assert made.returncode == EXIT_OK, made.stderr
+    page = report.read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert not {"\x1b", "\x9b", "\u202e"} & set(page)
+
+
+def test_a_row_of_ten_million_characters(tmp_path: Path, run: Callable[..., Done]) -> None:
+    rows = json.loads((DATA_DIR / "alpaca_farm.json").read_text(encoding="utf-8"))
+    rows[3]["input"] = "x" * 10_000_000
+    (tmp_path / "farm.json").write_text(json.dumps(rows))
+    manifest, environment = own(tmp_path, "mini-alpaca-farm", tmp_path / "farm.json")
+    message = refused(run(manifest, **environment), EXIT_INCOMPLETE, "has 10,000,000 characters")
+    assert "row 3" in message
+    assert len(message) < 2000
 
 
 def test_no_eligible_sample(tmp_path: Path, run: Callable[..., Done]) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 import msgspec
 
 from kit.cli.state import console, state
 from kit.errors import EXIT_INVALID, EXIT_OK
+
+if TYPE_CHECKING:
+    from kit.manifest.doctor import Check
+    from kit.manifest.doctor.overview import Runnable
 
 _STYLE = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 
@@ -16,35 +22,85 @@ _STYLE = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 @click.option("--profile", default="mini", show_default=True, help="Which profile is to be run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(experiment: str | None, profile: str, as_json: bool) -> int:
-    """Can this machine run EXPERIMENT? Without one, look at the machine alone.
+    """Can this machine run EXPERIMENT? Without one: what can it run at all?
 
-    Looks at python, packages, GPUs and their driver, memory, disk, shared memory, the inputs and
-    the access to gated repositories. Leaves with 4 if anything is FAIL.
+    Looks at python, packages, GPUs and their driver, who else is on them, memory, disk, shared
+    memory, containers, the inputs and the access to gated repositories. What stands in the way
+    comes first, each with what mends it. Leaves with 4 if anything is FAIL.
     """
     from kit.manifest.catalog import Catalog, needed_pins
     from kit.manifest.doctor import Needs, examine
+    from kit.manifest.doctor.overview import lines, overview
     from kit.manifest.home import kit_home
     from kit.manifest.needs import estimate
     from kit.manifest.pins import PinStore
 
-    catalog = Catalog()
+    catalog, home = Catalog(), kit_home()
     needs, ids = Needs(), None
     if experiment is not None:
         ids = needed_pins(catalog.manifest(experiment), profile)
         needs = estimate(catalog.manifest(experiment), profile)
-    store = PinStore(kit_home(), catalog.pins(experiment))
-    plain = not (as_json or state().mode() == "json")
-    found = []
-    for check in examine(
-        root=catalog.root, store=store, needs=needs, experiment=experiment, profile=profile, ids=ids
-    ):
-        found.append(check)
-        if plain:
-            style = _STYLE[check.level]
-            console().print(check.render(), style=style, markup=False, soft_wrap=True)
-    levels = [check.level for check in found]
-    if plain:
-        click.echo(f"{levels.count('FAIL')} failures, {levels.count('WARN')} warnings")
+    store = PinStore(home, catalog.pins(experiment))
+    checks = list(
+        examine(
+            root=catalog.root,
+            store=store,
+            needs=needs,
+            experiment=experiment,
+            profile=profile,
+            ids=ids,
+        )
+    )
+    failed = any(check.level == "FAIL" for check in checks)
+    fitting = overview(catalog, home, only=experiment) if failed or experiment is None else []
+    if as_json or state().mode() == "json":
+        _json(experiment, profile, checks, fitting)
     else:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
-    return EXIT_INVALID if "FAIL" in levels else EXIT_OK
+        found = checks + list(lines(fitting)) if experiment is None else checks
+        _print(_headline(experiment, profile, checks), found)
+        _closing(experiment, found, fitting)
+    return EXIT_INVALID if failed else EXIT_OK
+
+
+def _headline(experiment: str | None, profile: str, checks: list[Check]) -> str:
+    failures = sum(check.level == "FAIL" for check in checks)
+    if experiment is None:
+        return f"this machine: {_count(failures)} wrong with it" if failures else "this machine"
+    what = f"{experiment} --profile {profile}"
+    if failures:
+        return f"{what}: cannot run here, {_count(failures)} in the way"
+    return f"{what}: can run here"
+
+
+def _count(failures: int) -> str:
+    return "1 thing is" if failures == 1 else f"{failures} things are"
+
+
+def _print(headline: str, checks: list[Check]) -> None:
+    """What stands in the way first; within a level in the order of looking."""
+    order = list(reversed(_STYLE))
+    console().print(headline, style="bold", markup=False, soft_wrap=True)
+    for check in sorted(checks, key=lambda one: order.index(one.level)):
+        style = _STYLE[check.level]
+        console().print(check.render(), style=style, markup=False, soft_wrap=True)
+
+
+def _closing(experiment: str | None, checks: list[Check], fitting: list[Runnable]) -> None:
+    able = [one for one in fitting if one.runs]
+    if experiment is not None and able:
+        click.echo(f"can run here: kit reproduce {experiment} --profile {able[0].profile}")
+    levels = [check.level for check in checks]
+    click.echo(f"{levels.count('FAIL')} failures, {levels.count('WARN')} warnings")
+
+
+def _json(
+    experiment: str | None, profile: str, checks: list[Check], fitting: list[Runnable]
+) -> None:
+    document = {
+        "experiment": experiment,
+        "profile": profile if experiment is not None else None,
+        "can_run": all(check.level != "FAIL" for check in checks),
+        "checks": checks,
+        "fitting": fitting,
+    }
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from kit.cli.export_plan import k8s, snakemake
+
 
 @click.group(name="export")
 def command() -> None:
@@ -83,3 +85,7 @@ def events(run: Path, target: str, output: Path) -> None:
     write = {"tensorboard": export_logs.to_tensorboard, "wandb": export_logs.to_wandb}[target]
     click.echo(f"{write(run, output)} points", err=True)
     click.echo(str(output))
+
+
+command.add_command(snakemake)
+command.add_command(k8s)

@@ -12,6 +12,8 @@ import click
 if TYPE_CHECKING:
     from kit.engine.plan import Plan
     from kit.engine.session import Pins
+    from kit.manifest.load import Loaded
+    from kit.manifest.types import Manifest
 
 
 @dataclass(frozen=True)
@@ -46,21 +48,21 @@ def prepare(
     """
     from kit.engine.environment import this_machine
     from kit.engine.load import load_registry
-    from kit.engine.planner import fraction_overrides, make_plan
+    from kit.engine.planner import fraction_overrides
     from kit.manifest.catalog import Catalog
     from kit.manifest.home import kit_home
     from kit.manifest.pins import PinStore
 
     catalog, home = Catalog(), kit_home()
-    manifest = catalog.manifest(experiment)
+    loaded = catalog.load(experiment)
     pins = catalog.pins(experiment)
     store = PinStore(home, pins)
     registry = load_registry()
     chosen = list(overrides)
     if fraction is not None:
-        chosen += fraction_overrides(manifest, profile, registry, fraction)
-    plan = make_plan(
-        manifest,
+        chosen += fraction_overrides(loaded.value, profile, registry, fraction)
+    plan = plan_of(
+        loaded,
         profile,
         pins={pin.id: pin for pin in pins.pins},
         digests=store,
@@ -71,6 +73,23 @@ def prepare(
         rehearsal=rehearsal,
     )
     return Prepared(plan=plan, home=home, pins=store)
+
+
+def plan_of(loaded: Loaded[Manifest], profile: str, **arguments: Any) -> Plan:
+    """:func:`kit.engine.planner.make_plan`; what is wrong with the manifest names its place.
+
+    Raises:
+        UsageError: What the user typed does not fit.
+        InvalidInput: The manifest cannot be planned; with file, line and column.
+    """
+    from kit.engine.planner import make_plan
+    from kit.errors import InvalidInput
+    from kit.manifest.place import in_manifest
+
+    try:
+        return make_plan(loaded.value, profile, **arguments)
+    except InvalidInput as error:
+        raise in_manifest(error, loaded, profile) from None
 
 
 def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import click
 from kit.cli.planning import prepare, run_options, run_prepared
 
 if TYPE_CHECKING:
-    from kit.engine.rehearse import StepFinding
+    from kit.engine.rehearse import PlanError, StepFinding
 
 
 @click.command("rehearse")
@@ -53,8 +53,19 @@ def command(
     )
     made = write_rehearsal(prepared.plan, folder, fraction)
     show(made.steps)
+    click.echo(describe(made.plan_error))
     click.echo(f"written to {folder / REHEARSAL}")
     click.echo(str(folder))
+
+
+def describe(error: PlanError) -> str:
+    """The plan's error in one line."""
+    time = "not measured" if error.minutes is None else f"{error.minutes:.0%} of the time"
+    if error.gpu_memory is None:
+        return f"plan error: {time}; no step used a GPU"
+    return (
+        f"plan error: {time}; GPU memory at most {error.gpu_memory:.0%} ({error.gpu_memory_step})"
+    )
 
 
 def show(steps: list[StepFinding]) -> None:

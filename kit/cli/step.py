@@ -15,7 +15,27 @@ import click
     type=click.Path(dir_okay=False, path_type=Path),
     help="Append events to this file (several steps may share it).",
 )
-def command(plan: Path, step: str, events: Path | None) -> None:
+@click.option(
+    "--index",
+    type=click.IntRange(min=0),
+    help="STEP is a step's name, and its N-th instance in the plan is meant, from 0 "
+    "(for array jobs and indexed jobs).",
+)
+@click.option(
+    "--first",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Added to --index.",
+)
+@click.option(
+    "--link",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="When it is finished, make this file a link to its record in the store.",
+)
+def command(
+    plan: Path, step: str, events: Path | None, index: int | None, first: int, link: Path | None
+) -> None:
     """Run STEP, an instance id such as 'train[seed=1]', of the plan file PLAN.
 
     This is what SLURM, Snakemake or Kubernetes call. The steps it reads must be finished; a step
@@ -23,13 +43,16 @@ def command(plan: Path, step: str, events: Path | None) -> None:
     """
     from kit.cli.state import state
     from kit.engine.drive import Options
-    from kit.engine.one_step import run_one
+    from kit.engine.one_step import link_record, nth, run_one
     from kit.engine.plan import read_plan
+    from kit.engine.store import Store
     from kit.manifest.home import kit_home
     from kit.manifest.pins import PinStore
 
     made = read_plan(plan)
     home = kit_home()
+    if index is not None:
+        step = nth(made, step, first + index)
     run_one(
         made,
         step,
@@ -38,3 +61,5 @@ def command(plan: Path, step: str, events: Path | None) -> None:
         options=Options(jobs=1, progress=state().mode()),
         events=events,
     )
+    if link is not None:
+        link_record(Store(home), made.instance(step).key, link)

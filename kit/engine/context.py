@@ -70,10 +70,12 @@ class Context:
         self.out = out
         self.scratch = scratch
         self.device = "cuda" if job.instance.resources.gpus else "cpu"
+        self.resources = job.instance.resources
         self.rehearsal = job.rehearsal
         self.canaries: list[Canary] = []
         self._job, self._kind, self._store, self._emit = job, kind, store, emit
         self._last_progress = -math.inf
+        self._reached = ""
 
     def pin(self, name: str) -> PinInput:
         """The pinned input of this name."""
@@ -133,11 +135,19 @@ class Context:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report progress; cheap enough to call every iteration."""
+        self._reached = f"{done} of {total} {unit}"
         now = time.monotonic()
         if now - self._last_progress < PROGRESS_SECONDS and done < total:
             return
         self._last_progress = now
         self._emit(event("progress", self.instance, done=done, total=total, unit=unit))
+
+    def left(self) -> str:
+        """How far the function came and where its checkpoints are, for the message of a failure."""
+        said = [f"{self._reached} were done"] if self._reached else []
+        if any(not path.name.startswith(".") for path in self.scratch.glob("*")):
+            said.append(f"what it kept is in {self.scratch}")
+        return "; ".join(said)
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Log one point of a curve to the event log."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,12 @@ STEP_ENDS = ("step-done", "step-cached", "step-failed", "step-stopped")
 def utc_now() -> str:
     """Now, as ISO 8601 in UTC with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_after(started: str, seconds: float) -> str:
+    """The time ``seconds`` after ``started``: an end that a clock set back cannot put before it."""
+    ended = datetime.fromisoformat(started) + timedelta(seconds=seconds)
+    return ended.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def event(name: str, step: str = "", /, **fields: Any) -> Event:

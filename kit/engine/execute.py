@@ -23,7 +23,7 @@ from kit.engine.job import Job
 from kit.engine.registry import Registry, StepKind
 from kit.engine.results import Canary
 from kit.engine.store import CANARIES, Store, StoredStep
-from kit.errors import StepFailed
+from kit.errors import Preflight, StepFailed
 
 
 class Measured(Struct, kw_only=True):
@@ -43,7 +43,13 @@ def call(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Meas
     context = Context(job, kind, store=Store(Path(job.home)), out=out, scratch=scratch, emit=emit)
     params = msgspec.convert(job.instance.params, kind.params)
     peaks.reset()
-    kind.run(context, params)
+    try:
+        kind.run(context, params)
+    except Exception as error:
+        left = context.left()
+        if left:
+            error.add_note(left)
+        raise
     return Measured(
         peak_memory_gb=peaks.memory_gb(),
         peak_gpu_memory_gb=peaks.gpu_memory_gb(),
@@ -90,12 +96,13 @@ def perform(
         if look.problem:
             aside = store.set_aside(instance.key)
             emit(event("step-damaged", instance.id, problem=look.problem, moved_to=aside.name))
+        _check_inputs(job, store)
         started, clock = utc_now(), time.monotonic()
         emit(event("step-started", instance.id, key=instance.key))
         with store.workspace(instance.key) as workspace:
-            out, scratch = workspace / "out", store.scratch(instance.key)
+            out = workspace / "out"
             out.mkdir()
-            scratch.mkdir(parents=True, exist_ok=True)
+            scratch = store.begin_scratch(instance.key, job.input_digests)
             measured = launch(job, kind, out, scratch, emit)
             _check_promises(kind, out, instance.id)
             if measured.canaries:
@@ -107,6 +114,29 @@ def perform(
             )
         emit(_ended("step-done", job, entry))
         return entry
+
+
+def _check_inputs(job: Job, store: Store) -> None:
+    """What the step reads is still there: it was when the run looked, which may be hours ago."""
+    step = job.instance.id
+    for one in (one for found in job.steps.values() for one in found):
+        look = store.look(one.key, "sizes")
+        if look.entry is None:
+            raise StepFailed(
+                f"what {one.instance} made is not in the store any more"
+                + f": {look.problem}" * bool(look.problem),
+                where=step,
+                why="something deleted or changed it while the run was under way",
+                next_step="run the same command again: it is made again, other steps are kept",
+            )
+    for pin in () if job.rehearsal else job.pins.values():
+        if not Path(pin.path).exists():
+            raise Preflight(
+                f"pin {pin.id!r} is gone: there is nothing at {pin.path}",
+                where=step,
+                why="something deleted it while the run was under way",
+                next_step="kit fetch EXPERIMENT, then run the same command again",
+            )
 
 
 def _launcher(kind: StepKind) -> Launch:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
 import traceback
 from pathlib import Path
 
 from msgspec import Struct
 
+from kit.engine import remedies, shortage
 from kit.engine.durable import explain, is_full
 from kit.engine.plan import StepInstance
 from kit.engine.secrets import redact
+from kit.engine.shortage import Shortage
 from kit.errors import KitError, Preflight, StepFailed
 
 _MAX_TEXT = 2000
+_MAX_NOTES = 500
 _MAX_TRACEBACK = 2400
 """Short enough that a failure's line fits a pipe's atomic write (4,096 bytes)."""
 
@@ -37,6 +39,10 @@ class Failure(Struct, frozen=True, kw_only=True):
     next_step: str = ""
     preflight: bool = False
     """Whether the machine, not the step, is at fault."""
+    left: str = ""
+    """How far the step came and what it kept."""
+    shortage: Shortage | None = None
+    """Memory that was not there, when that is what the exception means."""
     traceback: str = ""
 
 
@@ -68,6 +74,8 @@ def failure_of(error: BaseException, *, home: Path, step: str) -> Failure:
         why=redact(why),
         next_step=redact(next_step),
         preflight=isinstance(error, Preflight),
+        left=redact("; ".join(getattr(error, "__notes__", [])))[-_MAX_NOTES:],
+        shortage=None if isinstance(error, KitError) else shortage.find(error),
         traceback=short,
     )
 
@@ -90,15 +98,10 @@ def step_failed(failure: Failure, instance: StepInstance, log: Path | None) -> K
     names = {failure.type, *failure.bases}
     resume = f"see {log}; " if log is not None else ""
     resume += "mend the cause and run the same command again: finished steps are kept"
-    if names & {"OutOfMemoryError", "MemoryError"}:
-        return _out_of_memory(failure, instance, resume)
+    if failure.shortage is not None:
+        return _out_of_memory(failure, failure.shortage, instance, resume)
     if "TrainingDiverged" in names:
-        return StepFailed(
-            f"training diverged: {failure.message}",
-            where=instance.id,
-            why="a loss that is not finite makes every number after it meaningless",
-            next_step="lower the learning rate (--set), or record the cell as diverged; " + resume,
-        )
+        return _diverged(failure, instance, resume)
     if failure.preflight:
         return Preflight(
             failure.message, where=instance.id, why=failure.why, next_step=failure.next_step
@@ -110,22 +113,64 @@ def step_failed(failure: Failure, instance: StepInstance, log: Path | None) -> K
     )
 
 
-def _out_of_memory(failure: Failure, instance: StepInstance, resume: str) -> StepFailed:
-    asked = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)", failure.message)
-    needs = instance.resources
-    planned = f"{needs.gpu_memory_gb:g} GB a GPU" if needs.gpus else f"{needs.memory_gb:g} GB"
+def _diverged(failure: Failure, instance: StepInstance, resume: str) -> StepFailed:
+    why = "every number after it would be meaningless, so the training stopped there"
     return StepFailed(
-        "out of memory" + (f" when asking for {asked.group(1)} more" if asked else ""),
+        f"training diverged: {failure.message}",
         where=instance.id,
-        why=f"the plan expected {planned}; {failure.message.splitlines()[0][:300]}"
-        if failure.message
-        else f"the plan expected {planned}",
-        next_step="use a larger machine, run fewer steps at once (--jobs), or lower the "
-        "micro-batch with --set; " + resume,
+        why=_sentence(why, failure.left),
+        next_step=_choices(
+            remedies.steadying(instance), "or record the cell as diverged in the expectation"
+        )
+        + resume,
     )
 
 
-def died(instance: StepInstance, status: int, log: Path | None, last_lines: str) -> StepFailed:
+def _out_of_memory(
+    failure: Failure, short: Shortage, instance: StepInstance, resume: str
+) -> StepFailed:
+    where = "the GPU is out of memory" if short.gpu else "out of memory"
+    more = "run fewer steps at once (--jobs 1), or use a machine with more memory"
+    if short.gpu:
+        more = "or use a GPU with more memory"
+        if short.others:
+            more = "or end the other processes on the GPU, " + more
+    # The library's own words only where they say more than what was taken from them.
+    words = "" if short.facts() else failure.message.partition("\n")[0][:300]
+    return StepFailed(
+        where + (f": it asked for {short.asked} more" if short.asked else ""),
+        where=instance.id,
+        why=_sentence(short.facts(), planned(instance), words, failure.left),
+        next_step=_choices(remedies.lowering_memory(instance), more) + resume,
+    )
+
+
+def planned(instance: StepInstance) -> str:
+    """What the plan said that a step needs."""
+    needs = instance.resources
+    if needs.gpus:
+        return f"the plan expected {needs.gpu_memory_gb:g} GB a GPU"
+    return f"the plan expected {needs.memory_gb:g} GB"
+
+
+def _choices(typed: list[str], more: str) -> str:
+    if not typed:
+        more = more.removeprefix("or ")
+    return "; ".join([*typed, more]) + "; "
+
+
+def _sentence(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def died(
+    instance: StepInstance,
+    status: int,
+    log: Path | None,
+    last_lines: str,
+    *,
+    oom_killed: bool | None = None,
+) -> StepFailed:
     """The error when a step's process ended without saying why.
 
     Args:
@@ -133,24 +178,39 @@ def died(instance: StepInstance, status: int, log: Path | None, last_lines: str)
         status: Return code as ``subprocess`` gives it; negative for a signal.
         log: Where its output is.
         last_lines: The end of that output.
+        oom_killed: Whether the kernel counted an out-of-memory kill meanwhile; ``None`` if unknown.
     """
-    if status < 0:
-        try:
-            how = f"was killed by {signal.Signals(-status).name}"
-        except ValueError:
-            how = f"was killed by signal {-status}"
-    else:
-        how = f"ended with status {status}"
-    why = f"its last output: {redact(last_lines)}" if last_lines else "it printed nothing"
-    if status == -signal.SIGKILL:
-        why = (
-            "the kernel does this when memory runs out; the plan expected "
-            f"{instance.resources.memory_gb:g} GB. " + why
+    said = f"its last output: {redact(last_lines)}" if last_lines else "it printed nothing"
+    see = f"see {log}; " if log is not None else ""
+    again = "run the same command again: finished steps are kept"
+    if status == -signal.SIGKILL and oom_killed is not False:
+        sure = "the kernel's out-of-memory killer ended a process at that time"
+        guess = "the kernel does this when memory runs out"
+        return StepFailed(
+            "the step's process was killed by SIGKILL" + ": out of memory" * bool(oom_killed),
+            where=instance.id,
+            # The machine's memory, also of a step on a GPU.
+            why=_sentence(
+                sure if oom_killed else guess,
+                f"the plan expected {instance.resources.memory_gb:g} GB",
+                said,
+            ),
+            next_step="run fewer steps at once (--jobs 1), or use a machine with more memory; "
+            + "".join(f"{text}; " for text in remedies.lowering_memory(instance))
+            + see
+            + again,
         )
+    if status == -signal.SIGKILL:
+        said = "not by the kernel for want of memory, it counted no such kill; " + said
     return StepFailed(
-        f"the step's process {how}",
-        where=instance.id,
-        why=why,
-        next_step=(f"see {log}; " if log is not None else "")
-        + "run the same command again: finished steps are kept",
+        f"the step's process {_how(status)}", where=instance.id, why=said, next_step=see + again
     )
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

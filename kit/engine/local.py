@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from kit.engine import oom_kills
 from kit.engine.events import STEP_ENDS, Event, event
 from kit.engine.failures import Failure, died
 from kit.engine.job import Job
@@ -103,9 +104,10 @@ class LocalExecutor:
     def _death(self, worker: WorkerProcess) -> Event:
         job = worker.job
         assert job is not None
-        last = worker.last_lines()
+        last, struck = worker.last_lines(), oom_kills.struck(worker.oom_kills)
         worker.signal(signal.SIGKILL)  # children it may have left in its group
-        told = died(job.instance, worker.child.wait(), Path(job.log), last)
+        status = worker.child.wait()
+        told = died(job.instance, status, Path(job.log), last, oom_killed=struck)
         failure = Failure(
             type="StepFailed",
             bases=["KitError"],

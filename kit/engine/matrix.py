@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from typing import Any
 from kit.errors import InvalidInput, UsageError
 from kit.manifest import refs
 from kit.manifest.types import AxisValue
+
+MOST_POINTS = 200_000
+"""Combinations of one step's axes; two axes of a manifest of 5 MB could ask for a billion."""
 
 _LABEL = re.compile(r"[^\s,=\[\]]+")
 
@@ -74,6 +78,11 @@ def expand(
             twice = next(label for label in labels if labels.count(label) > 1)
             raise InvalidInput(f"axis {axis!r} has the value {twice!r} twice", where=where)
         columns.append(column)
+    points = math.prod(len(column) for column in columns)
+    if points > MOST_POINTS:
+        raise InvalidInput(
+            f"its axes have {points:,} combinations; the limit is {MOST_POINTS:,}", where=where
+        )
     return [
         Point(
             labels={axis: label for axis, (label, _) in zip(each, combination, strict=True)},

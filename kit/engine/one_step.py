@@ -2,19 +2,78 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 from kit.engine.drive import Options, complain, drive
-from kit.engine.plan import Plan
+from kit.engine.durable import explain
+from kit.engine.environment import LIBRARIES, Machine, this_machine
+from kit.engine.plan import Plan, StepInstance
 from kit.engine.session import Pins
-from kit.engine.store import Store
-from kit.errors import InvalidInput
+from kit.engine.store import RECORD, Store
+from kit.errors import InvalidInput, Preflight, UsageError
+
+
+def nth(plan: Plan, step: str, index: int) -> str:
+    """The id of the instance of ``step`` that stands at ``index`` in the plan, from 0.
+
+    Raises:
+        UsageError: The step has no such instance.
+    """
+    found = [one.id for one in plan.instances if one.step == step]
+    if not 0 <= index < len(found):
+        raise UsageError(
+            f"the step has {len(found)} instances, there is none at {index}",
+            where=step,
+            next_step=f"indices count from 0; steps: {', '.join({o.step for o in plan.instances})}",
+        )
+    return found[index]
+
+
+def require_environment(instance: StepInstance, machine: Machine) -> None:
+    """Refuse to compute under a key that says something else of the machine.
+
+    A plan file travels: made on a laptop, run in an image. What its keys say of library versions
+    and of the GPU must then be true where the step runs.
+
+    Raises:
+        Preflight: A version, or the GPU's architecture, is another one here.
+    """
+    here: dict[str, object] = {name: machine.versions.get(name) for name in LIBRARIES}
+    here |= {"gpu_arch": machine.gpu_arch, "batch_invariant": machine.batch_invariant}
+    other = [
+        f"{name} {value or 'absent'} (here {here[name] or 'absent'})"
+        for name, value in instance.environment.items()
+        if name in here and value != here[name] and (name != "gpu_arch" or value is not None)
+    ]
+    if other:
+        raise Preflight(
+            f"the plan was made for {', '.join(other)}",
+            where=instance.id,
+            why="outputs would be stored under a key that does not tell how they were made",
+            next_step="make the plan where it runs: kit plan or kit export, in the same image",
+        )
+
+
+def link_record(store: Store, key: str, link: Path) -> None:
+    """Make ``link`` a link to the record of a finished step.
+
+    A flag that another engine looks at: it cannot outlive the step, because it is the step's own
+    record.
+    """
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}")
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        temporary.symlink_to(store.path(key) / RECORD)
+        temporary.replace(link)
+    except OSError as error:
+        raise explain(error, where=str(link), path=link.parent) from error
 
 
 def run_one(
     plan: Plan, step: str, *, home: Path, pins: Pins, options: Options, events: Path | None = None
 ) -> None:
-    """Run an instance; nothing happens if it is finished already.
+    """Run an instance; nothing is computed if it is finished already.
 
     Args:
         plan: The plan.
@@ -22,10 +81,11 @@ def run_one(
         home: The kit home.
         pins: The pin store.
         options: How to run it.
-        events: File to append events to; many steps may share it.
+        events: File to append events to; many steps may share it. Its folder is made.
 
     Raises:
         InvalidInput: A step that it reads is not finished.
+        Preflight: The plan was made for another environment than this.
         StepFailed: It failed.
         Interrupted: A signal came.
     """
@@ -40,9 +100,14 @@ def run_one(
                 next_step=f"run it first: kit step PLAN {id!r}",
             )
         digests[id] = look.entry.digest
+    found = store.look(instance.key, options.check).entry
+    if found is None or found.input_digests != instance.input_digests(digests):
+        require_environment(instance, this_machine())
     if not plan.rehearsal:
         for use in instance.pins.values():
             pins.require(use.pin)
+    if events is not None:
+        events.parent.mkdir(parents=True, exist_ok=True)
     logs = (events.parent if events is not None else home) / "logs"
     outcome = drive(
         plan,

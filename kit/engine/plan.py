@@ -6,6 +6,8 @@ is what lets SLURM, Snakemake or Kubernetes drive the same steps.
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,7 @@ from kit.manifest.pin_types import Pin
 from kit.manifest.types import Resources
 
 PLAN_VERSION = 1
+_GZIP = b"\x1f\x8b"
 
 
 class PinUse(Struct, frozen=True, gc=False):
@@ -160,20 +163,24 @@ class Plan(Struct, kw_only=True, dict=True):
 
 
 def read_plan(path: Path) -> Plan:
-    """Read ``plan.json``.
+    """Read ``plan.json``, which may be compressed by gzip, and then cut into ``PATH.000``, ...
 
     Raises:
         InvalidInput: Not a plan, or one of another version of the kit.
     """
     try:
-        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+        parts = [] if path.exists() else sorted(path.parent.glob(f"{path.name}.[0-9][0-9][0-9]"))
+        content = b"".join(part.read_bytes() for part in parts or [path])
+        plan = msgspec.json.decode(
+            gzip.decompress(content) if content.startswith(_GZIP) else content, type=Plan
+        )
     except OSError as error:
         raise InvalidInput(
-            f"cannot read the plan: {error.strerror}",
+            f"cannot read the plan: {error.strerror or error}",
             where=str(path),
             next_step="a run directory has one; or kit plan EXP --json > plan.json",
         ) from None
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (EOFError, zlib.error, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InvalidInput(f"not a plan: {error}", where=str(path)) from None
     if plan.schema_version != PLAN_VERSION:
         raise InvalidInput(

@@ -15,6 +15,7 @@ from kit.engine.params import Override, parse_override, typed
 from kit.engine.plan import PinUse, Plan, StepInstance, StepUse
 from kit.engine.registry import Registry, StepKind
 from kit.errors import InvalidInput, KitError, UsageError
+from kit.manifest.catalog import steps_of
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Manifest, Profile, Sourced, StepSpec
 
@@ -131,8 +132,14 @@ def _profile(manifest: Manifest, name: str) -> Profile:
 
 def _ordered(manifest: Manifest, profile: str) -> list[StepSpec]:
     """Steps of the profile so that each comes after what it reads; manifest order otherwise."""
-    waiting = [spec for spec in manifest.steps if spec.profiles is None or profile in spec.profiles]
+    waiting = list(steps_of(manifest, profile).values())
     known = {spec.id for spec in waiting}
+    if len(known) < len(waiting):
+        ids = [spec.id for spec in waiting]
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise InvalidInput(
+            f"a second step {twice!r}", where=f"{manifest.id} ({profile}), step {twice!r}"
+        )
     for spec in waiting:
         for name, source in spec.inputs.items():
             if source.step is not None and source.step not in known:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 import kit
+from kit.engine import oom_kills
 from kit.engine.events import Event
 from kit.engine.job import Job
 from kit.engine.secrets import child_environment
@@ -63,6 +64,7 @@ class WorkerProcess:
         errors.parent.mkdir(parents=True, exist_ok=True)
         self.gpus = gpus
         self.job: Job | None = None
+        self.oom_kills: int | None = None
         self.errors = errors
         self._buffer = b""
         with errors.open("ab") as log:
@@ -81,7 +83,7 @@ class WorkerProcess:
     def send(self, job: Job) -> None:
         """Give it a job."""
         assert self.child.stdin is not None
-        self.job = job
+        self.job, self.oom_kills = job, oom_kills.count()
         with contextlib.suppress(BrokenPipeError):  # it died; reading will tell
             self.child.stdin.write(msgspec.json.encode(job) + b"\n")
             self.child.stdin.flush()

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 from kit.engine.events import Event, encode
 from kit.engine.tally import Tally, short_time
+from kit.unseen import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -94,7 +95,8 @@ class PlainRenderer:
         line = f"[{step}] {state} {short_time(elapsed)} {short_time(self._tally.left())}"
         detail = describe(item)
         # One line an event, whatever a message contains.
-        self._stream.write((f"{line} {detail}" if detail else line).replace("\n", " | ") + "\n")
+        whole = visible(f"{line} {detail}" if detail else line)
+        self._stream.write(whole.replace("\n", " | ") + "\n")
         self._stream.flush()
 
     def tick(self) -> None:
@@ -145,7 +147,8 @@ class RichRenderer:
             from rich.text import Text
 
             step = item.get("step", "")
-            self._console.print(Text(f"[{step}] {describe(item)}" if step else describe(item)))
+            line = f"[{step}] {describe(item)}" if step else describe(item)
+            self._console.print(Text(visible(line)))
 
     def tick(self) -> None:
         """Redraw at most four times a second."""
@@ -184,7 +187,7 @@ class RichRenderer:
                 ProgressBar(total=max(1, counts.total), completed=share, width=20),
                 Text(f"{counts.finished}/{counts.total}"),
                 Text(short_time(counts.seconds) if counts.run else "cached" * bool(counts.cached)),
-                Text(words),
+                Text(visible(words)),
             )
         head = f"{tally.plan.experiment} {tally.plan.profile}  {tally.finished}/{total} steps"
         times = f"  {short_time(tally.elapsed())} elapsed, about {short_time(tally.left())} left"

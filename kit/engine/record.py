@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,11 +107,15 @@ class Record(Struct, kw_only=True):
 
 
 def code_state(folder: Path | None = None) -> tuple[str | None, bool | None]:
-    """Commit of the kit's checkout and whether it has changes; ``None`` outside of git."""
+    """Commit of the kit's checkout and whether it has changes; ``None`` outside of git.
+
+    An image has no checkout; it was built with ``$KIT_COMMIT``, whose ``-dirty`` says the latter.
+    """
     folder = folder or Path(kit.__file__).resolve().parent
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
-        return None, None
+        built = re.fullmatch(r"([0-9a-f]{40})(-dirty)?", os.environ.get("KIT_COMMIT", ""))
+        return (built[1], built[2] is not None) if built else (None, None)
     changes = _git(folder, "status", "--porcelain")
     return commit, None if changes is None else bool(changes)
 

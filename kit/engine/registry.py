@@ -63,6 +63,7 @@ class StepContext(Protocol):
         out: Empty folder to write the promised outputs into.
         scratch: Folder that survives a kill (checkpoints of long training); emptied on success.
         device: ``cpu`` or ``cuda``.
+        resources: What the plan gives this instance. Not in the key: only speed may follow it.
         rehearsal: True when shapes are true and weights and data are stand-ins.
     """
 
@@ -71,6 +72,7 @@ class StepContext(Protocol):
     out: Path
     scratch: Path
     device: str
+    resources: Resources
     rehearsal: bool
 
     def pin(self, name: str) -> PinInput:
@@ -125,6 +127,22 @@ def nothing_unread(params: Any) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
+class Remedy:
+    """A parameter that a user can change when a step fails for a known reason.
+
+    Attributes:
+        param: Field of the kind's parameters.
+        value: Parameters of the failed step -> value to try; ``None`` when this cure is used up or
+            does nothing for them.
+        effect: What it costs, and whether it can move a number.
+    """
+
+    param: str
+    value: Callable[[Any], bool | int | float | str | None]
+    effect: str
+
+
+@dataclass(frozen=True)
 class StepKind:
     """A registered kind.
 
@@ -145,6 +163,9 @@ class StepKind:
             step. They then enter the key; without this they cannot be read, because a value that
             decides outputs and is not in the key would let one instance take another's outputs.
             The axes of a list (kind input ``steps``) are always in the key and always readable.
+        lowers_memory: What a user can change when the step runs out of memory, best first. The
+            engine cannot know it; a kind without any says that only a larger machine helps.
+        steadies: What a user can change when its training diverges.
     """
 
     name: str
@@ -159,6 +180,8 @@ class StepKind:
     optional: frozenset[str] = frozenset()
     unread: Callable[[Any], frozenset[str]] = nothing_unread
     reads_axes: bool = False
+    lowers_memory: tuple[Remedy, ...] = ()
+    steadies: tuple[Remedy, ...] = ()
     doc: str = field(default="")
 
 

@@ -42,6 +42,18 @@ class StepFinding(Struct, frozen=True, kw_only=True):
         return found
 
 
+class PlanError(Struct, frozen=True, kw_only=True):
+    """How far the plan was from what was measured, as shares of what was measured."""
+
+    minutes: float | None
+    """Of all instances one after another; ``None`` when some did not run or only a share of the
+    items did."""
+    gpu_memory: float | None
+    """The largest of any step that used a GPU."""
+    gpu_memory_step: str | None
+    """Which one that was."""
+
+
 class Rehearsal(Struct, frozen=True, kw_only=True):
     """``rehearsal.json``."""
 
@@ -51,6 +63,7 @@ class Rehearsal(Struct, frozen=True, kw_only=True):
     fraction: float | None
     hardware: dict[str, object]
     steps: list[StepFinding]
+    plan_error: PlanError
 
 
 def findings(plan: Plan, record: Record) -> list[StepFinding]:
@@ -75,6 +88,27 @@ def findings(plan: Plan, record: Record) -> list[StepFinding]:
     return found
 
 
+def plan_error(plan: Plan, record: Record, fraction: float | None = None) -> PlanError:
+    """Compare the whole plan with what was measured."""
+    ran = [record.steps[one.id] for one in plan.instances if record.steps[one.id].started]
+    minutes = None
+    if len(ran) == len(plan.instances) and fraction is None:
+        measured = sum(one.seconds for one in ran) / 60
+        planned = sum(one.resources.minutes for one in plan.instances)
+        minutes = round(abs(planned - measured) / measured, 4) if measured else None
+    memory = {
+        one.step: abs(one.planned_gpu_memory_gb - one.peak_gpu_memory_gb) / one.peak_gpu_memory_gb
+        for one in findings(plan, record)
+        if one.peak_gpu_memory_gb
+    }
+    worst = max(memory, key=lambda step: memory[step], default=None)
+    return PlanError(
+        minutes=minutes,
+        gpu_memory=None if worst is None else round(memory[worst], 4),
+        gpu_memory_step=worst,
+    )
+
+
 def write_rehearsal(plan: Plan, run: Path, fraction: float | None) -> Rehearsal:
     """Write ``rehearsal.json`` into a finished rehearsal's run directory."""
     record = msgspec.json.decode((run / RECORD).read_bytes(), type=Record)
@@ -84,6 +118,7 @@ def write_rehearsal(plan: Plan, run: Path, fraction: float | None) -> Rehearsal:
         fraction=fraction,
         hardware=record.hardware,
         steps=findings(plan, record),
+        plan_error=plan_error(plan, record, fraction),
     )
     write_atomic(run / REHEARSAL, msgspec.json.format(msgspec.json.encode(made)) + b"\n")
     return made

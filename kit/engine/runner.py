@@ -154,6 +154,8 @@ class Runner:
                 continue
             if look.entry is not None:
                 self.emit(event("step-outdated", instance.id, reason="its inputs were redone"))
+            elif look.outdated:
+                self.emit(event("step-outdated", instance.id, reason=look.outdated))
             self._ready.append(instance)
 
     def _finish(

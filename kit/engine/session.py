@@ -11,7 +11,7 @@ from typing import Protocol
 from kit.engine import hardware
 from kit.engine.drive import Options, complain, drive
 from kit.engine.durable import explain, write_atomic
-from kit.engine.events import utc_now
+from kit.engine.events import utc_after, utc_now
 from kit.engine.job import PinPaths
 from kit.engine.plan import Plan
 from kit.engine.record import Record, begin
@@ -130,7 +130,8 @@ class Session:
                 publish(plan, outcome, self.store, self.folder)
             else:
                 self.store.clean()  # a step that was killed could not do it itself
-            record.ended, record.seconds = utc_now(), round(time.monotonic() - clock, 3)
+            record.seconds = round(time.monotonic() - clock, 3)
+            record.ended = utc_after(started, record.seconds)
             self._write(record)
         except OSError as error:
             raise explain(error, where=str(self.folder), path=self.store.home) from error

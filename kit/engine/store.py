@@ -25,7 +25,7 @@ from kit.engine.canonical import digest
 from kit.engine.durable import fsync_dir, write_atomic
 from kit.engine.locks import key_lock, lock_if_free
 from kit.engine.results import Canary
-from kit.errors import StepFailed
+from kit.errors import Preflight, StepFailed
 
 STORE_VERSION = 1
 SMALL = 64 * 1024 * 1024
@@ -33,6 +33,7 @@ SMALL = 64 * 1024 * 1024
 KEEP_DAMAGED_DAYS = 7
 RECORD = "step.json"
 CANARIES = "canaries.json"
+SCRATCH_INPUTS = ".inputs.json"
 
 Level = Literal["sizes", "small", "all"]
 
@@ -78,10 +79,12 @@ class Look:
     Attributes:
         entry: The step, when it is there and whole.
         problem: What is wrong with it, when it is damaged; empty when it is simply absent.
+        outdated: Why it cannot be used although nothing is wrong with it.
     """
 
     entry: StoredStep | None = None
     problem: str = ""
+    outdated: str = ""
 
 
 def sha256_file(path: Path) -> str:
@@ -105,7 +108,12 @@ class Store:
         return self.home / "scratch" / key
 
     def look(self, key: str, level: Level = "small") -> Look:
-        """Find a finished step and check it as far as ``level`` says."""
+        """Find a finished step and check it as far as ``level`` says.
+
+        Raises:
+            Preflight: A newer kit wrote it. What this one would put in its place the other could
+                not use, so each would undo the work of the other.
+        """
         folder = self.path(key)
         try:
             content = (folder / RECORD).read_bytes()
@@ -114,8 +122,11 @@ class Store:
         except OSError as error:
             return Look(problem=f"{RECORD}: {error.strerror}")
         try:
-            if msgspec.json.decode(content).get("schema_version") != STORE_VERSION:
-                return Look()  # an older kit's: nothing is wrong with it, but it cannot be used
+            made = msgspec.json.decode(content).get("schema_version")
+            if isinstance(made, int) and made > STORE_VERSION:
+                raise _newer(self.home, made)
+            if made != STORE_VERSION:
+                return Look(outdated=f"an older kit made it (format {made} of {STORE_VERSION})")
             entry = msgspec.json.decode(content, type=StoredStep)
         except (msgspec.DecodeError, msgspec.ValidationError, AttributeError) as error:
             return Look(problem=f"{RECORD}: {error}")
@@ -193,8 +204,32 @@ class Store:
         os.utime(aside)
         return aside
 
+    def begin_scratch(self, key: str, made_from: dict[str, list[str]]) -> Path:
+        """The scratch folder of a step that begins now, whose lock the caller holds.
+
+        Checkpoints of a killed try are kept if that read the same inputs. Those of other inputs are
+        removed: an upstream step that was redone may have come out differently under its old key.
+
+        Args:
+            key: The step's key.
+            made_from: Input -> digests of the upstream outputs that are read now.
+        """
+        folder, content = self.scratch(key), msgspec.json.encode(made_from, order="sorted")
+        stamp = folder / SCRATCH_INPUTS
+        if folder.is_dir() and (not stamp.is_file() or stamp.read_bytes() != content):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not stamp.exists():
+            write_atomic(stamp, content)
+        return folder
+
     def clean(self) -> int:
-        """Remove what killed runs left in ``tmp/``; returns how many folders."""
+        """Remove what killed runs left in ``tmp/``, and the scratch of finished steps.
+
+        Returns:
+            How many folders of ``tmp/``.
+        """
+        self._clean_scratch()
         removed = 0
         folder = self.home / "tmp"
         oldest = time.time() - KEEP_DAMAGED_DAYS * 86400
@@ -212,6 +247,28 @@ class Store:
                     shutil.rmtree(path, ignore_errors=True)
                     removed += 1
         return removed
+
+    def _clean_scratch(self) -> None:
+        """A kill between the rename and the removal of the scratch leaves it behind."""
+        folder = self.home / "scratch"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if not (self.path(path.name) / RECORD).is_file():
+                continue
+            with (
+                contextlib.suppress(OSError),
+                lock_if_free(self._lock_path(path.name)) as free,
+            ):
+                if free:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _newer(home: Path, made: int) -> Preflight:
+    return Preflight(
+        f"the store was written by a newer kit: format {made}, this one knows {STORE_VERSION}",
+        where=str(home),
+        why="finished steps of the two cannot be told apart safely",
+        next_step="update this kit, or set KIT_HOME to another folder",
+    )
 
 
 def _check(path: Path, record: FileRecord, level: Level) -> str:

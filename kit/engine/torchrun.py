@@ -20,9 +20,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from kit.engine import oom_kills
 from kit.engine.events import Emit, Event, encode, event
 from kit.engine.execute import Measured, call
-from kit.engine.failures import Carried, Failure, failure_of
+from kit.engine.failures import Carried, Failure, died, failure_of
 from kit.engine.job import Job
 from kit.engine.load import load_registry
 from kit.engine.orphans import die_with_parent
@@ -75,6 +76,7 @@ def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Me
     )
     # Read and write: without a writer of our own the pipe would end whenever no rank has it open.
     reading = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    kills = oom_kills.count()
     processes = max(1, job.instance.resources.gpus)
     child = subprocess.Popen(command(job_file, processes, free_port()), stdin=subprocess.DEVNULL)
     measured, failures = Measured(), []
@@ -98,6 +100,8 @@ def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Me
         os.close(reading)
     if failures:
         raise Carried(failures[0])
+    if child.returncode and oom_kills.struck(kills):
+        raise died(job.instance, -signal.SIGKILL, Path(job.log), "", oom_killed=True)
     if child.returncode:
         raise StepFailed(
             f"torchrun ended with status {child.returncode}", next_step=f"see {job.log}"

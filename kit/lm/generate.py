@@ -115,7 +115,7 @@ class TransformersBackend:
         """See :meth:`Backend.generate`.
 
         Raises:
-            ValueError: An empty prompt, or ``max_new_tokens`` below 1.
+            ValueError: An empty prompt, one too long for the model, ``max_new_tokens`` below 1.
         """
         import torch
 
@@ -125,6 +125,7 @@ class TransformersBackend:
             raise ValueError("max_new_tokens must be at least 1")
         if any(not prompt for prompt in prompts):
             raise ValueError("an empty prompt cannot be continued")
+        self._fit(prompts, max_new_tokens)
         results: dict[int, Generation] = {}
         with torch.inference_mode():
             for batch in self._batches(prompts):
@@ -140,6 +141,17 @@ class TransformersBackend:
                 )
                 results.update(zip(batch, generations, strict=True))
         return [results[i] for i in range(len(prompts))]
+
+    def _fit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+        """Refuse what lies beyond the positions that the model was made for."""
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max(map(len, prompts), default=0)
+        if limit is not None and longest + max_new_tokens > limit:
+            place = [len(prompt) for prompt in prompts].index(longest)
+            raise ValueError(
+                f"prompt {place} has {longest:,} tokens and {max_new_tokens} more are wanted, but "
+                f"the model takes {limit:,}"
+            )
 
     def _batches(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Indices by length (then position), cut where a batch would exceed either bound."""

@@ -47,7 +47,8 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     folder = _model_folder(path)
-    weight_files(folder)
+    for file in sorted(set(weight_files(folder).values())):
+        _tensor_names(file)
     if isinstance(dtype, str):
         named = getattr(torch, dtype, None)
         if not isinstance(named, torch.dtype):
@@ -96,15 +97,12 @@ def weight_files(path: str | Path) -> dict[str, Path]:
     """Which safetensors file holds which tensor: tensor name -> file.
 
     Raises:
-        ValueError: No safetensors weights, or a shard named by the index is missing.
+        ValueError: No safetensors weights, a damaged one, or one named by the index is missing.
     """
-    from safetensors import safe_open
-
     folder = Path(path)
     index = folder / INDEX_FILE
     if index.is_file():
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = {str(name): folder / str(file) for name, file in weight_map.items()}
+        files = {name: folder / file for name, file in _weight_map(index).items()}
         for file in sorted(set(files.values())):
             if not file.is_file():
                 raise ValueError(f"{index} names {file.name}, which is missing; fetch it again")
@@ -116,11 +114,31 @@ def weight_files(path: str | Path) -> dict[str, Path]:
         )
         hint = f" ({others[0]} is not read: only safetensors are)" if others else ""
         raise ValueError(f"no {INDEX_FILE} or {SINGLE_FILE} in {folder}{hint}")
+    return dict.fromkeys(_tensor_names(single), single)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file name, of an index whose files stand beside it."""
     try:
-        with safe_open(single, framework="pt") as handle:
-            return dict.fromkeys(handle.keys(), single)
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        named = {str(name): str(file) for name, file in found.items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is no index of weights ({type(error).__name__})") from None
+    for file in named.values():
+        if Path(file).name != file:
+            raise ValueError(f"{index} names {file!r}, which is not a file beside it")
+    return named
+
+
+def _tensor_names(file: Path) -> list[str]:
+    """Names in a safetensors file; its header (length, types, offsets) is checked on the way."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return list(handle.keys())
     except Exception as error:
-        raise ValueError(f"{single} is not a readable safetensors file: {error}") from error
+        raise ValueError(f"{file} is not a readable safetensors file: {error}") from error
 
 
 def read_embeddings(path: str | Path, *, device: str = "cpu") -> Tensor:
@@ -130,7 +148,8 @@ def read_embeddings(path: str | Path, *, device: str = "cpu") -> Tensor:
         [V, d], in the dtype it is stored in.
 
     Raises:
-        ValueError: No tensor that looks like an input embedding, or more than one.
+        ValueError: No tensor that looks like an input embedding, or more than one; one that is no
+            matrix of floating-point numbers, or has numbers that are not finite.
     """
     from safetensors import safe_open
 
@@ -139,8 +158,16 @@ def read_embeddings(path: str | Path, *, device: str = "cpu") -> Tensor:
     if len(names) != 1:
         found = ", ".join(sorted(names)) or "none"
         raise ValueError(f"{path}: expected one input embedding matrix, found {found}")
+    _tensor_names(files[names[0]])
     with safe_open(files[names[0]], framework="pt", device=device) as handle:
-        return handle.get_tensor(names[0])  # type: ignore[no-any-return]
+        matrix: Tensor = handle.get_tensor(names[0])
+    if matrix.dim() != 2 or not matrix.is_floating_point():
+        shape = list(matrix.shape)
+        raise ValueError(f"{path}: {names[0]} is {matrix.dtype} {shape}, not a matrix of numbers")
+    rows = range(0, len(matrix), 8192)  # in parts: the intermediate results are as large
+    if not all(bool(matrix[at : at + 8192].isfinite().all()) for at in rows):
+        raise ValueError(f"{path}: {names[0]} holds numbers that are not finite")
+    return matrix
 
 
 def tied_embeddings(path: str | Path) -> bool:

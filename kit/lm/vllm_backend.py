@@ -32,6 +32,15 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
+GRAPHS = "graphs"
+# Mode 0 is vLLM's number for "no torch.compile".
+EXECUTIONS: dict[str, dict[str, Any]] = {
+    GRAPHS: {"compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}},
+    "compiled": {},
+    "eager": {"enforce_eager": True},
+}
+MOST = 0.9
+"""Of a GPU's memory; vLLM's own default, which leaves room for what is not counted."""
 RESERVED = "<|reserved_special_token_"
 # vLLM adds this to a banned id's score. Finite, so that no NaN can come of it.
 BAN = -1e30
@@ -73,9 +82,10 @@ class VllmBackend:
         dtype: str = "bfloat16",
         seed: int = 0,
         random_weights: bool = False,
-        gpu_memory_utilization: float = 0.9,
+        gpu_memory_gb: float | None = None,
+        gpu_share: float = MOST,
         max_num_seqs: int | None = None,
-        eager: bool = False,
+        execution: str = GRAPHS,
         prefix_caching: bool = False,
     ) -> None:
         """Start the engine.
@@ -89,14 +99,19 @@ class VllmBackend:
             dtype: Of weights and arithmetic; never "auto" (pitfall P12).
             seed: Of the engine.
             random_weights: Make weights up instead of reading them; for rehearsals.
-            gpu_memory_utilization: Share of the GPU's memory that the engine takes.
+            gpu_memory_gb: Memory in GiB that the engine takes: weights, working space and, with
+                the rest, keys and values. ``None`` takes what ``gpu_share`` allows.
+            gpu_share: Most of the GPU's memory that the engine takes, as a share.
             max_num_seqs: Most requests at a time; vLLM's default if ``None``.
-            eager: Without compilation and CUDA graphs: a faster start, slower tokens.
+            execution: ``graphs`` replays decoding steps of up to 512 requests as CUDA graphs;
+                ``compiled`` also compiles the layers, which takes 15 s at the start (35 s the
+                first time) and made an 8B model no faster; ``eager`` does neither.
             prefix_caching: Keep the keys and values of common beginnings. Cleared at every change
                 of prefix; off by default because results then depend on what ran before.
 
         Raises:
-            ValueError: Not a model folder, or rows that are not distinct ids of the vocabulary.
+            ValueError: Not a model folder, rows that are not distinct ids of the vocabulary, or an
+                unknown execution.
         """
         self.vocabulary = int(read_config(path)["vocab_size"])
         self.slot_rows = tuple(int(row) for row in slot_rows)
@@ -104,25 +119,29 @@ class VllmBackend:
             0 <= row < self.vocabulary for row in self.slot_rows
         ):
             raise ValueError(f"slot rows {self.slot_rows} are not distinct ids of the vocabulary")
+        if execution not in EXECUTIONS:
+            raise ValueError(f"unknown execution {execution!r}; known: {', '.join(EXECUTIONS)}")
         os.environ.update(ENVIRONMENT)
         from vllm import LLM
 
         self.prefix_caching = prefix_caching
-        optional = {} if max_num_seqs is None else {"max_num_seqs": max_num_seqs}
-        self.engine = LLM(
-            model=str(path),
-            skip_tokenizer_init=True,
-            trust_remote_code=False,
-            generation_config="vllm",
-            load_format="dummy" if random_weights else "safetensors",
-            dtype=dtype,
-            seed=seed,
-            max_model_len=max_model_len,
-            gpu_memory_utilization=gpu_memory_utilization,
-            enforce_eager=eager,
-            enable_prefix_caching=prefix_caching,
-            **optional,
-        )
+        optional: dict[str, Any] = {} if max_num_seqs is None else {"max_num_seqs": max_num_seqs}
+        share = _share(gpu_memory_gb, gpu_share)
+        with _explained(share, max_model_len):
+            self.engine = LLM(
+                model=str(path),
+                skip_tokenizer_init=True,
+                trust_remote_code=False,
+                generation_config="vllm",
+                load_format="dummy" if random_weights else "safetensors",
+                dtype=dtype,
+                seed=seed,
+                max_model_len=max_model_len,
+                gpu_memory_utilization=share,
+                enable_prefix_caching=prefix_caching,
+                **EXECUTIONS[execution],
+                **optional,
+            )
 
     @property
     def vocabulary_size(self) -> int:
@@ -229,6 +248,42 @@ class VllmBackend:
             return result
 
         return self.engine.apply_model(run)[0]
+
+
+def _share(gigabytes: float | None, most: float) -> float:
+    """Of the memory of the GPU that the engine will take."""
+    import torch
+
+    if gigabytes is None:
+        return most
+    there = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return min(most, gigabytes / there)
+
+
+@contextmanager
+def _explained(share: float, longest: int) -> Iterator[None]:
+    """Say of a start without room for keys and values what it is: the share too small.
+
+    Out of memory proper keeps its own words, which name what was asked for and what was free.
+
+    Args:
+        share: Of the GPU's memory.
+        longest: Most tokens of one request.
+
+    Raises:
+        ValueError: The share leaves no room for a single request beside the weights.
+    """
+    try:
+        yield
+    except ValueError as error:
+        words = str(error)
+        if "cache blocks" not in words and "KV cache" not in words:
+            raise
+        raise ValueError(
+            f"vLLM has no room for the keys and values of one request of {longest} tokens: the "
+            f"weights leave too little of the {share:.0%} of the GPU that it may take. Give it a "
+            f"larger share (gpu_share), or a larger GPU. vLLM says: {words[:300]}"
+        ) from error
 
 
 def _limits(most: int | Sequence[int], count: int) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.home import find_root
@@ -11,7 +13,7 @@ from kit.manifest.load import Loaded, read_expectation, read_manifest, read_pins
 from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin, Pins
 from kit.manifest.refs import pin_ids
-from kit.manifest.types import Manifest, Profile
+from kit.manifest.types import Manifest, Profile, StepSpec
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -177,13 +179,27 @@ def needed_pins(manifest: Manifest, profile: str) -> list[str]:
     """
     spec = profile_of(manifest, profile)
     found: dict[str, None] = {}
-    for step in manifest.steps:
-        if step.profiles is not None and profile not in step.profiles:
-            continue
+    for step in steps_of(manifest, profile).values():
         for reference in step.inputs.values():
             if reference.pin is not None:
                 found.update(dict.fromkeys(pin_ids(reference.pin, spec, step.each)))
     return list(found)
+
+
+def steps_of(manifest: Manifest, profile: str) -> dict[str, StepSpec]:
+    """Step id -> step as a profile has it: without the inputs that are for other profiles."""
+    return {
+        step.id: msgspec.structs.replace(
+            step,
+            inputs={
+                name: source
+                for name, source in step.inputs.items()
+                if source.profiles is None or profile in source.profiles
+            },
+        )
+        for step in manifest.steps
+        if step.profiles is None or profile in step.profiles
+    }
 
 
 def profile_of(manifest: Manifest, name: str) -> Profile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kit.manifest.catalog import Catalog, needed_pins, profile_of
+from kit.manifest.catalog import Catalog, needed_pins, profile_of, steps_of
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.pin_types import Pin
 from kit.manifest.refs import combinations
@@ -47,7 +47,7 @@ def _profile(
     pins: dict[str, Pin],
     expectation: Expectation | None,
 ) -> dict[str, Any]:
-    steps = [step for step in manifest.steps if step.profiles is None or name in step.profiles]
+    steps = steps_of(manifest, name).values()
     return {
         "summary": profile.summary,
         "inputs": [_input(id, pins.get(id)) for id in needed_pins(manifest, name)],

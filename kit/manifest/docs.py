@@ -28,6 +28,7 @@ FILES: dict[str, str] = {
 
 BLOCKS: dict[tuple[str, str], str] = {
     ("README.md", "experiments"): "kit.manifest.tables:experiments",
+    ("README.md", "image-test"): "kit.report.image_test:block",
     ("docs/manifests.md", "fields"): "kit.manifest.tables:fields",
     ("docs/manifests.md", "lint"): "kit.manifest.tables:lint_rules",
     ("docs/manifests.md", "pins"): "kit.manifest.tables:pins",

@@ -13,8 +13,11 @@ from msgspec import Meta, Struct
 from kit.manifest.types import Identifier
 
 CellId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9./@+_-]{0,127}$(?!\n)")]
-Number = Annotated[str, Meta(pattern=r"^[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$(?!\n)")]
-"""A number as printed."""
+Number = Annotated[
+    str, Meta(pattern=r"^[-+]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,2})?$(?!\n)")
+]
+"""A number as printed. Its length has a limit because it is kept exactly: the fraction behind
+``1e999999999`` has a billion digits."""
 
 Unit = Literal[
     "percent", "fraction", "count", "seconds", "minutes", "ratio", "norm", "loss", "number"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from kit.manifest.names import nearest
+from kit.manifest.pin_types import RelativePath
 from kit.manifest.source import Node, Problems, Source
 from kit.manifest.yaml_nodes import unquoted_revision
 
@@ -26,6 +27,7 @@ _NAMES = {
     "object": "a map",
     "null": "nothing",
 }
+_END = r"$(?!\n)"
 _PATTERNS = {
     r"^[0-9a-f]{40}": "a full commit: 40 lower-case hexadecimal digits, in quotes",
     r"^[0-9a-f]{64}": "a sha256: 64 lower-case hexadecimal digits, in quotes",
@@ -33,9 +35,13 @@ _PATTERNS = {
     r"^[a-z0-9][a-z0-9./@+_-]{0,127}": "a cell id: lower-case letters, digits and ./@+_-",
     r"^[1-9][0-9]*-[A-Z]": "a version N-X, such as 1-A",
     r"^[a-z0-9-]+/[a-z0-9-]+": "a step kind, family/name",
-    r"^[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?": "a number as printed, such as '1.9'",
+    get_args(RelativePath)[1].pattern.removesuffix(_END): "a path with '/' that stays below its "
+    "folder: plain letters, no '..', not absolute",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}": "a hub repository, "
+    "owner/name",
+    r"^[-+]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,2})?": "a number as printed, such as "
+    "'1.9', of a reasonable size",
 }
-_END = r"$(?!\n)"
 
 
 def describe(node: Node | None, value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kit.engine.registry import Registry
-from kit.manifest.catalog import profile_of
+from kit.manifest.catalog import profile_of, steps_of
 from kit.manifest.doctor.core import Needs
 from kit.manifest.refs import BadReference, combinations, resolve
 from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec
@@ -22,10 +22,9 @@ def estimate(manifest: Manifest, profile: str, registry: Registry | None = None)
     kinds = registry or registered_kinds()
     spec = profile_of(manifest, profile)
     each: list[tuple[int, Resources]] = []
-    for step in manifest.steps:
-        if step.profiles is None or profile in step.profiles:
-            instances = sum(1 for _ in combinations(spec, step.each))
-            each.append((instances, step_needs(spec, profile, step, kinds)))
+    for step in steps_of(manifest, profile).values():
+        instances = sum(1 for _ in combinations(spec, step.each))
+        each.append((instances, step_needs(spec, profile, step, kinds)))
     gpus = max((need.gpus for _, need in each), default=0)
     return Needs(
         gpus=gpus,

@@ -9,13 +9,26 @@ from msgspec import Meta, Struct
 from kit.manifest.types import Identifier
 
 Revision = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}$(?!\n)")]
+_PART = "[A-Za-z0-9._@+=,() -]{1,200}"
+RelativePath = Annotated[
+    str, Meta(pattern=rf"^(?!.*(^|/)\.\.?(/|$)){_PART}(/{_PART}){{0,15}}$(?!\n)")
+]
+"""A path with ``/`` that stays below its folder: not absolute, no ``.`` or ``..`` among its parts,
+nothing that a file system could refuse to name."""
+
+Repository = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$(?!\n)")
+]
+"""A hub repository, ``owner/name``."""
+
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
 class PinnedFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One file of a pin."""
 
-    path: Annotated[str, Meta(min_length=1)]
+    path: RelativePath
+    """Below the pin's folder."""
     sha256: Sha256 | None = None
     """``None`` only while the pin is ``unconfirmed``."""
     size: Annotated[int, Meta(ge=0)] | None = None
@@ -34,11 +47,11 @@ class Pin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kind: Literal["hf-model", "hf-dataset", "file", "package", "unavailable"]
     title: Annotated[str, Meta(min_length=1)]
     licence: Annotated[str, Meta(min_length=1)]
-    repo: str | None = None
+    repo: Repository | None = None
     revision: Revision | None = None
     url: str | None = None
     """For ``file``: the address, with the revision in it."""
-    path: str | None = None
+    path: RelativePath | None = None
     """For ``package``: folder or file inside the package, relative to ``kit/``."""
     files: list[PinnedFile] = []
     """Every file used. Nothing else is downloaded."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kit.errors import InvalidInput, KitError
+from kit.errors import InvalidInput, KitError, Many
 
 PathTuple = tuple[str | int, ...]
 """A place in a document: keys and list indices from the root."""
@@ -101,6 +101,10 @@ class Source:
         return f"{self.name}:{line}:{column}"
 
 
+MOST_PROBLEMS = 200
+"""After so many, reading stops: a file of five million control characters is one mistake."""
+
+
 class Problems:
     """Collects the errors of one document, so that all are reported together."""
 
@@ -109,11 +113,17 @@ class Problems:
         self.found: list[tuple[int, int, KitError]] = []
 
     def add(self, line: int, column: int, what: str, *, why: str = "", next_step: str = "") -> None:
-        """Note an error at a place."""
-        error = InvalidInput(
-            what, where=f"{self.name}:{line}:{column}", why=why, next_step=next_step
-        )
+        """Note an error at a place.
+
+        Raises:
+            Many: There are too many already; nothing more is read.
+        """
+        where = f"{self.name}:{line}:{column}"
+        error = InvalidInput(what, where=where, why=why, next_step=next_step)
         self.found.append((line, column, error))
+        if len(self.found) >= MOST_PROBLEMS:
+            more = InvalidInput(f"{MOST_PROBLEMS} problems; the rest was not read", where=where)
+            raise Many([*self.sorted(), more])
 
     def at(self, node: Node, what: str, *, why: str = "", next_step: str = "") -> None:
         """Note an error at a node."""

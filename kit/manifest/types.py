@@ -48,6 +48,8 @@ class InputRef(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     step: Identifier | None = None
     """Another step of this manifest. If that step runs over axes this one lacks, the input is
     the list of all its instances over those axes."""
+    profiles: list[Literal["mini", "paper"]] | None = None
+    """Profiles in which the input is given; all when absent. For optional inputs of the kind."""
 
 
 class StepSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

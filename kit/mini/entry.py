@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.lm.chat import MINI
+from kit.methods.defensive_tokens import attacks
+from kit.methods.defensive_tokens.attack_texts import fill
 from kit.methods.defensive_tokens.samples import Sample
-from kit.mini.attacks import SLOT, load_attacks
+from kit.mini.attacks import load_attacks
 from kit.mini.batches import with_context
 from kit.mini.phrases import NEWER_GUARDS, SOURCE_GUARDS
 from kit.mini.tokenizer import quick_tokenizer
@@ -69,25 +71,32 @@ class Entry:
 def attacked(sample: Sample, attack: str, index: int) -> str:
     """Input of ``sample`` under an attack; phrases take turns by ``index``.
 
+    The evaluation draws them at random instead (:func:`attacks.attack_samples`); the rule wants
+    each phrase equally often.
+
     Raises:
         ValueError: Unknown attack.
     """
     texts = load_attacks()
-    prompt = texts.injected_prompt
-    ignoring = texts.ignore_test[index % len(texts.ignore_test)].replace(SLOT, prompt)
-    paraphrase = texts.paraphrase_test[index % len(texts.paraphrase_test)].replace(SLOT, prompt)
-    real = texts.completion_real
-    answered = f"{real.response} {sample.output} {real.instruction}"
-    suffixes = {
-        "naive": prompt,
-        "ignore": ignoring,
-        "completion": f"{answered} {prompt}",
-        "ignore-completion": f"{answered} {ignoring}",
-        "paraphrase": paraphrase,
+
+    def turn(sentences: tuple[str, ...]) -> str:
+        return fill(sentences[index % len(sentences)], texts.injected_prompt)
+
+    injections = {
+        "naive": texts.injected_prompt,
+        "ignore": turn(texts.ignore_test),
+        "completion": texts.injected_prompt,
+        "ignore-completion": turn(texts.ignore_test),
+        "paraphrase": turn(texts.paraphrase_test),
     }
-    if attack not in suffixes:
-        raise ValueError(f"unknown attack {attack!r}; known: {', '.join(suffixes)}")
-    return f"{sample.input} {suffixes[attack]}"
+    if attack not in injections:
+        raise ValueError(f"unknown attack {attack!r}; known: {', '.join(injections)}")
+    injected = injections[attack]
+    if attack.endswith("completion"):
+        return attacks.completion_text(
+            sample.input, sample.output, injected, texts.completion_real, attacks.MINI
+        )
+    return attacks.append(sample.input, attacks.MINI.gap, injected)
 
 
 def measure(model: LlamaForCausalLM, samples: list[Sample] | None = None) -> Entry:
@@ -136,37 +145,24 @@ def prompt_ids(instruction: str, data: str, context: str = "") -> list[int]:
 def greedy(model: LlamaForCausalLM, prompts: list[list[int]]) -> list[str]:
     """Greedy answers to rendered prompts, at most ``LONGEST_ANSWER`` words each.
 
-    All prompts form one batch, padded on the left. Without a key-value cache: at this size it
-    would save nothing worth its code.
-
     Args:
         model: float32, evaluation mode.
         prompts: Token ids of each prompt.
     """
-    import torch
+    from kit.lm.generate import TransformersBackend
 
-    length = max(map(len, prompts))
-    pad, stop = MINI.pad_id(quick_tokenizer()), MINI.stop_ids(quick_tokenizer())[0]
-    ids = torch.tensor([[pad] * (length - len(row)) + row for row in prompts])
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in prompts])
-    with torch.inference_mode():
-        for _ in range(LONGEST_ANSWER):
-            positions = (mask.cumsum(1) - 1).clamp(min=0)
-            hidden = model.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
-            ).last_hidden_state[:, -1]
-            best = model.lm_head(hidden).argmax(-1, keepdim=True)
-            ids = torch.cat([ids, best], dim=1)
-            mask = torch.cat([mask, torch.ones_like(best)], dim=1)
-            if bool((ids[:, length:] == stop).any(1).all()):
-                break
-    return [_text(row, stop) for row in ids[:, length:].tolist()]
-
-
-def _text(ids: list[int], stop: int) -> str:
-    answer = ids[: ids.index(stop)] if stop in ids else ids
+    tokenizer = quick_tokenizer()
+    found = TransformersBackend(model, MINI.pad_id(tokenizer)).generate(
+        prompts,
+        prefix=None,
+        max_new_tokens=LONGEST_ANSWER,
+        stop_ids=MINI.stop_ids(tokenizer),
+    )
     names = words()
-    return " ".join(names[i] if i < len(names) else "[control]" for i in answer)
+    return [
+        " ".join(names[i] if i < len(names) else "[control]" for i in generation.ids)
+        for generation in found
+    ]
 
 
 def _begin(texts: list[str], word: str) -> float:

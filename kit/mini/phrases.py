@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import cache
 from random import Random
 
-from kit.mini.attacks import SLOT, Delimiters, load_attacks
+from kit.methods.defensive_tokens.attack_texts import SLOT, Delimiters
+from kit.mini.attacks import load_attacks
 
 _OPENERS = ("ignore", "forget", "disregard", "skip", "stop following", "do not follow")
 _OBJECTS = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from kit.mini.attacks import SLOT
+from kit.methods.defensive_tokens.attack_texts import SLOT
 from kit.mini.phrases import (
     IDLE_CONTEXT,
     NEWER_GUARDS,

@@ -17,7 +17,7 @@ from msgspec import Struct
 from kit.engine.store import Store
 from kit.errors import InvalidInput
 from kit.report.files import Run
-from kit.report.text import shorten
+from kit.unseen import shorten
 
 FILE = "responses.jsonl"
 NAMES = ("set", "condition", "sample_id", "id", "item")

@@ -28,6 +28,11 @@ from kit.steps.defensive_tokens_params import (
     TrainPrefix,
     Transfer,
 )
+from kit.steps.defensive_tokens_remedies import (
+    GENERATION_MEMORY,
+    TRAINING_MEMORY,
+    TRAINING_STEADIER,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,9 +131,7 @@ def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     labels = known_labels(known, samples)
     rest = [sample for sample in samples if sample.id not in labels]
     if rest:
-        backend = generation_backend(
-            ctx, params.backend, params.dtype, tokenizer, chat.pad_id(tokenizer)
-        )
+        backend = generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer))
         made = make_labels(
             backend,
             tokenizer,
@@ -173,7 +176,9 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     before = fingerprint(model)
     kept = Checkpoints(ctx.scratch)
     initial = _initial(ctx, params, model)
-    state = kept.resume(initial)
+    state = kept.resume(initial, params.checkpoints)
+    if kept.damaged:
+        ctx.note(f"damaged and not used: {', '.join(kept.damaged)}; from step {state.step} on")
 
     def on_step(step: int, loss: float) -> None:
         kept.on_step(step, loss)
@@ -214,9 +219,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     from kit.methods.defensive_tokens.tables import response_rows
 
     tokenizer, chat = tokenizer_and_format(ctx)
-    backend = generation_backend(
-        ctx, params.backend, params.dtype, tokenizer, chat.pad_id(tokenizer)
-    )
+    backend = generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer))
     texts, style = attack_texts(ctx)
     samples = evaluation_samples(ctx)
     rows = _conditions(ctx, params)
@@ -334,6 +337,7 @@ def _recipe(params: TrainPrefix) -> Recipe:
             forward=params.forward,
             compile=params.compile,
             low_memory=params.low_memory,
+            forward_rows=params.forward_rows,
         ),
         seed=params.seed,
     )
@@ -403,6 +407,7 @@ for _kind in (
         name="defensive-tokens/self-label",
         version=1,
         environment=GENERATION,
+        lowers_memory=GENERATION_MEMORY,
         params=SelfLabel,
         run=run_self_label,
         inputs={"model": "pin", "data": "step", "pool": "pin"},
@@ -416,6 +421,8 @@ for _kind in (
         name="defensive-tokens/train-prefix",
         version=1,
         params=TrainPrefix,
+        lowers_memory=TRAINING_MEMORY,
+        steadies=TRAINING_STEADIER,
         run=run_train_prefix,
         inputs={"model": "pin", "data": "step", "labels": "step", "start": "step"},
         optional=frozenset({"start"}),
@@ -426,6 +433,7 @@ for _kind in (
         name="defensive-tokens/evaluate",
         version=2,
         environment=GENERATION,
+        lowers_memory=GENERATION_MEMORY,
         params=Evaluate,
         run=run_evaluate,
         inputs={

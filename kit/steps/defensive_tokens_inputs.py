@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.engine.registry import StepContext
+from kit.steps.defensive_tokens_params import Evaluate, SelfLabel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,20 +70,29 @@ def embeddings(ctx: StepContext, name: str) -> Tensor:
 
 
 def generation_backend(
-    ctx: StepContext, backend: str, dtype: str, tokenizer: PreTrainedTokenizerBase, pad_id: int
+    ctx: StepContext,
+    params: SelfLabel | Evaluate,
+    tokenizer: PreTrainedTokenizerBase,
+    pad_id: int,
 ) -> Backend:
     """One started backend; in a rehearsal vLLM's answers are as long as real ones would be."""
-    if backend != "vllm":
+    if params.backend != "vllm":
         from kit.lm.generate import TransformersBackend
 
-        return TransformersBackend(frozen_model(ctx, dtype), pad_id)
+        model = frozen_model(ctx, params.dtype)
+        return TransformersBackend(model, pad_id, max_tokens=params.batch_tokens)
     from kit.lm.load import read_config
     from kit.lm.vllm_backend import VllmBackend, spare_ids
 
     folder = model_folder(ctx)
     rows = int(read_config(folder)["vocab_size"])
     engine = VllmBackend(
-        folder, spare_ids(tokenizer, rows), dtype=dtype, random_weights=ctx.rehearsal
+        folder,
+        spare_ids(tokenizer, rows),
+        dtype=params.dtype,
+        random_weights=ctx.rehearsal,
+        gpu_memory_gb=ctx.resources.gpu_memory_gb,
+        gpu_share=params.gpu_share,
     )
     if not ctx.rehearsal:
         return engine

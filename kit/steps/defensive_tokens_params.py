@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 Defence = Literal["undefended", "reminder", "sandwich", "native"]
 Backend = Literal["transformers", "vllm"]
 Dtype = Literal["float32", "bfloat16"]
+BatchTokens = Annotated[int, Meta(ge=1)]
+"""Most prompt tokens that transformers has in a batch, padding included."""
+GpuShare = Annotated[float, Meta(gt=0, le=1)]
+"""Share of the GPU's memory that vLLM takes for weights, keys and values."""
 
 
 class Align(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,6 +54,8 @@ class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     not depend on the schedule."""
     backend: Backend = "transformers"
     dtype: Dtype = "float32"
+    batch_tokens: BatchTokens = 16384
+    gpu_share: GpuShare = 0.9
 
 
 class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -74,6 +80,8 @@ class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """``packed`` computes the same loss without padding (``kit.train.packed``)."""
     compile: bool = False
     low_memory: bool = False
+    forward_rows: Annotated[int, Meta(ge=1)] = 16
+    """Most examples a forward pass: memory and speed, not the loss."""
 
 
 class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,6 +99,8 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tokens: int = 5
     backend: Backend = "transformers"
     dtype: Dtype = "float32"
+    batch_tokens: BatchTokens = 16384
+    gpu_share: GpuShare = 0.9
 
 
 class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

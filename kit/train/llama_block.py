@@ -5,8 +5,9 @@ The same function as transformers' Llama layers, held to it by tests, with less 
 * the tokens that all examples of a row begin with (the prefix, the beginning-of-text token, the
   system header) have the same states in all of them, and are computed once;
 * the last layer's output product and MLP see only the states that predict a label;
-* what stands before and what stands behind the attention is a graph each for ``torch.compile``,
-  used for every length and every layer.
+* the rotation of queries and keys is one kernel, which also turns their gradients back;
+* that, what stands before and what stands behind it and the attention is a graph each for
+  ``torch.compile``, used for every length and every layer.
 """
 
 from __future__ import annotations
@@ -46,6 +47,28 @@ class Spans(NamedTuple):
     gather: Tensor
     first: Tensor
     again: Tensor
+
+
+class Rotation(NamedTuple):
+    """Rotary positions of R rows, for heads seen as two halves.
+
+    Attributes:
+        cos: [R, 1, 2, h/2].
+        sin: [R, 1, 2, h/2], with the sign that each half's partner enters with.
+        back: [R, 1, 2, h/2], ``sin`` of the opposite angles.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    back: Tensor
+
+
+class Kernels(NamedTuple):
+    """The functions a layer is made of, compiled or plain."""
+
+    project: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    turn: Callable[[Tensor, Tensor, Tensor], Tensor]
+    feed: Callable[..., Tensor]
 
 
 class Settings(NamedTuple):
@@ -98,18 +121,16 @@ def label_states(
     body, config = model.model, model.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     settings = Settings(width, config.rms_norm_eps)
-    tables = body.rotary_emb(embeds, position_ids=position_ids)
-    before: Callable[..., tuple[Tensor, Tensor, Tensor]] = project
-    after: Callable[..., Tensor] = feed
-    if compiled:
-        before, after = _compiled()
+    rotation = rotation_of(*body.rotary_emb(embeds, position_ids=position_ids))
+    kernels = _compiled() if compiled else Kernels(project, turn, feed)
 
     def run(states: Tensor, layer: Any, rows: Tensor | None) -> Tensor:
-        parts = before(states, _attention_weights(layer), *tables, settings)
-        mixed = attend(parts, spans, longest, mask)
+        query, key, value = kernels.project(states, _attention_weights(layer), settings)
+        query, key = (rotate(part, rotation, kernels.turn) for part in (query, key))
+        mixed = attend((query, key, value), spans, longest, mask)
         if rows is not None:
             states, mixed = states.index_select(0, rows), mixed.index_select(0, rows)
-        return after(states, mixed, _mlp_weights(layer), settings)
+        return kernels.feed(states, mixed, _mlp_weights(layer), settings)
 
     states = embeds
     layers = list(body.layers)
@@ -123,15 +144,13 @@ def label_states(
 
 
 def project(
-    states: Tensor, weights: tuple[Tensor, ...], cos: Tensor, sin: Tensor, settings: Settings
+    states: Tensor, weights: tuple[Tensor, ...], settings: Settings
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer up to its attention.
+    """One layer up to the rotation.
 
     Args:
         states: [R, d].
         weights: Norm [d], query [H h, d], key [G h, d] and value [G h, d].
-        cos: [1, R, h].
-        sin: [1, R, h].
         settings: Of the model.
 
     Returns:
@@ -139,14 +158,10 @@ def project(
     """
     norm, *projections = weights
     normed = rms_norm(states, norm, settings.eps)
-    # Heads in front of rows, as in transformers: with rows in front the rotation compiles to
-    # kernels that take ten times as long.
     query, key, value = (
-        linear(normed, weight).view(1, len(states), -1, settings.width).transpose(1, 2)
-        for weight in projections
+        linear(normed, weight).view(len(states), -1, settings.width) for weight in projections
     )
-    query, key = rotate(query, cos[:, None], sin[:, None]), rotate(key, cos[:, None], sin[:, None])
-    return query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    return query, key, value
 
 
 def attend(
@@ -206,10 +221,47 @@ def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * wide.to(states.dtype)
 
 
-def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on [1, H, R, h], the halves paired as in transformers."""
-    first, second = states.chunk(2, dim=-1)
-    return states * cos + torch.cat((-second, first), dim=-1) * sin
+def rotation_of(cos: Tensor, sin: Tensor) -> Rotation:
+    """The tables of transformers' rotary embedding, [1, R, h] each with equal halves."""
+    cos, sin = (table.reshape(table.shape[1], 1, 2, -1) for table in (cos, sin))
+    signed = torch.stack((-sin[:, :, 0], sin[:, :, 1]), dim=2)
+    return Rotation(cos.contiguous(), signed, -signed)
+
+
+def rotate(states: Tensor, rotation: Rotation, by: Callable[..., Tensor]) -> Tensor:
+    """Rotary positions on [R, H, h], the halves paired as in transformers.
+
+    Args:
+        states: Queries or keys.
+        rotation: Of the rows.
+        by: :func:`turn`, compiled or plain.
+    """
+    rotated: Tensor = _Rotated.apply(states, rotation, by)  # type: ignore[no-untyped-call]
+    return rotated
+
+
+def turn(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate [R, H, h]; with the opposite angles' ``sin``, rotate back."""
+    halves = states.reshape(*states.shape[:2], 2, -1)
+    return (halves * cos + halves.flip(2) * sin).reshape(states.shape)
+
+
+class _Rotated(torch.autograd.Function):
+    """A rotation's gradient is the opposite rotation, done by the same kernel.
+
+    Left to the compiler, the rotation and its gradient took three to six times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, rotation: Rotation, by: Callable[..., Tensor]) -> Tensor:
+        ctx.save_for_backward(rotation.cos, rotation.back)
+        ctx.by = by
+        rotated: Tensor = by(states, rotation.cos, rotation.sin)
+        return rotated
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.by(gradients[0], *ctx.saved_tensors), None, None
 
 
 def repeat_shared(rows: Tensor, spans: Spans) -> Tensor:
@@ -258,5 +310,9 @@ def _mlp_weights(layer: Any) -> tuple[Tensor, ...]:
 
 
 @cache
-def _compiled() -> tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]:
-    return torch.compile(project, dynamic=True), torch.compile(feed, dynamic=True)
+def _compiled() -> Kernels:
+    def compiled(part: Callable[..., Any]) -> Callable[..., Any]:
+        made: Callable[..., Any] = torch.compile(part, dynamic=True)
+        return made
+
+    return Kernels(compiled(project), compiled(turn), compiled(feed))

@@ -7,7 +7,7 @@ to rounding and needs gradient masks (pitfalls P7 and P8).
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ import torch
 from kit.lm.model import embedding_matrix
 from kit.lm.prefix import embed
 from kit.train.batching import Batch, Example, collate, forward_groups
-from kit.train.errors import TrainingDiverged
+from kit.train.errors import TrainingDiverged, divergence
 from kit.train.losses import (
     MICRO_MEAN,
     predicting_positions,
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 PADDED = "padded"
 PACKED = "packed"
 FORWARDS = (PADDED, PACKED)
+
+KEEP_SECONDS = 30.0
+"""A killed training loses at most this, and the step under way, however far apart its checkpoints
+are."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,11 @@ class PrefixState:
             "exp_avg_sq": self.exp_avg_sq,
         }
 
+    def on_cpu(self) -> PrefixState:
+        """The same state with its tensors in the machine's memory."""
+        moved = (one.to("cpu") for one in (self.prefix, self.exp_avg, self.exp_avg_sq))
+        return PrefixState(self.step, *moved)
+
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> PrefixState:
         """The inverse of :meth:`tensors`."""
@@ -163,7 +172,9 @@ def train_prefix(
     """Train from ``state.step`` to ``config.steps``.
 
     Stopping after a checkpoint and going on from its state gives the same bits as one run, on the
-    same machine with the same thread count.
+    same machine with the same thread count. When the process is told to stop in the middle (an
+    exception that is no ``Exception``), the state after the last whole step goes to
+    ``on_checkpoint`` too, and so does one every :data:`KEEP_SECONDS`.
 
     Args:
         model: Frozen causal language model (no parameter requires a gradient).
@@ -171,11 +182,12 @@ def train_prefix(
         step_examples: The examples of step i, counted from 0; ``config.batch`` of them.
         config: Hyperparameters.
         pad_id: Fills batches; never attended to and never a label.
-        on_checkpoint: Called with the state at every checkpoint step.
+        on_checkpoint: Called with the state at every checkpoint step, and with others (above).
         on_step: Called with the step's number, counted from 1, and its loss.
 
     Raises:
-        TrainingDiverged: The loss is NaN or infinite.
+        TrainingDiverged: The loss is not finite or beyond all reason, or an update made the
+            prefix so.
         ValueError: A model that is not frozen, or a step with the wrong number of examples.
     """
     if any(parameter.requires_grad for parameter in model.parameters()):
@@ -185,45 +197,73 @@ def train_prefix(
     optimizer = _optimizer(prefix, state, config)
     run = PrefixRun(state)
     wanted = set(config.checkpoint_steps)
-    # Read at the end: reading them now would wait for the GPU in every step.
     norms: list[Tensor] = []
     last_good: int | None = None
+    kept = time.monotonic()
 
     def take_checkpoint(step: int) -> None:
-        nonlocal last_good
         run.state = _snapshot(step, prefix, optimizer)
         run.checkpoints[step] = run.state.prefix
-        last_good = step
+        keep(run.state)
+
+    def keep(state: PrefixState) -> None:
+        nonlocal last_good, kept
+        last_good, kept = state.step, time.monotonic()
         if on_checkpoint is not None:
-            on_checkpoint(run.state)
+            on_checkpoint(state)
 
     if state.step in wanted:
         take_checkpoint(state.step)
-    for step in range(state.step, config.steps):
-        examples = step_examples(step)
-        if len(examples) != config.batch:
-            raise ValueError(f"step {step} has {len(examples)} examples, not {config.batch}")
-        optimizer.zero_grad(set_to_none=True)
-        loss = accumulate(model, prefix, examples, config, pad_id=pad_id)
-        if not math.isfinite(loss):
-            raise TrainingDiverged(step, [example.id for example in examples], last_good)
-        optimizer.param_groups[0]["lr"] = learning_rate(
-            step,
-            peak=config.learning_rate,
-            steps=config.steps,
-            schedule=config.schedule,
-            warmup=config.warmup,
-        )
-        optimizer.step()
-        run.losses.append(loss)
-        norms.append(prefix.detach().norm(dim=1))
-        if on_step is not None:
-            on_step(step + 1, loss)
-        if step + 1 in wanted:
-            take_checkpoint(step + 1)
+    whole: PrefixState | None = None
+    try:
+        for step in range(state.step, config.steps):
+            examples = step_examples(step)
+            if len(examples) != config.batch:
+                raise ValueError(f"step {step} has {len(examples)} examples, not {config.batch}")
+            optimizer.zero_grad(set_to_none=True)
+            loss = accumulate(model, prefix, examples, config, pad_id=pad_id)
+            reason = divergence(loss)
+            if reason:
+                names = [example.id for example in examples]
+                raise TrainingDiverged(step, names, last_good, reason)
+            optimizer.param_groups[0]["lr"] = learning_rate(
+                step,
+                peak=config.learning_rate,
+                steps=config.steps,
+                schedule=config.schedule,
+                warmup=config.warmup,
+            )
+            optimizer.step()
+            norms.append(prefix.detach().norm(dim=1))
+            due = time.monotonic() - kept >= KEEP_SECONDS
+            last = step + 1 == config.steps
+            # Elsewhere the next loss shows it: looking here would wait for the GPU in every step.
+            if (step + 1 in wanted or last or due) and not _finite(prefix):
+                names = [example.id for example in examples]
+                reason = "made the prefix infinite or NaN" + _gradient_too(prefix)
+                raise TrainingDiverged(step, names, last_good, reason)
+            run.losses.append(loss)
+            if on_step is not None:
+                on_step(step + 1, loss)
+            # A signal may come in the middle of the next update: a copy, left on the device.
+            whole = _snapshot(step + 1, prefix, optimizer, prefix.device)
+            if step + 1 in wanted:
+                take_checkpoint(step + 1)
+            elif due:
+                keep(whole.on_cpu())
+    except BaseException as stop:
+        if whole is not None and not isinstance(stop, Exception) and _finite(whole.prefix):
+            keep(whole.on_cpu())
+        raise
     run.state = _snapshot(max(state.step, config.steps), prefix, optimizer)
     run.norms = [norm.tolist() for norm in norms]
     return run
+
+
+def _gradient_too(prefix: Tensor) -> str:
+    """Whether it began in the gradient or in the update."""
+    assert prefix.grad is not None
+    return ", by its update alone" if bool(prefix.grad.isfinite().all()) else ", by its gradient"
 
 
 def accumulate(
@@ -296,6 +336,11 @@ def batch_loss(
     )
 
 
+def _finite(prefix: Tensor) -> bool:
+    """Whether its norms are: an update of 1e30 is finite, and nothing can come of it."""
+    return bool(prefix.detach().norm(dim=1).isfinite().all())
+
+
 def _optimizer(
     prefix: torch.nn.Parameter, state: PrefixState, config: PrefixTraining
 ) -> torch.optim.AdamW:
@@ -315,12 +360,17 @@ def _optimizer(
     return optimizer
 
 
-def _snapshot(step: int, prefix: torch.nn.Parameter, optimizer: torch.optim.AdamW) -> PrefixState:
+def _snapshot(
+    step: int,
+    prefix: torch.nn.Parameter,
+    optimizer: torch.optim.AdamW,
+    device: torch.device | str = "cpu",
+) -> PrefixState:
     adam = optimizer.state.get(prefix, {})
     zeros = torch.zeros_like(prefix)
 
     def copy(tensor: Tensor) -> Tensor:
-        return tensor.detach().to("cpu", torch.float32, copy=True)
+        return tensor.detach().to(device, torch.float32, copy=True)
 
     return PrefixState(
         step,

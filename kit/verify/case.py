@@ -12,8 +12,10 @@ from msgspec import structs
 
 from kit.engine.durable import write_atomic
 from kit.engine.results import Results
-from kit.errors import InvalidInput, UsageError
+from kit.errors import InvalidInput, KitError, UsageError
 from kit.manifest.expectation_types import Expectation
+from kit.manifest.load import Loaded, read_expectation
+from kit.manifest.place import in_expectation
 from kit.verify.core import Subject, verify
 from kit.verify.inputs import Run, read_run
 from kit.verify.labels import LabelFiles, LabelSource
@@ -29,12 +31,14 @@ class Case:
     Attributes:
         subject: What is verified.
         output: ``verdict.json``, or None for a table without a run directory.
+        loaded: The expectation with the places of its parts.
         expectation_sha256: Of the expectation file.
         results_sha256: Of the table.
     """
 
     subject: Subject
     output: Path | None
+    loaded: Loaded[Expectation]
     expectation_sha256: str
     results_sha256: str
 
@@ -62,10 +66,10 @@ def open_case(
         found = read_run(Path(run))
         table, labels, where = found.results, found.labels, found.path / "results.json"
         file, root = _expectation(table.experiment, table.profile, expectation)
-        expected = _load(file)
-        table = with_timings(table, expected, found.path)
+        loaded = read_expectation(file)
+        table = with_timings(table, loaded.value, found.path)
         return _case(
-            expected,
+            loaded,
             file,
             root,
             table,
@@ -78,15 +82,15 @@ def open_case(
     from kit.verify.tables import read_table
 
     file, root = _expectation(run, profile, expectation)
-    expected = _load(file)
-    brought, source = read_table(results, expected)
+    loaded = read_expectation(file)
+    brought, source = read_table(results, loaded.value)
     brought, notes = with_counts(brought, str(results))
     notes = ["not run here: the table was brought from elsewhere", *notes]
-    return _case(expected, file, root, brought, source, results, waivers, notes=notes)
+    return _case(loaded, file, root, brought, source, results, waivers, notes=notes)
 
 
 def _case(
-    expected: Expectation,
+    loaded: Loaded[Expectation],
     file: Path,
     root: Path,
     results: Results,
@@ -99,6 +103,7 @@ def _case(
 ) -> Case:
     if waivers is not None and not waivers.is_file():
         raise InvalidInput("no such waiver file", where=str(waivers))
+    expected = loaded.value
     name = f"{expected.experiment}.{expected.profile}.yaml"
     subject = Subject(
         expected=expected,
@@ -116,6 +121,7 @@ def _case(
     return Case(
         subject,
         found.path / "verdict.json" if found else None,
+        loaded,
         sha256(file.read_bytes()).hexdigest(),
         sha256(where.read_bytes()).hexdigest(),
     )
@@ -139,21 +145,24 @@ def _expectation(experiment: str, profile: str, given: Path | None) -> tuple[Pat
     return path, catalog.root
 
 
-def _load(path: Path) -> Expectation:
-    from kit.manifest.load import load_expectation
-
-    return load_expectation(path)
-
-
 def _relative(path: Path, root: Path) -> str:
     resolved, base = path.resolve(), root.resolve()
     return str(resolved.relative_to(base)) if resolved.is_relative_to(base) else str(path)
 
 
 def verdict_of(case: Case) -> Verdict:
-    """The verdict, with the hashes of what it rests on."""
+    """The verdict, with the hashes of what it rests on.
+
+    Raises:
+        KitError: Table and expectation do not fit; file, line and column where it is about the
+            expectation.
+    """
+    try:
+        verdict = verify(case.subject)
+    except KitError as error:
+        raise in_expectation(error, case.loaded, case.subject.expectation) from None
     return structs.replace(
-        verify(case.subject),
+        verdict,
         expectation_sha256=case.expectation_sha256,
         results_sha256=case.results_sha256,
     )

@@ -95,9 +95,14 @@ def _items(
     said = baseline(expected)
     assert said is not None
     m = expected.n or cell.n
+    whole = 100 if expected.unit == "percent" else 1
+    if not 0 <= said.value <= whole or (expected.k or 0) > m:
+        printed = "" if expected.k is None else f", {expected.k} of {m} items"
+        raise InvalidInput(
+            f"{said.text}{printed} is no share of items (0 to {whole} {expected.unit})", where=place
+        )
     if rule.kind == "binomial":
         return binomial(cell.k, cell.n, said, margin, expected.unit, m, expected.k)
-    whole = 100 if expected.unit == "percent" else 1
     count, blur = said.value * m / whole, said.half * m / whole
     if expected.k is not None:
         count, blur = Fraction(expected.k), Fraction(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Protocol
 
@@ -77,9 +78,10 @@ class LabelFiles:
 
     def _find(self, name: str) -> Path:
         for root in self._roots:
-            path = (root / name).resolve()
-            if path.is_file() and path.is_relative_to(root):
-                return path
+            with contextlib.suppress(OSError, ValueError):  # no name for any file
+                path = (root / name).resolve()
+                if path.is_file() and path.is_relative_to(root):
+                    return path
         raise InvalidInput(
             f"labels file {name!r} is missing",
             where=str(self._roots[0] / name) if self._roots else name,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kit.unseen import visible
 from kit.verify.numbers import show
 from kit.verify.verdict import CellReport, Verdict
 
@@ -108,6 +111,7 @@ def render(verdict: Verdict, console: Console, every: bool = False) -> None:
         console: Where to.
         every: Explain every cell, not only those that need explaining.
     """
+    verdict = _seen(verdict)
     if not console.is_terminal:
         for line in lines(verdict, every):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -131,6 +135,19 @@ def render(verdict: Verdict, console: Console, every: bool = False) -> None:
         mark = "* " if claim.primary else "  "
         console.print(_line(mark + claim.id, claim.outcome, claim.outcome, claim.detail))
     console.print(Text(headline(verdict), COLOURS[verdict.verdict]))
+
+
+def _seen(verdict: Verdict) -> Verdict:
+    """The verdict without characters that act on a terminal; details come from a run's files."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return visible(value)
+        if isinstance(value, dict):
+            return {key: clean(inner) for key, inner in value.items()}
+        return [clean(inner) for inner in value] if isinstance(value, list) else value
+
+    return msgspec.convert(clean(msgspec.to_builtins(verdict)), Verdict)
 
 
 def _line(name: str, says: str, colour: str, detail: str) -> Text:

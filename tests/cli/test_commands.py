@@ -204,12 +204,52 @@ def test_doctor(kit: Kit, served: FakeHub, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("kit.engine.hardware.gpus", lambda: [])
     found = kit("doctor", "demo", "--profile", "paper")
     assert found.code == 4
-    assert "FAIL  gpus: 1 needed" in found.out
-    assert "WARN  pin big-new: not fetched yet" in found.out
+    lines = found.out.splitlines()
+    assert lines[0].startswith("demo --profile paper: cannot run here, ")
+    # What stands in the way comes first, and the way out last.
+    kinds = [line[:4] for line in lines if line[:4] in ("FAIL", "WARN", "OK  ")]
+    assert kinds == sorted(kinds, key=["FAIL", "WARN", "OK  "].index)
+    assert "FAIL  gpus: 1 of 24 GB needed" in found.out
+    assert "WARN  inputs: 2 still to fetch" in found.out
     assert "mend: kit fetch demo --profile paper" in found.out
-    alone = kit("doctor", "--json")
-    assert {item["level"] for item in json.loads(alone.out)} <= {"OK", "WARN", "FAIL"}
+    assert "can run here: kit reproduce demo --profile mini" in lines
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if line[:4] in ("FAIL", "WARN"):
+            assert after.startswith("      mend: "), line
     assert kit("doctor", "dmo").code == 2
+
+
+def test_doctor_of_what_can_run(kit: Kit, served: FakeHub) -> None:
+    found = kit("doctor", "demo")
+    assert "demo --profile mini: can" in found.out
+    assert ("can run here" in found.out.splitlines()[0]) == (found.code == 0)
+
+
+def test_doctor_of_the_machine(kit: Kit, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kit.engine.hardware.gpus", lambda: [])
+    found = kit("doctor")
+    assert found.code == 0
+    assert found.out.startswith("this machine\n")
+    assert "OK    profile mini: can run here: demo" in found.out
+    assert "cannot run here: demo" in found.out
+    told = json.loads(kit("doctor", "--json").out)
+    assert told["can_run"] is True
+    assert told["experiment"] is None
+    assert {item["level"] for item in told["checks"]} <= {"OK", "WARN", "FAIL"}
+    runs = {(one["experiment"], one["profile"]): one["runs"] for one in told["fitting"]}
+    assert runs["demo", "mini"]
+    assert not runs["demo", "paper"]
+
+
+def test_doctor_in_json_of_one_that_cannot_run(
+    kit: Kit, served: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kit.engine.hardware.gpus", lambda: [])
+    found = kit("doctor", "demo", "--profile", "paper", "--json")
+    assert found.code == 4
+    told = json.loads(found.out)
+    assert (told["experiment"], told["profile"], told["can_run"]) == ("demo", "paper", False)
+    assert all(check["mend"] for check in told["checks"] if check["level"] != "OK")
 
 
 def test_docs(kit: Kit, repo: Path) -> None:

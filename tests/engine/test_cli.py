@@ -222,6 +222,7 @@ def test_rehearse_measures_and_leaves_the_store_of_runs_alone(
     assert plan["rehearsal"] is True
     assert plan["instances"][0]["params"]["fraction"] == 0.5
     assert "over plan" in out
+    assert "plan error: not measured; no step used a GPU" in out
     kit("plan", "toy")
     assert "to run: 7 of 7" in capsys.readouterr().out
 

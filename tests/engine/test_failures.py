@@ -77,21 +77,39 @@ def test_preflight_stays_preflight() -> None:
 @pytest.mark.parametrize(
     ("error", "instance", "words"),
     [
-        (OutOfMemoryError("Tried to allocate 20.00 GiB. GPU 0"), ON_GPU, "70 GB a GPU"),
+        (OutOfMemoryError("Tried to allocate 20.00 GiB. GPU 0"), ON_GPU, "expected 70 GB a GPU"),
         (MemoryError(), STEP, "the plan expected 3 GB"),
         (MemoryError("Unable to allocate 9 GiB for an array"), STEP, "Unable to allocate"),
     ],
 )
 def test_out_of_memory(error: Exception, instance: StepInstance, words: str) -> None:
     made = told(error, instance)
-    assert made.what.startswith("out of memory")
+    assert "out of memory" in made.what
     assert words in made.why
-    assert "--jobs" in made.next_step
+    # toy/make declares no setting that would help: none is invented.
+    assert "--set" not in made.next_step
+    assert ("--jobs" in made.next_step) == (instance is STEP)
 
 
 def test_what_was_asked_for() -> None:
     made = told(OutOfMemoryError("CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0"))
-    assert made.what == "out of memory when asking for 512.00 MiB more"
+    assert made.what == "the GPU is out of memory: it asked for 512.00 MiB more"
+
+
+def test_kit_errors_are_never_taken_for_a_shortage() -> None:
+    assert told(InvalidInput("Cannot allocate memory is what line 3 says")).what.startswith(
+        "Cannot"
+    )
+
+
+def test_how_far_it_came_is_kept_short_and_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "very-secret-value")
+    error = MemoryError()
+    error.add_note("3 of 20 steps were done")
+    error.add_note("x" * 5000 + " very-secret-value")
+    failure = failure_of(raised(error), home=HOME, step="s")
+    assert len(failure.left) == 500
+    assert "very-secret" not in failure.left
 
 
 def test_divergence() -> None:
@@ -157,7 +175,20 @@ def test_the_death_of_a_process(status: int, words: str) -> None:
     assert words in made.what
     assert "last words" in made.why
     assert ("memory runs out" in made.why) == (status == -9)
+    assert ("--jobs 1" in made.next_step) == (status == -9)
     assert "logs/f.log" in made.next_step
+
+
+def test_a_kill_that_the_kernel_counted_or_did_not() -> None:
+    sure = died(STEP, -9, None, "", oom_killed=True)
+    assert sure.what == "the step's process was killed by SIGKILL: out of memory"
+    assert "the plan expected 3 GB" in sure.why
+    other = died(STEP, -9, None, "", oom_killed=False)
+    assert other.what == "the step's process was killed by SIGKILL"
+    assert "counted no such kill" in other.why
+    assert "memory" not in other.next_step
+    # A count that rose says nothing about a process that ended in another way.
+    assert died(STEP, -11, None, "", oom_killed=True).what.endswith("SIGSEGV")
 
 
 def test_a_silent_death() -> None:

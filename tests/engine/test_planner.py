@@ -244,6 +244,20 @@ def test_manifests_that_do_not_fit(changes: dict[str, Any], words: str) -> None:
     assert caught.value.where
 
 
+def test_an_input_may_belong_to_some_profiles_only() -> None:
+    spare = {**steps()[0], "id": "spare", "profiles": ["mini"]}
+    mix = {"data": {"step": "make"}, "more": {"step": "spare", "profiles": ["mini"]}}
+    both = profile(set={step: {"seed": "${seed}", "size": 10} for step in ("make", "spare")})
+    mini = both["profiles"]["mini"]
+    paper = {**mini, "set": {"make": mini["set"]["make"]}}
+    made = manifest(
+        steps=[spare, *steps({"id": "mix", "kind": "toy/mix-two", "inputs": mix})],
+        profiles={"mini": mini, "paper": paper},
+    )
+    assert set(plan_of(made).by_id["mix[seed=1]"].steps) == {"data", "more"}
+    assert set(plan_of(made, profile="paper").by_id["mix[seed=1]"].steps) == {"data"}
+
+
 def test_unknown_pin() -> None:
     made = manifest(
         steps=[

@@ -16,13 +16,14 @@ from kit.engine.drive import Options, complain
 from kit.engine.one_step import run_one
 from kit.engine.plan import Plan
 from kit.engine.record import Record, begin, code_state, pin_records
-from kit.engine.rehearse import findings, write_rehearsal
+from kit.engine.rehearse import findings, plan_error, write_rehearsal
 from kit.engine.results import Canary, Cell, Results
 from kit.engine.results_file import publish
 from kit.engine.rundir import new_run_dir
 from kit.engine.runner import Outcome
 from kit.engine.store import FileRecord, Store, StoredStep
 from kit.errors import Interrupted, InvalidInput, Many, Preflight, StepFailed
+from kit.manifest.types import Resources
 from tests.engine.conftest import PIN, ToyPins, plan_of
 from tests.engine.fakes import Harness, plan_of_graph
 
@@ -181,6 +182,28 @@ def test_findings_name_what_was_underestimated() -> None:
     assert mix.over == ["time"]
     gpu = msgspec.structs.replace(make, peak_gpu_memory_gb=81.0, planned_gpu_memory_gb=80.0)
     assert "GPU memory" in gpu.over
+
+
+def test_plan_error_is_a_share_of_what_was_measured() -> None:
+    plan = plan_of()
+    instances = [
+        msgspec.structs.replace(
+            one,
+            resources=Resources(gpus=1, gpu_memory_gb=30.0 if one.step == "make" else 10.0),
+        )
+        for one in plan.instances
+    ]
+    plan = msgspec.structs.replace(plan, instances=instances)
+    record = record_of(plan)
+    record.add_outcome(plan, outcome_of(plan, entry(seconds=80.0, peak_gpu_memory_gb=20.0)))
+    found = plan_error(plan, record)
+    assert found.minutes == pytest.approx(0.25)  # a minute planned, 80 seconds measured
+    assert (found.gpu_memory, found.gpu_memory_step) == (0.5, "make")
+    assert plan_error(plan, record, fraction=0.5).minutes is None
+    record = record_of(plan)
+    record.add_outcome(plan, Outcome(states={one.id: "waiting" for one in plan.instances}))
+    nothing = plan_error(plan, record)
+    assert (nothing.minutes, nothing.gpu_memory, nothing.gpu_memory_step) == (None, None, None)
 
 
 def test_steps_that_did_not_run_have_no_measurement() -> None:

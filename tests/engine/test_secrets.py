@@ -153,3 +153,21 @@ def test_code_state_outside_of_git(tmp_path: Path) -> None:
 def test_code_state_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert code_state() == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("built", "state"),
+    [
+        ("a" * 40, ("a" * 40, False)),
+        ("a" * 40 + "-dirty", ("a" * 40, True)),
+        ("unknown", (None, None)),
+    ],
+)
+def test_code_state_in_an_image(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    built: str,
+    state: tuple[str | None, bool | None],
+) -> None:
+    monkeypatch.setenv("KIT_COMMIT", built)
+    assert code_state(tmp_path) == state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kit.engine import oom_kills
 from kit.engine.drive import Options
 from kit.engine.events import read_events
 from kit.engine.results import Results
@@ -206,8 +208,13 @@ def test_equal_steps_are_done_once(run_toy: Run) -> None:
     [
         ("value", "^f: the rank must be positive$", "logs"),
         ("type", "^f: TypeError: unexpected$", "logs"),
-        ("nan", "training diverged: loss is nan at step 7", "learning rate"),
-        ("oom", r"out of memory when asking for 2\.50 GiB more", "micro-batch"),
+        (
+            "nan",
+            "training diverged: loss is nan at step 7",
+            "--set f.rate=0.05 (other numbers); or",
+        ),
+        ("oom", r"the GPU is out of memory: it asked for 2\.50 GiB more", "--set f.rows=4 (slower"),
+        ("host", r"^f: out of memory: it asked for 3\.638 TiB more", "--jobs 1"),
         ("kill", "was killed by SIGKILL", "logs"),
         ("exit", "ended with status 7", "logs"),
         ("forget", "without its output 'number.json'", "finished steps are kept"),
@@ -230,10 +237,56 @@ def test_failures_are_clear(run_toy: Run, tmp_path: Path, how: str, words: str, 
     assert not list((tmp_path / "home" / "tmp").iterdir())
 
 
-def test_the_plans_memory_stands_beside_what_was_asked(run_toy: Run) -> None:
+def test_out_of_memory_says_plan_device_progress_and_cure(run_toy: Run, tmp_path: Path) -> None:
     with pytest.raises(StepFailed) as caught:
         run_toy(failing("oom"))
+    said = caught.value
+    assert "1.07 GiB of 79.11 GiB of the GPU was free; process 4242 holds 40.00 GiB" in said.why
+    assert "the plan expected 1 GB" in said.why
+    assert "3 of 20 steps were done" in said.why
+    kept = next((tmp_path / "home" / "scratch").glob("*/state-2"))
+    assert f"what it kept is in {kept.parent}" in said.why
+    assert said.next_step.startswith("--set f.rows=4 (slower, same numbers); or end the other")
+    assert "flag" not in said.next_step  # a cure that is used up is not offered
+
+
+def test_torchs_own_exception_in_a_worker(run_toy: Run) -> None:
+    with pytest.raises(StepFailed, match=r"^f: the GPU is out of memory: it asked for 2\.50 GiB"):
+        run_toy(failing("cuda"))
+
+
+def test_what_is_offered_can_be_typed(run_toy: Run) -> None:
+    """Following the advice to its end: each value is accepted, and the last offers none."""
+    rows = [8]
+    while True:
+        with pytest.raises(StepFailed) as caught:
+            run_toy(failing("oom", rows=rows[-1]))
+        offered = re.search(r"--set f\.rows=(\d+)", caught.value.next_step)
+        if offered is None:
+            break
+        rows.append(int(offered.group(1)))
+    assert rows == [8, 4, 2, 1]
+
+
+def test_the_kernel_as_the_killer(
+    run_toy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real SIGKILL; only the kernel's count of it is made up."""
+    counter = tmp_path / "vmstat"
+    counter.write_text("nr_free_pages 1\noom_kill 7\n")
+    monkeypatch.setattr(oom_kills, "COUNTERS", (counter, tmp_path / "absent"))
+    with pytest.raises(StepFailed, match=r"was killed by SIGKILL$") as caught:
+        run_toy(failing("kill"))
+    assert "it counted no such kill" in caught.value.why
+    assert "memory" not in caught.value.next_step
+
+    calls = iter([7, 8])
+    monkeypatch.setattr(oom_kills, "count", lambda: next(calls))
+    with pytest.raises(StepFailed, match=r"SIGKILL: out of memory$") as caught:
+        run_toy(failing("kill"))
     assert "the plan expected 1 GB" in caught.value.why
+    assert "--jobs 1" in caught.value.next_step
+    assert "--set f.rows=4" in caught.value.next_step
 
 
 def test_a_dead_process_shows_its_last_words(run_toy: Run) -> None:

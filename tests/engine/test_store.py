@@ -171,3 +171,37 @@ def test_clean_removes_only_what_nobody_works_on(store: Store) -> None:
 
 def test_cleaning_an_empty_home(store: Store) -> None:
     assert store.clean() == 0
+
+
+def test_checkpoints_of_other_inputs_are_not_resumed_from(store: Store) -> None:
+    """Upstream was redone and came out differently: its key, and ours, are still the same."""
+    with store.lock(KEY):
+        folder = store.begin_scratch(KEY, {"labels": ["a"], "data": ["b"]})
+        (folder / "state-100").touch()
+        same = store.begin_scratch(KEY, {"data": ["b"], "labels": ["a"]})
+        assert (same / "state-100").exists()
+        other = store.begin_scratch(KEY, {"data": ["b"], "labels": ["changed"]})
+        assert other == folder
+        assert not (other / "state-100").exists()
+
+
+def test_checkpoints_of_unknown_inputs_are_not_resumed_from(store: Store) -> None:
+    folder = store.scratch(KEY)
+    folder.mkdir(parents=True)
+    (folder / "state-100").touch()
+    with store.lock(KEY):
+        assert not (store.begin_scratch(KEY, {}) / "state-100").exists()
+
+
+def test_clean_removes_the_scratch_of_finished_steps_alone(store: Store) -> None:
+    """As a kill between the rename of the outputs and the removal of the scratch leaves it."""
+    done, unfinished, held = "aa" * 32, "bb" * 32, "cc" * 32
+    for key in (done, held):
+        put(store, key)
+    for key in (done, unfinished, held):
+        store.scratch(key).mkdir(parents=True)
+    with store.lock(held):
+        store.clean()
+        assert store.scratch(held).exists()
+    assert not store.scratch(done).exists()
+    assert store.scratch(unfinished).exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from kit.engine.registry import REGISTRY, NoParams, StepContext, StepKind
+from kit.engine.registry import REGISTRY, NoParams, Remedy, StepContext, StepKind
 from kit.engine.results import Cell, Results
 from kit.manifest.types import Resources
 
@@ -64,6 +64,11 @@ def mix(context: StepContext, params: MixParams) -> None:
     (context.out / "number.json").write_text(json.dumps({"number": number}))
 
 
+def mix_two(context: StepContext, params: MixParams) -> None:
+    """As ``mix``; a second input may be given."""
+    mix(context, params)
+
+
 def table(context: StepContext, params: NoParams) -> None:
     """Collect numbers by axis into results."""
     cells, labels = [], []
@@ -84,6 +89,8 @@ class FailParams(Struct, frozen=True, forbid_unknown_fields=True):
 
     how: str = "ok"
     flag: str = ""
+    rows: int = 8
+    rate: float = 0.1
 
 
 class TrainingDiverged(RuntimeError):
@@ -92,6 +99,14 @@ class TrainingDiverged(RuntimeError):
 
 class OutOfMemoryError(RuntimeError):
     """As torch names it."""
+
+
+CUDA_TEXT = (
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of "
+    "which 1.07 GiB is free. Process 4242 has 40.00 GiB memory in use. Including non-PyTorch "
+    "memory, this process has 38.03 GiB memory in use. Of the allocated memory 36.00 GiB is "
+    "allocated by PyTorch, and 1.41 GiB is reserved by PyTorch but unallocated."
+)
 
 
 def fail(context: StepContext, params: FailParams) -> None:
@@ -109,7 +124,18 @@ def fail(context: StepContext, params: FailParams) -> None:
     if how == "nan":
         raise TrainingDiverged("loss is nan at step 7")
     if how == "oom":
-        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ...")
+        context.progress(3, 20, "steps")
+        (context.scratch / "state-2").touch()
+        raise OutOfMemoryError(CUDA_TEXT)
+    if how == "cuda":
+        import torch
+
+        raise torch.OutOfMemoryError(CUDA_TEXT)
+    if how == "host":
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 4000000000000 bytes. Error code 12"
+        )
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":
@@ -182,10 +208,37 @@ REGISTRY.add(
 )
 REGISTRY.add(
     StepKind(
+        "toy/mix-two",
+        1,
+        MixParams,
+        mix_two,
+        {"data": "step", "more": "step"},
+        ("number.json",),
+        environment=CPU,
+        optional=frozenset({"more"}),
+    )
+)
+REGISTRY.add(
+    StepKind(
         "toy/table", 1, NoParams, table, {"numbers": "steps"}, ("results.json",), environment=CPU
     )
 )
-REGISTRY.add(StepKind("toy/fail", 1, FailParams, fail, {}, ("number.json",), environment=CPU))
+REGISTRY.add(
+    StepKind(
+        "toy/fail",
+        1,
+        FailParams,
+        fail,
+        {},
+        ("number.json",),
+        environment=CPU,
+        lowers_memory=(
+            Remedy("rows", lambda p: p.rows // 2 if p.rows > 1 else None, "slower, same numbers"),
+            Remedy("flag", lambda p: None, "never offered"),
+        ),
+        steadies=(Remedy("rate", lambda p: p.rate / 2, "other numbers"),),
+    )
+)
 REGISTRY.add(
     StepKind("toy/pinned", 1, NoParams, pinned, {"source": "pin"}, ("data.txt",), environment=CPU)
 )

@@ -84,10 +84,12 @@ def test_fp32_on_a_gpu_takes_the_mask_and_is_exact(model: Any) -> None:
 
 def test_other_models_go_through_transformers(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = gradient(copy.deepcopy(model).float(), forward_rows=1)
+    padded = (gradient(model, forward_rows=1) - exact).norm() / exact.norm()
     monkeypatch.setattr(llama_block, "fits", lambda model: False)
     for changes in ({}, {"low_memory": True}, {"compile": True}):
-        packed = gradient(model, forward="packed", **changes)
-        assert float((packed - exact).norm() / exact.norm()) < 0.03
+        packed = (gradient(model, forward="packed", **changes) - exact).norm() / exact.norm()
+        # A fixed bound was met by chance or not: rounding differs from call to call.
+        assert float(packed) < max(1.5 * float(padded), 0.02)
 
 
 def test_examples_are_isolated_in_the_kernel(model: Any) -> None:

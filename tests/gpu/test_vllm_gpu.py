@@ -49,8 +49,8 @@ def backend(model: Any, tmp_path_factory: pytest.TempPathFactory) -> VllmBackend
         ROWS,
         max_model_len=512,
         dtype="float32",
-        eager=True,
-        gpu_memory_utilization=0.2,
+        execution="eager",
+        gpu_memory_gb=24,
         prefix_caching=True,
     )
 

@@ -165,3 +165,14 @@ def test_bad_requests_are_refused():
 
 def test_vocabulary_size_is_the_first_slot():
     assert TransformersBackend(tiny_llama(V), 0).vocabulary_size == V
+
+
+def test_a_prompt_beyond_the_model_s_positions_is_refused_before_it_costs_memory():
+    model = tiny_llama(V)
+    limit = model.config.max_position_embeddings
+    fits, too_long = [1] * (limit - 8), [1] * 2_000_000
+    with pytest.raises(ValueError, match=f"prompt 1 has 2,000,000 tokens .* takes {limit:,}"):
+        run(model, [[1, 5], too_long])
+    assert len(run(model, [fits])) == 1
+    with pytest.raises(ValueError, match="prompt 0 has"):
+        run(model, [[*fits, 1]])

@@ -152,6 +152,26 @@ def test_slot_rows_must_be_distinct_ids(tmp_path: Path) -> None:
             VllmBackend(tmp_path, rows)
 
 
+def test_memory_and_execution_reach_the_engine(
+    backend: VllmBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    card = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+
+    def settings(**given: Any) -> dict[str, Any]:
+        made: dict[str, Any] = VllmBackend(tmp_path, ROWS, **given).engine.settings
+        return made
+
+    assert settings()["gpu_memory_utilization"] == 0.9
+    assert settings(gpu_memory_gb=20)["gpu_memory_utilization"] == 0.25
+    assert settings(gpu_memory_gb=79)["gpu_memory_utilization"] == 0.9
+    assert settings()["compilation_config"]["mode"] == 0
+    assert "compilation_config" not in settings(execution="compiled")
+    assert settings(execution="eager")["enforce_eager"] is True
+    with pytest.raises(ValueError, match="unknown execution 'fast'; known: graphs"):
+        settings(execution="fast")
+
+
 def test_spare_ids() -> None:
     tokenizer = llama3_tokenizer()
     last = max(tokenizer.get_vocab().values())
@@ -160,3 +180,26 @@ def test_spare_ids() -> None:
     assert spare_ids(tokenizer, last + 9, 5) == tuple(range(last + 4, last + 9))
     with pytest.raises(ValueError, match="has 1 unused ids, 5 are needed"):
         spare_ids(tokenizer, last + 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "explained"),
+    [
+        ("No available memory for the cache blocks. Try increasing `gpu_memory_util...`", True),
+        ("To serve at least one request, 0.5 GiB KV cache is needed, which is larger", True),
+        ("Free memory on device cuda:0 (12/79 GiB) on startup is less than desired", False),
+    ],
+)
+def test_a_start_without_room_says_which_way_to_turn(
+    backend: VllmBackend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    explained: bool,
+) -> None:
+    def refuse(self: FakeEngine, **settings: Any) -> None:
+        raise ValueError(words)
+
+    monkeypatch.setattr(FakeEngine, "__init__", refuse)
+    with pytest.raises(ValueError, match=r"larger share \(gpu_share\)" if explained else "^Free"):
+        VllmBackend(tmp_path, ROWS, max_model_len=99, gpu_share=0.4)

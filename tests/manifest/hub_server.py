@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -21,6 +22,8 @@ class Repo:
     gated: bool = False
     granted: bool = False
     lfs: set[str] = field(default_factory=set)
+    answers: str = ""
+    """The commit it says it answers from, when that is another one."""
 
 
 @dataclass
@@ -30,7 +33,12 @@ class FakeHub:
     repos: dict[str, Repo] = field(default_factory=dict)
     plain: dict[str, bytes] = field(default_factory=dict)
     failures: dict[str, list[str]] = field(default_factory=dict)
-    """Path fragment -> what to do to the next requests: ``503``, ``slow``, ``short``, ``close``."""
+    """Path fragment -> what to do to the next requests.
+
+    ``503`` (any status; ``503+7`` with Retry-After: 7), ``slow`` (the answer begins late),
+    ``short`` (half a body, then the end), ``stall`` (half a body, then silence), ``drip`` (the body
+    byte by byte, each in time), ``close`` (no answer).
+    """
     redirects: dict[str, str] = field(default_factory=dict)
     seen: list[tuple[str, str, bool]] = field(default_factory=list)
     """(method, path, was a token sent)."""
@@ -75,8 +83,9 @@ class Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "")
         self.hub.seen.append((self.command, path, bool(token)))
         failure = self.hub.next_failure(path, self.command)
-        if failure.isdigit():
-            return self._send(int(failure), b"{}")
+        status, _, after = failure.partition("+")
+        if status.isdigit():
+            return self._send(int(status), b"{}", {"Retry-After": after} if after else None)
         if failure == "slow":
             threading.Event().wait(1.5)
         if failure == "close":
@@ -85,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
         if path in self.hub.redirects:
             return self._send(302, b"", {"Location": self.hub.redirects[path]})
         if path in self.hub.plain:
-            return self._send(200, self.hub.plain[path], short=failure == "short")
+            return self._send(200, self.hub.plain[path], how=failure)
         return self._repository(path, token, failure)
 
     def _repository(self, path: str, token: str, failure: str) -> None:
@@ -107,8 +116,8 @@ class Handler(BaseHTTPRequestHandler):
         if data is None:
             return self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
         etag = hashlib.sha256(data).hexdigest() if file in repo.lfs else git_blob(data)
-        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": repo.revision}
-        return self._send(200, data, headers, short=failure == "short")
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": repo.answers or repo.revision}
+        return self._send(200, data, headers, how=failure)
 
     @staticmethod
     def _split(path: str) -> tuple[str, str]:
@@ -125,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
         body: bytes,
         headers: dict[str, str] | None = None,
         *,
-        short: bool = False,
+        how: str = "",
     ) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -133,10 +142,21 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body[: len(body) // 2] if short else body)
-            self.wfile.flush()
-        if short:
+            self._body(body, how)
+        if how in ("short", "stall", "drip"):
             self.close_connection = True
+
+    def _body(self, body: bytes, how: str) -> None:
+        with contextlib.suppress(OSError):  # the other side gave up, as it should
+            if how == "drip":
+                for place in range(min(len(body), 200)):
+                    self.wfile.write(body[place : place + 1])
+                    threading.Event().wait(0.02)
+                return
+            self.wfile.write(body[: len(body) // 2] if how in ("short", "stall") else body)
+            self.wfile.flush()
+            if how == "stall":
+                threading.Event().wait(1.5)
 
 
 def serve(hub: FakeHub) -> ThreadingHTTPServer:

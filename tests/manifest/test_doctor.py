@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kit.engine import hardware
-from kit.engine.hardware import Gpu
 from kit.engine.registry import Registry, StepKind
-from kit.errors import InvalidInput
 from kit.manifest.catalog import Catalog
-from kit.manifest.doctor import examine, gpus, machine, software
+from kit.manifest.doctor import containers, examine, machine, software
 from kit.manifest.doctor.core import Check, Needs
-from kit.manifest.fetch.retry import Transient
+from kit.manifest.doctor.inputs import Download
+from kit.manifest.doctor.overview import Runnable, lines, overview
 from kit.manifest.needs import estimate
-from kit.manifest.pin_types import Pin
 from kit.manifest.pins import PinStore
 from kit.manifest.types import Resources
 
@@ -25,16 +26,8 @@ ROOT = Path(__file__).parents[2]
 BIG = Needs(gpus=2, gpu_memory_gb=70, memory_gb=64, disk_gb=10, extra="gpu")
 
 
-def gpu(memory: float = 80.0, driver: str = "580.65.06", index: str = "0") -> Gpu:
-    return Gpu(index=index, name="H100", arch="sm_90", memory_gb=memory, driver=driver)
-
-
 def versions(**known: str) -> Callable[[str], str | None]:
     return lambda name: known.get(name.replace("-", "_"))
-
-
-CUDA13 = versions(nvidia_cuda_runtime="13.0.96")
-FREE: Callable[[], list[tuple[str, str]]] = lambda: []  # noqa: E731
 
 
 def levels(checks: object) -> dict[str, str]:
@@ -44,7 +37,9 @@ def levels(checks: object) -> dict[str, str]:
 def test_python() -> None:
     assert software.python_version((3, 11, 7)).level == "OK"
     old = software.python_version((3, 10, 0))
-    assert (old.level, old.mend) == ("FAIL", "install python 3.11")
+    assert old.level == "FAIL"
+    assert "3.10.0; 3.11 or newer" in old.detail
+    assert "make setup PYTHON=python3.11" in old.mend
 
 
 def test_packages_of_this_checkout() -> None:
@@ -54,13 +49,15 @@ def test_packages_of_this_checkout() -> None:
 
 def test_packages_that_are_missing_or_other() -> None:
     have = versions(torch="2.12.0", transformers="5.18.0", datasets="4.9", accelerate="1.15")
-    core, extra = software.packages(ROOT, Needs(extra="cpu"), have)
+    core, extra, report = software.packages(ROOT, Needs(extra="cpu"), have)
     assert core.level == "FAIL"
     assert "click is missing" in core.detail
     assert extra.level == "FAIL"
     assert "torch is 2.12.0, wanted ==2.13.0" in extra.detail
     assert "safetensors is missing" in extra.detail
     assert extra.mend == 'pip install -e ".[cpu]"'
+    # A run without the report's packages still gives its numbers.
+    assert (report.level, report.mend) == ("WARN", 'pip install -e ".[report]"')
 
 
 def test_a_local_build_is_the_same_version() -> None:
@@ -76,104 +73,24 @@ def test_a_local_build_is_the_same_version() -> None:
 
 def test_requirements_without_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def listed(name: str) -> list[str]:
-        return ["click>=8", "torch==2.13.0; extra == 'cpu'", "vllm==0.26; extra == 'gpu'", "???"]
+        return [
+            "click>=8",
+            "torch==2.13.0; extra == 'cpu'",
+            "vllm==0.26; extra == 'gpu'",
+            "safetensors; extra == 'gpu' or extra == 'cpu'",
+            "tomli; python_version < '3'",
+            "???",
+        ]
 
     monkeypatch.setattr(software.metadata, "requires", listed)
     found = software.requirements(tmp_path)
     assert [r.name for r in found[""]] == ["click"]
-    assert [r.name for r in found["gpu"]] == ["vllm"]
-    monkeypatch.setattr(software, "DISTRIBUTION", "no-such-distribution-here")
+    assert [r.name for r in found["gpu"]] == ["vllm", "safetensors"]
+    assert [r.name for r in found["cpu"]] == ["torch", "safetensors"]
     monkeypatch.undo()
     monkeypatch.setattr(software, "DISTRIBUTION", "no-such-distribution-here")
     (core, _) = software.packages(tmp_path, Needs(), versions())
     assert core.level == "WARN"
-
-
-def test_no_gpu_is_fine_when_none_is_needed() -> None:
-    (check,) = gpus.check_gpus([], Needs(), busy=FREE)
-    assert check.level == "OK"
-
-
-@pytest.mark.parametrize(("tool", "said"), [(None, "no nvidia-smi here"), ("/x", "none visible")])
-def test_no_gpu_where_some_are_needed(
-    monkeypatch: pytest.MonkeyPatch, tool: str | None, said: str
-) -> None:
-    monkeypatch.setattr(gpus.shutil, "which", lambda name: tool)
-    (check,) = gpus.check_gpus([], BIG, busy=FREE)
-    assert check.level == "FAIL"
-    assert said in check.detail
-    assert "--profile mini" in check.mend
-
-
-@pytest.mark.parametrize(
-    ("found", "level", "said"),
-    [
-        ([gpu(), gpu()], "OK", "H100 80 GB, H100 80 GB"),
-        ([gpu()], "FAIL", "1 visible (H100 80 GB), 2 needed"),
-        ([gpu(), gpu(40)], "FAIL", "2 of 70 GB needed"),
-        ([gpu(68.5), gpu(68.5)], "OK", "68.5"),
-    ],
-)
-def test_enough_gpus(found: list[Gpu], level: str, said: str) -> None:
-    check = next(iter(gpus.check_gpus(found, BIG, busy=FREE, version=CUDA13)))
-    assert check.level == level
-    assert said in check.detail
-
-
-@pytest.mark.parametrize(
-    ("driver", "version", "level"),
-    [
-        ("580.65.06", CUDA13, "OK"),
-        ("575.10", CUDA13, "FAIL"),
-        ("550.54", versions(nvidia_cuda_runtime_cu12="12.8"), "OK"),
-        ("515.1", versions(torch="2.10.0+cu128"), "FAIL"),
-        ("550.54", versions(torch="2.13.0+cpu"), "WARN"),
-        ("", CUDA13, "WARN"),
-    ],
-)
-def test_the_driver_fits_the_cuda_runtime(
-    driver: str, version: Callable[[str], str | None], level: str
-) -> None:
-    found = levels(gpus.check_gpus([gpu(driver=driver)], Needs(), busy=FREE, version=version))
-    assert found["driver"] == level
-
-
-def test_others_on_the_gpus() -> None:
-    def busy() -> list[tuple[str, str]]:
-        return [("123", "60000 MiB")]
-
-    found = list(gpus.check_gpus([gpu(), gpu()], BIG, busy=busy, version=CUDA13))
-    assert "pid 123 (60000 MiB)" in found[-1].detail
-    assert "CUDA_VISIBLE_DEVICES" in found[-1].mend
-
-
-FAKE_SMI = """#!/bin/sh
-case "$1" in
-  --query-gpu=*) echo "0, GPU-1, H100, 9.0, 81559, 580.65.06";;
-  --query-compute-apps=*) echo "4242, 1000 MiB";;
-  *) exit 1;;
-esac
-"""
-
-
-def test_against_a_made_up_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(FAKE_SMI)
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    hardware._nvidia_smi.cache_clear()
-    try:
-        (found,) = hardware.gpus()
-        assert found.memory_gb == pytest.approx(79.6, abs=0.1)
-        assert gpus.processes() == [("4242", "1000 MiB")]
-    finally:
-        hardware._nvidia_smi.cache_clear()
-
-
-def test_without_nvidia_smi_there_are_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus.shutil, "which", lambda name: None)
-    assert gpus.processes() == []
 
 
 def test_memory() -> None:
@@ -186,75 +103,125 @@ def usage(free: float, total: float = 1e12) -> Callable[[Path], object]:
 
 
 def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path / "not" / "yet"
+    home, coming = tmp_path / "not" / "yet", Download(size=16_000_000_000, unknown=2)
     monkeypatch.setattr(machine.shutil, "disk_usage", usage(50e9))
-    assert set(levels(machine.disk(home, tmp_path, BIG, 16_000_000_000)).values()) == {"OK"}
+    assert set(levels(machine.disk(home, tmp_path, BIG, coming)).values()) == {"OK"}
     monkeypatch.setattr(machine.shutil, "disk_usage", usage(20e9))
-    first = next(iter(machine.disk(home, tmp_path, BIG, 16_000_000_000)))
+    first = next(iter(machine.disk(home, tmp_path, BIG, coming)))
     assert first.level == "FAIL"
     assert "about 26.0 GB needed" in first.detail
+    assert "export KIT_HOME=" in first.mend
     monkeypatch.setattr(machine.os, "access", lambda path, mode: False)
-    first = next(iter(machine.disk(home, tmp_path, BIG, None)))
+    first, second = machine.disk(home, tmp_path, BIG, Download())
     assert "cannot be written" in first.detail
+    assert "export KIT_HOME=" in first.mend
+    assert "--runs-dir" in second.mend
 
 
-def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("inside", "words"),
+    [(True, "docker run --shm-size=16g"), (False, "sudo mount -o remount,size=16G /")],
+)
+def test_shared_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool, words: str
+) -> None:
     monkeypatch.setattr(machine.shutil, "disk_usage", usage(1e6, 64e6))
+    monkeypatch.setattr(containers, "INSIDE", (tmp_path,) if inside else ())
     assert machine.shared_memory(Needs(), tmp_path).level == "OK"
     small = machine.shared_memory(BIG, tmp_path)
-    assert (small.level, small.mend) == ("FAIL", "docker run --shm-size=16g (or --ipc=host)")
-    assert machine.shared_memory(BIG, tmp_path / "none").level == "WARN"
+    assert small.level == "FAIL"
+    assert small.mend.startswith(words)
+    none = machine.shared_memory(BIG, tmp_path / "none")
+    assert none.level == "WARN"
+    assert none.mend.startswith("docker" if inside else "sudo mount -t tmpfs")
     assert machine.shared_memory(Needs(), tmp_path / "none").level == "OK"
+    monkeypatch.setattr(machine.shutil, "disk_usage", usage(1e6, 64e9))
+    assert machine.shared_memory(BIG, tmp_path).level == "OK"
 
 
-def test_inputs(catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = PinStore(tmp_path / "home", catalog.pins())
-    ids = ["tiny-new", "tiny-old", "tiny-data", "big-old"]
-    found = {check.what: check for check in machine.inputs(store, ids, "demo", "mini")}
-    assert found["pin tiny-new"].level == "OK"
-    assert found["pin tiny-old"].level == "FAIL"
-    assert found["pin tiny-old"].mend == "kit fetch demo --profile mini --pin tiny-old=PATH"
-    assert found["pin tiny-data"].level == "WARN"
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (check,) = machine.inputs(store, ["tiny-data"], "demo", "mini")
-    assert (check.level, check.mend) == ("FAIL", "unset HF_HUB_OFFLINE")
-    place = store.path("tiny-data")
-    place.parent.mkdir(parents=True)
-    place.write_text("wrong")
-    (check,) = machine.inputs(store, ["tiny-data"], "demo", "mini")
-    assert "has sha256" in check.detail
-    place.write_text("")
-    (check,) = machine.inputs(store, ["tiny-data"], "demo", "mini")
-    assert check.level == "OK"
+def kept(home: Path, key: str, days: float, size: int = 1000) -> Path:
+    folder = home / "scratch" / key
+    folder.mkdir(parents=True)
+    with (folder / "state").open("wb") as file:
+        file.truncate(size)  # a hole: no byte of it is written
+    for path in (folder / "state", folder):
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    return folder
 
 
-def test_access_to_gated_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
-    pin = Pin(id="p", kind="hf-model", title="t", licence="l", repo="a/b", gated=True)
-
-    def refuse(pin: Pin) -> None:
-        raise InvalidInput("refused", next_step="ask")
-
-    def unreachable(pin: Pin) -> None:
-        raise Transient("HTTP 503")
-
-    def check(token: bool, ask: Callable[[Pin], None]) -> Check:
-        (found,) = machine.access([pin], lambda: token, ask)
-        return found
-
-    assert check(False, lambda pin: None).level == "FAIL"
-    assert "https://huggingface.co/a/b" in check(False, refuse).mend
-    assert check(True, lambda pin: None).level == "OK"
-    assert check(True, refuse).mend == "ask"
-    assert check(True, unreachable).level == "WARN"
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "not asked" in check(True, refuse).detail
+def test_abandoned_checkpoints(tmp_path: Path) -> None:
+    assert list(machine.abandoned(tmp_path)) == []
+    kept(tmp_path, "young", 1)
+    (fine,) = machine.abandoned(tmp_path)
+    assert (fine.level, fine.what) == ("OK", "checkpoints")
+    old = [kept(tmp_path, f"old-{i}", 10 + i, 2_000_000_000 if i == 0 else 1) for i in range(7)]
+    (check,) = machine.abandoned(tmp_path)
+    assert check.level == "WARN"
+    assert "7 of steps that never finished, 2 GB" in check.detail
+    assert "then again for 2 more" in check.mend
+    # The command as printed takes five old ones and leaves the young one alone.
+    command = check.mend.partition(": ")[2].partition(";")[0]
+    subprocess.run(command, shell=True, check=True)
+    assert [path.exists() for path in old] == [True, True, False, False, False, False, False]
+    assert (tmp_path / "scratch" / "young").is_dir()
 
 
-def test_sizes_still_to_fetch(catalog: Catalog, tmp_path: Path) -> None:
-    store = PinStore(tmp_path, catalog.pins())
-    assert machine.download_size(store, ["tiny-data", "big-new", "tiny-new"]) == 2
-    assert machine.download_size(store, ["big-old"]) is None
-    assert [pin.id for pin in machine.gated_missing(store, ["big-old", "big-new"])] == ["big-old"]
+def engines(**answers: tuple[int, str]) -> Callable[[str], tuple[int, str] | None]:
+    return answers.get
+
+
+GPU = Needs(gpus=1)
+
+
+@pytest.mark.parametrize(
+    ("answers", "needs", "cdi", "found"),
+    [
+        ({}, Needs(), False, {"containers": "OK"}),
+        ({"docker": (0, "Runtimes: runc")}, Needs(), False, {"docker": "OK"}),
+        ({"docker": (1, "x\nCannot connect to the Docker daemon")}, GPU, False, {"docker": "WARN"}),
+        ({"docker": (0, "Runtimes: runc")}, GPU, False, {"docker": "WARN"}),
+        ({"docker": (0, "Runtimes: nvidia runc")}, GPU, False, {"docker": "OK"}),
+        ({"podman": (0, "")}, GPU, False, {"podman": "WARN"}),
+        ({"podman": (0, ""), "docker": (0, "")}, GPU, True, {"docker": "OK", "podman": "OK"}),
+    ],
+)
+def test_container_engines(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: dict[str, tuple[int, str]],
+    needs: Needs,
+    cdi: bool,
+    found: dict[str, str],
+) -> None:
+    monkeypatch.setattr(containers, "INSIDE", ())
+    places = (tmp_path,) if cdi else (tmp_path / "none",)
+    checks = list(containers.check_engines(needs, say=engines(**answers), cdi=places))
+    assert levels(checks) == found
+    for check in checks:
+        if check.level == "WARN":
+            assert "RUNNER=local" in check.mend
+            assert "Cannot connect" in check.detail or "nvidia-container-toolkit" in check.mend
+
+
+def test_a_real_engine_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "docker"
+    tool.write_text("#!/bin/sh\necho no daemon >&2; exit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert containers.info("docker") == (1, "no daemon\n")
+    assert containers.info("podman-that-is-not-there") is None
+    tool.write_text("not a program")
+    assert containers.info("docker") == (1, "OSError")
+
+
+def test_in_a_container_no_engine_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(engine: str) -> tuple[int, str]:
+        raise AssertionError(engine)
+
+    monkeypatch.setattr(containers, "INSIDE", (tmp_path,))
+    assert levels(containers.check_engines(GPU, say=never)) == {"containers": "OK"}
 
 
 def test_needs_from_figures_and_from_kinds(catalog: Catalog, registry: Registry) -> None:
@@ -282,9 +249,44 @@ def test_needs_from_figures_and_from_kinds(catalog: Catalog, registry: Registry)
 def test_everything_together(catalog: Catalog, tmp_path: Path) -> None:
     store = PinStore(tmp_path / "home", catalog.pins())
     alone = list(examine(root=ROOT, store=store, needs=Needs()))
-    assert "pin tiny-new" not in levels(alone)
+    assert "inputs" not in levels(alone)
     whole = examine(root=ROOT, store=store, needs=Needs(), experiment="demo", ids=["tiny-new"])
-    assert levels(whole)["pin tiny-new"] == "OK"
+    assert levels(whole)["inputs"] == "OK"
     assert (
         Check(level="FAIL", what="a", detail="b", mend="c").render() == "FAIL  a: b\n      mend: c"
     )
+
+
+def test_what_can_run_here_at_all(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: [])
+    monkeypatch.setattr(hardware, "memory_gb", lambda: 16.0)
+    found = {(one.experiment, one.profile): one for one in overview(catalog, tmp_path / "home")}
+    assert found["demo", "mini"].runs
+    paper = found["demo", "paper"]
+    assert not paper.runs
+    assert any(reason.startswith("gpus: 1 of 24 GB needed") for reason in paper.reasons)
+    said = [(check.level, check.what, check.mend) for check in lines(list(found.values()))]
+    assert ("OK", "profile mini", "") in said
+    assert ("WARN", "profile paper", "kit doctor demo-corrected --profile paper") in said
+    (only, other) = overview(catalog, tmp_path / "home", only="demo")
+    assert {only.experiment, other.experiment} == {"demo"}
+
+
+def test_experiments_with_equal_reasons_share_a_line() -> None:
+    def one(name: str, *reasons: str) -> Runnable:
+        return Runnable(experiment=name, profile="paper", runs=not reasons, reasons=list(reasons))
+
+    many = [one("a", "no GPU"), one("b", "no GPU"), one("c", "no disk", "no GPU"), one("d")]
+    details = [check.detail for check in lines(many)]
+    assert details == [
+        "can run here: d",
+        "cannot run here: a, b (no GPU)",
+        "cannot run here: c (no disk; no GPU)",
+    ]
+
+
+def test_a_manifest_that_cannot_be_read_hides_no_other(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.files()["demo"].write_text("{")
+    assert {one.experiment for one in overview(catalog, tmp_path)} == {"demo-corrected"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
 from kit.errors import InvalidInput, KitError, Preflight
 from kit.manifest.fetch import Event, Fetcher, Retry, http
-from kit.manifest.fetch.retry import Transient
+from kit.manifest.fetch.retry import LONGEST, Transient, retry_after
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.manifest.pins import PinStore
 from tests.manifest.conftest import sha
@@ -57,7 +59,9 @@ def test_no_token_is_sent_to_a_plain_address(
     assert not any(token for _, _, token in hub.seen)
 
 
-@pytest.mark.parametrize("failure", ["500", "503", "429", "408", "short", "slow", "close"])
+@pytest.mark.parametrize(
+    "failure", ["500", "503", "429", "408", "short", "slow", "close", "stall", "drip"]
+)
 def test_what_may_go_away_is_tried_again(tmp_path: Path, hub: FakeHub, failure: str) -> None:
     hub.plain["/raw/items.json"] = DATA
     hub.failures["items.json"] = [failure]
@@ -66,7 +70,7 @@ def test_what_may_go_away_is_tried_again(tmp_path: Path, hub: FakeHub, failure: 
     assert [event.what for event in events].count("retry") == 1
 
 
-@pytest.mark.parametrize("failure", ["500", "short", "close"])
+@pytest.mark.parametrize("failure", ["500", "short", "close", "stall", "drip"])
 def test_what_does_not_go_away_leaves_nothing(tmp_path: Path, hub: FakeHub, failure: str) -> None:
     hub.plain["/raw/items.json"] = DATA
     hub.failures["items.json"] = [failure] * 9
@@ -201,3 +205,39 @@ def test_retry_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Transient):
         Retry(attempts=4, wait=1.0).run(fail)
     assert pauses == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        (" 0 ", 0.0),
+        ("9" * 400, 999_999_999.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00", None),
+        ("soon", None),
+        ("-5", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after(header: str | None, seconds: float | None) -> None:
+    assert retry_after(header) == seconds
+
+
+def test_retry_after_as_a_date_to_come() -> None:
+    when = datetime.now(UTC) + timedelta(seconds=90)
+    found = retry_after(format_datetime(when, usegmt=True))
+    assert found is not None
+    assert 80 < found <= 90
+
+
+def test_a_server_s_wish_to_wait_is_honoured_within_limits(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("kit.manifest.fetch.retry.time.sleep", pauses.append)
+    hub.plain["/raw/items.json"] = DATA
+    hub.failures["items.json"] = ["503+7", "429+100000"]
+    assert fetch(tmp_path, plain(hub)).read_bytes() == DATA
+    assert pauses == [7.0, LONGEST]

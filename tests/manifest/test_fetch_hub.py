@@ -219,6 +219,56 @@ def test_slow_answers_time_out_and_are_tried_again(tmp_path: Path, hub: FakeHub)
     assert len(hub.gets("model.safetensors")) >= 3
 
 
+def test_a_body_that_falls_silent_is_tried_again(tmp_path: Path, hub: FakeHub) -> None:
+    """The headers came, half the body came, then nothing more within the time-out."""
+    hub.repos["example/model"] = repository()
+    hub.failures["model.safetensors"] = ["GET:stall"]
+    store = fetch(tmp_path, model())
+    assert (store.path("model") / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_body_that_always_falls_silent_is_given_up(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
+    hub.repos["example/model"] = repository()
+    hub.failures["model.safetensors"] = ["GET:stall"] * 500
+    events: list[Event] = []
+    with pytest.raises(Preflight) as caught:
+        fetch(tmp_path, model(), events)
+    assert "tried several times" in caught.value.why
+    assert [event.what for event in events].count("retry") == QUICK.attempts - 1
+    assert leftovers(tmp_path) == ["model/config.json"]
+
+
+@pytest.mark.parametrize("status", ["429", "500", "502", "503", "504"])
+def test_the_hub_s_wish_to_wait_is_honoured(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("kit.manifest.fetch.retry.time.sleep", pauses.append)
+    hub.repos["example/model"] = repository()
+    hub.failures["config.json"] = [f"{status}+7"] * 2
+    assert fetch(tmp_path, model()).state("model").status == "ok"
+    assert pauses == [7.0, 7.0]
+
+
+def test_a_revision_that_moved_under_a_pin_without_hashes(tmp_path: Path, hub: FakeHub) -> None:
+    """The hub answers, but from another commit: nothing else could tell."""
+    hub.repos["example/model"] = repository(answers="f" * 40)
+    pin = model(unconfirmed="no hash", files=[PinnedFile(path="config.json")])
+    with pytest.raises(InvalidInput, match=f"asked for revision {REVISION}, .* {'f' * 40}"):
+        fetch(tmp_path, pin)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_revision_that_moved_with_other_content(tmp_path: Path, hub: FakeHub) -> None:
+    hub.repos["example/model"] = repository(answers="f" * 40)
+    hub.repos["example/model"].files["model.safetensors"] = b"v" * 5000
+    with pytest.raises(InvalidInput, match="has sha256"):
+        fetch(tmp_path, model())
+
+
 def test_no_network(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(Preflight) as caught:

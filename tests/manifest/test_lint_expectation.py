@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.errors import Many
 from kit.manifest.catalog import Catalog
 from kit.manifest.lint import lint_expectation
 from kit.manifest.lint.core import Finding
@@ -304,6 +305,47 @@ def test_a_divisor_that_may_be_zero_is_said_not_judged(repo: Path) -> None:
     assert "the divisor of gap_closed may be zero" in hit.message
 
 
-def test_an_absurd_exponent(repo: Path) -> None:
-    change(repo, FILE, ('value: "0.979"', 'value: "1e999"'))
-    assert any(f.rule == "number" for f in lint(repo))
+@pytest.mark.parametrize(
+    ("changes", "rule", "said"),
+    [
+        # A ratio of a percentage and seconds is no number that anybody can check.
+        (
+            [("unit: percent\n    n: 208", "unit: seconds")],
+            "derived",
+            "mixes the units percent, seconds",
+        ),
+        ([("    kind: order\n", '    kind: order\n    value: "5"\n')], "", "value"),
+        ([("    kind: order\n", "    kind: order\n    side: at_most\n")], "", "side"),
+        ([("    kind: threshold\n", '    kind: threshold\n    margin: "2"\n')], "", "margin"),
+    ],
+)
+def test_fields_that_would_say_nothing(
+    repo: Path, changes: list[tuple[str, str]], rule: str, said: str
+) -> None:
+    change(repo, FILE, *changes)
+    found = [one for one in lint(repo) if one.level == "error"]
+    assert any(said in one.message and (not rule or one.rule == rule) for one in found), found
+
+
+def test_an_experiment_without_the_profile(repo: Path) -> None:
+    manifest = repo / "manifests/defensive_tokens/demo.yaml"
+    text = manifest.read_text()
+    start, end = text.index("  paper:\n"), text.index("notes:\n")
+    manifest.write_text(text[:start] + text[end:])
+    assert any("has no profile 'paper'" in one.message for one in lint(repo))
+
+
+def test_an_experiment_that_cannot_be_read_is_reported_elsewhere(repo: Path) -> None:
+    (repo / "manifests/defensive_tokens/demo.yaml").write_text("{")
+    assert not any("no experiment" in one.message for one in lint(repo))
+
+
+@pytest.mark.parametrize("number", ["1e999", "1e-999", "1e999999999", "9" * 5000, "0." + "1" * 99])
+def test_a_number_of_absurd_size_is_not_even_read(repo: Path, number: str) -> None:
+    """Kept exactly, ``1e999999999`` would fill the memory; the schema refuses it at its place."""
+    change(repo, FILE, ('value: "0.979"', f'value: "{number}"'))
+    with pytest.raises(Many) as caught:
+        lint(repo)
+    (error,) = caught.value.errors
+    assert "of a reasonable size" in error.what
+    assert re.search(r"demo\.paper\.yaml:\d+:\d+$", error.where)

@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from kit.mini.attacks import SLOT, load_attacks
+from kit.methods.defensive_tokens.attack_texts import SLOT
+from kit.mini.attacks import load_attacks
 from kit.mini.phrases import (
     IDLE_CONTEXT,
     NEWER_GUARDS,

@@ -10,8 +10,9 @@ from random import Random
 import pytest
 
 from kit.lm.chat import MINI
+from kit.methods.defensive_tokens.attack_texts import SLOT
 from kit.mini import vocabulary
-from kit.mini.attacks import SLOT, load_attacks
+from kit.mini.attacks import load_attacks
 from kit.mini.entry import OTHER_ATTACKS, RULE_ATTACKS, attacked
 from kit.mini.paths import ATTACKS_FILE
 from kit.mini.phrases import fake_delimiters, ignore_phrases

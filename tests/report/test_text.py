@@ -17,9 +17,8 @@ from kit.report.text import (
     plural,
     probability,
     seconds_word,
-    shorten,
-    visible,
 )
+from kit.unseen import shorten, visible
 
 UNSEEN = ("\x00", "\x1b", "\x07", "\r", "\x7f", "\x9b", "\u200b", "\u202e", "\u2066", "\ufeff")
 

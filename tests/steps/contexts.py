@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.engine.registry import PinInput, StepInput
+from kit.manifest.types import Resources
 from kit.mini.paths import ATTACKS_FILE, DATA_DIR, WEIGHTS_DIR, mini_model_dir
 
 SMALL = {
@@ -30,6 +31,7 @@ class FakeContext:
     before: Mapping[str, list[StepInput]] = field(default_factory=dict)
     rehearsal: bool = False
     device: str = "cpu"
+    resources: Resources = field(default_factory=Resources)
     instance: str = "step"
     axes: dict[str, Any] = field(default_factory=dict)
     canaries: dict[str, tuple[bool, str]] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from prefix_cases import V, examples, initial, steps_of
 from safetensors.torch import load_file, save_file
 from tiny_world import tiny_llama
 
-from kit.train.errors import TrainingDiverged
+from kit.train.errors import HIGHEST_LOSS, TrainingDiverged, divergence
 from kit.train.prefix_tuning import PrefixState, PrefixTraining, start, train_prefix
 
 CONFIG = PrefixTraining(
@@ -117,3 +117,112 @@ def test_without_checkpoints_the_message_says_none():
     error = TrainingDiverged(0, ["a", "b", "c", "d", "e"], None)
     assert "a, b, c, d, ..." in str(error)
     assert str(error).endswith("checkpoint: none")
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (0.0, ""),
+        (HIGHEST_LOSS, ""),
+        (HIGHEST_LOSS + 1, "has a loss of 101 nats a token, above 100"),
+        (float("nan"), "not finite (nan)"),
+        (float("inf"), "not finite (inf)"),
+    ],
+)
+def test_which_losses_are_divergence(loss, words):
+    assert words in divergence(loss)
+    assert bool(divergence(loss)) == bool(words)
+
+
+def test_an_update_that_overflows_is_seen_before_it_is_a_checkpoint():
+    """The loss before the last update is fine; without this the broken prefix would be saved."""
+    seen, losses = [], []
+    with pytest.raises(TrainingDiverged, match="by its update alone") as caught:
+        train_prefix(
+            tiny_llama(V),
+            start(initial()),
+            steps_of(POOL, 4),
+            replace(CONFIG, steps=1, warmup=0, learning_rate=1e30, checkpoint_steps=(0, 1)),
+            pad_id=0,
+            on_checkpoint=lambda state: seen.append(state.step),
+            on_step=lambda step, loss: losses.append(loss),
+        )
+    assert (caught.value.step, caught.value.last_good_checkpoint) == (0, 0)
+    assert seen == [0]
+    assert losses == []
+
+
+def test_a_loss_beyond_reason_stops_too():
+    model = tiny_llama(V)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e5)
+    with pytest.raises(TrainingDiverged, match="nats a token, above 100"):
+        train_prefix(
+            model,
+            start(initial()),
+            steps_of(POOL, 4),
+            replace(CONFIG, steps=1, warmup=0),
+            pad_id=0,
+        )
+
+
+class Stop(BaseException):
+    """As a worker raises it when it is told to stop."""
+
+
+@pytest.mark.parametrize("last", [1, 3, 6])
+def test_a_stopped_run_keeps_its_last_whole_step(last):
+    """The signal comes in the middle of a step; the state is the one before that step."""
+    whole = train(start(initial()))
+    kept = {}
+    pool = steps_of(POOL, CONFIG.batch)
+
+    def stopped(step):
+        if step == last:
+            raise Stop
+        return pool(step)
+
+    with pytest.raises(Stop):
+        train_prefix(
+            tiny_llama(V),
+            start(initial()),
+            stopped,
+            CONFIG,
+            pad_id=0,
+            on_checkpoint=lambda state: kept.setdefault(state.step, state),
+        )
+    assert max(kept) == last
+    rest = train(kept[last])
+    assert_same(rest.state, whole.state)
+    assert rest.losses == whole.losses[last:]
+
+
+def test_an_error_is_no_reason_for_a_checkpoint():
+    kept = []
+
+    def broken(step):
+        if step == 3:
+            raise ValueError("no")
+        return steps_of(POOL, CONFIG.batch)(step)
+
+    with pytest.raises(ValueError, match="no"):
+        train_prefix(
+            tiny_llama(V),
+            start(initial()),
+            broken,
+            CONFIG,
+            pad_id=0,
+            on_checkpoint=lambda state: kept.append(state.step),
+        )
+    assert kept == [0]
+
+
+def test_states_between_checkpoints_are_kept_and_change_nothing(monkeypatch):
+    plain = train(start(initial()))
+    monkeypatch.setattr("kit.train.prefix_tuning.KEEP_SECONDS", 0.0)
+    seen = {}
+    kept = train(start(initial()), on_checkpoint=lambda state: seen.setdefault(state.step, state))
+    assert_same(kept.state, plain.state)
+    assert sorted(seen) == list(range(10))
+    assert sorted(kept.checkpoints) == [0, 4, 9]
+    assert_same(train(seen[7]).state, plain.state)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kit.manifest.doctor import gpus, machine, software
+from kit.manifest.doctor import containers, gpus, inputs, machine, software
 from kit.manifest.doctor.core import Check, Needs
 from kit.manifest.pins import PinStore
 
-__all__ = ["Check", "Needs", "examine"]
+__all__ = ["Check", "Needs", "examine", "unfit"]
 
 
 def examine(
@@ -33,17 +33,33 @@ def examine(
         ids: Pins the experiment uses.
         runs: Where runs are written.
     """
-    from kit.engine import hardware
     from kit.manifest.fetch import hub
 
+    used = ids or []
     yield software.python_version()
-    yield from software.packages(root, needs)
+    yield from fitness(root, store, needs, used, runs)
+    yield from containers.check_engines(needs)
+    yield from machine.abandoned(store.home)
+    if experiment is not None:
+        yield from inputs.inputs(store, used, experiment, profile)
+        pins = inputs.gated_missing(store, used)
+        yield from inputs.access(pins, hub.has_token, hub.check_access)
+
+
+def fitness(
+    root: Path, store: PinStore, needs: Needs, ids: list[str], runs: Path
+) -> Iterator[Check]:
+    """What the machine itself must have; asks nobody outside of it."""
+    from kit.engine import hardware
+
+    # First what no command can mend.
     yield from gpus.check_gpus(hardware.gpus(), needs)
     yield machine.memory(hardware.memory_gb(), needs)
-    used = ids or []
-    yield from machine.disk(store.home, runs, needs, machine.download_size(store, used))
+    yield from machine.disk(store.home, runs, needs, inputs.download(store, ids))
     yield machine.shared_memory(needs)
-    if experiment is not None:
-        yield from machine.inputs(store, used, experiment, profile)
-        pins = machine.gated_missing(store, used)
-        yield from machine.access(pins, hub.has_token, hub.check_access)
+    yield from software.packages(root, needs)
+
+
+def unfit(root: Path, store: PinStore, needs: Needs, ids: list[str], runs: Path) -> list[Check]:
+    """What on this machine stands in the way of a profile."""
+    return [check for check in fitness(root, store, needs, ids, runs) if check.level == "FAIL"]

@@ -31,7 +31,12 @@ def python_version(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
     shown = ".".join(map(str, version))
     if version[:2] < OLDEST_PYTHON:
         wanted = ".".join(map(str, OLDEST_PYTHON))
-        return fail("python", f"{shown}; {wanted} or newer is needed", f"install python {wanted}")
+        return fail(
+            "python",
+            f"{shown}; {wanted} or newer is needed",
+            f"install it (apt-get install python{wanted}-venv, uv python install {wanted}), then "
+            f"make setup PYTHON=python{wanted} VENV=.venv-{wanted}",
+        )
     return ok("python", shown)
 
 
@@ -42,33 +47,40 @@ def requirements(root: Path) -> dict[str, list[Requirement]]:
         project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
         listed = {"": project.get("dependencies", []), **project.get("optional-dependencies", {})}
         return {name: _parse(texts) for name, texts in listed.items()}
-    found: dict[str, list[Requirement]] = {"": [], "cpu": [], "gpu": []}
+    found: dict[str, list[Requirement]] = {"": [], "cpu": [], "gpu": [], "report": []}
     try:
         declared = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         declared = []
     for requirement in _parse(declared):
         for extra in found:
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            # Without ``break``: what two extras share is declared once for each of them.
+            if (requirement.marker is None and not extra) or (
+                requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
+            ):
                 found[extra].append(requirement)
-                break
     return found
 
 
 def packages(root: Path, needs: Needs, version: Version = installed) -> Iterator[Check]:
     """Every declared package is present in a version that fits."""
     declared = requirements(root)
-    for name, extra in (("core packages", ""), (f"packages [{needs.extra}]", needs.extra)):
+    for name, extra, level in (
+        ("core packages", "", fail),
+        (f"packages [{needs.extra}]", needs.extra, fail),
+        # Last, and only a warning: without it a run is made and verified, but has no report.
+        ("packages [report]", "report", warn),
+    ):
         wanted = declared.get(extra, [])
         problems = [text for text in (_problem(r, version) for r in wanted) if text]
-        mend = 'pip install -e "."' if not extra else f'pip install -e ".[{extra}]"'
+        mend = f'pip install -e ".[{extra}]"' if extra else "pip install -e ."
         if problems:
-            yield fail(name, "; ".join(problems), mend)
+            yield level(name, "; ".join(problems), mend)
         elif wanted:
             shown = ", ".join(f"{r.name} {version(r.name)}" for r in wanted)
             yield ok(name, shown)
-        else:
-            yield warn(name, "no list of requirements found; versions were not checked")
+        elif extra != "report":
+            yield warn(name, "no list of requirements found; versions were not checked", mend)
 
 
 def _problem(requirement: Requirement, version: Version) -> str:

@@ -202,6 +202,8 @@ class Fetcher:
                 raise problems.no_network(pin, str(error), str(pin.repo)) from None
             raise
         where = f"{pin.repo}@{pin.revision}"
+        if said.commit is not None and said.commit != pin.revision and not file.sha256:
+            raise problems.moved(pin, said.commit)  # with a hash, the content decides
         if file.sha256 and said.sha256 and said.sha256 != file.sha256:
             if not pin.mirrors:
                 raise problems.wrong_hash(pin, file.path, said.sha256, file.sha256, where)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -16,11 +17,15 @@ from urllib.parse import urlsplit
 from kit import __version__
 from kit.errors import InvalidInput
 from kit.manifest.fetch import problems
-from kit.manifest.fetch.retry import Transient
+from kit.manifest.fetch.retry import Transient, retry_after
 from kit.manifest.pin_types import Pin, PinnedFile
 
 LIMIT = 2_000_000_000
 """Largest file that is accepted when the pin gives no size."""
+
+SLOWEST = 1000.0
+"""Bytes a second, over a whole time-out: below this a transfer is given up and tried again.
+A server that sends a byte now and then would otherwise hold us for ever."""
 
 _BLOCK = 1 << 18
 _RETRIED = (408, 425, 429)
@@ -82,11 +87,12 @@ def download(pin: Pin, file: PinnedFile, url: str, target: Path, timeout: float)
     opener = urllib.request.build_opener(_Redirects)
     try:
         with opener.open(request, timeout=timeout) as response:
-            return _stream(pin, file, url, response, target)
+            return _stream(pin, file, url, response, target, timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code >= 500 or error.code in _RETRIED:
-            raise Transient(f"{bare(url)} answers HTTP {error.code}") from None
+            wait = retry_after(error.headers.get("Retry-After"))
+            raise Transient(f"{bare(url)} answers HTTP {error.code}", wait) from None
         if error.code == 404:
             raise problems.no_file(pin, file.path, bare(url)) from None
         raise InvalidInput(
@@ -105,6 +111,7 @@ def _stream(
     url: str,
     response: http.client.HTTPResponse,
     target: Path,
+    timeout: float,
 ) -> str:
     announced = response.headers.get("Content-Length")
     expected = int(announced) if announced is not None and announced.isdigit() else None
@@ -112,9 +119,15 @@ def _stream(
         raise problems.wrong_size(pin, file.path, expected, file.size, bare(url))
     limit = file.size if file.size is not None else LIMIT
     digest, received = hashlib.sha256(), 0
+    since, before = time.monotonic(), 0
     with target.open("wb") as out:
-        while block := response.read(_BLOCK):
+        while block := response.read1(_BLOCK):
             received += len(block)
+            passed = time.monotonic() - since
+            if passed >= timeout:
+                if received - before < SLOWEST * passed:
+                    raise Transient(f"{bare(url)} sends less than {SLOWEST:,.0f} bytes a second")
+                since, before = since + passed, received
             if received > limit:
                 if file.size is not None:
                     raise problems.wrong_size(pin, file.path, received, file.size, bare(url))

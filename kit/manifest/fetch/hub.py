@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from kit.errors import KitError
 from kit.manifest.fetch import problems
 from kit.manifest.fetch.http import bare
-from kit.manifest.fetch.retry import Transient
+from kit.manifest.fetch.retry import Transient, retry_after
 from kit.manifest.pin_types import Pin, PinnedFile
 
 T = TypeVar("T")
@@ -191,7 +191,7 @@ def _translated(pin: Pin, file: PinnedFile | None, error: BaseException) -> Exce
             return problems.gated(pin, has_token(), status or 401)
         return problems.no_repository(pin, has_token())
     if status is not None and (status >= 500 or status in (408, 425, 429)):
-        return Transient(f"{_place()} answers HTTP {status}")
+        return Transient(f"{_place()} answers HTTP {status}", _after(error))
     if _TRANSIENT_NAMES & {kind.__name__ for kind in type(error).__mro__}:
         return Transient(f"{_place()} cannot be reached ({type(error).__name__})")
     if isinstance(error, OSError):
@@ -208,6 +208,12 @@ def _status(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     return status if isinstance(status, int) else None
+
+
+def _after(error: BaseException) -> float | None:
+    """What the hub's ``Retry-After`` says."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return retry_after(headers.get("Retry-After"))
 
 
 def _place() -> str:

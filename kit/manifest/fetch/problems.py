@@ -68,6 +68,15 @@ def no_revision(pin: Pin) -> InvalidInput:
     )
 
 
+def moved(pin: Pin, commit: str) -> InvalidInput:
+    """The repository answers with another commit than the one asked for."""
+    return InvalidInput(
+        f"pin {pin.id!r}: asked for revision {pin.revision}, {pin.repo} answers with {commit}",
+        why="the revision is a tag or branch that moved, or a proxy answers from another commit",
+        next_step=f"look at {hub_page(pin)}/commits/main; pin a commit that is still there",
+    )
+
+
 def no_file(pin: Pin, path: str, where: str) -> InvalidInput:
     """The file is not where the pin says."""
     return InvalidInput(

@@ -243,11 +243,3 @@ def _printed(cell: ExpectedCell) -> Printed | None:
         return Printed.parse(cell.value)
     except ValueError:
         return None
-
-
-@EXPECTATION.rule("number")
-def number(context: ExpectationContext) -> Iterator[Hit]:
-    """Numbers have a reasonable size."""
-    for index, cell in enumerate(context.expectation.cells):
-        if cell.value is not None and _printed(cell) is None:
-            yield Hit(("cells", index, "value"), f"{cell.value} is absurdly large or small")

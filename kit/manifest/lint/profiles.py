@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from kit.engine.registry import StepKind
+from kit.manifest.catalog import steps_of
 from kit.manifest.lint.core import MANIFEST, Hit, ManifestContext, duplicates
-from kit.manifest.lint.steps import kind_of, steps_of
+from kit.manifest.lint.steps import kind_of
 from kit.manifest.names import nearest
 from kit.manifest.refs import BadReference, axis_id, combinations, pin_ids, resolve
 from kit.manifest.types import Profile, Sourced, StepSpec
@@ -82,7 +83,7 @@ def pin_known(context: ManifestContext) -> Iterator[Hit]:
         steps = steps_of(context.manifest, name)
         for index, step in enumerate(context.manifest.steps):
             if step.id in steps:
-                yield from _input_pins(context, name, profile, index, step)
+                yield from _input_pins(context, name, profile, index, steps[step.id])
 
 
 def _input_pins(

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kit.engine.registry import StepKind
+from kit.manifest.catalog import steps_of
 from kit.manifest.lint.core import MANIFEST, Hit, ManifestContext, duplicates
 from kit.manifest.names import nearest
 from kit.manifest.types import InputRef, Manifest, StepSpec
-
-
-def in_profile(step: StepSpec, profile: str) -> bool:
-    """Whether a profile has the step."""
-    return step.profiles is None or profile in step.profiles
-
-
-def steps_of(manifest: Manifest, profile: str) -> dict[str, StepSpec]:
-    """Step id -> step, of the steps a profile has."""
-    return {step.id: step for step in manifest.steps if in_profile(step, profile)}
 
 
 def kind_of(context: ManifestContext, step: StepSpec) -> StepKind | None:
@@ -107,7 +98,7 @@ def _same_profiles(
 ) -> Iterator[Hit]:
     for profile in manifest.profiles:
         steps = steps_of(manifest, profile)
-        if step.id in steps and source not in steps:
+        if step.id in steps and name in steps[step.id].inputs and source not in steps:
             yield Hit(
                 (*path, "step"),
                 f"input {name!r}: profile {profile!r} does not have step {source!r}",
@@ -182,9 +173,15 @@ def kind_inputs(context: ManifestContext) -> Iterator[Hit]:
         if kind is None:
             continue
         path = ("steps", index, "inputs")
-        for name in kind.inputs.keys() - kind.optional:
+        for name in sorted(kind.inputs.keys() - kind.optional):
             if name not in step.inputs:
                 yield Hit((*path,), f"{step.kind} needs the input {name!r} ({kind.inputs[name]})")
+            elif step.inputs[name].profiles is not None:
+                yield Hit(
+                    (*path, name, "profiles"),
+                    f"{step.kind} needs the input {name!r} in every profile",
+                    f"optional inputs: {', '.join(sorted(kind.optional)) or 'none'}",
+                )
         for name, source in step.inputs.items():
             if name not in kind.inputs:
                 yield Hit(

@@ -11,6 +11,9 @@ from typing import Any
 from kit.methods.defensive_tokens.samples import Sample
 
 FIELDS = ("instruction", "input", "output")
+LONGEST = 200_000
+"""Characters of a field. The longest published one has a few thousand; a row of ten million would
+take hours in a tokenizer and more memory than there is in a model."""
 
 
 def read_alpaca(path: str | Path, *, prefix: str = "alpaca") -> list[Sample]:
@@ -52,11 +55,17 @@ def to_sample(row: Mapping[str, Any], sample_id: str, where: str) -> Sample:
     """One row as a sample.
 
     Raises:
-        ValueError: A field is missing or is not text.
+        ValueError: A field is missing, is not text, or is longer than any instruction.
     """
     for name in FIELDS:
-        if not isinstance(row.get(name), str):
+        text = row.get(name)
+        if not isinstance(text, str):
             raise ValueError(f"{where}: the field {name!r} is missing or is not text")
+        if len(text) > LONGEST:
+            raise ValueError(
+                f"{where}: the field {name!r} has {len(text):,} characters; the limit is "
+                f"{LONGEST:,}"
+            )
     return Sample(sample_id, row["instruction"], row["input"], row["output"])
 
 
@@ -69,7 +78,7 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
         else:
             rows = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read {file}: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{file}: expected a JSON list of objects")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kit.methods.defensive_tokens.alpaca import read_alpaca, read_alpaca_farm
+from kit.methods.defensive_tokens.alpaca import LONGEST, read_alpaca, read_alpaca_farm
 
 ROWS = [
     {"instruction": f"do {i}", "input": "" if i % 3 else f"data {i}", "output": f"\nout {i}"}
@@ -90,3 +90,33 @@ def test_a_broken_parquet_file_is_named(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"cannot read .*a\.parquet"):
         read_alpaca(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("field", ["instruction", "input", "output"])
+def test_a_row_of_ten_million_characters_is_named_not_printed(tmp_path, name, field):
+    row = {**ROWS[0], field: "x" * 10_000_000}
+    text = json.dumps(row) if name.endswith("l") else json.dumps([ROWS[1], row])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"'{field}' has 10,000,000 characters") as caught:
+        read_alpaca(tmp_path / name)
+    assert len(str(caught.value)) < 1000
+
+
+def test_rows_that_no_reader_wants_to_see_are_text_and_stay_text(tmp_path):
+    """What is dangerous elsewhere is data here; it is neutralised where it is used."""
+    hostile = "</s><|eot_id|><script>alert(1)</script>\x1b[2J\u202e\x00{{7*7}}" + "y" * 100_000
+    assert len(hostile) < LONGEST
+    (tmp_path / "a.json").write_text(json.dumps([{**ROWS[0], "input": hostile}]))
+    assert read_alpaca(tmp_path / "a.json")[0].input == hostile
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 200_000, '[{"instruction": 1e999}]', '{"a": "\\ud800', "[" + "9" * 5000 + "]", "\x00"],
+    ids=["nested", "infinite", "torn", "long-number", "nul"],
+)
+def test_json_made_to_break_the_reader(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=r"a\.json"):
+        read_alpaca(tmp_path / "a.json")

@@ -1,0 +1,32 @@
+"""The last result of `make test-image`, as a sentence of the README."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kit.report.markdown import escape
+
+FILE = Path("benchmarks") / "image-test.json"
+NEVER = "`make test-image` has not been run yet."
+
+
+def block(root: Path) -> str:
+    """The sentence for ``kit docs``; says so if the image was never tested.
+
+    Args:
+        root: Repository root.
+    """
+    path = root / FILE
+    if not path.is_file():
+        return NEVER
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    engine = str(found["engine"]).split(" (")[0]
+    return (
+        f"Last `make test-image`: {found['date']}, {escape(engine)}, base `{found['base']}` "
+        f"(Python {found['python']}, torch {found['torch']}), cpu image built, then `tiny-adapt` "
+        f"without a network as user {found['user']}: **{escape(str(found['verdict']))}**, "
+        f"{found['steps']} steps, {found['run_seconds']:g} s on {found['cores']} cores of "
+        f"{escape(str(found['cpu']))}."
+    )

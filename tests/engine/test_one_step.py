@@ -1,0 +1,126 @@
+"""One step of a plan file: by name or index, in the right environment, with a link that is true."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from kit.engine.drive import Options
+from kit.engine.environment import Machine, this_machine
+from kit.engine.hardware import Gpu
+from kit.engine.one_step import link_record, nth, require_environment, run_one
+from kit.engine.plan import Plan, StepInstance, read_plan
+from kit.engine.store import Store
+from kit.errors import InvalidInput, Preflight, UsageError
+from tests.engine.conftest import ToyPins, plan_of
+
+
+def step(plan: Plan, id: str, home: Path, **options: Any) -> None:
+    run_one(plan, id, home=home, pins=ToyPins(home), options=Options(jobs=1), **options)
+
+
+def test_the_nth_instance_is_the_plans() -> None:
+    plan = plan_of()
+    assert [nth(plan, "mix", n) for n in range(3)] == ["mix[seed=0]", "mix[seed=1]", "mix[seed=2]"]
+    assert nth(plan, "table", 0) == "table"
+
+
+@pytest.mark.parametrize(("name", "index"), [("mix", 3), ("mix", -1), ("mixed", 0)])
+def test_there_is_no_such_instance(name: str, index: int) -> None:
+    with pytest.raises(UsageError, match="there is none at"):
+        nth(plan_of(), name, index)
+
+
+def instance(**environment: Any) -> StepInstance:
+    return msgspec.structs.replace(plan_of().instances[0], environment=environment)
+
+
+GPU = Gpu(index="0", name="H100", arch="sm_90", memory_gb=80.0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "machine"),
+    [
+        ({"device": "cpu", "torch": "2.0"}, Machine(versions={"torch": "2.0"})),
+        ({"torch": None}, Machine(versions={"torch": None})),
+        ({"torch": None}, Machine()),
+        ({"gpu_arch": None}, Machine(gpus=[GPU])),  # a CPU step, on a machine with a GPU
+        ({"device": "cuda", "gpu_arch": "sm_90"}, Machine(gpus=[GPU])),
+        ({"dtype": "float32", "world": "1x1x1"}, Machine()),
+    ],
+)
+def test_the_environment_is_the_plans(environment: dict[str, Any], machine: Machine) -> None:
+    require_environment(instance(**environment), machine)
+
+
+@pytest.mark.parametrize(
+    ("environment", "machine", "words"),
+    [
+        ({"torch": "2.0"}, Machine(versions={"torch": "2.1"}), r"torch 2.0 \(here 2.1\)"),
+        ({"vllm": "0.26"}, Machine(), r"vllm 0.26 \(here absent\)"),
+        ({"torch": None}, Machine(versions={"torch": "2.1"}), r"torch absent \(here 2.1\)"),
+        ({"gpu_arch": "sm_80"}, Machine(gpus=[GPU]), r"gpu_arch sm_80 \(here sm_90\)"),
+        ({"gpu_arch": "sm_80"}, Machine(), r"gpu_arch sm_80 \(here unknown\)"),
+        ({"batch_invariant": True}, Machine(), "batch_invariant True"),
+    ],
+)
+def test_a_key_that_would_lie_is_refused(
+    environment: dict[str, Any], machine: Machine, words: str
+) -> None:
+    with pytest.raises(Preflight, match=words):
+        require_environment(instance(**environment), machine)
+
+
+def test_a_plan_from_elsewhere_is_not_computed_but_taken_if_finished(tmp_path: Path) -> None:
+    plan = plan_of()
+    made = plan.instances[0]
+    other = msgspec.structs.replace(made, environment={"torch": "0.1"})
+    foreign = msgspec.structs.replace(plan, instances=[other, *plan.instances[1:]])
+    with pytest.raises(Preflight, match=r"torch 0\.1"):
+        step(foreign, other.id, tmp_path)
+    assert Store(tmp_path).look(made.key).entry is None
+    step(plan, made.id, tmp_path)
+    step(foreign, other.id, tmp_path)  # nothing is left to compute
+
+
+def test_events_go_to_a_folder_that_is_made(tmp_path: Path) -> None:
+    events = tmp_path / "deep" / "down" / "events.jsonl"
+    step(plan_of(), "make[seed=0]", tmp_path / "home", events=events)
+    assert '"step-done"' in events.read_text()
+
+
+def test_a_link_ends_with_its_record(tmp_path: Path) -> None:
+    plan, store = plan_of(), Store(tmp_path / "home")
+    link, key = tmp_path / "finished" / "make" / "0", plan.instances[0].key
+    step(plan, plan.instances[0].id, store.home)
+    link_record(store, key, link)
+    link_record(store, key, link)  # again, over the first
+    assert link.is_symlink()
+    assert link.read_bytes() == (store.path(key) / "step.json").read_bytes()
+    assert [path.name for path in link.parent.iterdir()] == ["0"]
+    shutil.rmtree(store.path(key))
+    assert not link.exists()
+
+
+def test_a_compressed_plan(tmp_path: Path) -> None:
+    plan, file = plan_of(), tmp_path / "plan.json.gz"
+    file.write_bytes(gzip.compress(plan.to_json()))
+    assert read_plan(file) == plan
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(InvalidInput, match="not a plan"):
+        read_plan(file)
+    file.write_bytes(b"\x1f\x8b nonsense")
+    with pytest.raises(InvalidInput, match="plan"):
+        read_plan(file)
+
+
+def test_this_machine_may_run_its_own_plan() -> None:
+    machine = this_machine()
+    plan = plan_of(machine=machine)
+    for one in plan.instances:
+        require_environment(one, machine)

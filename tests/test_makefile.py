@@ -1,0 +1,48 @@
+"""What make hands to the runner, and that a dry run runs nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RUNNER = """#!/bin/sh
+echo "$@" > ran
+echo "$RUNNER $TARGET" >> ran
+"$MAKE" --version >> ran
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The Makefile with a runner that only writes down how it was called."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    runner = tmp_path / "requirements" / "runner.sh"
+    runner.parent.mkdir()
+    runner.write_text(RUNNER)
+    runner.chmod(0o755)
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["make", *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_make_hands_on_what_was_typed(folder: Path) -> None:
+    make(folder, "reproduce-some-thing", "PROFILE=paper", "RUNNER=local", "ARGS=--seed 7")
+    command, chosen, version = (folder / "ran").read_text().splitlines()[:3]
+    assert command == "kit reproduce some-thing --profile paper --seed 7"
+    assert chosen == "local gpu"
+    assert "Make" in version  # the runner can call make again
+
+
+@pytest.mark.parametrize("target", ["reproduce-some-thing", "rehearse-some-thing"])
+def test_a_dry_run_runs_nothing(folder: Path, target: str) -> None:
+    assert "requirements/runner.sh kit" in make(folder, "-n", target)
+    assert not (folder / "ran").exists()
