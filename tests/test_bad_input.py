@@ -317,8 +317,9 @@ def test_released_tokens_that_do_not_fit(
     assert f"source-5: {words}" in message or words in message
 
 
+@pytest.mark.slow
 def test_rows_with_control_tokens_markup_and_escapes(
-    tmp_path: Path, run: Callable[..., Done]
+    tmp_path: Path, store: Path, run: Callable[..., Done]
 ) -> None:
     """A hostile evaluation set runs like any other; nothing of it acts in terminal or report."""
     rows = json.loads((DATA_DIR / "alpaca_farm.json").read_text(encoding="utf-8"))
@@ -329,8 +330,14 @@ def test_rows_with_control_tokens_markup_and_escapes(
     done = run(manifest, **environment)
     assert done.returncode == EXIT_OK, done.stderr
     assert "\x1b" not in done.stderr + done.stdout
-    report = tmp_path / "report.html"
-    made = kit("report", done.stdout.splitlines()[-1], "-o", str(report), "--show-generations")
+    folder, report = done.stdout.splitlines()[-1], tmp_path / "report.html"
+    nothing = {"schema_version": 1, "experiment": "small", "profile": "mini", "version": "1-A"}
+    (tmp_path / "none.json").write_text(json.dumps({**nothing, "cells": [], "claims": []}))
+    verified = kit("verify", folder, "--expectation", str(tmp_path / "none.json"))
+    assert verified.returncode in (EXIT_OK, EXIT_INCOMPLETE), verified.stderr
+    assert "\x1b" not in verified.stdout
+    arguments = ("report", folder, "-o", str(report), "--show-generations")
+    made = kit(*arguments, KIT_HOME=str(store))
     assert made.returncode == EXIT_OK, made.stderr
     page = report.read_text(encoding="utf-8")
     assert "<script>alert" not in page
