@@ -137,6 +137,7 @@ def test_the_pins_are_those_of_the_shipped_files() -> None:
         "mini-alpaca-farm",
         "mini-attacks",
         "mini-defensive-tokens",
+        "mini-refusal",
     }
     for name in NAMES:
         pin = pins[f"mini-{name}"]

@@ -19,8 +19,18 @@ CARRIED = {
     "dt-baselines": (
         "llama3-undefended-is-vulnerable llama3-tokens-defend llama3-tokens-beat-prompting "
         "llama3-tokens-do-not-refuse llama31-undefended-is-vulnerable llama31-tokens-defend "
-        "llama31-tokens-beat-prompting llama31-tokens-do-not-refuse"
+        "llama31-tokens-beat-prompting llama31-tokens-do-not-refuse "
+        "llama3-tokens-keep-utility llama31-tokens-keep-utility"
     ),
+    "bos-layout": (
+        "llama3-tokens-defend-in-front llama3-tokens-defend-doubled llama3-full-defends-in-front "
+        "llama3-tokens-do-not-refuse llama3-layout-explains-the-difference "
+        "llama31-tokens-defend-in-front llama31-tokens-defend-doubled "
+        "llama31-full-defends-in-front llama31-tokens-do-not-refuse "
+        "llama31-layout-costs-at-most-five-points"
+    ),
+    "refusal-rule": "tokens-do-not-refuse no-utility-cost no-utility-cost-by-the-second-rule",
+    "procrustes-ablation": "reverse-still-helps forward-transfer-succeeds",
     "full-dt": (
         "llama3-full-defends llama31-full-defends llama3-full-beats-none llama31-full-beats-none"
     ),
@@ -40,13 +50,38 @@ OPEN = {
     "procrustes-transfer": "copy-is-as-good norms-do-not-matter",
     # 5 and 6 of 208 are 2.4 and 2.9 %, below 5 % only at p = 0.049 and 0.10; Holm leaves neither.
     "tiny-adapt-random-init": "below-five-by-25 scratch-needs-100",
+    # 1 and 4 of 208 are not told apart; 1 and 8 are, but not within 5 points either.
+    "bos-layout": "llama3-layout-costs-at-most-five-points llama31-layout-explains-the-difference",
+    # Two refusal rates of one checkpoint differ by one or two of 208 responses.
+    "refusal-rule": "second-rule-explains-second-table",
 }
+NOT_ASKED = {
+    "dt-baselines": (
+        "llama3-tokens-defend-beyond-the-documents llama31-tokens-defend-beyond-the-documents"
+    ),
+    "bos-layout": (
+        "llama3-undefended-is-vulnerable llama3-mismatch-costs-trained-in-front "
+        "llama3-mismatch-costs-trained-doubled llama31-undefended-is-vulnerable "
+        "llama31-mismatch-costs-trained-in-front llama31-mismatch-costs-trained-doubled"
+    ),
+    "refusal-rule": (
+        "no-utility-cost-by-the-strict-rule tokens-do-not-refuse-by-the-strict-rule "
+        "rules-seldom-differ"
+    ),
+    "procrustes-transfer": "the-map-is-more-than-a-copy",
+    "procrustes-ablation": (
+        "scale-leaves-the-map centered-changes-little scaled-changes-little "
+        "unit-length-changes-little"
+    ),
+}
+"""Claims over numbers that no document prints."""
 QUOTED = {
     "dt-baselines": (
         "llama3-undefended-is-vulnerable llama3-tokens-beat-prompting "
         "llama31-undefended-is-vulnerable llama31-tokens-beat-prompting"
     ),
     "procrustes-transfer": "reverse-still-helps",
+    "procrustes-ablation": "reverse-still-helps",
     "tiny-adapt": "undefended-is-vulnerable pipeline-17x",
 }
 """Sentences that rest on a number the document copied and never measured."""
@@ -71,6 +106,8 @@ def test_which_sentences_the_printed_numbers_carry(
     expected = {"holds": set(CARRIED[experiment].split())}
     if experiment in OPEN:
         expected["undetermined"] = set(OPEN[experiment].split())
+    if experiment in NOT_ASKED:
+        expected["not-evaluated"] = set(NOT_ASKED[experiment].split())
     assert outcomes == expected
     rests = {claim["id"] for claim in verdict["claims"] if claim["rests_on_unmeasured"]}
     assert rests == set(QUOTED.get(experiment, "").split())
