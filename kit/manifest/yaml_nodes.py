@@ -27,9 +27,9 @@ _NO_REUSE = "a reader must see every value where it is used; write it out"
 
 def parse_yaml(text: str, problems: Problems) -> Node | None:
     """The tree of one document, or ``None`` when the text has no readable structure."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if len(line) > MAX_LINE:
-            problems.add(number, 1, f"a line of {len(line):,} characters; at most {MAX_LINE:,}")
+    for number, characters in enumerate(map(len, text.split("\n")), start=1):
+        if characters > MAX_LINE:
+            problems.add(number, 1, f"a line of {characters:,} characters; at most {MAX_LINE:,}")
             return None
     builder = _Builder(problems)
     yaml: Any = YAML(typ="safe", pure=True)
