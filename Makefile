@@ -22,7 +22,7 @@ MAKE_PROGRAM := $(MAKE)
 TARGET := $(if $(filter paper,$(PROFILE)),gpu,cpu)
 RUN := RUNNER=$(RUNNER) IMAGE=$(IMAGE) VENV=$(VENV) GPU_VENV=$(GPU_VENV) MAKE="$(MAKE_PROGRAM)" requirements/runner.sh
 
-.PHONY: help setup setup-dev setup-gpu test test-slow test-gpu test-image lint list lock docs image pin-images clean
+.PHONY: help setup setup-dev setup-gpu test test-slow test-gpu test-image test-slurm lint list lock docs image pin-images clean
 
 help:  ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -82,6 +82,10 @@ test-slow: $(VENV)/.dev  ## rebuilds of miniature models, large simulations, bro
 
 test-gpu: $(VENV)/.dev  ## needs a CUDA device
 	@$(VENV)/bin/pytest -q -m gpu
+
+test-slurm: $(VENV)/.dev  ## a real SLURM of one node (Debian: slurmctld slurmd slurm-client munge)
+	@KIT_SLURM_RECORD=1 $(VENV)/bin/pytest -q -rs -m slurm -n 0 tests/slurm
+	@$(KIT) docs
 
 docs: $(VENV)/.cpu  ## regenerate schemas and the generated parts of the documents
 	@$(KIT) docs

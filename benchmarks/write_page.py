@@ -38,6 +38,17 @@ def training() -> list[str]:
     """Ways of computing one step."""
     first, own = record("prefix-training"), record("prefix-training-own-layers")
     joined = record("prefix-training-joined")
+    later = {
+        "own layers": record("prefix-training-200-own-layers"),
+        "own layers, one rotation kernel": record("prefix-training-200-rotation"),
+    }
+    whole_runs = [
+        f"{name} {row['seconds']:.1f} s (that GPU: {values['matmul_tflops']:.0f} TFLOP/s, naive "
+        f"over packed {values['naive_over_packed']})"
+        for name, values in later.items()
+        for row in values["rows"]
+        if row["steps"] == 200
+    ]
     lines = [
         f"{where(first)}. A bf16 product of 8192^3 ran at {first['matmul_tflops']:.0f} TFLOP/s.",
         "",
@@ -59,7 +70,7 @@ def training() -> list[str]:
         "",
         f"The whole run of 200 steps ({whole['name']}): {whole['seconds']:.1f} s, and "
         f"{whole['warm_up_seconds']:.1f} s before it for compilation and three warm-up steps; "
-        f"floor {whole['floor_seconds']:.1f} s. Own layers were timed for 30 steps only.",
+        f"floor {whole['floor_seconds']:.1f} s. Again on two other loans of such a GPU: {'; '.join(whole_runs)}.",
         "",
         f"Distance of the bf16 gradient from the fp32 one: padded {errors['error_padded_16']:.3f}, "
         f"packed {errors['error_packed']:.3f}, compiled {errors['error_packed_compiled']:.3f}. "

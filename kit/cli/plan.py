@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from kit.engine.plan import Plan, Totals
 
+PLAN_FILE = "plan.json"
+"""What ``kit plan EXP --json > plan.json`` writes."""
+
 
 @click.command("plan")
 @plan_options
@@ -22,21 +25,41 @@ if TYPE_CHECKING:
     help="Plan for GPUs of this architecture (sm_90), on a machine that has none.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The whole plan, as kit step reads it.")
+@click.option(
+    "--launch",
+    nargs=2,
+    type=(click.Choice(["slurm", "torchrun"]), str),
+    metavar="slurm|torchrun STEP",
+    help="The lines that start STEP on many GPUs: a batch script, or a line a node.",
+)
+@click.option("--nodes", type=click.IntRange(min=1), help="For --launch: nodes to share the GPUs.")
 def command(
     experiment: str,
     profile: str,
     seed: int | None,
     overrides: tuple[str, ...],
+    gpus: int | None,
     gpu_arch: str | None,
     as_json: bool,
+    launch: tuple[str, str] | None,
+    nodes: int | None,
 ) -> None:
     """Show the steps of EXPERIMENT: how many, how many are finished, what the rest needs."""
     from kit.engine.session import finished
     from kit.engine.store import Store
     from kit.errors import KitError
 
-    prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpu_arch=gpu_arch)
+    prepared = prepare(
+        experiment, profile, seed=seed, overrides=overrides, gpu_arch=gpu_arch, gpus=gpus
+    )
     plan = prepared.plan
+    if launch is not None:
+        from kit.engine.launch import lines
+
+        how, step = launch
+        text = lines(plan, plan.instance(step), how, nodes=nodes, file=PLAN_FILE)
+        click.echo(text, nl=False)
+        return
     cached = finished(plan, Store(prepared.home))
     present: set[str] = set()
     for pin in plan.pins:
@@ -58,7 +81,7 @@ def _json(plan: Plan, cached: Collection[str], present: Collection[str], totals:
     made: dict[str, Any] = msgspec.to_builtins(plan)
     for instance in made["instances"]:
         instance["cached"] = instance["id"] in cached
-        instance["command"] = ["kit", "step", "plan.json", instance["id"]]
+        instance["command"] = ["kit", "step", PLAN_FILE, instance["id"]]
     made["pins_present"] = sorted(present)
     made["totals"] = msgspec.to_builtins(totals)
     return msgspec.json.format(msgspec.json.encode(made)).decode()

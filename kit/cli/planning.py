@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from kit.engine.plan import Plan
     from kit.engine.session import Pins
+    from kit.engine.slurm.options import SlurmOptions
     from kit.manifest.load import Loaded
     from kit.manifest.types import Manifest
 
@@ -34,6 +36,7 @@ def prepare(
     rehearsal: bool = False,
     fraction: float | None = None,
     gpu_arch: str | None = None,
+    gpus: int | None = None,
 ) -> Prepared:
     """Read the experiment and plan it.
 
@@ -45,6 +48,7 @@ def prepare(
         rehearsal: Plan for stand-in weights and data.
         fraction: Value for every parameter called ``fraction`` (shorter rehearsals).
         gpu_arch: Plan for GPUs of this architecture.
+        gpus: GPUs for steps that share a batch among several.
     """
     from kit.engine.environment import this_machine
     from kit.engine.load import load_registry
@@ -71,6 +75,7 @@ def prepare(
         overrides=chosen,
         seed=seed,
         rehearsal=rehearsal,
+        gpus=gpus,
     )
     return Prepared(plan=plan, home=home, pins=store)
 
@@ -110,6 +115,12 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="STEP.PARAM=VALUE",
                 help="Change a parameter; the run is then marked as modified.",
             ),
+            click.option(
+                "--gpus",
+                type=click.IntRange(min=1),
+                help="GPUs for steps that share a batch among several; the published batch is "
+                "split anew. Default: as many as published.",
+            ),
         )
     ):
         function = option(function)
@@ -118,8 +129,29 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that decide how a plan is run, and change no number."""
+    function = _with_slurm(function)
     for option in reversed(
         (
+            click.option(
+                "--executor",
+                type=click.Choice(["local", "slurm"]),
+                default="local",
+                show_default=True,
+                help="Where steps run: on this machine, or as SLURM jobs.",
+            ),
+            click.option(
+                "--slurm",
+                "slurm_parameters",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="An option of sbatch, such as partition=gpu; cpu.KEY and gpu.KEY are for "
+                "steps without and with GPUs alone. Recorded; changes no number.",
+            ),
+            click.option(
+                "--max-jobs",
+                type=click.IntRange(min=1),
+                help="SLURM jobs submitted at once, waiting ones included.",
+            ),
             click.option(
                 "--jobs",
                 type=click.IntRange(min=1),
@@ -153,6 +185,38 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _with_slurm(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn the three options for a cluster into one value, ``slurm``."""
+
+    @functools.wraps(function)
+    def wrapped(
+        *,
+        executor: str,
+        slurm_parameters: tuple[str, ...],
+        max_jobs: int | None,
+        **options: Any,
+    ) -> Any:
+        from kit.engine.slurm.options import MAX_JOBS, SlurmOptions
+        from kit.errors import UsageError
+
+        slurm = None
+        if executor == "slurm":
+            slurm = SlurmOptions(parameters=slurm_parameters, max_jobs=max_jobs or MAX_JOBS)
+            if options.get("jobs") is not None:
+                raise UsageError(
+                    "--jobs is about steps on this machine",
+                    next_step="on SLURM say --max-jobs N",
+                )
+        elif slurm_parameters or max_jobs is not None:
+            raise UsageError(
+                "--slurm and --max-jobs mean nothing to the local executor",
+                next_step="add --executor slurm, or say --jobs N",
+            )
+        return function(**options, slurm=slurm)
+
+    return wrapped
+
+
 def run_prepared(
     prepared: Prepared,
     *,
@@ -161,6 +225,7 @@ def run_prepared(
     runs_dir: Path,
     check: bool,
     keep_going: bool,
+    slurm: SlurmOptions | None = None,
 ) -> Path:
     """Run a plan; returns the run directory."""
     import sys
@@ -176,6 +241,7 @@ def run_prepared(
         keep_going=keep_going,
         progress=state().mode(),
         runs_dir=runs_dir,
+        slurm=slurm,
     )
     return Session(
         prepared.plan, home=prepared.home, pins=prepared.pins, options=options, argv=sys.argv

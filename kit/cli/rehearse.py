@@ -11,6 +11,7 @@ from kit.cli.planning import prepare, run_options, run_prepared
 
 if TYPE_CHECKING:
     from kit.engine.rehearse import PlanError, StepFinding
+    from kit.engine.slurm.options import SlurmOptions
 
 
 @click.command("rehearse")
@@ -34,6 +35,7 @@ def command(
     runs_dir: Path,
     check: bool,
     keep_going: bool,
+    slurm: SlurmOptions | None,
 ) -> None:
     """Run EXPERIMENT at full shape with random weights and stand-in data.
 
@@ -50,6 +52,7 @@ def command(
         runs_dir=runs_dir,
         check=check,
         keep_going=keep_going,
+        slurm=slurm,
     )
     made = write_rehearsal(prepared.plan, folder, fraction)
     show(made.steps)

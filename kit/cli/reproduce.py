@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kit.cli.planning import plan_options, prepare, run_options, run_prepared
 from kit.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    from kit.engine.slurm.options import SlurmOptions
 
 
 @click.command("reproduce")
@@ -19,22 +23,25 @@ def command(
     profile: str,
     seed: int | None,
     overrides: tuple[str, ...],
+    gpus: int | None,
     jobs: int | None,
     threads: int,
     runs_dir: Path,
     check: bool,
     keep_going: bool,
+    slurm: SlurmOptions | None,
 ) -> int:
     """Check the machine, fetch the inputs, run EXPERIMENT, verify it and write the report.
 
     Ends with the verdict and the path of the report. Exit code: that of verify, or of the first
     part that could not be done.
     """
-    for part in ("doctor", "fetch"):
+    # On a cluster it is the nodes that must be fit, and each job looks at its own.
+    for part in ("doctor", "fetch") if slurm is None else ("fetch",):
         code = call(part, experiment, "--profile", profile)
         if code != EXIT_OK:
             return code
-    prepared = prepare(experiment, profile, seed=seed, overrides=overrides)
+    prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpus=gpus)
     folder = run_prepared(
         prepared,
         jobs=jobs,
@@ -42,6 +49,7 @@ def command(
         runs_dir=runs_dir,
         check=check,
         keep_going=keep_going,
+        slurm=slurm,
     )
     code = call("verify", str(folder))
     report = folder / "report.html"

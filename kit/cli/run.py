@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kit.cli.planning import plan_options, prepare, run_options, run_prepared
 
+if TYPE_CHECKING:
+    from kit.engine.slurm.options import SlurmOptions
+
 
 @click.command("run")
 @plan_options
 @run_options
-@click.option(
-    "--executor",
-    type=click.Choice(["local"]),
-    default="local",
-    show_default=True,
-    help="Where steps run.",
-)
 def command(
     experiment: str,
     profile: str,
     seed: int | None,
     overrides: tuple[str, ...],
-    executor: str,
+    gpus: int | None,
     jobs: int | None,
     threads: int,
     runs_dir: Path,
     check: bool,
     keep_going: bool,
+    slurm: SlurmOptions | None,
 ) -> None:
     """Run EXPERIMENT, or resume it: finished steps are taken from the store.
 
     The last line of standard output is the run directory. Exit code 3 means that a step failed,
     130 that the run was interrupted; in both cases the same command goes on where it stopped.
     """
-    prepared = prepare(experiment, profile, seed=seed, overrides=overrides)
+    prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpus=gpus)
     folder = run_prepared(
         prepared,
         jobs=jobs,
@@ -44,5 +42,6 @@ def command(
         runs_dir=runs_dir,
         check=check,
         keep_going=keep_going,
+        slurm=slurm,
     )
     click.echo(str(folder))

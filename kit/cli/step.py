@@ -16,6 +16,19 @@ import click
     help="Append events to this file (several steps may share it).",
 )
 @click.option(
+    "--nodes",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Nodes that the step's GPUs are on; the same command runs on each.",
+)
+@click.option(
+    "--node-rank",
+    type=click.IntRange(min=0),
+    envvar="SLURM_NODEID",
+    help="Number of this node, from 0. Under srun that is known.",
+)
+@click.option("--rendezvous", metavar="HOST:PORT", help="Where the nodes meet: on node 0.")
+@click.option(
     "--index",
     type=click.IntRange(min=0),
     help="STEP is a step's name, and its N-th instance in the plan is meant, from 0 "
@@ -34,7 +47,15 @@ import click
     help="When it is finished, make this file a link to its record in the store.",
 )
 def command(
-    plan: Path, step: str, events: Path | None, index: int | None, first: int, link: Path | None
+    plan: Path,
+    step: str,
+    events: Path | None,
+    nodes: int,
+    node_rank: int | None,
+    rendezvous: str | None,
+    index: int | None,
+    first: int,
+    link: Path | None,
 ) -> None:
     """Run STEP, an instance id such as 'train[seed=1]', of the plan file PLAN.
 
@@ -43,6 +64,7 @@ def command(
     """
     from kit.cli.state import state
     from kit.engine.drive import Options
+    from kit.engine.nodes import parse_nodes
     from kit.engine.one_step import link_record, nth, run_one
     from kit.engine.plan import read_plan
     from kit.engine.store import Store
@@ -60,6 +82,7 @@ def command(
         pins=PinStore(home, made.pins),
         options=Options(jobs=1, progress=state().mode()),
         events=events,
+        nodes=parse_nodes(nodes, node_rank, rendezvous) if nodes > 1 else None,
     )
     if link is not None:
         link_record(Store(home), made.instance(step).key, link)

@@ -1,4 +1,4 @@
-"""Running steps on this machine with events logged and shown."""
+"""Running steps, here or on a cluster, with events logged and shown."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kit.engine import hardware
 from kit.engine.events import Event, EventLog, event
+from kit.engine.executor import Executor
 from kit.engine.job import PinPaths
 from kit.engine.local import LocalExecutor
 from kit.engine.plan import Plan
 from kit.engine.progress import Mode, renderer
+from kit.engine.rundir import SLURM
 from kit.engine.runner import Outcome, Runner
+from kit.engine.slurm.options import SlurmOptions
 from kit.engine.store import Level, Store
 from kit.engine.tally import Tally
 from kit.errors import Interrupted, Many
@@ -31,6 +35,7 @@ class Options:
         keep_going: After a failure, go on with what does not depend on it.
         progress: Renderer.
         runs_dir: Where run directories are made.
+        slurm: Submit steps to SLURM like this; ``None`` runs them on this machine.
     """
 
     jobs: int | None = None
@@ -39,11 +44,21 @@ class Options:
     keep_going: bool = False
     progress: Mode = "plain"
     runs_dir: Path = Path("runs")
+    slurm: SlurmOptions | None = None
 
     @property
     def at_once(self) -> int:
-        """CPU steps at once."""
+        """CPU steps at once; jobs at once on a cluster."""
+        if self.slurm is not None:
+            return self.slurm.max_jobs
         return self.jobs or hardware.cpu_count()
+
+    def recorded(self) -> dict[str, Any]:
+        """For the run record."""
+        made: dict[str, Any] = {"jobs": self.at_once, "threads": self.threads}
+        if self.slurm is not None:
+            made |= {"executor": "slurm", "slurm": self.slurm.recorded()}
+        return made
 
 
 def drive(
@@ -57,7 +72,7 @@ def drive(
     only: Collection[str] | None = None,
     digests: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Run the steps of a plan on this machine, logging and showing events.
+    """Run the steps of a plan, logging and showing events.
 
     Args:
         plan: The plan.
@@ -70,7 +85,8 @@ def drive(
         digests: Digests of the finished outputs that those read.
     """
     gpus = [gpu.index for gpu in hardware.gpus()]
-    tally = Tally(plan, jobs=options.at_once, gpus=len(gpus))
+    on_cluster = options.slurm is not None
+    tally = Tally(plan, jobs=options.at_once, gpus=options.at_once if on_cluster else len(gpus))
     with contextlib.ExitStack() as stack:
         log = EventLog(events) if events is not None else None
         if log is not None:
@@ -87,13 +103,7 @@ def drive(
         runner = Runner(
             plan,
             store=store,
-            executor=lambda: LocalExecutor(
-                jobs=options.at_once,
-                memory_gb=hardware.memory_gb(),
-                gpus=gpus,
-                logs=logs,
-                threads=options.threads,
-            ),
+            executor=lambda: _executor(options, gpus, logs),
             pins=pins,
             logs=logs,
             emit=emit,
@@ -117,6 +127,20 @@ def drive(
             )
         )
     return outcome
+
+
+def _executor(options: Options, gpus: list[str], logs: Path) -> Executor:
+    if options.slurm is not None:
+        from kit.engine.slurm.executor import SlurmExecutor
+
+        return SlurmExecutor(logs.parent / SLURM, options.slurm, threads=options.threads)
+    return LocalExecutor(
+        jobs=options.at_once,
+        memory_gb=hardware.memory_gb(),
+        gpus=gpus,
+        logs=logs,
+        threads=options.threads,
+    )
 
 
 def complain(plan: Plan, outcome: Outcome, where: str) -> None:

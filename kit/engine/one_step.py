@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
+import msgspec
+
+from kit.engine import hardware
 from kit.engine.drive import Options, complain, drive
 from kit.engine.durable import explain
 from kit.engine.environment import LIBRARIES, Machine, this_machine
+from kit.engine.nodes import Nodes
 from kit.engine.plan import Plan, StepInstance
+from kit.engine.process import worker_environment
 from kit.engine.session import Pins
 from kit.engine.store import RECORD, Store
+from kit.engine.torchrun import join
 from kit.errors import InvalidInput, Preflight, UsageError
 
 
@@ -71,7 +78,14 @@ def link_record(store: Store, key: str, link: Path) -> None:
 
 
 def run_one(
-    plan: Plan, step: str, *, home: Path, pins: Pins, options: Options, events: Path | None = None
+    plan: Plan,
+    step: str,
+    *,
+    home: Path,
+    pins: Pins,
+    options: Options,
+    events: Path | None = None,
+    nodes: Nodes | None = None,
 ) -> None:
     """Run an instance; nothing is computed if it is finished already.
 
@@ -82,10 +96,11 @@ def run_one(
         pins: The pin store.
         options: How to run it.
         events: File to append events to; many steps may share it. Its folder is made.
+        nodes: Which node this is, of a step that runs on several.
 
     Raises:
         InvalidInput: A step that it reads is not finished.
-        Preflight: The plan was made for another environment than this.
+        Preflight: The plan was made for another environment than this, or for more GPUs.
         StepFailed: It failed.
         Interrupted: A signal came.
     """
@@ -108,6 +123,24 @@ def run_one(
             pins.require(use.pin)
     if events is not None:
         events.parent.mkdir(parents=True, exist_ok=True)
+    if nodes is not None:
+        plan = _share(plan, instance, nodes)
+        instance = plan.instance(step)
+    _enough_gpus(instance)
+    if nodes is not None:
+        nodes.export()
+        if nodes.rank:
+            join(
+                instance,
+                processes=instance.resources.gpus,
+                nodes=nodes,
+                store=store,
+                digests=instance.input_digests(digests),
+                environ=worker_environment(
+                    os.environ, threads=None, gpus=[gpu.index for gpu in hardware.gpus()]
+                ),
+            )
+            return
     logs = (events.parent if events is not None else home) / "logs"
     outcome = drive(
         plan,
@@ -120,3 +153,30 @@ def run_one(
         digests=digests,
     )
     complain(plan, outcome, step)
+
+
+def _share(plan: Plan, instance: StepInstance, nodes: Nodes) -> Plan:
+    """The plan as one node sees it: with its own share of the step's GPUs."""
+    gpus, rest = divmod(instance.resources.gpus, nodes.count)
+    if instance.launch != "torchrun" or rest or not gpus:
+        raise UsageError(
+            f"a step of {instance.resources.gpus} GPU(s) cannot run on {nodes.count} nodes",
+            where=instance.id,
+            why="every node has the same number of GPUs, and the kind must be one for torchrun",
+            next_step="choose nodes that divide its GPUs, or plan for others: kit plan --gpus N",
+        )
+    needs = msgspec.structs.replace(instance.resources, gpus=gpus)
+    own = msgspec.structs.replace(instance, resources=needs)
+    return msgspec.structs.replace(
+        plan, instances=[own if one.id == own.id else one for one in plan.instances]
+    )
+
+
+def _enough_gpus(instance: StepInstance) -> None:
+    wanted, found = instance.resources.gpus, len(hardware.gpus())
+    if wanted > found:
+        raise Preflight(
+            f"the step needs {wanted} GPU(s) here, this machine has {found}",
+            where=instance.id,
+            next_step="run it where they are; for several nodes: kit plan EXP --launch slurm STEP",
+        )

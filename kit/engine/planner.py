@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from kit.engine.batch import fit
 from kit.engine.canonical import step_key
 from kit.engine.environment import Machine, environment_class
 from kit.engine.matrix import Point, expand, resolve, resolve_matrix, shift_seeds
@@ -39,12 +40,26 @@ def make_plan(
     overrides: Sequence[str] = (),
     seed: int | None = None,
     rehearsal: bool = False,
+    gpus: int | None = None,
 ) -> Plan:
     """Expand the manifest at a profile into step instances with keys.
+
+    Args:
+        manifest: The experiment.
+        profile_name: At which profile.
+        pins: Pin id -> pin.
+        digests: The pin store.
+        registry: Step kinds.
+        machine: What the plan is for.
+        overrides: ``step.param=value`` each.
+        seed: Moves all seeds of the matrix.
+        rehearsal: Stand-ins take the place of inputs.
+        gpus: GPUs for steps that share a batch among several; their split is solved again.
 
     Raises:
         UsageError: Unknown profile, step or parameter in what the user typed.
         InvalidInput: The manifest does not fit the registered kinds.
+        Preflight: A published batch cannot be shared evenly by the GPUs.
     """
     profile = _profile(manifest, profile_name)
     specs = _ordered(manifest, profile_name)
@@ -59,7 +74,7 @@ def make_plan(
     if seed is not None:
         matrix = shift_seeds(matrix, seed, where=where)
     chosen = [parse_override(text, [spec.id for spec in specs]) for text in overrides]
-    builder = _Builder(profile, profile_name, pins, digests, machine, rehearsal, where)
+    builder = _Builder(profile, profile_name, pins, digests, machine, rehearsal, where, gpus)
     for spec in specs:
         kind = registry.get(spec.kind, where=f"{where}, step {spec.id!r}")
         builder.add(
@@ -85,7 +100,7 @@ def make_plan(
         seed=seed,
         overrides=list(overrides),
         modified=bool(overrides) or (seed is not None and matrix != dict(profile.matrix)),
-        notes=list(manifest.notes),
+        notes=[*manifest.notes, *dict.fromkeys(builder.notes)],
         results=results[0].id,
         pins=[pins[id] for id in sorted(builder.used_pins)],
         environment={
@@ -179,7 +194,10 @@ class _Builder:
         machine: Machine,
         rehearsal: bool,
         where: str,
+        gpus: int | None = None,
     ) -> None:
+        self.gpus = gpus
+        self.notes: list[str] = []
         self.profile, self.profile_name = profile, profile_name
         self.pins, self.digests = pins, digests
         self.machine, self.rehearsal, self.where = machine, rehearsal, where
@@ -236,10 +254,13 @@ class _Builder:
             for name, value in written.items()
         }
         struct = typed(kind, values, overrides, step=spec.id)
-        params = msgspec.to_builtins(struct)
         resources = self.profile.resources.get(spec.id)
         if resources is None:
             resources = kind.resources(struct, self.profile_name)
+        struct, resources, note = fit(kind, struct, resources, gpus=self.gpus, where=id)
+        if note:
+            self.notes.append(note)
+        params = msgspec.to_builtins(struct)
         environment = environment_class(
             kind, params, resources, self.machine, rehearsal=self.rehearsal
         )

@@ -16,7 +16,9 @@ from msgspec import Struct
 import kit
 from kit.engine import hardware
 from kit.engine.environment import LIBRARIES, library_version
+from kit.engine.job import log_path
 from kit.engine.plan import Plan
+from kit.engine.rundir import LOGS, SLURM
 from kit.engine.runner import Outcome
 from kit.engine.secrets import recorded_environment, redact_argv
 from kit.engine.store import FileRecord
@@ -36,6 +38,10 @@ class StepRecord(Struct, kw_only=True, omit_defaults=True):
     peak_memory_gb: float = 0.0
     peak_gpu_memory_gb: float = 0.0
     outputs: dict[str, FileRecord] = {}
+    job: str = ""
+    """Id of the cluster job that ran it."""
+    logs: list[str] = []
+    """What it and its job printed, relative to the run directory."""
 
 
 class PinRecord(Struct, kw_only=True, omit_defaults=True):
@@ -87,8 +93,8 @@ class Record(Struct, kw_only=True):
     steps: dict[str, StepRecord] = {}
     errors: list[str] = []
 
-    def add_outcome(self, plan: Plan, outcome: Outcome) -> None:
-        """Fill in what became of the steps."""
+    def add_outcome(self, plan: Plan, outcome: Outcome, folder: Path | None = None) -> None:
+        """Fill in what became of the steps, and which logs of theirs are in the run directory."""
         for instance in plan.instances:
             state = outcome.states[instance.id]
             record = StepRecord(key=instance.key, state=state)
@@ -98,12 +104,22 @@ class Record(Struct, kw_only=True):
                 record.peak_memory_gb = entry.peak_memory_gb
                 record.peak_gpu_memory_gb = entry.peak_gpu_memory_gb
                 record.outputs = entry.files
+            record.job = outcome.jobs.get(instance.id, "")
+            if folder is not None:
+                record.logs = _logs(folder, instance.id, record.job)
             self.steps[instance.id] = record
         self.errors = [str(error) for error in outcome.errors]
 
     def to_json(self) -> bytes:
         """The bytes of the file."""
         return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+
+
+def _logs(folder: Path, instance: str, job: str) -> list[str]:
+    paths = [log_path(folder / LOGS, instance)]
+    if job:
+        paths += [folder / SLURM / f"{job}_0_log.{kind}" for kind in ("out", "err")]
+    return [path.relative_to(folder).as_posix() for path in paths if path.exists()]
 
 
 def code_state(folder: Path | None = None) -> tuple[str | None, bool | None]:

@@ -154,7 +154,10 @@ class StepKind:
         inputs: Input name -> ``pin``, ``step`` (exactly one instance) or ``steps`` (a list).
         optional: Names of inputs a manifest may leave out.
         outputs: File names the step promises; all are hashed into the record.
-        launch: How it is started: ``worker`` (CPU or one GPU) or ``torchrun`` (many GPUs).
+        launch: How it is started: ``worker`` (CPU or one GPU) or ``torchrun`` (many GPUs). With
+            parameters called ``global_batch``, ``micro_batch`` and ``accumulation`` the planner
+            solves the split for the GPUs (:mod:`kit.engine.batch`); name ``world`` in
+            ``environment`` then.
         resources: Estimate from parameters and profile name.
         environment: Which fields of the environment class enter the key.
         unread: Input names that the function leaves alone at these parameters; they are neither

@@ -8,13 +8,14 @@ from pathlib import Path
 from kit.engine.durable import explain
 from kit.errors import Preflight
 
-PLAN, EVENTS, RECORD, RESULTS, LABELS, LOGS = (
+PLAN, EVENTS, RECORD, RESULTS, LABELS, LOGS, SLURM = (
     "plan.json",
     "events.jsonl",
     "record.json",
     "results.json",
     "labels.jsonl",
     "logs",
+    "slurm",
 )
 
 

@@ -44,12 +44,14 @@ class Outcome:
         entries: Instance id -> its stored step, for cached and run ones.
         errors: One for each failed instance.
         interrupted: Whether a signal ended it.
+        jobs: Instance id -> id of its last job, on a cluster.
     """
 
     states: dict[str, State] = field(default_factory=dict)
     entries: dict[str, StoredStep] = field(default_factory=dict)
     errors: list[KitError] = field(default_factory=list)
     interrupted: bool = False
+    jobs: dict[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -201,6 +203,8 @@ class Runner:
         for item in events:
             if item["event"] not in STEP_ENDS:
                 self.emit(item)
+                if item["event"] == "step-submitted":
+                    self.outcome.jobs[item["step"]] = item["job"]
                 continue
             instance = self.plan.by_id[item["step"]]
             _, *same = self._running.pop(instance.key)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from kit.engine import hardware
+from kit.engine.batch import solve
 from kit.engine.drive import Options, complain, drive
 from kit.engine.durable import explain, write_atomic
+from kit.engine.environment import UNKNOWN_ARCH
 from kit.engine.events import utc_after, utc_now
 from kit.engine.job import PinPaths
-from kit.engine.plan import Plan
+from kit.engine.plan import Plan, StepInstance
 from kit.engine.record import Record, begin
 from kit.engine.results_file import publish
 from kit.engine.rundir import EVENTS, LOGS, PLAN, RECORD, new_run_dir
@@ -43,8 +45,14 @@ def finished(plan: Plan, store: Store, level: Level = "sizes") -> set[str]:
     return have
 
 
-def preflight(plan: Plan, store: Store, pins: Pins, gpus: int) -> None:
+def preflight(plan: Plan, store: Store, pins: Pins, gpus: int | None) -> None:
     """Refuse before anything starts what cannot work here.
+
+    Args:
+        plan: What is to be run.
+        store: What is finished already.
+        pins: The inputs.
+        gpus: GPUs of this machine; ``None`` when steps run on a cluster.
 
     Raises:
         KitError: Too few GPUs, or inputs that are not there; all of them at once.
@@ -52,11 +60,14 @@ def preflight(plan: Plan, store: Store, pins: Pins, gpus: int) -> None:
     have = finished(plan, store)
     rest = [one for one in plan.instances if one.id not in have]
     most = max(rest, key=lambda one: one.resources.gpus, default=None)
-    if most is not None and most.resources.gpus > gpus:
+    if gpus is None:
+        _ready_for_slurm(most)
+    elif most is not None and most.resources.gpus > gpus:
         raise Preflight(
             f"the step needs {most.resources.gpus} GPU(s), this machine has {gpus}",
             where=most.id,
-            next_step="run it on a machine that has them, or try --profile mini, which needs none",
+            next_step=_other_split(most, gpus)
+            + "run it on a machine that has them, or try --profile mini, which needs none",
         )
     if plan.rehearsal:
         return  # stand-ins take the place of the inputs
@@ -71,6 +82,28 @@ def preflight(plan: Plan, store: Store, pins: Pins, gpus: int) -> None:
             problems.append(error)
     if problems:
         raise problems[0] if len(problems) == 1 else Many(problems)
+
+
+def _other_split(step: StepInstance, gpus: int) -> str:
+    """How the step's batch could be shared by the GPUs that there are."""
+    batch, micro = step.params.get("global_batch"), step.params.get("micro_batch")
+    if step.launch != "torchrun" or gpus < 1 or not (batch and micro) or batch % gpus:
+        return ""
+    split = solve(batch, world=gpus, largest_micro=micro)
+    return f"--gpus {gpus} shares its batch otherwise, {split.words()}; "
+
+
+def _ready_for_slurm(most: StepInstance | None) -> None:
+    from kit.engine.slurm.cluster import require
+
+    require()
+    if most is not None and most.environment.get("gpu_arch") == UNKNOWN_ARCH:
+        raise Preflight(
+            "this machine has no GPU, so the plan does not know which GPUs the jobs will have",
+            where=most.id,
+            why="their architecture is part of a step's key",
+            next_step="say it, for example KIT_GPU_ARCH=sm_90 kit run ...; the jobs check it",
+        )
 
 
 class Session:
@@ -100,7 +133,8 @@ class Session:
             Interrupted: A signal came.
             Preflight: This machine cannot.
         """
-        preflight(self.plan, self.store, self.pins, len(hardware.gpus()))
+        gpus = len(hardware.gpus()) if self.options.slurm is None else None
+        preflight(self.plan, self.store, self.pins, gpus)
         plan, started, clock = self.plan, utc_now(), time.monotonic()
         self.folder = new_run_dir(
             self.options.runs_dir, plan.experiment, plan.profile, rehearsal=plan.rehearsal
@@ -113,7 +147,7 @@ class Session:
                 argv=self.argv,
                 environ=os.environ,
                 started=started,
-                options={"jobs": self.options.at_once, "threads": self.options.threads},
+                options=self.options.recorded(),
             )
             self._write(record)
             outcome = drive(
@@ -124,7 +158,7 @@ class Session:
                 logs=self.folder / LOGS,
                 events=self.folder / EVENTS,
             )
-            record.add_outcome(plan, outcome)
+            record.add_outcome(plan, outcome, self.folder)
             record.status = outcome.status
             if record.status == "finished":
                 publish(plan, outcome, self.store, self.folder)

@@ -17,7 +17,7 @@ from types import FrameType
 
 import msgspec
 
-from kit.engine.events import Event, encode, event
+from kit.engine.events import STEP_ENDS, Event, encode, event
 from kit.engine.execute import perform
 from kit.engine.failures import failure_of
 from kit.engine.job import Job
@@ -80,10 +80,18 @@ def serve(events: int) -> None:
     emit(event("worker-ready", pid=os.getpid()))
     while True:
         job = decoder.decode(jobs.get())
-        step = job.instance.id
+        step, ends = job.instance.id, list[Event]()
+
+        def tell(item: Event, ends: list[Event] = ends) -> None:
+            (ends.append if item["event"] in STEP_ENDS else emit)(item)
+
         try:
             with output_to(Path(job.log)):
-                perform(job, registry, emit)
+                perform(job, registry, tell)
+            for (
+                item
+            ) in ends:  # now that lock and log are closed: who hears it may kill this process
+                emit(item)
         except Stopped:
             emit(event("step-stopped", step))
             return
@@ -99,7 +107,7 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--one"]:
         from kit.engine.torchrun import rank_main
 
-        rank_main(Path(arguments[1]))
+        rank_main(arguments[1])
         return
     events = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)

@@ -29,6 +29,10 @@ FILES: dict[str, str] = {
 BLOCKS: dict[tuple[str, str], str] = {
     ("README.md", "experiments"): "kit.manifest.tables:experiments",
     ("README.md", "image-test"): "kit.report.image_test:block",
+    ("README.md", "slurm-test"): "kit.engine.slurm.page:tested",
+    ("docs/cluster.md", "launch"): "kit.engine.slurm.page:launch_example",
+    ("docs/cluster.md", "requests"): "kit.engine.slurm.page:requests",
+    ("docs/cluster.md", "slurm-test"): "kit.engine.slurm.page:tested",
     ("docs/manifests.md", "fields"): "kit.manifest.tables:fields",
     ("docs/manifests.md", "lint"): "kit.manifest.tables:lint_rules",
     ("docs/manifests.md", "pins"): "kit.manifest.tables:pins",

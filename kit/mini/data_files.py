@@ -1,7 +1,7 @@
 """The world's data in the formats of the real data sets, so that one reader serves both.
 
-``alpaca.json`` is Cleaned Alpaca's format, ``alpaca_farm.json`` and ``refusal.json`` AlpacaFarm's. All
-are written from :mod:`kit.mini.world`; a test compares the shipped files with a fresh writing.
+``alpaca.json`` is Cleaned Alpaca's format, ``alpaca_farm.json`` and ``refusal.json`` AlpacaFarm's.
+All are written from :mod:`kit.mini.world`; a test compares the shipped files with a fresh writing.
 """
 
 from __future__ import annotations

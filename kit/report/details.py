@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from typing import Any
+from urllib.parse import quote
 
 from msgspec import Struct
 
+from kit.engine import rundir
 from kit.engine.plan import StepInstance
 from kit.manifest.pin_types import Pin
 from kit.report.cells import SEVERITY, difference, margin, word
@@ -52,6 +54,10 @@ class Step(Struct, kw_only=True):
     cost: str
     cells: str
     cached: bool
+    job: str
+    """Cluster job that ran it, where one did."""
+    logs: list[tuple[str, str]]
+    """(link relative to the run directory, name) of what it printed."""
 
 
 def deviations(verdict: Verdict) -> tuple[list[Deviation], int]:
@@ -219,9 +225,21 @@ def steps(run: Run) -> tuple[list[Step], int]:
                 cost=", ".join(cost),
                 cells=plural(measured[step.id], "cell") if measured[step.id] else "",
                 cached=record is not None and record.state == "cached",
+                job=record.job if record is not None else "",
+                logs=log_links(record.logs) if record is not None else [],
             )
         )
     return made, max(0, len(planned) - MOST_STEPS)
+
+
+def log_links(paths: list[str]) -> list[tuple[str, str]]:
+    """Links to log files inside the run directory; anything else in a record is left out."""
+    inside = [
+        path
+        for path in paths
+        if path.startswith((f"{rundir.LOGS}/", f"{rundir.SLURM}/")) and ".." not in path.split("/")
+    ]
+    return [(quote(path), path) for path in inside]
 
 
 def step_command(run: Run, step: StepInstance) -> str:

@@ -50,8 +50,8 @@ class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_new_tokens: int
     empty_data: Literal["empty-turn", "no-turn"]
     scope: Literal["consumed", "all"] = "consumed"
-    """``consumed`` labels what the schedule consumes, ``all`` the whole pool: the labels then do not
-    depend on the schedule."""
+    """``consumed`` labels what the schedule consumes, ``all`` the whole pool: the labels then do
+    not depend on the schedule."""
     backend: Backend = "transformers"
     dtype: Dtype = "float32"
     batch_tokens: BatchTokens = 16384

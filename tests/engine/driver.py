@@ -8,8 +8,20 @@ from pathlib import Path
 
 from kit.engine.drive import Options
 from kit.engine.session import Session
+from kit.engine.slurm.options import SlurmOptions
 from kit.errors import KitError
 from tests.engine.conftest import ToyPins, manifest, plan_of
+
+
+def slurm_options(options: argparse.Namespace) -> SlurmOptions:
+    """As the command line makes them, with less patience."""
+    return SlurmOptions(
+        parameters=tuple(one for one in options.slurm if one),
+        max_jobs=options.max_jobs,
+        gather=0.2,
+        refresh=0.3,
+        grace=4.0,
+    )
 
 
 def main() -> int:
@@ -22,6 +34,10 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--how", help="run one toy/fail step instead")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--slurm", action="append", help="submit to SLURM, with this option")
+    parser.add_argument("--max-jobs", type=int, default=256)
+    parser.add_argument("--keep-going", action="store_true")
     options = parser.parse_args()
     values = {
         "seed": "${seed}",
@@ -29,7 +45,11 @@ def main() -> int:
         "parts": options.parts,
         "size": options.size,
     }
-    profile = {"summary": "small", "matrix": {"seed": [0, 1, 2]}, "set": {"make": values}}
+    profile = {
+        "summary": "small",
+        "matrix": {"seed": list(range(options.seeds))},
+        "set": {"make": values},
+    }
     plan = plan_of(manifest(profiles={"mini": profile}))
     if options.how is not None:
         steps = [{"id": "f", "kind": "toy/fail", "version": 1}]
@@ -39,7 +59,12 @@ def main() -> int:
         plan,
         home=options.home,
         pins=ToyPins(options.home),
-        options=Options(jobs=options.jobs, runs_dir=options.runs),
+        options=Options(
+            jobs=options.jobs,
+            runs_dir=options.runs,
+            keep_going=options.keep_going,
+            slurm=None if options.slurm is None else slurm_options(options),
+        ),
         argv=sys.argv,
     )
     try:

@@ -64,16 +64,25 @@ def test_a_record_is_whole_from_the_beginning() -> None:
     assert msgspec.json.decode(record_of(plan_of()).to_json(), type=Record).profile == "mini"
 
 
-def test_states_and_measurements_of_steps() -> None:
+def test_states_and_measurements_of_steps(tmp_path: Path) -> None:
     plan, record = plan_of(), record_of(plan_of())
     made = entry(files={"a": FileRecord("0" * 64, 3)}, peak_memory_gb=0.5)
     outcome = outcome_of(plan, made)
     outcome.states["table"] = "blocked"
     del outcome.entries["table"]
     outcome.errors.append(StepFailed("no", where="mix"))
-    record.add_outcome(plan, outcome)
+    outcome.jobs["table"] = "12_3"
+    for name in ("logs/table.log", "slurm/12_3_0_log.err", "slurm/12_4_0_log.err"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    record.add_outcome(plan, outcome, tmp_path)
     told = json.loads(record.to_json())
-    assert told["steps"]["table"] == {"key": plan.by_id["table"].key, "state": "blocked"}
+    assert told["steps"]["table"] == {
+        "key": plan.by_id["table"].key,
+        "state": "blocked",
+        "job": "12_3",
+        "logs": ["logs/table.log", "slurm/12_3_0_log.err"],
+    }
     step = told["steps"]["make[seed=0]"]
     assert (step["state"], step["seconds"], step["peak_memory_gb"]) == ("run", 60.0, 0.5)
     assert step["outputs"] == {"a": {"sha256": "0" * 64, "size": 3}}

@@ -17,6 +17,7 @@ from kit.engine import torchrun
 from kit.engine.execute import perform
 from kit.engine.failures import Carried
 from kit.engine.job import make_job
+from kit.engine.nodes import Nodes
 from kit.engine.registry import REGISTRY
 from kit.engine.store import Store
 from tests.engine.conftest import ToyPins, manifest, plan_of
@@ -56,10 +57,13 @@ def test_world_size_enters_the_key(tmp_path: Path) -> None:
     assert job_of(tmp_path).instance.environment["world"] == "2x1x1"
 
 
-def test_command_names_its_port(tmp_path: Path) -> None:
-    line = torchrun.command(tmp_path / "job.json", 4, 1234)
+def test_command_names_its_port() -> None:
+    line = torchrun.command("job.json", 4, Nodes(count=2, rank=1, host="n0", port=1234))
     assert "--nproc-per-node=4" in line
     assert "--master-port=1234" in line
+    assert "--master-addr=n0" in line
+    assert "--nnodes=2" in line
+    assert "--node-rank=1" in line
     assert line[line.index("torch.distributed.run") - 1] == "-m"
     assert 1024 <= torchrun.free_port() < 65536
 

@@ -194,6 +194,31 @@ def rank(context: StepContext, params: FailParams) -> None:
         (context.out / "number.json").write_text(json.dumps({"number": world}))
 
 
+class SharedParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of ``toy/shared``, as a training over many GPUs has them."""
+
+    global_batch: int
+    micro_batch: int
+    accumulation: int = 0
+
+
+def shared(context: StepContext, params: SharedParams) -> None:
+    """Count the samples of one optimizer step over all ranks, with torch's collectives."""
+    import torch
+    from torch import distributed
+
+    distributed.init_process_group("gloo")
+    mine = torch.tensor([params.micro_batch * params.accumulation, distributed.get_rank()])
+    distributed.all_reduce(mine)
+    if distributed.get_rank() == 0:
+        context.progress(1, 1, "steps")
+        context.canary("batch", int(mine[0]) == params.global_batch, f"{int(mine[0])} samples")
+        told = {"number": int(mine[0]), "ranks": int(mine[1]), "node": os.environ["GROUP_RANK"]}
+        (context.out / "number.json").write_text(json.dumps(told))
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
 def counted(params: MakeParams, profile: str) -> Resources:
     """More memory in the paper profile."""
     return Resources(memory_gb=0.1 if profile == "mini" else 2.0, minutes=0.01)
@@ -248,6 +273,18 @@ REGISTRY.add(
         1,
         FailParams,
         rank,
+        {},
+        ("number.json",),
+        launch="torchrun",
+        environment=("device", "world"),
+    )
+)
+REGISTRY.add(
+    StepKind(
+        "toy/shared",
+        1,
+        SharedParams,
+        shared,
         {},
         ("number.json",),
         launch="torchrun",

@@ -16,7 +16,7 @@ from kit.report.html import render
 from kit.verify.verdict import CanaryReport
 from tests.report.builders import cell, claim, tiny_cells, verdict
 from tests.report.extremes import HOSTILE, write_hostile
-from tests.report.runs import write_run
+from tests.report.runs import record, write_run
 
 SECTIONS = [
     "verdict", "claims", "tables", "forest", "curves", "calibration", "environment", "inputs",
@@ -265,3 +265,18 @@ def test_repeated_checks_are_cut_and_failed_ones_kept(tmp_path: Path) -> None:
     text = Page(render(read_run(folder))).text
     assert "check-500" in text
     assert "421 further checks stand in verdict.json" in text
+
+
+def test_steps_name_their_job_and_link_their_logs(tmp_path: Path) -> None:
+    made = record()
+    logs = ["logs/align[pair=newer-0].log", "slurm/12_3_0_log.err"]
+    bad = ["javascript:alert(1)", "logs/../../etc/passwd", "https://example.org/x", "/logs/x"]
+    made["steps"]["align[pair=newer-0]"] |= {"job": "12_3", "logs": [*logs, *bad]}
+    page = Page(render(read_run(write_run(tmp_path / "r", record=made))))
+    assert {v for v in loads(page) if not v.startswith("#")} == {
+        "data:,",
+        "logs/align%5Bpair%3Dnewer-0%5D.log",
+        "slurm/12_3_0_log.err",
+    }
+    assert "SLURM job 12_3" in page.text
+    assert "logs/align[pair=newer-0].log" in page.text

@@ -54,7 +54,7 @@ def scores(made: Plan, evaluate: StepInstance, seed: int) -> dict[str, Any]:
         "asr_anywhere": attacks,
         "refusal": dict.fromkeys(RULES, flags),
         "accuracy": dict.fromkeys(conditions, flags) if evaluate.params["accuracy"] else {},
-        "lengths": dict.fromkeys(conditions, {"mean_tokens": 9.0, "empty": 0, "truncated": 0}),
+        "lengths": {name: {"mean_tokens": 9.0, "empty": 0, "truncated": 0} for name in conditions},
     }
     return {
         name: table | ({"asr": {a: [1] * N for a in attacks}} if name == "undefended" else {})

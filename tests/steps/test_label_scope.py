@@ -139,7 +139,7 @@ def perform_labels(home: Path, *overrides: str) -> tuple[str, str]:
 
 
 def test_labels_survive_a_change_of_the_schedule(tmp_path: Path) -> None:
-    """More steps label what is new, fewer steps label nothing; the labels are those of a new run."""
+    """More steps label what is new, fewer label nothing; the labels are those of a new run."""
     more = ("data.steps=9", "adapt.steps=9")
     for name in ("kept", "fresh"):
         (tmp_path / name).mkdir()

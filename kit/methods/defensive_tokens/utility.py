@@ -1,7 +1,7 @@
-"""Utility that a judge decides: cells that are declared not run, until somebody brings the judgement.
+"""Utility that a judge decides: cells declared not run, until somebody brings the judgement.
 
-The paper's WinRate compares a model's 805 AlpacaEval answers with another model's, and a third model
-judges. Neither the judge nor what it says can be pinned, so the kit does not run it.
+The paper's WinRate compares a model's 805 AlpacaEval answers with another model's, and a third
+model judges. Neither the judge nor what it says can be pinned, so the kit does not run it.
 """
 
 from __future__ import annotations

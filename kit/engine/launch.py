@@ -1,0 +1,131 @@
+"""The lines that start one step of a plan on many GPUs, written from the plan.
+
+``kit run --executor slurm`` does steps of one node by itself. A step that needs more is started by
+hand, once, by what these functions print: the same ``kit step`` on every node, which starts
+torchrun there. The plan file and KIT_HOME must be on a file system that all nodes share.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+from kit.engine.batch import FIELDS, Split
+from kit.engine.plan import Plan, StepInstance
+from kit.engine.process import OFFLINE
+from kit.engine.slurm.options import GPU_CPUS, SlurmOptions, request
+from kit.errors import UsageError
+
+GPUS_PER_NODE = 8
+PORT = 29500
+
+_NCCL = (
+    ("NCCL_DEBUG", "WARN", "says why NCCL gives up; INFO also says which network it took"),
+    ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", "a rank that hangs in NCCL ends instead of waiting"),
+    ("OMP_NUM_THREADS", str(GPU_CPUS), "torchrun sets 1 otherwise, and says so"),
+)
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+_NETWORK = "# export NCCL_SOCKET_IFNAME=ib0   # where NCCL takes the wrong network: ip -brief addr"
+
+
+def lines(
+    plan: Plan, instance: StepInstance, how: str, *, nodes: int | None = None, file: str
+) -> str:
+    """What to type, or submit, to run a step.
+
+    Args:
+        plan: The plan.
+        instance: One of its instances, for torchrun.
+        how: ``slurm`` or ``torchrun``.
+        nodes: Nodes to use; by default as few as have eight GPUs each.
+        file: Name of the plan file in the commands.
+
+    Raises:
+        UsageError: The step is not one for many GPUs, or they cannot be shared by the nodes.
+    """
+    gpus = instance.resources.gpus
+    if instance.launch != "torchrun" or gpus < 1:
+        raise UsageError(
+            f"{instance.id} is not a step for many GPUs: it has {gpus} GPU(s), launch "
+            f"{instance.launch!r}",
+            next_step="kit run, also with --executor slurm, starts it by itself",
+        )
+    count = nodes or math.ceil(gpus / GPUS_PER_NODE)
+    if gpus % count:
+        raise UsageError(
+            f"{gpus} GPUs cannot be shared evenly by {count} nodes",
+            where=instance.id,
+            next_step="--nodes N with N dividing the GPUs, or --gpus N with another split",
+        )
+    told = _head(plan, instance, count)
+    return (_slurm if how == "slurm" else _torchrun)(plan, instance, count, file, told)
+
+
+def _head(plan: Plan, instance: StepInstance, nodes: int) -> list[str]:
+    gpus = instance.resources.gpus
+    made = [
+        f"# {instance.id} of {plan.experiment} ({plan.profile}): {nodes} node(s) x "
+        f"{gpus // nodes} GPU(s)"
+    ]
+    if set(FIELDS) <= instance.params.keys():
+        split = Split(
+            world=gpus,
+            micro_batch=instance.params["micro_batch"],
+            accumulation=instance.params["accumulation"],
+        )
+        made.append(f"# batch {split.words()}")
+    return made
+
+
+def _environment() -> list[str]:
+    made = [f"export {name}={value}   # {why}" for name, value, why in _NCCL]
+    made.append(_NETWORK)
+    return [*made, "export " + " ".join(f"{name}={OFFLINE[name]}" for name in _OFFLINE)]
+
+
+def _step(instance: StepInstance, file: str, *options: str) -> str:
+    return " ".join([shlex.join(["kit", "step", file, instance.id]), *options])
+
+
+def _slurm(plan: Plan, instance: StepInstance, nodes: int, file: str, head: list[str]) -> str:
+    per_node = instance.resources.gpus // nodes
+    wanted = request(instance, SlurmOptions())
+    needs = [
+        f"job-name={wanted['job_name']}",
+        f"nodes={nodes}",
+        "ntasks-per-node=1   # torchrun starts the ranks of its node",
+        f"gpus-per-node={per_node}",
+        f"cpus-per-task={per_node * GPU_CPUS}",
+        f"mem={wanted['mem']}",
+        f"time={wanted['time']}",
+        "requeue",
+        "open-mode=append",
+        f"output={wanted['job_name']}-%j.log",
+    ]
+    made = ["#!/bin/bash", *(f"#SBATCH --{need}" for need in needs), *head, "set -euo pipefail"]
+    options = ["--nodes", str(nodes), "--rendezvous", '"$MASTER_ADDR:$MASTER_PORT"']
+    if nodes > 1:
+        made += [
+            'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            "MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))   # two jobs on one node do not meet",
+        ]
+    made += _environment()
+    line = _step(instance, file, *(options if nodes > 1 else ()))
+    return "\n".join([*made, f"srun --kill-on-bad-exit=1 {line}"]) + "\n"
+
+
+def _torchrun(plan: Plan, instance: StepInstance, nodes: int, file: str, head: list[str]) -> str:
+    made = [*head, *_environment()]
+    if nodes == 1:
+        return "\n".join([*made, _step(instance, file)]) + "\n"
+    made.append("HOST=node0   # an address of node 0 that all nodes reach")
+    for rank in range(nodes):
+        options = ["--nodes", str(nodes), "--node-rank", str(rank)]
+        options += ["--rendezvous", f'"$HOST:{PORT}"']
+        made += [f"# on node {rank}", _step(instance, file, *options)]
+    per_node = instance.resources.gpus // nodes
+    made.append(
+        f"# each of them runs: python -m torch.distributed.run --nnodes={nodes} --node-rank=RANK "
+        f"--nproc-per-node={per_node} --master-addr=$HOST --master-port={PORT} ..."
+    )
+    return "\n".join(made) + "\n"

@@ -1,0 +1,334 @@
+"""The executor that hands steps to SLURM.
+
+A started job is kept for a moment, so that instances of one step that become ready together are
+submitted as one array. Jobs tell what they do in files; SLURM is asked now and then what became of
+those that say nothing. Whatever happens to a job, its step ends exactly once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from kit.engine.events import STEP_ENDS, Event, event
+from kit.engine.failures import Failure
+from kit.engine.job import Job
+from kit.engine.plan import StepInstance
+from kit.engine.slurm.cluster import Cluster, SubmissionRefused, SubmititCluster
+from kit.engine.slurm.options import SlurmOptions, request, shared_by
+from kit.engine.slurm.states import Seen, advice
+from kit.engine.slurm.task import StepTask
+from kit.engine.store import RECORD, Store
+
+MOST_IN_ARRAY = 1000
+"""SLURM's own default limit (MaxArraySize 1001)."""
+_SLOWEST_ASK, _FASTEST_ASK = 15.0, 2.0
+_READS_A_SECOND = 64
+_TRIES = 6
+"""Submissions of a job before a busy controller, or repeated preemption, counts as a failure."""
+
+
+@dataclass
+class Submitted:
+    """A job that was started and has not ended."""
+
+    job: Job
+    events: Path
+    id: str = ""
+    offset: int = 0
+    tries: int = 0
+    stopped: bool = False
+    """It told that it was stopped, and nobody here asked for that: SLURM may run it again."""
+    gone_since: float | None = None
+    """When SLURM first said that it has ended."""
+    held: Event | None = None
+    """Its end, while its outputs are not visible on this machine yet."""
+    held_since: float = 0.0
+
+
+@dataclass
+class _Waiting:
+    since: float
+    jobs: list[Submitted] = field(default_factory=list)
+
+
+class SlurmExecutor:
+    """Runs each job as a SLURM job.
+
+    Args:
+        folder: For batch scripts, the jobs' event files and what SLURM prints.
+        options: How to submit and follow.
+        threads: Threads of a CPU step.
+        cluster: Instead of the real one, for tests.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        options: SlurmOptions,
+        *,
+        threads: int = 1,
+        cluster: Cluster | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder, self.options, self.threads = folder.absolute(), options, threads
+        self.cluster: Cluster = cluster if cluster is not None else SubmititCluster(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._clock = clock
+        self._buffer: list[Submitted] = []
+        self._buffered_at = self._retry_at = 0.0
+        self._submitted: dict[str, Submitted] = {}  # instance id -> job
+        self._finished: list[str] = []
+        self._made = 0
+        self._stopping = False
+        self._looked = self._asked = self._last_submission = clock()
+
+    def fits(self, instance: StepInstance) -> bool:
+        """Whether another job may be submitted; whether it can run now is SLURM's affair."""
+        return len(self._buffer) + len(self._submitted) < self.options.max_jobs
+
+    def start(self, job: Job) -> None:
+        """Take a job; it is submitted at the next poll but a moment."""
+        if not self._buffer:
+            self._buffered_at = self._clock()
+        self._made += 1
+        events = self.folder / f"job-{self._made}.events.jsonl"
+        self._buffer.append(Submitted(job, events))
+
+    def poll(self, seconds: float) -> list[Event]:
+        """What jobs told, and what SLURM says of those that cannot tell any more."""
+        now, found = self._clock(), list[Event]()
+        ripe = now - self._buffered_at >= self.options.gather and now >= self._retry_at
+        if self._buffer and ripe and not self._stopping:
+            found += self._submit()
+        if now - self._looked >= max(self.options.refresh, len(self._submitted) / _READS_A_SECOND):
+            self._looked = now
+            for one in list(self._submitted.values()):
+                found += self._read(one)
+        if self._submitted and now - self._asked >= self._ask_every(now):
+            self._asked = now
+            found += self._judge()
+        if not found:
+            time.sleep(min(seconds, self.options.refresh))
+        return found
+
+    def _ask_every(self, now: float) -> float:
+        """Often while something was just submitted or is being stopped, seldom later."""
+        if self._stopping:
+            return min(1.0, self.options.refresh)
+        since = now - self._last_submission
+        return min(_SLOWEST_ASK, max(_FASTEST_ASK, since / 2)) * min(1.0, self.options.refresh)
+
+    # Submitting.
+
+    def _submit(self) -> list[Event]:
+        groups: dict[tuple[str, str], list[Submitted]] = defaultdict(list)
+        for one in self._buffer:
+            needs = request(one.job.instance, self.options, threads=self.threads)
+            groups[one.job.instance.step, shared_by(needs)].append(one)
+        self._buffer = []
+        found: list[Event] = []
+        for jobs in groups.values():
+            for start in range(0, len(jobs), MOST_IN_ARRAY):
+                found += self._submit_array(jobs[start : start + MOST_IN_ARRAY])
+        return found
+
+    def _submit_array(self, jobs: list[Submitted]) -> list[Event]:
+        needs = request(jobs[0].job.instance, self.options, threads=self.threads)
+        tasks = [
+            StepTask(msgspec.json.encode(one.job), str(one.events), self.threads) for one in jobs
+        ]
+        for one in jobs:
+            one.tries += 1
+        self._last_submission = now = self._clock()
+        try:
+            ids = self.cluster.submit(tasks, needs)
+        except SubmissionRefused as error:
+            if error.transient and jobs[0].tries < _TRIES:
+                self._buffer += jobs
+                self._retry_at = now + 5.0 * 2 ** jobs[0].tries * min(1.0, self.options.refresh)
+                words = f"SLURM does not take it now ({error}); trying again"
+                return [event("note", jobs[0].job.instance.id, text=words)]
+            return [_refused(one.job.instance, str(error)) for one in jobs]
+        found = []
+        for one, id in zip(jobs, ids, strict=True):
+            one.id, one.gone_since, one.stopped = id, None, False
+            self._submitted[one.job.instance.id] = one
+            asked = f"time {needs['time']} min, {needs.get('mem', 'memory as given')}"
+            gpus = f", {needs['gpus_per_node']} GPU(s)" if "gpus_per_node" in needs else ""
+            found.append(
+                event(
+                    "step-submitted",
+                    one.job.instance.id,
+                    job=id,
+                    reason=f"SLURM job {id} ({asked}{gpus})",
+                )
+            )
+        return found
+
+    # Following.
+
+    def _read(self, one: Submitted) -> list[Event]:
+        """New whole lines of a job's event file."""
+        if one.held is not None:
+            return self._release(one)
+        try:
+            # Opened each time: that is what makes a network file system look again.
+            with one.events.open("rb") as handle:
+                handle.seek(one.offset)
+                text = handle.read()
+        except FileNotFoundError:
+            return []
+        found: list[Event] = []
+        whole = text[: text.rfind(b"\n") + 1]
+        one.offset += len(whole)
+        for line in whole.splitlines():
+            try:
+                item: Event = msgspec.json.decode(line)
+            except msgspec.DecodeError:
+                continue  # cut short by a kill; the next try begins on a line of its own
+            if item["event"] not in STEP_ENDS:
+                one.stopped = False
+                found.append(item)
+            elif item["event"] == "step-stopped" and not self._stopping:
+                one.stopped = True
+            else:
+                one.held, one.held_since = item, self._clock()
+                return found + self._release(one)
+        return found
+
+    def _release(self, one: Submitted) -> list[Event]:
+        """The end of a job, once this machine sees what it left in the store."""
+        assert one.held is not None
+        if one.held["event"] in ("step-done", "step-cached") and not self._visible(one):
+            return []
+        del self._submitted[one.job.instance.id]
+        self._finished.append(one.id)
+        return [one.held]
+
+    def _visible(self, one: Submitted) -> bool:
+        if self._clock() - one.held_since > self.options.grace:
+            return True  # it will not come; the runner says so
+        place = Store(Path(one.job.home)).path(one.job.instance.key)
+        for folder in (place.parent.parent, place.parent, place):
+            try:
+                list(folder.iterdir())  # reading a directory is what makes NFS look it up anew
+            except OSError:
+                return False
+        return (place / RECORD).exists()
+
+    def _judge(self) -> list[Event]:
+        """Ask SLURM what became of the jobs."""
+        seen = self.cluster.ask([one.id for one in self._submitted.values() if one.id])
+        if seen is None:
+            return []
+        now, found = self._clock(), list[Event]()
+        for one in list(self._submitted.values()):
+            state = seen.get(one.id, Seen())
+            if one.held is not None:
+                continue
+            if state.live:
+                one.gone_since = None
+                if one.stopped and state.state in ("PENDING", "REQUEUED"):
+                    one.stopped = False
+                    found.append(_requeued(one, state))
+                continue
+            told = self._read(one)
+            found += told
+            if one.held is not None or one.job.instance.id not in self._submitted:
+                continue
+            if one.gone_since is None:
+                one.gone_since = now
+            patience = self.options.grace / (4 if one.stopped else 1)
+            if self._stopping or now - one.gone_since >= patience:
+                found += self._gone(one)
+        return found
+
+    def _gone(self, one: Submitted) -> list[Event]:
+        """A job has ended and does not tell how."""
+        instance = one.job.instance
+        del self._submitted[instance.id]
+        if self._stopping:
+            return [event("step-stopped", instance.id)]
+        seen = self.cluster.explain(one.id)
+        if seen.live:  # requeued between the two questions
+            self._submitted[instance.id] = one
+            one.gone_since = None
+            return []
+        preempted = seen.state == "PREEMPTED" or (one.stopped and seen.state == "COMPLETED")
+        if preempted and one.tries < _TRIES:
+            # A cluster that cancels what it preempts, or counts a job that obeyed as completed.
+            one.stopped = False
+            self._buffered_at = self._clock()
+            self._buffer.append(one)
+            return [_requeued(one, seen)]
+        why, next_step = advice(seen)
+        failure = Failure(
+            type="StepFailed",
+            bases=["KitError"],
+            message=f"SLURM job {one.id} ended before its step did: {seen.words()}",
+            why=why + self._last_words(one),
+            next_step=f"{next_step}; logs: {self.folder}",
+        )
+        return [event("step-failed", instance.id, failure=msgspec.to_builtins(failure))]
+
+    def _last_words(self, one: Submitted) -> str:
+        """The end of what SLURM kept of the job's own output."""
+        for path in sorted(self.folder.glob(f"{one.id}_*_log.err")):
+            lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            if lines:
+                return "; its last output: " + " | ".join(lines[-3:])[-600:]
+        return ""
+
+    # Ending.
+
+    def stop(self, *, kill: bool) -> None:
+        """Cancel everything: what waits disappears, what runs is asked to stop, or killed."""
+        self._stopping = True
+        for one in self._buffer:
+            one.held = event("step-stopped", one.job.instance.id)
+            self._submitted[one.job.instance.id] = one
+        self._buffer = []
+        self._cancel(kill=kill)
+
+    def _cancel(self, *, kill: bool) -> None:
+        ids = [one.id for one in self._submitted.values() if one.id]
+        if ids:
+            self.cluster.cancel(ids, kill=kill)
+
+    def close(self) -> None:
+        """Cancel what is left, and keep of the jobs' files what somebody may want to read."""
+        self._cancel(kill=True)
+        self._submitted.clear()
+        self._buffer.clear()
+        if isinstance(self.cluster, SubmititCluster):
+            self.cluster.tidy([id for id in self._finished if id])
+        for path in self.folder.glob("job-*.events.jsonl"):
+            path.unlink(missing_ok=True)  # all of it is in the run's own log
+
+
+def _refused(instance: StepInstance, text: str) -> Event:
+    failure = Failure(
+        type="StepFailed",
+        bases=["KitError"],
+        message=f"SLURM does not take the job: {text}",
+        why="sbatch refused what the plan and --slurm ask for",
+        next_step="correct it by --slurm KEY=VALUE (partition, account, qos, time, mem, ...)",
+    )
+    return event("step-failed", instance.id, failure=msgspec.to_builtins(failure))
+
+
+def _requeued(one: Submitted, seen: Seen) -> Event:
+    return event(
+        "step-requeued",
+        one.job.instance.id,
+        job=one.id,
+        reason=f"SLURM stopped job {one.id} and runs it again ({seen.words()}); it goes on from "
+        "its checkpoints",
+    )

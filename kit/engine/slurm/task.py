@@ -1,0 +1,166 @@
+"""What runs inside a SLURM job: one step, watched over as the local executor does it.
+
+The step runs in a worker process below this one, exactly as on a local machine. What it tells is
+appended to a file that the run on the login node reads. SIGTERM (scancel, preemption) stops the
+step; submitit's signal before the time limit stops it and requeues the job, at most three times.
+Checkpoints in the step's scratch folder survive all of that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from kit.engine import hardware
+from kit.engine.environment import this_machine
+from kit.engine.events import STEP_ENDS, Event, EventLog, event
+from kit.engine.failures import failure_of
+from kit.engine.job import Job
+from kit.engine.local import LocalExecutor
+from kit.engine.one_step import require_environment
+from kit.engine.plan import StepInstance
+from kit.errors import Preflight, StepFailed
+
+_STOP_SECONDS = 20.0
+
+
+class StepTask:
+    """A job as submitit carries it: everything in it is plain text.
+
+    Args:
+        job: The job, as JSON.
+        events: File to append events to.
+        threads: Threads of a CPU step.
+    """
+
+    def __init__(self, job: bytes, events: str, threads: int) -> None:
+        self.job, self.events, self.threads = job, events, threads
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"job": self.job, "events": self.events, "threads": self.threads}
+
+    def __call__(self) -> None:
+        """Do the job; its end is told in the event file, whatever it is."""
+        self._job = msgspec.json.decode(self.job, type=Job)
+        self._log = EventLog(Path(self.events))
+        self._asked = False
+        self._ended = False
+        signal.signal(signal.SIGTERM, self._stop)
+        self._executor = self._executor_here()
+        try:
+            self._tell(_started(self._job.instance))
+            check(self._job.instance, self._executor)
+            self._executor.start(self._job)
+            if self._asked:  # before there was anything to stop
+                self._executor.stop(kill=False)
+            self._follow(lambda: False)
+        except Exception as error:
+            # submitit raises in here too: a job that may not be requeued any more ends like this.
+            told = failure_of(_clear(error), home=Path(self._job.home), step=self._job.instance.id)
+            failure = msgspec.to_builtins(told)
+            self._log(event("step-failed", self._job.instance.id, failure=failure))
+            raise
+        finally:
+            self._executor.close()
+            self._log.close()
+
+    def checkpoint(self) -> Any:
+        """Called by submitit when time is nearly up: stop the step, go on in a requeued job."""
+        from submitit.helpers import DelayedSubmission
+
+        self._asked = True
+        self._executor.stop(kill=False)
+        deadline = time.monotonic() + _STOP_SECONDS
+        self._follow(lambda: time.monotonic() > deadline)
+        return DelayedSubmission(StepTask(self.job, self.events, self.threads))
+
+    def _executor_here(self) -> LocalExecutor:
+        return LocalExecutor(
+            jobs=1,
+            memory_gb=hardware.memory_gb(),
+            gpus=[gpu.index for gpu in hardware.gpus()],
+            logs=Path(self._job.log).parent,
+            threads=self.threads,
+        )
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        self._executor.stop(kill=False)
+
+    def _follow(self, enough: Callable[[], bool]) -> None:
+        """Pass events on until the step has ended."""
+        while not self._ended and not enough():
+            for item in self._executor.poll(0.25):
+                self._tell(item)
+
+    def _tell(self, item: Event) -> None:
+        if self._ended:
+            return
+        if self._asked and item["event"] == "step-failed":
+            # A worker that was still starting dies of the signal; that is no failure of the step.
+            item = event("step-stopped", item["step"])
+        self._ended = item["event"] in STEP_ENDS
+        self._log(item)
+
+
+def _clear(error: Exception) -> Exception:
+    """submitit's refusal to requeue once more, in words for whoever runs the kit."""
+    if type(error).__name__ != "UncompletedJobError" or "timed-out" not in str(error):
+        return error
+    return StepFailed(
+        "the job reached its time limit again after it had been requeued three times",
+        why=str(error),
+        next_step="give it more time, --slurm time=D-HH:MM:SS, and run the same command again: "
+        "it goes on from its checkpoints",
+    )
+
+
+def _started(instance: StepInstance) -> Event:
+    environ = os.environ
+    job = environ.get("SLURM_JOB_ID", "")
+    if "SLURM_ARRAY_JOB_ID" in environ:
+        job = f"{environ['SLURM_ARRAY_JOB_ID']}_{environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    host, times = socket.gethostname(), int(environ.get("SLURM_RESTART_COUNT", "0") or 0)
+    again = f", restarted {times} time(s)" if times else ""
+    return event(
+        "job-started",
+        instance.id,
+        job=job,
+        host=host,
+        restarts=times,
+        reason=f"SLURM job {job} on {host}{again}",
+    )
+
+
+def check(instance: StepInstance, executor: LocalExecutor) -> None:
+    """Refuse a node that is not what the plan was made for.
+
+    Raises:
+        Preflight: Too few GPUs, GPUs of another architecture, or other library versions (these
+            are part of the key).
+    """
+    planned, found = instance.environment.get("gpu_arch"), this_machine()
+    if not executor.fits(instance):
+        raise Preflight(
+            f"the step needs {instance.resources.gpus} GPU(s), the job has {len(found.gpus)}",
+            where=instance.id,
+            next_step="ask for them by --slurm gpu.gres=gpu:N or as your cluster wants it",
+        )
+    if planned is not None and found.gpus and planned != found.gpu_arch:
+        raise Preflight(
+            f"the plan is for GPUs of {planned}, the node {socket.gethostname()} has "
+            f"{found.gpu_arch}",
+            where=instance.id,
+            why="the architecture is part of the step's key: its numbers would get a wrong name",
+            next_step="choose nodes by --slurm gpu.constraint=NAME, or plan for these: "
+            f"KIT_GPU_ARCH={found.gpu_arch}",
+        )
+    require_environment(instance, found)
