@@ -18,11 +18,19 @@ from kit.manifest.source import Node, Problems
 from kit.manifest.text import bad_character
 
 MAX_DEPTH = 32
+MAX_LINE = 200_000
+"""Characters of a line: the parser looks for the end of some things (a tag) again from every place,
+and a line of five million exclamation marks would take it minutes."""
+
 _NO_REUSE = "a reader must see every value where it is used; write it out"
 
 
 def parse_yaml(text: str, problems: Problems) -> Node | None:
     """The tree of one document, or ``None`` when the text has no readable structure."""
+    for number, characters in enumerate(map(len, text.split("\n")), start=1):
+        if characters > MAX_LINE:
+            problems.add(number, 1, f"a line of {characters:,} characters; at most {MAX_LINE:,}")
+            return None
     builder = _Builder(problems)
     yaml: Any = YAML(typ="safe", pure=True)
     try:

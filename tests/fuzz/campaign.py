@@ -1,4 +1,4 @@
-"""The coverage-guided campaign: ``python -m tests.fuzz.campaign FINDINGS CORPUS [options]``.
+"""The coverage-guided campaign: ``FINDINGS=folder python -m tests.fuzz.campaign CORPUS [options]``.
 
 Needs atheris, which is no dependency of the kit; the options are libFuzzer's. A quarter of the
 mutations are libFuzzer's own, the others come from :mod:`tests.fuzz.mutate`. A finding does not
@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["kit.manifest", "kit.verify", "kit.engi
     from tests.fuzz.watch import Watch
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
-FINDINGS = Path(sys.argv[1]).resolve()
+FINDINGS = Path(os.environ["FINDINGS"]).resolve()
 WATCH = Watch(target.ROOT)
 KNOWN: set[str] = set()
 
@@ -52,7 +52,8 @@ def other(data: bytes, most: int, seed: int) -> bytes:
 def main() -> None:
     """Fuzz until libFuzzer's options say to stop."""
     FINDINGS.mkdir(parents=True, exist_ok=True)
-    arguments = [sys.argv[0], *(str(Path(a).resolve()) if a[0] != "-" else a for a in sys.argv[2:])]
+    os.environ["FINDINGS"] = str(FINDINGS)  # libFuzzer starts itself again to minimise a corpus
+    arguments = [sys.argv[0], *(str(Path(a).resolve()) if a[0] != "-" else a for a in sys.argv[1:])]
     os.chdir(FOLDER)
     for seed in Path(arguments[1]).iterdir():  # lazy imports happen before anybody listens
         one(seed.read_bytes())

@@ -84,7 +84,7 @@ def test_the_watch_sees_what_it_must(tmp_path: Path) -> None:
     for act in (
         lambda: outside.write_text("x"),
         lambda: (tmp_path / "folder").mkdir(),
-        lambda: (inside / "fine").rename(outside / "moved"),
+        lambda: (inside / "fine").rename(tmp_path / "moved"),
         lambda: os.system("true"),
         lambda: socket.getaddrinfo("localhost", 80),
         lambda: eval("1"),
