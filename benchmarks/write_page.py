@@ -70,7 +70,8 @@ def training() -> list[str]:
         "",
         f"The whole run of 200 steps ({whole['name']}): {whole['seconds']:.1f} s, and "
         f"{whole['warm_up_seconds']:.1f} s before it for compilation and three warm-up steps; "
-        f"floor {whole['floor_seconds']:.1f} s. Again on two other loans of such a GPU: {'; '.join(whole_runs)}.",
+        f"floor {whole['floor_seconds']:.1f} s. Again on two other loans of such a GPU: "
+        f"{'; '.join(whole_runs)}.",
         "",
         f"Distance of the bf16 gradient from the fp32 one: padded {errors['error_padded_16']:.3f}, "
         f"packed {errors['error_packed']:.3f}, compiled {errors['error_packed_compiled']:.3f}. "

@@ -112,7 +112,8 @@ def test_the_settings_reach_the_backends(
         chosen = msgspec.convert(values | change, params)
         inputs.generation_backend(context, chosen, tokenizer, 0)
     assert seen["max_tokens"] == 99
-    assert seen["gpu_memory_utilization"] == 0.25
+    assert seen["gpu_share"] == 0.25
+    assert seen["gpu_memory_gb"] == context.resources.gpu_memory_gb
 
 
 @pytest.fixture(scope="module")
