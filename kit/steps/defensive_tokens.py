@@ -255,6 +255,8 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     _write_json(ctx.out / "scores.json", scores)
     for check in combine(checks):
         ctx.canary(check.id, check.passed, check.detail)
+    if ctx.rehearsal:
+        return  # random weights say nothing: no response can differ in what is counted
     words = {json.dumps(score["asr"]) for score in scores.values()}
     ctx.canary(
         "labels-differ-between-sets",

@@ -110,3 +110,32 @@ def forward_groups(lengths: Sequence[int], rows: int, *, by_length: bool = True)
     if by_length:
         order.sort(key=lambda i: (lengths[i], i))
     return [order[i : i + rows] for i in range(0, len(order), rows)]
+
+
+def even_groups(lengths: Sequence[int], rows: int) -> list[list[int]]:
+    """Split one step's examples into as few forward passes as ``rows`` allows, of even length.
+
+    For packed examples, where nothing is padded and the memory of a pass grows with its tokens:
+    the longest example goes first, each into the shortest pass that still has room.
+
+    Args:
+        lengths: Token count of each example.
+        rows: Most examples in a forward pass; bounds memory.
+
+    Returns:
+        Lists of indices into ``lengths``, ascending.
+
+    Raises:
+        ValueError: ``rows`` below 1.
+    """
+    if rows < 1:
+        raise ValueError("a forward pass needs at least one row")
+    groups: list[list[int]] = [[] for _ in range(-(-len(lengths) // rows))]
+    tokens = [0] * len(groups)
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        shortest = min(
+            (g for g in range(len(groups)) if len(groups[g]) < rows), key=lambda g: (tokens[g], g)
+        )
+        groups[shortest].append(index)
+        tokens[shortest] += lengths[index]
+    return [sorted(group) for group in groups]

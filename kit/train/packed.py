@@ -19,7 +19,7 @@ import torch
 
 from kit.lm.model import vocabulary_rows
 from kit.train import llama_block
-from kit.train.batching import Example, forward_groups
+from kit.train.batching import Example, even_groups
 from kit.train.frozen_head import head_cross_entropy
 from kit.train.llama_block import Spans
 from kit.train.packed_model import can_use_kernel, ready
@@ -276,7 +276,7 @@ def accumulate_packed(
         chunk = min(chunk, LOW_MEMORY_CHUNK)
     others = not llama_block.fits(model)
     parts = []
-    for group in forward_groups([len(e.ids) for e in examples], rows):
+    for group in even_groups([len(e.ids) for e in examples], rows):
         packed = pack([examples[i] for i in group], vocabulary_size, device, share=not others)
         share = torch.tensor([weights[i] for i in group], dtype=torch.float32)
         if device.type == "cuda":

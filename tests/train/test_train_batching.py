@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.train.batching import IGNORE, Example, collate, forward_groups
+from kit.train.batching import IGNORE, Example, collate, even_groups, forward_groups
 
 
 def test_collate_pads_on_the_right_and_labels_the_answer_only():
@@ -55,5 +55,22 @@ def test_grouping_by_length_never_pads_more_when_groups_are_full(lengths, rows):
 
 
 def test_no_rows_is_refused():
-    with pytest.raises(ValueError, match="at least one row"):
-        forward_groups([1], 0)
+    for split in (forward_groups, even_groups):
+        with pytest.raises(ValueError, match="at least one row"):
+            split([1], 0)
+
+
+@given(lengths=st.lists(st.integers(1, 50), max_size=40), rows=st.integers(1, 9))
+def test_even_groups_partition_the_step_into_as_few_passes(lengths, rows):
+    groups = even_groups(lengths, rows)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    assert all(1 <= len(group) <= rows for group in groups)
+    assert len(groups) == len(forward_groups(lengths, rows))
+
+
+def test_no_pass_gets_all_the_long_examples():
+    lengths = [*range(100, 132)] + [10] * 96
+    tokens = [sum(lengths[i] for i in group) for group in even_groups(lengths, 16)]
+    assert max(tokens) - min(tokens) <= 10
+    together = [sum(lengths[i] for i in group) for group in forward_groups(lengths, 16)]
+    assert max(together) > 3 * max(tokens)
