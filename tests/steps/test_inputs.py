@@ -14,9 +14,8 @@ from kit.lm import standin
 from kit.lm.prefix import BEFORE_BOS
 from kit.methods.defensive_tokens import standin as data
 from kit.mini.paths import mini_model_dir
-from kit.steps import defensive_tokens as steps
-from kit.steps import defensive_tokens_inputs as inputs
-from kit.steps import defensive_tokens_params as params
+from kit.steps.defensive_tokens import inputs, params
+from kit.steps.defensive_tokens import kinds as steps
 from tests.steps.contexts import SMALL, Steps, mini_pins, rehearsal_pins
 
 

@@ -18,8 +18,8 @@ from kit.engine.store import Store
 from kit.manifest.catalog import Catalog
 from kit.manifest.pins import PinStore
 from kit.methods.defensive_tokens.self_label import load_labels
-from kit.steps import defensive_tokens as steps
-from kit.steps import defensive_tokens_params as params
+from kit.steps.defensive_tokens import kinds as steps
+from kit.steps.defensive_tokens import params
 from tests.steps import small
 from tests.steps.contexts import Steps, mini_pins
 

@@ -15,8 +15,8 @@ import pytest
 
 from kit.engine.registry import REGISTRY, StepKind
 from kit.errors import EXIT_INCOMPLETE
-from kit.steps import defensive_tokens_inputs as inputs
-from kit.steps.defensive_tokens_params import Evaluate, SelfLabel, TrainPrefix
+from kit.steps.defensive_tokens import inputs
+from kit.steps.defensive_tokens.params import Evaluate, SelfLabel, TrainPrefix
 from tests.steps import small
 
 TRAIN = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.engine.registry import StepContext
-from kit.steps.defensive_tokens_params import Evaluate, SelfLabel
+from kit.steps.defensive_tokens.params import Evaluate, SelfLabel
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kit.engine.registry import Remedy
-from kit.steps.defensive_tokens_params import Evaluate, SelfLabel, TrainPrefix
+from kit.steps.defensive_tokens.params import Evaluate, SelfLabel, TrainPrefix
 
 LEAST_GPU_SHARE = 0.5
 """Below half of an 80 GB GPU vLLM has no room beside the weights of an 8B model in bf16."""

@@ -1,0 +1,63 @@
+"""Steps ``align`` and ``transfer``: the map between two vocabularies, and what it carries over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.engine.registry import StepContext
+from kit.steps.defensive_tokens.files import SETS, write_json
+from kit.steps.defensive_tokens.inputs import embeddings, model_folder, released_prefix
+from kit.steps.defensive_tokens.params import Align, Transfer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def run_align(ctx: StepContext, params: Align) -> None:
+    """Fit the orthogonal map between two vocabularies."""
+    from kit.lm.load import load_tokenizer
+    from kit.lm.vocabulary import renamed_control_ids
+    from kit.methods.defensive_tokens.alignment_files import describe, save_alignment
+    from kit.methods.defensive_tokens.procrustes import orthogonal_map, unit_length_weights
+
+    renamed_control_ids(
+        load_tokenizer(model_folder(ctx, "source")), load_tokenizer(model_folder(ctx, "target"))
+    )
+    source, target = embeddings(ctx, "source"), embeddings(ctx, "target")
+    alignment = orthogonal_map(
+        source,
+        target,
+        center=params.center,
+        scale=params.scale,
+        row_weights=unit_length_weights(source, target) if params.row_weights != "equal" else None,
+        method=params.method,
+        device=ctx.device,
+    )
+    save_alignment(ctx.out / "alignment.safetensors", alignment)
+    facts = describe(alignment)
+    write_json(ctx.out / "alignment.json", facts)
+    ctx.canary(
+        "map-is-orthogonal",
+        facts["orthogonality_error"] < 1e-6,
+        f"||W^T W - I||_F = {facts['orthogonality_error']:.1e}",
+    )
+    ctx.canary(
+        "map-is-unique",
+        bool(facts["unique"]),
+        f"smallest singular value {facts['smallest_singular_value']:.3g}",
+    )
+
+
+def run_transfer(ctx: StepContext, params: Transfer) -> None:
+    """Carry the released prefix over, and make the controls."""
+    from kit.methods.defensive_tokens.alignment_files import load_alignment
+    from kit.methods.defensive_tokens.prefix_sets import save_sets
+    from kit.methods.defensive_tokens.transfer_sets import transfer_geometry, transfer_sets
+
+    alignment = load_alignment(ctx.step("align").path / "alignment.safetensors")
+    own = released_prefix(ctx, "source", n=params.tokens)
+    native = released_prefix(ctx, "target", n=params.tokens)
+    made = transfer_sets(own, native, alignment, seed=params.seed)
+    sets: dict[str, Tensor] = {name: made[name] for name in params.sets}
+    save_sets(ctx.out / SETS, sets)
+    write_json(ctx.out / "geometry.json", transfer_geometry(own, native, sets))

@@ -1,0 +1,129 @@
+"""Steps ``evaluate`` and ``tabulate``: every token set attacked, all measurements as cells."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from kit.engine.registry import StepContext
+from kit.steps.defensive_tokens.files import SETS, write_json
+from kit.steps.defensive_tokens.inputs import (
+    attack_texts,
+    evaluation_samples,
+    generation_backend,
+    released_prefix,
+    tokenizer_and_format,
+)
+from kit.steps.defensive_tokens.params import Evaluate, Tabulate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
+    """Attack every token set of one model; one model load for all."""
+    from kit.methods.defensive_tokens.evaluate import evaluate_prefix
+    from kit.methods.defensive_tokens.prompt_checks import PromptCheck, check_prompts, combine
+    from kit.methods.defensive_tokens.scores import score_table
+    from kit.methods.defensive_tokens.tables import response_rows
+
+    tokenizer, chat = tokenizer_and_format(ctx)
+    backend = generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer))
+    texts, style = attack_texts(ctx)
+    samples = evaluation_samples(ctx)
+    rows = _conditions(ctx, params)
+    scores: dict[str, Any] = {}
+    checks: list[PromptCheck] = []
+    with (ctx.out / "responses.jsonl").open("w", encoding="utf-8") as file:
+        for done, (name, (prefix, defence)) in enumerate(rows.items(), start=1):
+            evaluation = evaluate_prefix(
+                backend,
+                tokenizer,
+                chat,
+                params.layout,
+                prefix,
+                samples,
+                texts,
+                style,
+                attacks=params.attacks,
+                max_new_tokens=params.max_new_tokens,
+                seed=params.seed,
+                references_are_right=params.accuracy,
+                defence=defence,
+            )
+            scores[name] = score_table(evaluation)
+            for row in response_rows(evaluation):
+                file.write(json.dumps({"set": name, **row}, ensure_ascii=False) + "\n")
+            checks += check_prompts(
+                evaluation,
+                texts,
+                slots=0 if prefix is None else len(prefix),
+                vocabulary_size=backend.vocabulary_size,
+            )
+            ctx.progress(done, len(rows), "token sets")
+    write_json(ctx.out / "scores.json", scores)
+    for check in combine(checks):
+        ctx.canary(check.id, check.passed, check.detail)
+    if ctx.rehearsal:
+        return  # random weights say nothing: no response can differ in what is counted
+    words = {json.dumps(score["asr"]) for score in scores.values()}
+    ctx.canary(
+        "labels-differ-between-sets",
+        len(scores) == 1 or len(words) > 1,
+        f"{len(words)} distinct label tables in {len(scores)} token sets",
+    )
+
+
+def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
+    """Gather all measurements into ``results.json``."""
+    from kit.methods.defensive_tokens.gather import Utility, tabulate
+
+    tables = tabulate(
+        evaluations=_folders(ctx, "evaluations"),
+        alignments=_folders(ctx, "alignments"),
+        transfers=_folders(ctx, "transfers"),
+        trainings=_folders(ctx, "trainings") + _folders(ctx, "controls"),
+        native=params.native,
+        published_full=params.published_full,
+        refusal_rule=params.refusal_rule,
+        loss_window=params.loss_window,
+        utility=Utility(params.utility_sets, params.utility_not_run, params.utility),
+    )
+    # The engine stamps experiment, version and profile when it publishes the results.
+    stamp = {"schema_version": 1, "experiment": "", "version": "", "profile": ""}
+    write_json(ctx.out / "results.json", {**stamp, "cells": tables.cells, "series": tables.series})
+    with (ctx.out / "labels.jsonl").open("w", encoding="utf-8") as file:
+        for line in tables.labels:
+            file.write(json.dumps(line) + "\n")
+
+
+def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | None, Any]]:
+    """Row name -> prefix and prompting defence, in table order."""
+    from kit.methods.defensive_tokens.prefix_sets import load_sets
+    from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
+
+    rows: dict[str, tuple[Tensor | None, Any]] = {}
+    for defence in params.defences:
+        if defence == "native":
+            rows[defence] = (released_prefix(ctx, "model", n=params.tokens), NO_DEFENCE)
+        elif defence == "reminder":
+            rows[defence] = (None, PromptDefence(after_instruction=params.reminder))
+        elif defence == "sandwich":
+            rows[defence] = (None, PromptDefence(after_data=params.sandwich))
+        else:
+            rows[defence] = (None, NO_DEFENCE)
+    for name in ("transferred", "trained", "control"):
+        if ctx.has(name):
+            for label, prefix in load_sets(ctx.step(name).path / SETS).items():
+                if label in rows:
+                    raise ValueError(f"two token sets are called {label!r}: give one another label")
+                rows[label] = (prefix, NO_DEFENCE)
+    return rows
+
+
+def _folders(ctx: StepContext, name: str) -> list[Any]:
+    from kit.methods.defensive_tokens.gather import StageFolder
+
+    if not ctx.has(name):
+        return []
+    return [StageFolder(step.instance, step.path, step.axes) for step in ctx.steps(name)]

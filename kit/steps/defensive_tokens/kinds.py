@@ -1,0 +1,120 @@
+"""The step kinds of the family: inputs, outputs, what is offered when one fails."""
+
+from __future__ import annotations
+
+from kit.engine.registry import REGISTRY, StepKind
+from kit.steps.defensive_tokens.alignment import run_align, run_transfer
+from kit.steps.defensive_tokens.evaluation import run_evaluate, run_tabulate
+from kit.steps.defensive_tokens.files import SETS
+from kit.steps.defensive_tokens.labels import run_self_label, run_training_data
+from kit.steps.defensive_tokens.params import (
+    Align,
+    Evaluate,
+    SelfLabel,
+    Tabulate,
+    TrainingData,
+    TrainPrefix,
+    Transfer,
+)
+from kit.steps.defensive_tokens.remedies import (
+    GENERATION_MEMORY,
+    TRAINING_MEMORY,
+    TRAINING_STEADIER,
+)
+from kit.steps.defensive_tokens.training import run_train_prefix
+
+GENERATION = ("device", "dtype", "torch", "transformers", "vllm", "batch_invariant")
+
+for _kind in (
+    StepKind(
+        name="defensive-tokens/align",
+        version=1,
+        params=Align,
+        run=run_align,
+        inputs={"source": "pin", "target": "pin"},
+        outputs=("alignment.safetensors", "alignment.json"),
+        doc="orthogonal Procrustes between two vocabularies",
+    ),
+    StepKind(
+        name="defensive-tokens/transfer",
+        version=2,
+        params=Transfer,
+        run=run_transfer,
+        inputs={"source": "pin", "target": "pin", "released": "pin", "align": "step"},
+        outputs=(SETS, "geometry.json"),
+        doc="transferred prefix and its controls",
+    ),
+    StepKind(
+        name="defensive-tokens/training-data",
+        version=1,
+        params=TrainingData,
+        run=run_training_data,
+        inputs={"pool": "pin", "attacks": "pin"},
+        outputs=("items.jsonl", "samples.jsonl", "schedule.json", "summary.json"),
+        doc="StruQ mixture and the order in which it is consumed",
+    ),
+    StepKind(
+        name="defensive-tokens/self-label",
+        version=1,
+        environment=GENERATION,
+        lowers_memory=GENERATION_MEMORY,
+        params=SelfLabel,
+        run=run_self_label,
+        inputs={"model": "pin", "data": "step", "pool": "pin"},
+        optional=frozenset({"data", "pool"}),
+        # One of the two says what to label; the other must not move the key.
+        unread=lambda params: frozenset({"data" if params.scope == "all" else "pool"}),
+        outputs=("labels.jsonl", "summary.json"),
+        doc="answers of the undefended model",
+    ),
+    StepKind(
+        name="defensive-tokens/train-prefix",
+        version=1,
+        params=TrainPrefix,
+        lowers_memory=TRAINING_MEMORY,
+        steadies=TRAINING_STEADIER,
+        run=run_train_prefix,
+        inputs={"model": "pin", "data": "step", "labels": "step", "start": "step"},
+        optional=frozenset({"start"}),
+        outputs=(SETS, "training.json"),
+        doc="training of the prefix, the model frozen",
+    ),
+    StepKind(
+        name="defensive-tokens/evaluate",
+        version=2,
+        environment=GENERATION,
+        lowers_memory=GENERATION_MEMORY,
+        params=Evaluate,
+        run=run_evaluate,
+        inputs={
+            "model": "pin",
+            "evaluation": "pin",
+            "attacks": "pin",
+            "released": "pin",
+            "transferred": "step",
+            "trained": "step",
+            "control": "step",
+        },
+        optional=frozenset({"transferred", "trained", "control"}),
+        outputs=("responses.jsonl", "scores.json"),
+        doc="attack success, refusal and accuracy of every token set of one model",
+    ),
+    StepKind(
+        name="defensive-tokens/tabulate",
+        version=2,
+        params=Tabulate,
+        run=run_tabulate,
+        inputs={
+            "evaluations": "steps",
+            "alignments": "steps",
+            "transfers": "steps",
+            "trainings": "steps",
+            "controls": "steps",
+        },
+        optional=frozenset({"alignments", "transfers", "trainings", "controls"}),
+        outputs=("results.json", "labels.jsonl"),
+        environment=(),
+        doc="all measurements as cells",
+    ),
+):
+    REGISTRY.add(_kind)

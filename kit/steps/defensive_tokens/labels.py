@@ -1,0 +1,75 @@
+"""Steps ``training-data`` and ``self-label``: what is trained on."""
+
+from __future__ import annotations
+
+from kit.engine.registry import StepContext
+from kit.steps.defensive_tokens.files import write_json
+from kit.steps.defensive_tokens.inputs import (
+    attack_texts,
+    generation_backend,
+    samples_to_label,
+    tokenizer_and_format,
+    training_pool,
+)
+from kit.steps.defensive_tokens.params import SelfLabel, TrainingData
+
+
+def run_training_data(ctx: StepContext, params: TrainingData) -> None:
+    """Build the mixture and decide which items are consumed, in which order."""
+    from kit.methods.defensive_tokens.plan_files import count_kinds, save_plan
+    from kit.methods.defensive_tokens.recipe import plan_mixture
+
+    texts, style = attack_texts(ctx)
+    plan = plan_mixture(
+        training_pool(ctx),
+        texts,
+        style,
+        mixture=params.builder,
+        steps=params.steps,
+        batch=params.batch,
+        seed=params.seed,
+    )
+    save_plan(ctx.out, plan)
+    counts = count_kinds(plan)
+    write_json(ctx.out / "summary.json", {"consumed": counts, "samples": len(plan.samples)})
+    consumed = [plan.items[i] for i in plan.schedule.consumed()]
+    leaked = sum(texts.injected_word.lower() in (item.data or "").lower() for item in consumed)
+    ctx.canary(
+        "test-word-leak",
+        (leaked > 0) == (params.builder == "as-reported"),
+        f"{leaked} of {len(consumed)} consumed items contain the test word",
+    )
+
+
+def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
+    """The undefended model's own answers to the clean samples."""
+    from kit.lm.prefix import BEFORE_BOS
+    from kit.methods.defensive_tokens.self_label import known_labels, make_labels, save_labels
+
+    tokenizer, chat = tokenizer_and_format(ctx)
+    samples, known = samples_to_label(ctx, params.scope)
+    labels = known_labels(known, samples)
+    rest = [sample for sample in samples if sample.id not in labels]
+    if rest:
+        backend = generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer))
+        made = make_labels(
+            backend,
+            tokenizer,
+            chat,
+            rest,
+            layout=BEFORE_BOS,
+            max_new_tokens=params.max_new_tokens,
+            empty_data=params.empty_data,
+        )
+        labels = {sample.id: (labels | made)[sample.id] for sample in samples}
+    save_labels(ctx.out / "labels.jsonl", labels)
+    empty = sum(not label.text.strip() for label in labels.values())
+    cut = sum(label.finish_reason == "length" for label in labels.values())
+    write_json(ctx.out / "summary.json", {"labels": len(labels), "empty": empty, "truncated": cut})
+    ctx.canary(
+        "labels-are-answers",
+        empty <= 0.05 * len(labels),
+        f"{empty} of {len(labels)} labels are empty, {cut} were cut by the limit"
+        # Not in an output: what is in the store decides it, and must not decide a digest.
+        + f", {len(labels) - len(rest)} were there from another number of steps" * bool(known),
+    )

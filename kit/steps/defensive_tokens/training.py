@@ -1,0 +1,121 @@
+"""Step ``train-prefix``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.engine.registry import StepContext
+from kit.steps.defensive_tokens.files import SETS, write_json
+from kit.steps.defensive_tokens.inputs import frozen_model, tokenizer_and_format
+from kit.steps.defensive_tokens.params import TrainPrefix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kit.methods.defensive_tokens.recipe import Recipe
+
+
+def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
+    """Train the prefix, the model frozen; resumes from its last checkpoint after a kill."""
+    from kit.lm.fingerprint import fingerprint
+    from kit.methods.defensive_tokens.gather import training_facts
+    from kit.methods.defensive_tokens.plan_files import load_plan
+    from kit.methods.defensive_tokens.prefix_sets import save_sets
+    from kit.methods.defensive_tokens.recipe import fit
+    from kit.methods.defensive_tokens.self_label import load_labels
+    from kit.train.checkpoints import Checkpoints
+
+    if not params.checkpoints or not 0 <= min(params.checkpoints) <= max(params.checkpoints):
+        raise ValueError(f"checkpoints must be steps from 0 on, at least one: {params.checkpoints}")
+    if max(params.checkpoints) > params.steps:
+        raise ValueError(
+            f"checkpoint {max(params.checkpoints)} lies behind the last of {params.steps} steps"
+        )
+    model = frozen_model(ctx, params.dtype)
+    tokenizer, chat = tokenizer_and_format(ctx)
+    before = fingerprint(model)
+    kept = Checkpoints(ctx.scratch)
+    initial = _initial(ctx, params, model)
+    state = kept.resume(initial, params.checkpoints)
+    if kept.damaged:
+        ctx.note(f"damaged and not used: {', '.join(kept.damaged)}; from step {state.step} on")
+
+    def on_step(step: int, loss: float) -> None:
+        kept.on_step(step, loss)
+        ctx.progress(step, params.steps, "steps")
+        ctx.metric("loss", loss, step)
+
+    run = fit(
+        model,
+        tokenizer,
+        chat,
+        load_plan(ctx.step("data").path),
+        load_labels(ctx.step("labels").path / "labels.jsonl"),
+        _recipe(params),
+        state,
+        on_checkpoint=kept.save,
+        on_step=on_step,
+    )
+    prefixes = kept.prefixes()
+    save_sets(ctx.out / SETS, {f"{params.label}-{s}": prefixes[s] for s in params.checkpoints})
+    write_json(
+        ctx.out / "training.json",
+        training_facts(params.label, kept.losses(), {s: prefixes[s] for s in params.checkpoints}),
+    )
+    moved = float((run.state.prefix.double() - initial.double()).norm())
+    ctx.canary("prefix-moved", moved > 0, f"the prefix moved by {moved:.3g}")
+    ctx.canary(
+        "model-is-frozen",
+        fingerprint(model) == before,
+        f"{initial.numel()} parameters trained, one fingerprint of the weights before and after",
+    )
+
+
+def _initial(ctx: StepContext, params: TrainPrefix, model: PreTrainedModel) -> Tensor:
+    from kit.lm.model import embedding_matrix
+    from kit.methods.defensive_tokens.prefix_sets import load_sets
+    from kit.methods.defensive_tokens.transfer import normal_init, vocabulary_init
+
+    embeddings = embedding_matrix(model)
+    if params.init == "transferred":
+        if not ctx.has("start"):
+            raise ValueError("init 'transferred' needs the input 'start', a transfer step")
+        sets = load_sets(ctx.step("start").path / SETS)
+        if "procrustes" not in sets:
+            raise ValueError(
+                "init 'transferred' starts from the set 'procrustes'; the transfer step made only: "
+                + ", ".join(sets)
+            )
+        return sets["procrustes"]
+    if params.init == "vocabulary":
+        return vocabulary_init(embeddings, params.tokens, params.seed)
+    return normal_init(params.tokens, embeddings.shape[1], params.seed)
+
+
+def _recipe(params: TrainPrefix) -> Recipe:
+    from kit.methods.defensive_tokens.examples import Encoding
+    from kit.methods.defensive_tokens.recipe import Recipe
+    from kit.train.prefix_tuning import PrefixTraining
+
+    return Recipe(
+        mixture="",  # decided by the data step
+        encoding=Encoding(
+            layout=params.layout,
+            label_tokens=params.label_tokens,
+            end_truncated=params.end_truncated,
+        ),
+        training=PrefixTraining(
+            steps=params.steps,
+            micro_batch=params.micro_batch,
+            accumulation=params.accumulation,
+            learning_rate=params.lr,
+            schedule=params.schedule,
+            checkpoint_steps=tuple(params.checkpoints),
+            forward=params.forward,
+            compile=params.compile,
+            low_memory=params.low_memory,
+            forward_rows=params.forward_rows,
+        ),
+        seed=params.seed,
+    )
