@@ -20,10 +20,20 @@ engine() {
   command "$name" ${!options:-} "$@"
 }
 
+# The first line of what an engine printed that says error, else the last: docker ends with its help.
+reason() {
+  local line last=
+  while IFS= read -r line; do
+    [ -z "$line" ] || last=$line
+    [[ $line != *[Ee]rror* ]] || break
+  done <<<"$1"
+  printf '%s' "$last"
+}
+
 answers() { installed "$1" && engine "$1" info >/dev/null 2>&1; }
 
 must_answer() {
   installed "$1" || fail "$1 is not installed here" "" "install it, or choose another: $2"
-  answers "$1" || fail "$1 does not answer" "$(engine "$1" info 2>&1 >/dev/null | tail -n 1)" \
+  answers "$1" || fail "$1 does not answer" "$(reason "$(engine "$1" info 2>&1 >/dev/null)")" \
     "start its service, or choose another: $2"
 }

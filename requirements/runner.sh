@@ -59,7 +59,7 @@ if [ "$TARGET" = gpu ]; then
     mend="install the NVIDIA container toolkit; sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
   fi
   why=$(engine "$runner" run --rm --network none "${gpu[@]}" --entrypoint nvidia-smi "$image" -L 2>&1) ||
-    fail "$runner cannot give a container the GPU" "$(tail -n 1 <<<"$why")" "$mend; or type RUNNER=local"
+    fail "$runner cannot give a container the GPU" "$(reason "$why")" "$mend; or type RUNNER=local"
 fi
 
 revision=$(engine "$runner" image inspect --format \

@@ -1,4 +1,4 @@
-"""The last result of `make test-image`, as a sentence of the README."""
+"""The last results of `make test-image`, one an engine, as sentences of the README."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEVER = "`make test-image` has not been run yet."
 
 
 def block(root: Path) -> str:
-    """The sentence for ``kit docs``; says so if the image was never tested.
+    """The list for ``kit docs``; says so if the image was never tested.
 
     Args:
         root: Repository root.
@@ -21,10 +21,17 @@ def block(root: Path) -> str:
     path = root / FILE
     if not path.is_file():
         return NEVER
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    results: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return "\n".join(
+        ["Last `make test-image` with each engine:", ""]
+        + [f"- {_sentence(results[engine])}" for engine in sorted(results)]
+    )
+
+
+def _sentence(found: dict[str, Any]) -> str:
     engine = str(found["engine"]).split(" (")[0]
     return (
-        f"Last `make test-image`: {found['date']}, {escape(engine)}, base `{found['base']}` "
+        f"{found['date']}, {escape(engine)}, base `{found['base']}` "
         f"(Python {found['python']}, torch {found['torch']}), cpu image built, then `tiny-adapt` "
         f"without a network as user {found['user']}: **{escape(str(found['verdict']))}**, "
         f"{found['steps']} steps, {found['run_seconds']:g} s on {found['cores']} cores of "

@@ -50,7 +50,8 @@ elif argv[0] == "build":
     sys.exit(fake.get("build", 0))
 elif argv[0] == "run" and "nvidia-smi" in argv:
     if fake.get("gpu") is False:
-        fail(125, "could not select device driver with capabilities: [[gpu]]")
+        said = 'Error response from daemon: could not select device driver "" with capabilities: '
+        fail(125, f"docker: {{said}}[[gpu]]\\n\\nRun 'docker run --help' for more information")
 elif argv[0] == "run":
     part = "fetch" if "fetch" in argv else "run"
     print(name, part)

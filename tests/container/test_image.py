@@ -97,4 +97,6 @@ def remember(engine: real.Engine, seconds: float, record: dict[str, Any], verdic
         "steps": len(record["steps"]),
         "verdict": verdict,
     }
-    RECORD.write_text(json.dumps(found, indent=2) + "\n")
+    results = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    results[engine.name] = found
+    RECORD.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")

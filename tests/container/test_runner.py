@@ -182,6 +182,7 @@ def test_an_engine_without_the_gpu(box: Box, engine: str, mend: str) -> None:
     assert done.returncode == 4
     lines = done.stderr.splitlines()
     assert lines[0] == f"error: {engine} cannot give a container the GPU"
+    # Not docker's last line, which is about its help.
     assert "could not select device driver" in lines[1]
     assert mend in lines[2]
     assert len(lines) == 3
