@@ -73,6 +73,9 @@ WORKDIR /experiment
 VOLUME /cache
 ARG COMMIT=unknown
 ARG VERSION=unknown
+# Seen with podman 4.3: its cache compares ENV and LABEL as written and a RUN with its arguments'
+# values, so without this line a rebuilt image bore the commit of the first one.
+RUN echo "$VERSION at $COMMIT"
 ENV KIT_COMMIT=$COMMIT
 LABEL org.opencontainers.image.title="safety-repro-kit" \
       org.opencontainers.image.licenses="Apache-2.0" \

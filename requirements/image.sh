@@ -44,6 +44,7 @@ build=(build --target "$TARGET" --tag "${IMAGE:=safety-repro-kit}:$TARGET" --bui
 [ -z "${PIP_CONF:-}" ] || build+=(--secret "id=pip_conf,src=$PIP_CONF")
 [ -z "${CA_BUNDLE:-}" ] || build+=(--secret "id=ca_bundle,src=$CA_BUNDLE")
 [ "$ENGINE" = docker ] || build+=(--timestamp "$epoch")
+export DOCKER_BUILDKIT=1 # docker before 23 has it, but only on request
 # shellcheck disable=SC2206 # words
 build+=(${BUILD_ARGS:-})
 

@@ -15,6 +15,11 @@ STRANGER = 4321
 """A user the image has never heard of; only root can hand it a folder."""
 
 
+def ordinary_user() -> int:
+    """The caller, or in root's place the stranger."""
+    return STRANGER if os.getuid() == 0 else os.getuid()
+
+
 def found() -> str | None:
     """The engine that answers: $ENGINE, else docker, podman, buildah."""
     for name in (
@@ -36,9 +41,9 @@ class Engine:
     base: str = ""
 
     @property
-    def user(self) -> int:
+    def owner(self) -> int:
         """Whose results they are to be. Through the runner it is always the caller."""
-        return STRANGER if self.name == "buildah" and os.getuid() == 0 else os.getuid()
+        return ordinary_user() if self.name == "buildah" else os.getuid()
 
     @property
     def command(self) -> list[str]:
@@ -79,17 +84,18 @@ class Engine:
 
     def shell(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Any program of the image, under the same restrictions."""
-        volumes = []
+        user = ordinary_user()
+        group = user if user == STRANGER else os.getgid()
+        given = ["--user", f"{user}:{group}"]
         for inside in ("runs", ".kit"):
             path = self.folder / "work" / inside
             path.mkdir(parents=True, exist_ok=True)
-            os.chown(path, self.user, self.user if self.user == STRANGER else os.getgid())
-            volumes += ["-v", f"{path}:/experiment/{inside}"]
-        user = ["--user", f"{self.user}:{self.user if self.user == STRANGER else os.getgid()}"]
+            os.chown(path, user, group)
+            given += ["-v", f"{path}:/experiment/{inside}"]
         if self.name != "buildah":
             alone = ["run", "--rm", "--network", "none", "--entrypoint", command[0]]
             return self._call(
-                [*self.command, *alone, *user, *volumes, f"{IMAGE}:cpu", *command[1:]],
+                [*self.command, *alone, *given, f"{IMAGE}:cpu", *command[1:]],
                 self.environment,
             )
         # Under chroot isolation buildah leaves the network alone; a namespace without any does not.
@@ -97,7 +103,7 @@ class Engine:
             [*self.command, "from", f"{IMAGE}:cpu"], env=self.environment, text=True
         ).strip()
         try:
-            run = [*self.command, "run", "--isolation", "chroot", *user, *volumes, container, "--"]
+            run = [*self.command, "run", "--isolation", "chroot", *given, container, "--"]
             return self._call(["unshare", "--net", *run, *command], self.environment)
         finally:
             subprocess.run([*self.command, "rm", container], capture_output=True, check=False)
