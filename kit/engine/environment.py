@@ -14,8 +14,9 @@ from typing import Any
 from msgspec import Struct
 
 from kit.engine.hardware import Gpu, gpus
+from kit.engine.plan import StepInstance
 from kit.engine.registry import StepKind
-from kit.errors import InvalidInput
+from kit.errors import InvalidInput, Preflight
 from kit.manifest.types import Resources
 
 CIRCUMSTANCES = ("device", "dtype", "gpu_arch", "world", "batch_invariant")
@@ -128,3 +129,28 @@ def environment_class(
     if rehearsal:
         chosen["rehearsal"] = True  # stand-in outputs must never be taken for measured ones
     return chosen
+
+
+def require_environment(instance: StepInstance, machine: Machine) -> None:
+    """Refuse to compute under a key that says something else of the machine.
+
+    A plan file travels: made on a laptop, run in an image. What its keys say of library versions
+    and of the GPU must then be true where the step runs.
+
+    Raises:
+        Preflight: A version, or the GPU's architecture, is another one here.
+    """
+    here: dict[str, object] = {name: machine.versions.get(name) for name in LIBRARIES}
+    here |= {"gpu_arch": machine.gpu_arch, "batch_invariant": machine.batch_invariant}
+    other = [
+        f"{name} {value or 'absent'} (here {here[name] or 'absent'})"
+        for name, value in instance.environment.items()
+        if name in here and value != here[name] and (name != "gpu_arch" or value is not None)
+    ]
+    if other:
+        raise Preflight(
+            f"the plan was made for {', '.join(other)}",
+            where=instance.id,
+            why="outputs would be stored under a key that does not tell how they were made",
+            next_step="make the plan where it runs: kit plan or kit export, in the same image",
+        )

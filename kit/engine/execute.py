@@ -7,54 +7,20 @@ process that does the work, so a killed run never leaves a lock behind.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
-from kit.engine import peaks
-from kit.engine.context import Context
+from kit.engine import torchrun
+from kit.engine.call import Launch, Measured, call
 from kit.engine.durable import write_atomic
 from kit.engine.events import Emit, event, utc_now
 from kit.engine.job import Job
 from kit.engine.registry import Registry, StepKind
-from kit.engine.results import Canary
 from kit.engine.store import CANARIES, Store, StoredStep
 from kit.errors import Preflight, StepFailed
-
-
-class Measured(Struct, kw_only=True):
-    """What running a step function yielded besides its files."""
-
-    peak_memory_gb: float = 0.0
-    peak_gpu_memory_gb: float = 0.0
-    canaries: list[Canary] = []
-
-
-Launch = Callable[[Job, StepKind, Path, Path, Emit], Measured]
-"""Runs the step function of a job with its output and scratch folders."""
-
-
-def call(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Measured:
-    """Call the step function in this process."""
-    context = Context(job, kind, store=Store(Path(job.home)), out=out, scratch=scratch, emit=emit)
-    params = msgspec.convert(job.instance.params, kind.params)
-    peaks.reset()
-    try:
-        kind.run(context, params)
-    except Exception as error:
-        left = context.left()
-        if left:
-            error.add_note(left)
-        raise
-    return Measured(
-        peak_memory_gb=peaks.memory_gb(),
-        peak_gpu_memory_gb=peaks.gpu_memory_gb(),
-        canaries=context.canaries,
-    )
 
 
 def perform(
@@ -140,11 +106,7 @@ def _check_inputs(job: Job, store: Store) -> None:
 
 
 def _launcher(kind: StepKind) -> Launch:
-    if kind.launch == "torchrun":
-        from kit.engine.torchrun import launch
-
-        return launch
-    return call
+    return torchrun.launch if kind.launch == "torchrun" else call
 
 
 def _record(job: Job, measured: Measured, **fields: Any) -> StoredStep:

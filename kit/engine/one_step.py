@@ -11,7 +11,7 @@ import msgspec
 from kit.engine import hardware
 from kit.engine.drive import Options, complain, drive
 from kit.engine.durable import explain
-from kit.engine.environment import LIBRARIES, Machine, this_machine
+from kit.engine.environment import require_environment, this_machine
 from kit.engine.nodes import Nodes
 from kit.engine.plan import Plan, StepInstance
 from kit.engine.process import worker_environment
@@ -35,31 +35,6 @@ def nth(plan: Plan, step: str, index: int) -> str:
             next_step=f"indices count from 0; steps: {', '.join({o.step for o in plan.instances})}",
         )
     return found[index]
-
-
-def require_environment(instance: StepInstance, machine: Machine) -> None:
-    """Refuse to compute under a key that says something else of the machine.
-
-    A plan file travels: made on a laptop, run in an image. What its keys say of library versions
-    and of the GPU must then be true where the step runs.
-
-    Raises:
-        Preflight: A version, or the GPU's architecture, is another one here.
-    """
-    here: dict[str, object] = {name: machine.versions.get(name) for name in LIBRARIES}
-    here |= {"gpu_arch": machine.gpu_arch, "batch_invariant": machine.batch_invariant}
-    other = [
-        f"{name} {value or 'absent'} (here {here[name] or 'absent'})"
-        for name, value in instance.environment.items()
-        if name in here and value != here[name] and (name != "gpu_arch" or value is not None)
-    ]
-    if other:
-        raise Preflight(
-            f"the plan was made for {', '.join(other)}",
-            where=instance.id,
-            why="outputs would be stored under a key that does not tell how they were made",
-            next_step="make the plan where it runs: kit plan or kit export, in the same image",
-        )
 
 
 def link_record(store: Store, key: str, link: Path) -> None:

@@ -22,8 +22,8 @@ import msgspec
 from msgspec import Struct
 
 from kit.engine import oom_kills
+from kit.engine.call import Measured, call
 from kit.engine.events import Emit, Event, EventLog, event
-from kit.engine.execute import Measured, call
 from kit.engine.failures import Carried, Failure, died, failure_of
 from kit.engine.job import Job
 from kit.engine.load import load_registry

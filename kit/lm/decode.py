@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kit.lm.generate import Generation
+from kit.lm.backend import Generation
 from kit.lm.model import embedding_matrix
 from kit.lm.prefix import embed
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.lm.generate import Generation
+from kit.lm.backend import Generation
 from kit.lm.load import read_config
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from kit.engine.call import Measured
 from kit.engine.events import Event
-from kit.engine.execute import Measured, perform
+from kit.engine.execute import perform
 from kit.engine.job import Job, make_job
 from kit.engine.plan import Plan
 from kit.engine.registry import NoParams, Registry, StepContext, StepKind

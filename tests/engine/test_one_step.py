@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from kit.engine.drive import Options
-from kit.engine.environment import Machine, this_machine
+from kit.engine.environment import Machine, require_environment, this_machine
 from kit.engine.hardware import Gpu
-from kit.engine.one_step import link_record, nth, require_environment, run_one
+from kit.engine.one_step import link_record, nth, run_one
 from kit.engine.plan import Plan, StepInstance, read_plan
 from kit.engine.store import Store
 from kit.errors import InvalidInput, Preflight, UsageError

@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny_world import tiny_llama
 
+from kit.lm.backend import Generation
 from kit.lm.decode import left_pad
-from kit.lm.generate import Generation, TransformersBackend
+from kit.lm.generate import TransformersBackend
 
 V = 64
 STOP = 2

@@ -20,12 +20,11 @@ from typing import Any
 import msgspec
 
 from kit.engine import hardware
-from kit.engine.environment import this_machine
+from kit.engine.environment import require_environment, this_machine
 from kit.engine.events import STEP_ENDS, Event, EventLog, event
 from kit.engine.failures import failure_of
 from kit.engine.job import Job
 from kit.engine.local import LocalExecutor
-from kit.engine.one_step import require_environment
 from kit.engine.plan import StepInstance
 from kit.errors import Preflight, StepFailed
 

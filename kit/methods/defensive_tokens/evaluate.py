@@ -12,8 +12,8 @@ from kit.evals.injection import any_over_variants, injection_labels, max_over_va
 from kit.evals.proportion import Proportion
 from kit.evals.refusal import RULES as REFUSAL_RULES
 from kit.evals.refusal import Refusal, refusals
+from kit.lm.backend import Backend, Generation
 from kit.lm.chat import ChatFormat
-from kit.lm.generate import Backend, Generation
 from kit.lm.prefix import begin_id, place
 from kit.methods.defensive_tokens.attack_texts import AttackTexts
 from kit.methods.defensive_tokens.attacks import (

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.lm.backend import Backend, FinishReason
 from kit.lm.chat import ChatFormat
-from kit.lm.generate import Backend, FinishReason
 from kit.lm.prefix import begin_id, place
 from kit.methods.defensive_tokens.samples import Sample
 

@@ -22,7 +22,7 @@ from kit.methods.defensive_tokens.samples import Sample
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from kit.lm.generate import Generation
+    from kit.lm.backend import Generation
 
 _NEUTRAL = (
     "amber autumn basket bell birch bridge candle canvas cedar chalk cliff cloud clover copper "

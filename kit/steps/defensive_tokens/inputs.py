@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from kit.lm.backend import Backend
     from kit.lm.chat import ChatFormat
-    from kit.lm.generate import Backend
     from kit.methods.defensive_tokens.attack_texts import AttackTexts
     from kit.methods.defensive_tokens.attacks import AttackStyle
     from kit.methods.defensive_tokens.samples import Sample

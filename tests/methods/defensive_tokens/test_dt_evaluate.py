@@ -9,8 +9,9 @@ import pytest
 import torch
 from tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 
+from kit.lm.backend import Generation
 from kit.lm.chat import MINI
-from kit.lm.generate import Generation, TransformersBackend
+from kit.lm.generate import TransformersBackend
 from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.evaluate import evaluate_prefix
 from kit.methods.defensive_tokens.tables import (

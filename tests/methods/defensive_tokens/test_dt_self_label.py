@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 from tiny_world import mini_tokenizer, samples, tiny_llama
 
+from kit.lm.backend import Generation
 from kit.lm.chat import MINI
-from kit.lm.generate import Generation, TransformersBackend
+from kit.lm.generate import TransformersBackend
 from kit.lm.prefix import BEFORE_BOS
 from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.self_label import (
