@@ -60,6 +60,28 @@ def test_packages_that_are_missing_or_other() -> None:
     assert (report.level, report.mend) == ("WARN", 'pip install -e ".[report]"')
 
 
+def test_the_gpu_set_does_for_the_miniatures_too() -> None:
+    """It holds another torch than the cpu set; half of it would be neither."""
+    have = {
+        "vllm": "0.26.0",
+        "deepspeed": "0.19.8",
+        "torch": "2.11.0",
+        "transformers": "5.17.0",
+        "datasets": "4.8.0",
+        "accelerate": "1.15.0",
+        "safetensors": "0.5.0",
+    }
+    _, extra, _ = software.packages(ROOT, Needs(extra="cpu"), have.get)
+    assert (extra.level, extra.detail) == (
+        "OK",
+        "not needed: the gpu set is here, with torch 2.11.0",
+    )
+    del have["vllm"]
+    _, extra, _ = software.packages(ROOT, Needs(extra="cpu"), have.get)
+    assert extra.level == "FAIL"
+    assert "torch is 2.11.0, wanted ==2.13.0" in extra.detail
+
+
 def test_a_local_build_is_the_same_version() -> None:
     have = versions(
         torch="2.13.0+cpu",

@@ -74,13 +74,19 @@ def packages(root: Path, needs: Needs, version: Version = installed) -> Iterator
         wanted = declared.get(extra, [])
         problems = [text for text in (_problem(r, version) for r in wanted) if text]
         mend = f'pip install -e ".[{extra}]"' if extra else "pip install -e ."
-        if problems:
+        if problems and extra == "cpu" and _complete(declared.get("gpu", []), version):
+            yield ok(name, f"not needed: the gpu set is here, with torch {version('torch')}")
+        elif problems:
             yield level(name, "; ".join(problems), mend)
         elif wanted:
             shown = ", ".join(f"{r.name} {version(r.name)}" for r in wanted)
             yield ok(name, shown)
         elif extra != "report":
             yield warn(name, "no list of requirements found; versions were not checked", mend)
+
+
+def _complete(wanted: list[Requirement], version: Version) -> bool:
+    return bool(wanted) and not any(_problem(requirement, version) for requirement in wanted)
 
 
 def _problem(requirement: Requirement, version: Version) -> str:
