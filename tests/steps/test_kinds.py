@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 import kit.steps
+from kit.cli.main import run as kit_command
 from kit.engine.environment import this_machine
 from kit.engine.plan import Plan
 from kit.engine.planner import make_plan
@@ -156,3 +158,13 @@ def test_sentences_of_prompting_defences_do_not_run_into_the_words_before(
     for one in planned[1].instances:
         for name in ("reminder", "sandwich"):
             assert one.params.get(name, "")[:1].strip() == "", "begins with a separator"
+
+
+def test_the_matrix_of_the_slurm_test_fits_the_kinds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It runs where SLURM is; that it can still be planned is seen everywhere."""
+    monkeypatch.setenv("KIT_HOME", str(tmp_path))
+    assert kit_command(["plan", str(ROOT / "tests/slurm/matrix.yaml"), "--json"]) == 0
+    steps = [one["step"] for one in json.loads(capsys.readouterr().out)["instances"]]
+    assert steps.count("evaluate") == 60
