@@ -32,7 +32,10 @@ from kit.methods.defensive_tokens.recipe import plan_run
 from kit.methods.defensive_tokens.self_label import SelfLabel
 from kit.train import llama_block
 from kit.train.batching import Example
-from kit.train.prefix_tuning import PrefixTraining, accumulate, start, train_prefix
+from kit.train.prefix_config import PrefixTraining
+from kit.train.prefix_loss import accumulate
+from kit.train.prefix_state import start
+from kit.train.prefix_tuning import train_prefix
 
 NAIVE, FASTEST = "padded, 4 x 4", "packed, compiled"
 PEAK = 790e12

@@ -37,7 +37,8 @@ def train_tokens(folder: Path) -> list[list[float]]:
     from kit.methods.defensive_tokens.self_label import NO_TURN, make_labels
     from kit.methods.defensive_tokens.transfer import vocabulary_init
     from kit.mini.paths import ATTACKS_FILE, DATA_DIR
-    from kit.train.prefix_tuning import PrefixTraining, start
+    from kit.train.prefix_config import PrefixTraining
+    from kit.train.prefix_state import start
 
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     recipe = Recipe(

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.train.prefix_tuning import PrefixState, start
+from kit.train.prefix_state import PrefixState, start
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,6 +1,6 @@
 """Prefix training with all examples of a step in one row, and no example seeing another.
 
-The arithmetic is that of the padded forward pass in :mod:`kit.train.prefix_tuning`; only work that
+The arithmetic is that of the padded forward pass in :mod:`kit.train.prefix_loss`; only work that
 does not reach the loss is left out: padding is not computed, attention runs inside each example
 (variable-length kernel), and the output layer sees nothing but the states that predict a label.
 Rotary positions count from 0 in every example, as in the padded run.

@@ -11,7 +11,8 @@ import torch
 from kit.train import llama_block
 from kit.train.batching import Example
 from kit.train.packed_model import ready
-from kit.train.prefix_tuning import PrefixTraining, accumulate
+from kit.train.prefix_config import PrefixTraining
+from kit.train.prefix_loss import accumulate
 from tests.lm.tiny_world import tiny_llama
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kit.train.checkpoints import Checkpoints
-from kit.train.prefix_tuning import PrefixState
+from kit.train.prefix_state import PrefixState
 
 INITIAL = torch.zeros(2, 3)
 

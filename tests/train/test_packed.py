@@ -16,7 +16,10 @@ from kit.train.batching import Example
 from kit.train.frozen_head import head_cross_entropy
 from kit.train.losses import NORMALISATIONS, token_weights, weighted_cross_entropy
 from kit.train.packed_model import packed_attention, ready
-from kit.train.prefix_tuning import PrefixTraining, accumulate, start, train_prefix
+from kit.train.prefix_config import PrefixTraining
+from kit.train.prefix_loss import accumulate
+from kit.train.prefix_state import start
+from kit.train.prefix_tuning import train_prefix
 from tests.lm.tiny_world import tiny_llama
 
 SLOTS = 3

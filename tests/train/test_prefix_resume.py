@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from tiny_world import tiny_llama
 
 from kit.train.errors import HIGHEST_LOSS, TrainingDiverged, divergence
-from kit.train.prefix_tuning import PrefixState, PrefixTraining, start, train_prefix
+from kit.train.prefix_config import PrefixTraining
+from kit.train.prefix_state import PrefixState, start
+from kit.train.prefix_tuning import train_prefix
 
 CONFIG = PrefixTraining(
     steps=9,

@@ -10,7 +10,9 @@ from prefix_cases import V, examples
 from tiny_world import tiny_llama
 
 from kit.lm.generate import TransformersBackend
-from kit.train.prefix_tuning import PrefixTraining, start, train_prefix
+from kit.train.prefix_config import PrefixTraining
+from kit.train.prefix_state import start
+from kit.train.prefix_tuning import train_prefix
 
 
 def mini_sized():

@@ -14,7 +14,10 @@ from torch.nn.functional import cross_entropy
 from kit.lm.prefix import embed
 from kit.train.batching import IGNORE, collate
 from kit.train.losses import TOKEN_MEAN
-from kit.train.prefix_tuning import PrefixTraining, accumulate, batch_loss, start, train_prefix
+from kit.train.prefix_config import PrefixTraining
+from kit.train.prefix_loss import accumulate, batch_loss
+from kit.train.prefix_state import start
+from kit.train.prefix_tuning import train_prefix
 
 CONFIG = PrefixTraining(steps=6, micro_batch=2, accumulation=2, learning_rate=0.05)
 

@@ -10,7 +10,8 @@ from prefix_cases import N, V, examples, initial
 from tiny_world import tiny_llama
 
 from kit.train.batching import collate
-from kit.train.prefix_tuning import PrefixTraining, accumulate
+from kit.train.prefix_config import PrefixTraining
+from kit.train.prefix_loss import accumulate
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft", "ignore::FutureWarning")
 

@@ -11,7 +11,8 @@ from kit.methods.defensive_tokens.schedule import steps_per_epoch
 from kit.methods.defensive_tokens.self_label import NO_TURN
 from kit.methods.defensive_tokens.struq import PROPER
 from kit.methods.defensive_tokens.transfer import normal_init
-from kit.train.prefix_tuning import PrefixState, PrefixTraining, start
+from kit.train.prefix_config import PrefixTraining
+from kit.train.prefix_state import PrefixState, start
 
 if TYPE_CHECKING:
     from torch import Tensor

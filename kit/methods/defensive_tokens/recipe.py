@@ -19,7 +19,9 @@ from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.schedule import Schedule, make_schedule
 from kit.methods.defensive_tokens.self_label import NO_TURN, SelfLabel
 from kit.methods.defensive_tokens.struq import TrainingItem
-from kit.train.prefix_tuning import PrefixRun, PrefixState, PrefixTraining, train_prefix
+from kit.train.prefix_config import PrefixTraining
+from kit.train.prefix_state import PrefixState
+from kit.train.prefix_tuning import PrefixRun, train_prefix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -124,7 +126,7 @@ def fit(
         plan: From :func:`plan_run` with the same recipe.
         labels: Of ``plan.samples``.
         recipe: Settings.
-        state: ``prefix_tuning.start(initial)``, or a checkpoint's state to go on from.
+        state: ``prefix_state.start(initial)``, or a checkpoint's state to go on from.
         on_checkpoint: See :func:`kit.train.prefix_tuning.train_prefix`.
         on_step: See there.
     """

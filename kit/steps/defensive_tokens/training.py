@@ -96,7 +96,7 @@ def _initial(ctx: StepContext, params: TrainPrefix, model: PreTrainedModel) -> T
 def _recipe(params: TrainPrefix) -> Recipe:
     from kit.methods.defensive_tokens.examples import Encoding
     from kit.methods.defensive_tokens.recipe import Recipe
-    from kit.train.prefix_tuning import PrefixTraining
+    from kit.train.prefix_config import PrefixTraining
 
     return Recipe(
         mixture="",  # decided by the data step

@@ -13,7 +13,7 @@ from kit.lm.generate import TransformersBackend
 from kit.methods.defensive_tokens import attacks, full_dt, tiny_adapt
 from kit.methods.defensive_tokens.recipe import Recipe, fit, plan_run
 from kit.methods.defensive_tokens.self_label import make_labels
-from kit.train.prefix_tuning import start
+from kit.train.prefix_state import start
 
 TOKENIZER = mini_tokenizer()
 POOL = samples(60, every_empty=4)
