@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the base image NAME for machines that reach Debian's packages but no registry: Debian 12 with
-# its Python 3.11. Needs root, debootstrap and buildah; MIRROR is where the packages come from.
+# its Python 3.11 and the headers that Triton compiles against. Needs root, debootstrap and buildah; MIRROR is where the packages come from.
 set -euo pipefail
 # shellcheck source=requirements/engine.sh
 . "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
@@ -13,7 +13,7 @@ done
 
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
-debootstrap --variant=minbase --include=ca-certificates,python3-venv bookworm "$tree" \
+debootstrap --variant=minbase --include=ca-certificates,python3-venv,python3-dev bookworm "$tree" \
   "${MIRROR:-http://deb.debian.org/debian}" >"$tree.log" 2>&1 ||
   fail "debootstrap failed" "$(tail -n 1 "$tree.log")" "read $tree.log"
 rm -f "$tree.log" "$tree"/var/cache/apt/archives/*.deb
