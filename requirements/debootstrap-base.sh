@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the base image NAME for machines that reach Debian's packages but no registry: Debian 12 with
-# its Python 3.11 and the headers that Triton compiles against. Needs root, debootstrap and buildah; MIRROR is where the packages come from.
+# its Python 3.11 and the headers that Triton compiles against. Needs root, debootstrap and buildah;
+# MIRROR is where the packages come from.
 set -euo pipefail
 # shellcheck source=requirements/engine.sh
 . "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
