@@ -25,7 +25,7 @@ reason() {
   local line last=
   while IFS= read -r line; do
     [ -z "$line" ] || last=$line
-    [[ $line != *[Ee]rror* ]] || break
+    [[ ${line,,} != *error* ]] || break
   done <<<"$1"
   printf '%s' "$last"
 }
@@ -34,6 +34,6 @@ answers() { installed "$1" && engine "$1" info >/dev/null 2>&1; }
 
 must_answer() {
   installed "$1" || fail "$1 is not installed here" "" "install it, or choose another: $2"
-  answers "$1" || fail "$1 does not answer" "$(reason "$(engine "$1" info 2>&1 >/dev/null)")" \
+  answers "$1" || fail "$1 does not answer" "$(reason "$(engine "$1" info 2>&1)")" \
     "start its service, or choose another: $2"
 }

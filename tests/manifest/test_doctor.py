@@ -201,6 +201,12 @@ GPU = Needs(gpus=1)
         ({}, Needs(), False, {"containers": "OK"}),
         ({"docker": (0, "Runtimes: runc")}, Needs(), False, {"docker": "OK"}),
         ({"docker": (1, "x\nCannot connect to the Docker daemon")}, GPU, False, {"docker": "WARN"}),
+        (
+            {"docker": (1, "Client:\nERROR: Cannot connect to it\nerrors pretty printing info")},
+            GPU,
+            False,
+            {"docker": "WARN"},
+        ),
         ({"docker": (0, "Runtimes: runc")}, GPU, False, {"docker": "WARN"}),
         ({"docker": (0, "Runtimes: nvidia runc")}, GPU, False, {"docker": "OK"}),
         ({"podman": (0, "")}, GPU, False, {"podman": "WARN"}),

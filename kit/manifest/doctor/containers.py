@@ -48,10 +48,12 @@ def check_engines(needs: Needs, *, say: Say = info, cdi: tuple[Path, ...] = CDI)
         return
     for engine, (status, text) in there.items():
         if status:
-            last = (text.strip().splitlines() or ["no word of why"])[-1][:200]
+            lines = text.strip().splitlines() or ["no word of why"]
+            # docker 20 ends with "errors pretty printing info".
+            why = next((line for line in lines if "error" in line.lower()), lines[-1])[:200]
             start = "sudo systemctl start docker" if engine == "docker" else "podman info"
             yield warn(
-                engine, f"installed, but it does not answer: {last}", f"{start}, or RUNNER=local"
+                engine, f"installed, but it does not answer: {why}", f"{start}, or RUNNER=local"
             )
         elif needs.gpus and not _hands_on_gpus(engine, text, cdi):
             yield warn(
