@@ -44,8 +44,7 @@ def main(name: str, jobs: str) -> None:
 
 def sbatch(jobs: Path, arguments: list[str]) -> None:
     """Start every element of a batch script and keep its environment's names."""
-    script = Path(arguments[0])
-    text = script.read_text()
+    text = Path(arguments[0]).read_text()
     if "partition=nowhere" in text:
         sys.exit("sbatch: error: invalid partition specified: nowhere")
     busy = jobs / "busy"
@@ -53,7 +52,9 @@ def sbatch(jobs: Path, arguments: list[str]) -> None:
         busy.unlink()
         sys.exit("sbatch: error: Batch job submission failed: Socket timed out")
     number = len(list(jobs.glob("*.sh"))) + 1
-    (jobs / f"{number}.sh").write_text(text)
+    # Jobs run this copy, as SLURM's do: submitit renames its own file as soon as sbatch is back.
+    script = jobs / f"{number}.sh"
+    script.write_text(text)
     (jobs / f"{number}.environment").write_text("\n".join(os.environ))
     array = re.search(r"--array=0-(\d+)", text)
     for index in range(int(array[1]) + 1 if array else 1):
