@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -77,6 +78,30 @@ def test_every_command_that_is_here_has_help(kit: Kit) -> None:
         found = kit(name, "--help")
         assert found.code == 0
         assert "Usage: kit " + name in found.out
+
+
+def every_command() -> dict[str, click.Command]:
+    """All commands and what is below them, by what one types."""
+    found: dict[str, click.Command] = {}
+    for name in main.COMMANDS:
+        command = main.cli.get_command(click.Context(main.cli), name)
+        assert command is not None
+        below = command.commands if isinstance(command, click.Group) else {}
+        found |= {f"{name} {other}": value for other, value in below.items()} or {name: command}
+    return found
+
+
+def test_every_command_takes_the_options_that_it_offers() -> None:
+    """Options are shared by decorators: one that a function does not know shows when it is called,
+    and not before."""
+    clustered = {"executor", "slurm_parameters", "max_jobs"}
+    for name, command in every_command().items():
+        assert command.callback is not None
+        takes = set(inspect.signature(command.callback).parameters) - {"context"}
+        given = {one.name for one in command.params if one.expose_value}
+        if clustered <= given:  # turned into one value on the way
+            given = given - clustered | {"slurm"}
+        assert takes == given, name
 
 
 def test_no_arguments_shows_help_and_is_a_usage_error(kit: Kit) -> None:
