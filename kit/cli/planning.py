@@ -77,6 +77,7 @@ def prepare(
         rehearsal=rehearsal,
         gpus=gpus,
     )
+    plan.manifest = str(catalog.own_path(experiment) or "")
     return Prepared(plan=plan, home=home, pins=store)
 
 

@@ -14,7 +14,8 @@ def command(experiment: str, runs: tuple[Path, ...]) -> None:
     """Rewrite the reference blocks of EXP's expectation from finished runs.
 
     The seeds of all runs are put together; a seed that occurs twice is refused. Nothing else in the
-    file changes. A compact record of the runs is kept below expected_results/reference.
+    file changes. A compact record of the runs is kept below expected_results/reference, or
+    beside the expectation of a manifest of your own.
     """
     from kit.errors import UsageError
     from kit.manifest.catalog import Catalog

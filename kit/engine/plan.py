@@ -7,6 +7,7 @@ is what lets SLURM, Snakemake or Kubernetes drive the same steps.
 from __future__ import annotations
 
 import gzip
+import shlex
 import zlib
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
@@ -109,6 +110,13 @@ class Plan(Struct, kw_only=True, dict=True):
     environment: dict[str, Any] = {}
     """The environment class the plan was made for."""
     instances: list[StepInstance]
+    manifest: str = ""
+    """Path of a user's own manifest; empty for an experiment of the repository."""
+
+    @property
+    def name(self) -> str:
+        """What the command line calls the experiment: its id, or the path of its manifest."""
+        return shlex.quote(self.manifest) if self.manifest else self.experiment
 
     @cached_property
     def by_id(self) -> dict[str, StepInstance]:
@@ -124,7 +132,8 @@ class Plan(Struct, kw_only=True, dict=True):
         try:
             return self.by_id[id]
         except KeyError:
-            some = ", ".join(list(self.by_id)[:8])
+            same = [known for known in self.by_id if known.startswith(f"{id}[")]
+            some = ", ".join((same or list(self.by_id))[:8])
             raise UsageError(
                 f"the plan has no step {id!r}",
                 next_step=f"steps are, for example: {some}",

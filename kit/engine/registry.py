@@ -18,6 +18,10 @@ from kit.errors import InvalidInput
 from kit.manifest.types import Resources
 
 
+OWN = "kinds of your own: KIT_STEPS_MODULES=kit.steps,your.module"
+"""What to type for kinds that are not the kit's; :mod:`kit.engine.load` reads it."""
+
+
 class NoParams(Struct, frozen=True, forbid_unknown_fields=True):
     """For kinds without parameters."""
 
@@ -213,7 +217,7 @@ class Registry:
             raise InvalidInput(
                 f"unknown step kind {name!r}",
                 where=where,
-                next_step=f"known kinds: {', '.join(sorted(self._kinds))}",
+                next_step=f"known kinds: {', '.join(sorted(self._kinds))}; {OWN}",
             ) from None
 
     def names(self) -> list[str]:

@@ -77,7 +77,7 @@ def preflight(plan: Plan, store: Store, pins: Pins, gpus: int | None) -> None:
             pins.require(id)
         except KitError as error:
             error.next_step = (error.next_step or "kit fetch EXPERIMENT").replace(
-                "EXPERIMENT", plan.experiment
+                "EXPERIMENT", f"{plan.name} --profile {plan.profile}"
             )
             problems.append(error)
     if problems:

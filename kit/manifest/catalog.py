@@ -77,6 +77,11 @@ class Catalog:
             next_step=nearest(name, list(files)) or f"kit list; known: {known}",
         )
 
+    def own_path(self, experiment: str | Path) -> Path | None:
+        """The manifest file, if it is the user's own and none of the repository's."""
+        path = self.manifest_path(experiment) if is_path(experiment) else None
+        return None if path in self.files().values() else path
+
     def load(self, experiment: str | Path) -> Loaded[Manifest]:
         """A manifest with source positions."""
         path = self.manifest_path(experiment)
@@ -126,7 +131,7 @@ class Catalog:
     def expectation_path(self, experiment: str | Path, profile: str) -> Path | None:
         """The expectation file, or ``None`` when the repository has none."""
         path = self.manifest_path(experiment)
-        if is_path(experiment) and path not in self.files().values():
+        if self.own_path(experiment) is not None:
             candidates = [path.parent / f"{path.stem}.{profile}.expected{s}" for s in SUFFIXES]
         else:
             folder = self.root / "expected_results" / path.parent.name

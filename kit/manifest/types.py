@@ -18,6 +18,9 @@ SCHEMA_VERSION = 1
 Identifier = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$(?!\n)")]
 """Lower-case name used for experiments, steps, pins, axes and cells' parts."""
 
+Family = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$(?!\n)")]
+"""A line of work. Three are the kit's own; somebody's paper is its own family."""
+
 Scalar = bool | int | float | str
 ParamValue = bool | int | float | str | list[bool | int | float | str]
 """What a step parameter may be."""
@@ -102,7 +105,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     schema_version: Literal[1]
     id: Identifier
-    family: Literal["defensive_tokens", "tar", "checkpoint_transfer"]
+    family: Family
+    """Which line of work it belongs to; in the repository the name of its folder."""
     version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$(?!\n)")]
     """``N-X``: N moves when numbers stop being comparable, X when only the interface does."""
     title: Annotated[str, Meta(min_length=1)]

@@ -19,7 +19,7 @@ def manifest_of(run: Run) -> Manifest | None:
     from kit.manifest.catalog import Catalog
 
     try:
-        found = Catalog().manifest(run.verdict.experiment)
+        found = Catalog().manifest(_experiment(run))
     except KitError:
         return None
     return found if _comparable(found.version, run.verdict.version) else None
@@ -32,7 +32,7 @@ def expectation_of(run: Run) -> Expectation | None:
 
     try:
         catalog = Catalog()
-        candidates = [catalog.expectation_path(run.verdict.experiment, run.verdict.profile)]
+        candidates = [catalog.expectation_path(_experiment(run), run.verdict.profile)]
         candidates.append(catalog.root / run.verdict.expectation)
         for path in candidates:
             if path is not None and path.is_file() and _is(path, run.verdict.expectation_sha256):
@@ -40,6 +40,12 @@ def expectation_of(run: Run) -> Expectation | None:
     except (KitError, OSError):
         return None
     return None
+
+
+def _experiment(run: Run) -> str | Path:
+    """What to ask the catalog for: the user's own manifest, or an id."""
+    own = run.plan.manifest if run.plan is not None else ""
+    return Path(own) if own else run.verdict.experiment
 
 
 def _is(path: Path, digest: str) -> bool:

@@ -65,7 +65,9 @@ def open_case(
     if results is None:
         found = read_run(Path(run))
         table, labels, where = found.results, found.labels, found.path / "results.json"
-        file, root = _expectation(table.experiment, table.profile, expectation)
+        file, root = _expectation(
+            Path(found.manifest) if found.manifest else table.experiment, table.profile, expectation
+        )
         loaded = read_expectation(file)
         table = with_timings(table, loaded.value, found.path)
         return _case(
@@ -127,8 +129,11 @@ def _case(
     )
 
 
-def _expectation(experiment: str, profile: str, given: Path | None) -> tuple[Path, Path]:
-    """The expectation file and the root that published paths are relative to."""
+def _expectation(experiment: str | Path, profile: str, given: Path | None) -> tuple[Path, Path]:
+    """The expectation file and the root that published paths are relative to.
+
+    A path is the user's own manifest: whatever id it has, no expectation of the repository is its.
+    """
     if given is not None:
         if not given.is_file():
             raise InvalidInput("no such expectation", where=str(given))
@@ -136,13 +141,27 @@ def _expectation(experiment: str, profile: str, given: Path | None) -> tuple[Pat
     from kit.manifest.catalog import Catalog
 
     catalog = Catalog()
+    if isinstance(experiment, Path) and not experiment.is_file():
+        raise InvalidInput(
+            "the manifest that was run is not here any more",
+            where=str(experiment),
+            next_step="kit verify RUN --expectation FILE",
+        )
     path = catalog.expectation_path(experiment, profile)
+    own = catalog.own_path(experiment)
+    if path is None and own is not None:
+        raise UsageError(
+            f"{own.name} has no expectation at profile {profile!r}",
+            why="numbers are only compared with what was written down beforehand",
+            next_step=f"write {own.with_name(own.stem)}.{profile}.expected.yaml, or name a file: "
+            "--expectation FILE",
+        )
     if path is None:
         raise UsageError(
-            f"experiment {experiment!r} has no expectation at profile {profile!r}",
+            f"experiment {str(experiment)!r} has no expectation at profile {profile!r}",
             next_step="kit list shows the profiles of each experiment",
         )
-    return path, catalog.root
+    return path, path.parent if own is not None else catalog.root
 
 
 def _relative(path: Path, root: Path) -> str:

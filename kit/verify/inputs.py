@@ -28,6 +28,7 @@ class Run:
         rehearsal: Stand-in weights and data.
         results_sha256: Of ``results.json``.
         notes: Departures that the record says every report repeats.
+        manifest: Path of the user's own manifest; empty for an experiment of the repository.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Run:
     rehearsal: bool
     results_sha256: str
     notes: tuple[str, ...] = ()
+    manifest: str = ""
 
 
 def read_run(path: Path) -> Run:
@@ -73,6 +75,7 @@ def read_run(path: Path) -> Run:
         rehearsal=bool(record.get("rehearsal") or plan.get("rehearsal")),
         results_sha256=sha256(raw).hexdigest(),
         notes=tuple(str(note) for note in record.get("notes") or plan.get("notes") or ()),
+        manifest=str(plan.get("manifest") or ""),
     )
 
 

@@ -159,9 +159,12 @@ def without_host(record: Any) -> Any:
 def update(path: Path, expected: Expectation, runs: Sequence[Run], root: Path) -> tuple[Path, int]:
     """Rewrite an expectation file and write the record; returns the record and how many cells.
 
-    Both are prepared before either is written.
+    Both are prepared before either is written. The record of an expectation that stands outside
+    of the repository is put beside it.
     """
     name = f"expected_results/reference/{expected.experiment}.{expected.profile}.jsonl"
+    if not path.resolve().is_relative_to(root.resolve() / "expected_results"):
+        name, root = f"{expected.experiment}.{expected.profile}.reference.jsonl", path.parent
     found = references(expected, runs, name)
     text = rewrite(path.read_text(encoding="utf-8"), found, str(path))
     record, target = compact_record(expected, runs), root / name

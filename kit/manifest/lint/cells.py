@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kit.errors import KitError
+from kit.manifest.catalog import SUFFIXES
 from kit.manifest.derived import FORMULAS, UNITLESS, Undecidable, agrees, interval
 from kit.manifest.expectation_types import ExpectedCell
 from kit.manifest.grim import WHOLE, attainable, counts, nearest_shares
@@ -28,8 +29,12 @@ def duplicate_id(context: ExpectationContext) -> Iterator[Hit]:
 @EXPECTATION.rule("experiment")
 def experiment(context: ExpectationContext) -> Iterator[Hit]:
     """The expectation belongs to an experiment, a profile of it, and its version N."""
-    expectation = context.expectation
+    expectation, path = context.expectation, context.loaded.source.path
     files = context.catalog.files()
+    stem = path.stem.removesuffix(".expected")
+    if stem != path.stem:  # x.mini.expected.yaml belongs to the x.yaml beside it
+        own = (path.with_name(f"{expectation.experiment}{suffix}") for suffix in SUFFIXES)
+        files |= {expectation.experiment: file for file in own if file.is_file()}
     if expectation.experiment not in files:
         yield Hit(
             ("experiment",),
@@ -37,12 +42,11 @@ def experiment(context: ExpectationContext) -> Iterator[Hit]:
             nearest(expectation.experiment, files),
         )
         return
-    stem = context.loaded.source.path.stem.removesuffix(".expected")
     wanted = f"{expectation.experiment}.{expectation.profile}"
     if stem != wanted:
         yield Hit(("experiment",), f"the file is named {stem!r}, its content is {wanted!r}")
     try:
-        manifest = context.catalog.manifest(expectation.experiment)
+        manifest = context.catalog.manifest(files[expectation.experiment])
     except KitError:
         return
     if expectation.profile not in manifest.profiles:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kit.engine.registry import StepKind
+from kit.engine.registry import OWN, StepKind
 from kit.manifest.catalog import steps_of
 from kit.manifest.lint.core import MANIFEST, Hit, ManifestContext, duplicates
 from kit.manifest.names import nearest
@@ -155,7 +155,7 @@ def step_kind(context: ManifestContext) -> Iterator[Hit]:
             yield Hit(
                 ("steps", index, "kind"),
                 f"unknown step kind {step.kind!r}",
-                nearest(step.kind, names) or f"known kinds: {', '.join(names) or 'none'}",
+                nearest(step.kind, names) or f"known kinds: {', '.join(names) or 'none'}; {OWN}",
             )
         elif kind.version != step.version:
             yield Hit(

@@ -1,0 +1,198 @@
+"""A paper of somebody's own, outside of the repository: step kinds, manifest, expectation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STEPS = """
+import json
+import random
+
+from msgspec import Struct
+
+from kit.engine.registry import REGISTRY, NoParams, StepContext, StepKind
+
+
+class Flip(Struct, frozen=True, forbid_unknown_fields=True):
+    seed: int
+    n: int
+
+
+def flip(context: StepContext, params: Flip) -> None:
+    coin = random.Random(params.seed)
+    k = sum(coin.random() < 0.5 for _ in range(params.n))
+    context.canary("both-sides", 0 < k < params.n, f"{k} of {params.n}")
+    made = {"seed": str(params.seed), "k": k, "n": params.n, "value": 100 * k / params.n}
+    (context.out / "count.json").write_text(json.dumps(made))
+
+
+def table(context: StepContext, params: NoParams) -> None:
+    seeds = [json.loads((one.path / "count.json").read_text()) for one in context.steps("flips")]
+    mean = sum(one["value"] for one in seeds) / len(seeds)
+    cell = {"id": "coin/heads", "unit": "percent", "value": mean, "seeds": seeds}
+    made = {"schema_version": 1, "experiment": "", "version": "", "profile": "", "cells": [cell]}
+    (context.out / "results.json").write_text(json.dumps(made))
+
+
+REGISTRY.add(StepKind("coins/flip", 1, Flip, flip, {}, ("count.json",)))
+REGISTRY.add(StepKind("coins/table", 1, NoParams, table, {"flips": "steps"}, ("results.json",)))
+"""
+MANIFEST = """
+schema_version: 1
+id: coin
+family: coins
+version: 1-A
+title: "A fair coin"
+summary: "Coins are flipped."
+variant: as-reported
+documents:
+  - { id: paper, title: "On coins", cite: "arXiv 2601.00001v1" }
+steps:
+  - { id: flip, kind: coins/flip, version: 1, each: [seed] }
+  - { id: table, kind: coins/table, version: 1, inputs: { flips: { step: flip } } }
+results: table
+profiles:
+  mini:
+    summary: "Five seeds."
+    matrix: { seed: [1, 2, 3, 4, 5] }
+    set:
+      flip: { seed: "${seed}", n: 1000 }
+"""
+EXPECTATION = """
+schema_version: 1
+experiment: coin
+profile: mini
+version: 1-A
+cells:
+  - id: coin/heads
+    status: reported
+    value: "50.1"
+    unit: percent
+    n: 1000
+    direction: none
+    place: "paper, table 1"
+    tolerance: { kind: seeds, margin: "5", source: "author", reason: "convention" }
+claims:
+  - id: fair
+    kind: threshold
+    primary: true
+    sentence: "Heads come up at least 40 % of the time."
+    place: "paper, abstract"
+    cells: [coin/heads]
+    value: "40"
+    side: at_least
+"""
+Type = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def paper(tmp_path: Path) -> Path:
+    """A folder with a package of step kinds, a manifest and its expectation."""
+    folder = tmp_path / "my paper"
+    folder.mkdir()
+    (tmp_path / "coin_steps.py").write_text(STEPS)
+    (folder / "coin.yaml").write_text(MANIFEST)
+    (folder / "coin.mini.expected.yaml").write_text(EXPECTATION)
+    return folder
+
+
+@pytest.fixture
+def kit(tmp_path: Path, paper: Path) -> Type:
+    """The command line as another process, beside that folder."""
+
+    def call(*arguments: str, modules: str = "coin_steps") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "kit.cli.main", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+                "KIT_HOME": str(tmp_path / "home"),
+                "KIT_STEPS_MODULES": modules,
+            },
+        )
+
+    return call
+
+
+def test_from_validate_to_report(kit: Type, paper: Path) -> None:
+    found = kit("validate", "my paper/coin.yaml", "my paper/coin.mini.expected.yaml")
+    assert found.returncode == 0, found.stdout
+    found = kit("reproduce", "my paper/coin.yaml")
+    assert found.returncode == 0, found.stderr
+    assert "verdict REPRODUCED: 1 of 1 primary claims hold" in found.stdout
+    report = paper.parent / found.stdout.splitlines()[-1]
+    text = report.read_text()
+    assert "A fair coin" in text
+    assert "On coins" in text
+    assert "convention" in text  # out of the expectation
+    run = report.parent
+    assert json.loads((run / "verdict.json").read_text())["expectation"].startswith("coin.mini")
+    found = kit("verify", str(run))
+    assert found.returncode == 0, found.stderr
+
+
+def test_its_record_of_reference_runs_stands_beside_its_expectation(kit: Type, paper: Path) -> None:
+    before = sorted((ROOT / "expected_results").rglob("*"))
+    run = kit("run", "my paper/coin.yaml").stdout.splitlines()[-1]
+    found = kit("reference", "my paper/coin.yaml", run)
+    assert found.returncode == 0, found.stderr
+    assert (paper / "coin.mini.reference.jsonl").is_file()
+    assert "record: coin.mini.reference.jsonl" in (paper / "coin.mini.expected.yaml").read_text()
+    assert sorted((ROOT / "expected_results").rglob("*")) == before
+
+
+def test_an_id_of_the_repository_does_not_borrow_its_numbers(kit: Type, paper: Path) -> None:
+    manifest = paper / "tiny-adapt.yaml"
+    manifest.write_text(MANIFEST.replace("id: coin", "id: tiny-adapt"))
+    run = kit("run", "my paper/tiny-adapt.yaml").stdout.splitlines()[-1]
+    found = kit("verify", run)
+    assert found.returncode == 2
+    assert "tiny-adapt.yaml has no expectation at profile 'mini'" in found.stderr
+    assert "tiny-adapt.mini.expected.yaml" in found.stderr
+    manifest.unlink()
+    found = kit("verify", run)
+    assert found.returncode == 4
+    assert "the manifest that was run is not here any more" in found.stderr
+
+
+def test_what_is_missing_is_fetched_by_the_path_of_the_manifest(kit: Type, paper: Path) -> None:
+    steps = paper.parent / "coin_steps.py"
+    steps.write_text(STEPS.replace("flip, {}", 'flip, {"data": "pin"}'))
+    (paper / "coin.yaml").write_text(
+        MANIFEST.replace("each: [seed] }", "each: [seed], inputs: { data: { pin: sheet } } }")
+    )
+    (paper / "pins.yaml").write_text(
+        "schema_version: 1\npins:\n  - { id: sheet, kind: file, title: Sheet, licence: CC0-1.0, "
+        f"url: 'https://example.org/{'0' * 40}/s', files: [{{ path: s, sha256: '{'0' * 64}' }}] }}\n"
+    )
+    found = kit("run", "my paper/coin.yaml")
+    assert found.returncode == 4
+    assert f"next: kit fetch '{paper}/coin.yaml' --profile mini" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("modules", "says"),
+    [
+        ("nobody.has_this", "error: KIT_STEPS_MODULES: the step module 'nobody.has_this'"),
+        ("broken_steps", "broken_steps.py:2: the step module 'broken_steps'"),
+        ("kit.steps", "kinds of your own: KIT_STEPS_MODULES=kit.steps,your.module"),
+    ],
+)
+def test_step_modules_that_cannot_be_had(kit: Type, paper: Path, modules: str, says: str) -> None:
+    (paper.parent / "broken_steps.py").write_text("import json\n1 / 0\n")
+    found = kit("plan", "my paper/coin.yaml", modules=modules)
+    assert found.returncode == 4
+    assert says in found.stderr
+    assert "fault of the kit" not in found.stderr
