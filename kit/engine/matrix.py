@@ -16,6 +16,9 @@ from kit.manifest.types import AxisValue
 MOST_POINTS = 200_000
 """Combinations of one step's axes; two axes of a manifest of 5 MB could ask for a billion."""
 
+LARGEST_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+
 _LABEL = re.compile(r"[^\s,=\[\]]+")
 
 
@@ -136,7 +139,7 @@ def shift_seeds(
     replicates distinct and paired as before.
 
     Raises:
-        UsageError: The matrix has no seeds.
+        UsageError: The matrix has no seeds, or they would leave the range that libraries take.
     """
     seeds = [
         value["seed"] if isinstance(value, dict) else value
@@ -152,6 +155,13 @@ def shift_seeds(
             next_step="give the seed to the step that has one: --set step.seed=N",
         )
     offset = first - min(numbers)
+    if first < 0 or max(numbers) + offset > LARGEST_SEED:
+        raise UsageError(
+            f"--seed {first}: seeds are whole numbers from 0 to {LARGEST_SEED}, the largest that "
+            "every library takes",
+            where=where,
+            next_step="for example --seed 7",
+        )
 
     def moved(axis: str, value: AxisValue) -> AxisValue:
         if isinstance(value, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,9 @@ def typed(
             )
     chosen = dict(values)
     for override in overrides:
-        chosen[override.param] = _fitting(fields[override.param].type, override, step)
+        chosen[override.param] = _fitting(
+            fields[override.param].type, override, step, values.get(override.param)
+        )
     missing = [name for name, field in fields.items() if field.required and name not in chosen]
     if missing:
         raise InvalidInput(
@@ -105,8 +108,12 @@ def typed(
         ) from None
 
 
-def _fitting(kind_type: Any, override: Override, step: str) -> Any:
-    """The first reading of an override that the parameter's type accepts."""
+def _fitting(kind_type: Any, override: Override, step: str, now: Any) -> Any:
+    """The first reading of an override that the parameter's type accepts.
+
+    Raises:
+        UsageError: None fits; the manifest's own value shows how one is written.
+    """
     first: msgspec.ValidationError | None = None
     for candidate in override.candidates():
         try:
@@ -118,4 +125,13 @@ def _fitting(kind_type: Any, override: Override, step: str) -> Any:
     raise UsageError(
         f"--set {override.step}.{override.param}={override.text}: {first}",
         where=f"{step}.{override.param}",
+        next_step=""
+        if now is None
+        else "as the manifest has it: --set "
+        + shlex.quote(f"{override.step}.{override.param}={_typed(now)}"),
     )
+
+
+def _typed(value: Any) -> str:
+    """A value as :meth:`Override.candidates` reads it back."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -17,7 +17,6 @@ from msgspec import Struct
 from kit.errors import InvalidInput
 from kit.manifest.types import Resources
 
-
 OWN = "kinds of your own: KIT_STEPS_MODULES=kit.steps,your.module"
 """What to type for kinds that are not the kit's; :mod:`kit.engine.load` reads it."""
 

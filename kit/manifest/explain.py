@@ -31,6 +31,8 @@ _END = r"$(?!\n)"
 _PATTERNS = {
     r"^[0-9a-f]{40}": "a full commit: 40 lower-case hexadecimal digits, in quotes",
     r"^[0-9a-f]{64}": "a sha256: 64 lower-case hexadecimal digits, in quotes",
+    r"^[a-z0-9][a-z0-9_.-]{0,63}": "a name of lower-case letters, digits, '_', '.' and '-' (64 at "
+    "most)",
     r"^[a-z0-9][a-z0-9.-]{0,63}": "a name of lower-case letters, digits, '.' and '-' (64 at most)",
     r"^[a-z0-9][a-z0-9./@+_-]{0,127}": "a cell id: lower-case letters, digits and ./@+_-",
     r"^[1-9][0-9]*-[A-Z]": "a version N-X, such as 1-A",

@@ -175,7 +175,8 @@ def test_what_is_missing_is_fetched_by_the_path_of_the_manifest(kit: Type, paper
     )
     (paper / "pins.yaml").write_text(
         "schema_version: 1\npins:\n  - { id: sheet, kind: file, title: Sheet, licence: CC0-1.0, "
-        f"url: 'https://example.org/{'0' * 40}/s', files: [{{ path: s, sha256: '{'0' * 64}' }}] }}\n"
+        f"url: 'https://example.org/{'0' * 40}/s', "
+        f"files: [{{ path: s, sha256: '{'0' * 64}' }}] }}\n"
     )
     found = kit("run", "my paper/coin.yaml")
     assert found.returncode == 4

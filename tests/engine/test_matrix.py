@@ -111,3 +111,9 @@ def test_seeds_move_together() -> None:
 def test_no_seeds_to_move(matrix: dict[str, list[object]]) -> None:
     with pytest.raises(UsageError, match="nothing to move"):
         shift_seeds(matrix, 1, where="")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("first", [-1, 2**32 - 1])
+def test_seeds_stay_in_the_range_that_libraries_take(first: int) -> None:
+    with pytest.raises(UsageError, match="from 0 to 4294967295"):
+        shift_seeds({"seed": [3, 4]}, first, where="")

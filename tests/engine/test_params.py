@@ -112,3 +112,10 @@ def test_override_of_an_unknown_step() -> None:
 def test_bad_override_is_the_users_mistake(text: str) -> None:
     with pytest.raises(UsageError):
         convert({"steps": 3}, text)
+
+
+def test_an_override_of_the_wrong_type_shows_how_one_is_written() -> None:
+    override = parse_override("train.flags=true,false", ["train"])
+    with pytest.raises(UsageError) as caught:
+        typed(KIND, {"steps": 1, "flags": [True, False]}, [override], step="train")
+    assert caught.value.next_step == "as the manifest has it: --set 'train.flags=[true,false]'"

@@ -399,7 +399,7 @@ def test_steps_get_pins_and_no_credentials(
 def test_missing_pins_stop_the_run_before_it_starts(run_toy: Run, tmp_path: Path) -> None:
     with pytest.raises(Preflight, match="not fetched") as caught:
         run_toy(pinned_plan())
-    assert caught.value.next_step == "kit fetch toy"
+    assert caught.value.next_step == "kit fetch toy --profile mini"
     assert not (tmp_path / "runs").exists()
 
 

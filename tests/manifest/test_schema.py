@@ -59,7 +59,7 @@ def broken(tmp_path: Path, change: tuple[str, str], file: Path = DEMO) -> list[s
         ("version: 1-A", "version: 1", "4:10", "version must be text, not the number 1"),
         ("version: 1-A", "version: 1", "4:10", 'next: write it in quotes: "1"'),
         ("version: 1-A", "version: v1", "4:10", "a version N-X, such as 1-A, not the text 'v1'"),
-        ("family: defensive_tokens", "family: defensive", "3:9", "one of checkpoint_transfer"),
+        ("family: defensive_tokens", "family: De fensive", "3:9", "a name of lower-case letters"),
         ("id: demo", "id: De mo", "2:5", "a name of lower-case letters"),
         ("id: demo", "id: |\n  demo", "2:5", "a name of lower-case letters"),
         ("version: 2", 'version: "2"', "14:14", "a whole number, not the text '2'"),

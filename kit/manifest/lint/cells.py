@@ -33,8 +33,8 @@ def experiment(context: ExpectationContext) -> Iterator[Hit]:
     files = context.catalog.files()
     stem = path.stem.removesuffix(".expected")
     if stem != path.stem:  # x.mini.expected.yaml belongs to the x.yaml beside it
-        own = (path.with_name(f"{expectation.experiment}{suffix}") for suffix in SUFFIXES)
-        files |= {expectation.experiment: file for file in own if file.is_file()}
+        beside = [path.with_name(f"{expectation.experiment}{suffix}") for suffix in SUFFIXES]
+        files |= {file.stem: file for file in beside if file.is_file()}
     if expectation.experiment not in files:
         yield Hit(
             ("experiment",),
