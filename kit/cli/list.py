@@ -7,16 +7,19 @@ import msgspec
 
 from kit.cli.state import console, state
 
+WIDE = 120
+"""Columns that all of the table needs."""
+
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(as_json: bool) -> None:
     """List the experiments: id, family, variant, profiles, and what was verified."""
     from kit.manifest.catalog import Catalog
-    from kit.manifest.summary import summaries
+    from kit.manifest.summary import lines, summaries
 
-    found = summaries(Catalog())
     if as_json or state().mode() == "json":
+        found = summaries(Catalog())
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
         return
     rows = [
@@ -24,11 +27,11 @@ def command(as_json: bool) -> None:
             item.id,
             item.family,
             item.variant or "-",
-            ",".join(profile.profile for profile in item.profiles) or "-",
+            ",".join(item.profiles) or "-",
             ",".join(item.verified) or "-",
             f"cannot be read: {item.problem}" if item.problem else item.title,
         )
-        for item in found
+        for item in lines(Catalog())
     ]
     head = ("experiment", "family", "variant", "profiles", "verified", "title")
     if state().mode() == "plain":
@@ -40,9 +43,12 @@ def command(as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    out = console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in head:
-        table.add_column(name, overflow="fold")
+    # What one types must stand in one piece; the family is what a narrow terminal can do without.
+    shown = [column for column in range(6) if column != 1 or out.width >= WIDE]
+    for column in shown:
+        table.add_column(head[column], no_wrap=column < 5, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(text) for text in row))
-    console().print(table)
+        table.add_row(*(escape(row[column]) for column in shown))
+    out.print(table)

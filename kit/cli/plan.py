@@ -93,8 +93,13 @@ def _table(plan: Plan, cached: Collection[str], totals: Totals) -> None:
 
     from kit.cli.state import console
 
-    table = Table("step", "kind", box=None, pad_edge=False)
-    for title in ("instances", "cached", "GPUs", "GPU GB", "memory GB", "minutes"):
+    out = console()
+    on_gpus = any(one.resources.gpus for one in plan.instances)
+    gpus = ("GPUs", "GPU GB") if on_gpus or not out.is_terminal else ()
+    table = Table(box=None, pad_edge=False)
+    for title in ("step", "kind"):
+        table.add_column(title, overflow="fold")
+    for title in ("instances", "cached", *gpus, "memory GB", "minutes"):
         table.add_column(title, justify="right")
     for step in dict.fromkeys(one.step for one in plan.instances):
         instances = [one for one in plan.instances if one.step == step]
@@ -104,12 +109,17 @@ def _table(plan: Plan, cached: Collection[str], totals: Totals) -> None:
             Text(instances[0].kind),
             str(len(instances)),
             str(sum(one.id in cached for one in instances)),
-            str(max(need.gpus for need in needs)),
-            f"{max(need.gpu_memory_gb for need in needs):g}",
+            *(
+                (
+                    str(max(need.gpus for need in needs)),
+                    f"{max(need.gpu_memory_gb for need in needs):g}",
+                )
+                if gpus
+                else ()
+            ),
             f"{max(need.memory_gb for need in needs):g}",
             f"{sum(need.minutes for need in needs):g}",
         )
-    out = console()
     modified = ", modified" if plan.modified else ""
     title = f"{plan.experiment} {plan.version} ({plan.variant}), {plan.profile}{modified}"
     out.print(Text(title))

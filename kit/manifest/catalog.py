@@ -158,6 +158,10 @@ class Catalog:
         files = (p for p in folder.glob("*/*") if p.suffix in SUFFIXES)
         return sorted(p for p in files if p.parent.name != "reference")
 
+    def reference_record(self, experiment: str, profile: str) -> Path:
+        """Where `kit reference` keeps the record of the runs behind an expectation's references."""
+        return self.root / "expected_results" / "reference" / f"{experiment}.{profile}.jsonl"
+
     def relative(self, path: Path) -> str:
         """``path`` relative to the root where it lies below it."""
         try:

@@ -52,6 +52,26 @@ def test_list_rich(kit: Kit, repo: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "\x1b[3" not in found.out
 
 
+def test_list_on_a_narrow_terminal_keeps_what_one_types_in_one_piece(
+    kit: Kit, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = repo / "manifests" / "defensive_tokens" / "demo.yaml"
+    long = path.with_stem("a-name-of-many-words-x")
+    long.write_text(path.read_text().replace("id: demo", f"id: {long.stem}"))
+    monkeypatch.setenv("COLUMNS", "80")
+    found = kit("--progress", "rich", "list")
+    assert long.stem in found.out
+    assert all(len(line) <= 80 for line in found.out.splitlines())
+
+
+def test_list_opens_no_expectation(kit: Kit, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kit.manifest.catalog.read_expectation", None)
+    (repo / "expected_results" / "reference").mkdir(exist_ok=True)
+    (repo / "expected_results" / "reference" / "demo.mini.jsonl").touch()
+    rows = [line.split() for line in kit("list").out.splitlines()]
+    assert [row[4] for row in rows if row[0] == "demo"] == ["mini"]
+
+
 def test_list_shows_what_cannot_be_read(kit: Kit, repo: Path) -> None:
     (repo / "manifests" / "defensive_tokens" / "bad.yaml").write_text("a: [")
     found = kit("list")
