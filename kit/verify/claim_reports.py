@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from msgspec import structs
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Claim
 from kit.verify.claims import Evidence, claim_cells, evaluate
+from kit.verify.finding import ALPHA
 from kit.verify.measurement import Measurement
 from kit.verify.multiple import holm
 from kit.verify.numbers import show_p
@@ -50,6 +52,20 @@ def report_claims(
         _claim_report(claim, evidence[claim.id], by_id, held.get(claim.id), failed.get(claim.id))
         for claim in claims
     ]
+
+
+def asked(claim: Claim) -> str:
+    """What a claim asks of its cells beyond their order; empty when that is all."""
+    side = {"at_least": "at least ", "at_most": "at most "}.get(claim.side or "", "")
+    if claim.kind in ("threshold", "ratio"):
+        return f"{side}{claim.value} asked"
+    if claim.kind == "within":
+        way = {"at_least": " below", "at_most": " above"}.get(claim.side or "", " apart")
+        return f"at most {claim.margin}{way} asked"
+    apart = f"at least {claim.margin} apart" if Fraction(claim.margin) else ""
+    most = claim.at_least_pairs
+    enough = f"in {most} of {len(claim.pairs)} pairs" if most else ""
+    return f"{', '.join(filter(None, (apart, enough)))} asked" if apart or enough else ""
 
 
 def _random(evidence: Evidence | str) -> bool:
@@ -104,11 +120,12 @@ def _claim_report(
     holds = evidence.holds if held is None else held
     fails = evidence.fails if failed is None else failed
     outcome = evidence.outcome(holds, fails)
-    detail = f"{evidence.estimate}; {evidence.method}"
+    detail = "; ".join(filter(None, (evidence.estimate, asked(claim), evidence.method)))
     if holds is not None and fails is not None:
         p = fails if outcome == "fails" else holds
         holm_says = ", Holm" if held is not None else ""
-        detail += f" ({show_p(p)}{holm_says}{' that it fails' if outcome == 'fails' else ''})"
+        detail += f" ({show_p(p)}{holm_says}{' that it fails' if outcome == 'fails' else ''}"
+        detail += f", {ALPHA:g} needed)" if outcome == "undetermined" else ")"
     if unmeasured:
         detail += "; the document has no number of its own for some cells, this is about the run's"
     return structs.replace(

@@ -257,3 +257,30 @@ def test_one_common_seed_is_no_pairing() -> None:
                                                       SeedValue(seed="3", value=51.0)])  # fmt: skip
     report = one_claim(claim("order", cells=[A, B]), [a, b])
     assert "Welch" in report.method
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "says"),
+    [
+        ("threshold", {"cells": [A], "value": "40", "side": "at_least"}, "; at least 40 asked; "),
+        ("ratio", {"cells": [A, B], "value": "0.9", "side": "at_most"}, "; at most 0.9 asked; "),
+        ("within", {"cells": [A, B], "margin": "5"}, "; at most 5 apart asked; "),
+        ("within", {"cells": [A, B], "margin": "5", "side": "at_most"}, "; at most 5 above asked"),
+        ("order", {"cells": [A, B], "margin": "2"}, "; at least 2 apart asked; "),
+        (
+            "direction",
+            {"pairs": [[A, B], [B, A]], "side": "at_most", "at_least_pairs": 1},
+            "; in 1 of 2 pairs asked; ",
+        ),
+    ],
+)
+def test_a_claim_says_what_it_asks(kind: str, fields: dict[str, object], says: str) -> None:
+    report = one_claim(claim(kind, reason="r", **fields), [share(A, 90, 208), share(B, 96, 208)])
+    assert says in report.detail
+
+
+def test_an_open_claim_says_what_p_would_do() -> None:
+    near = [share(A, 90, 208), share(B, 96, 208)]
+    report = one_claim(claim("order", cells=[A, B]), near)
+    assert report.outcome == "undetermined"
+    assert report.detail.endswith(", 0.05 needed)")
