@@ -65,7 +65,7 @@ def _line(catalog: Catalog, id: str, family: str) -> Line:
         manifest = catalog.manifest(id)
     except KitError as error:
         return Line(id=id, family=family, problem=_first(error))
-    profiles = sorted(manifest.profiles)
+    profiles: list[str] = sorted(manifest.profiles)
     return Line(
         id=id,
         family=manifest.family,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kit.manifest.catalog import Catalog
 from kit.manifest.schema import described_schema
@@ -50,16 +51,24 @@ def fields(root: Path) -> str:
         rows = []
         for title, definition in schema["$defs"].items():
             required = definition.get("required", [])
+            rows.append([f"**{title}**", "", definition.get("description", "")])
             for field, spec in definition.get("properties", {}).items():
                 rows.append(
                     [
                         f"`{title}.{field}`",
                         "required" if field in required else "optional",
-                        spec.get("description", ""),
+                        spec.get("description", "") + _allowed(spec),
                     ]
                 )
         parts.append(f"### {name}\n\n" + table(["field", "", "meaning"], rows))
     return "\n\n".join(parts)
+
+
+def _allowed(spec: dict[str, Any]) -> str:
+    """The words a field accepts, where they are a fixed few."""
+    branches = [spec, spec.get("items", {}), *spec.get("anyOf", [])]
+    words = [value for branch in branches for value in branch.get("enum", []) if value is not None]
+    return f" One of {', '.join(f'`{word}`' for word in words)}." if words else ""
 
 
 def lint_rules(root: Path) -> str:

@@ -75,6 +75,8 @@ def test_tables() -> None:
     assert cell("a | b\n c") == "a \\| b c"
     assert table(["x", "y"], [["1", "2"]]) == "| x | y |\n| --- | --- |\n| 1 | 2 |"
     assert "`Sourced.source`" in fields(ROOT)
+    assert "| `Pin.kind` | required | One of `file`, `hf-dataset`, " in fields(ROOT)
+    assert "| **Pin** |  | An exact input." in fields(ROOT)
     assert "| `grim` | error |" in lint_rules(ROOT)
     assert "CC BY-NC 4.0" in pins(ROOT)
     assert "`tiny-adapt`" in experiments(ROOT)
