@@ -48,7 +48,7 @@ def read_run(folder: Path) -> Run:
         raise InvalidInput(
             "there is no such run directory",
             where=str(folder),
-            next_step="kit run EXPERIMENT   (its last line of output is the run directory)",
+            next_step=rundir.meant(folder),
         )
     if not (folder / "verdict.json").is_file():
         raise InvalidInput(

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from kit.engine.results import Results
+from kit.engine.rundir import meant
 from kit.errors import InvalidInput
 from kit.verify.labels import LabelFiles
 
@@ -51,7 +52,7 @@ def read_run(path: Path) -> Run:
         raise InvalidInput(
             "no such run directory",
             where=str(path),
-            next_step="kit run EXP prints the run directory as its last line",
+            next_step=meant(path),
         )
     table = path / "results.json"
     if not table.is_file():

@@ -296,6 +296,19 @@ def test_no_run(run_dir: Path, missing: str, capsys: pytest.CaptureFixture[str])
     assert "kit run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_an_experiment_in_place_of_a_run(
+    run_dir: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.utime(run_dir, (1, 1))
+    newer = run_dir.with_name("made-mini-2")
+    newer.mkdir()
+    assert kit([command, "made"]) == 4
+    assert "did you mean its newest run, runs/made-mini-2?" in capsys.readouterr().err
+    assert kit([command, "other"]) == 4
+    assert "kit run EXP" in capsys.readouterr().err
+
+
 def test_no_expectation(run_dir: Path, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (repo / "expected_results" / "family" / "made.mini.yaml").unlink()
     assert kit(["verify", str(run_dir)]) == 2
