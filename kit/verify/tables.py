@@ -42,7 +42,15 @@ def read_table(path: Path, expected: Expectation) -> tuple[Results, LabelSource]
     if raw.lstrip()[:1] == b"[":
         header = msgspec.json.encode(_header(expected))
         raw = header[:-1] + b',"cells":' + raw + b"}"
-    return decode_results(raw, str(path)), LabelFiles(path.parent)
+    try:
+        return decode_results(raw, str(path)), LabelFiles(path.parent)
+    except InvalidInput as error:  # whose advice is about a run of the kit
+        raise InvalidInput(
+            error.what,
+            where=str(path),
+            next_step="a table is CSV (its name ends in .csv) or JSON; kit show EXP --template "
+            "writes an empty one",
+        ) from None
 
 
 def _header(expected: Expectation) -> dict[str, Any]:

@@ -87,3 +87,8 @@ def test_write_to_an_absent_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(KitError) as caught:
         write_file(tmp_path / "absent" / "report.html", "x")
     assert "-o FILE" in caught.value.render()
+    assert f"there is no folder {tmp_path / 'absent'}" in caught.value.render()
+    assert caught.value.exit_code == 4
+    with pytest.raises(KitError, match="this is a folder") as caught:
+        write_file(tmp_path, "x")
+    assert caught.value.exit_code == 4

@@ -309,6 +309,16 @@ def test_an_experiment_in_place_of_a_run(
     assert "kit run EXP" in capsys.readouterr().err
 
 
+def test_a_brought_table_that_is_none(
+    repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "table.txt").write_text("cell value")
+    assert kit(["verify", "made", "--results", str(tmp_path / "table.txt")]) == 4
+    said = capsys.readouterr().err
+    assert "kit show EXP --template" in said
+    assert "run the experiment again" not in said
+
+
 def test_no_expectation(run_dir: Path, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (repo / "expected_results" / "family" / "made.mini.yaml").unlink()
     assert kit(["verify", str(run_dir)]) == 2
