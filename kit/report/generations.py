@@ -22,6 +22,7 @@ from kit.unseen import shorten
 FILE = "responses.jsonl"
 NAMES = ("set", "condition", "sample_id", "id", "item")
 """Fields that say which response it is."""
+GROUP = ("set", "condition")
 LIMIT = 600
 """Characters of a response that are shown."""
 MOST = 200
@@ -33,6 +34,10 @@ class Generation(Struct, frozen=True, kw_only=True):
 
     name: str
     response: str
+    data: str = ""
+    """What the model was given to work on, with the attack in it."""
+    group: tuple[str, ...] = ()
+    """Token set and condition: responses of one group look alike."""
 
 
 def section(run: Run, *, show: bool, home: Path | None = None) -> dict[str, Any]:
@@ -44,17 +49,34 @@ def section(run: Run, *, show: bool, home: Path | None = None) -> dict[str, Any]
         home: Kit home with the store, where a step's own file is.
     """
     found = list(_files(run, home))
-    shown: list[dict[str, str]] = []
-    more = False
-    if show:
-        for where, path in found:
-            for one in _read(path):
-                if len(shown) == MOST:
-                    more = True
-                    break
-                name = ", ".join(part for part in (where, one.name) if part)
-                shown.append({"name": name, "response": shorten(one.response, LIMIT)})
+    shown, more = _chosen(found) if show else ([], False)
     return {"show": show, "kept": bool(found) or _recorded(run), "shown": shown, "more": more}
+
+
+def _chosen(found: list[tuple[str, Path]]) -> tuple[list[dict[str, str]], bool]:
+    """One response of each set and condition, file by file, then the others while there is room;
+    and whether there are more."""
+    firsts: list[dict[str, str]] = []
+    others: list[dict[str, str]] = []
+    count = 0
+    for where, path in found:
+        if len(firsts) >= MOST:
+            return firsts[:MOST], True
+        seen: set[tuple[str, ...]] = set()
+        for one in _read(path):
+            name = ", ".join(part for part in (where, one.name) if part)
+            kept = {
+                "name": name,
+                "data": shorten(one.data, LIMIT),
+                "response": shorten(one.response, LIMIT),
+            }
+            count += 1
+            if one.group not in seen:
+                firsts.append(kept)
+            elif len(others) < MOST:
+                others.append(kept)
+            seen.add(one.group)
+    return (firsts + others)[:MOST], count > MOST
 
 
 def _recorded(run: Run) -> bool:
@@ -92,4 +114,11 @@ def _read(path: Path) -> Iterator[Generation]:
                     next_step="leave out --show-generations",
                 ) from error
             name = ", ".join(str(row[field]) for field in NAMES if field in row)
-            yield Generation(name=name, response=response)
+            group = tuple(str(row[field]) for field in GROUP if field in row)
+            data = row.get("data")
+            yield Generation(
+                name=name,
+                response=response,
+                data=data if isinstance(data, str) else "",
+                group=group,
+            )

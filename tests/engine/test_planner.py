@@ -283,6 +283,9 @@ def test_unknown_profile() -> None:
 def test_unknown_step_of_a_plan() -> None:
     with pytest.raises(UsageError, match="no step 'x'"):
         plan_of().instance("x")
+    with pytest.raises(UsageError) as caught:
+        plan_of().instance("mix")
+    assert caught.value.next_step == "steps are, for example: mix[seed=0], mix[seed=1], mix[seed=2]"
 
 
 def test_totals() -> None:

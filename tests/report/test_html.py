@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -174,6 +175,22 @@ def test_generations_are_redacted_unless_asked_for(tmp_path: Path) -> None:
     assert "more characters]" in shown.text
     assert "y" * 700 not in shown.text
     assert [s["id"] for s in shown.all("section")] == [*SECTIONS, "generations"]
+
+
+def test_generations_of_every_kind_come_before_more_of_one(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    lines = [
+        json.dumps({"set": name, "condition": attack, "data": f"<{attack}>", "response": f"r{i}"})
+        for name in ("none", "native")
+        for attack in ("ignore", "completion")
+        for i in range(150)
+    ]
+    (folder / "responses.jsonl").write_text("\n".join(lines))
+    text = Page(render(read_run(folder), show_generations=True)).text
+    assert "200 are shown" in text
+    assert "native, ignore" in text
+    assert "given: <completion>" in text
+    assert text.count("native, completion") == 1
 
 
 def test_generations_are_found_in_the_store(tmp_path: Path) -> None:
