@@ -133,7 +133,13 @@ def test_the_demo_is_clean(repo: Path, registry: Registry) -> None:
         ("steps: 20", "stpes: 20", "parameters", 42, "has no parameter 'stpes'"),
         ("steps: 20", "steps: twenty", "parameters", 42, "Expected `int`, got `str`"),
         ('seed: "${seed}", name', 'seed: "${pair}", name', "parameters", 42, "(pair=up)"),
-        ("steps: 20", 'steps: "${nothing}"', "parameters", 42, "no axis 'nothing' here"),
+        (
+            "steps: 20",
+            'steps: "${nothing}"',
+            "parameters",
+            42,
+            "no axis 'nothing' here (axes: pair, seed)",
+        ),
         (
             'learning_rate: {value: 0.1, source: "note, section 2"}',
             "learning_rate: 0.1",

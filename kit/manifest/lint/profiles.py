@@ -180,7 +180,9 @@ def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any) -> str:
     """Why a value (or a dict of values) does not convert, for the first combination where so."""
     text = msgspec.json.encode(value).decode()
     used = [axis for axis in step.each if f"${{{axis}" in text]
-    for point in combinations(profile, used):
+    first = {axis: profile.matrix[axis][0] for axis in step.each if profile.matrix.get(axis)}
+    for chosen in combinations(profile, used):
+        point = first | chosen  # a message about an axis names all those of the step
         try:
             if isinstance(value, dict):
                 given: Any = {k: resolve(v, point, profile.pins) for k, v in value.items()}
@@ -190,7 +192,7 @@ def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any) -> str:
         except BadReference as error:
             return str(error)
         except (msgspec.ValidationError, ValueError, TypeError) as error:
-            at = ", ".join(f"{axis}={axis_id(v)}" for axis, v in point.items())
+            at = ", ".join(f"{axis}={axis_id(v)}" for axis, v in chosen.items())
             return f"{error} ({at})" if at else str(error)
     return ""
 
