@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,7 @@ def test_a_run_leaves_everything(run_toy: Run) -> None:
 
 
 def test_the_second_run_takes_everything_from_the_store(run_toy: Run) -> None:
-    first, started = run_toy(), time.monotonic()
-    second = run_toy()
-    assert time.monotonic() - started < 1.0
+    first, second = run_toy(), run_toy()
     assert first != second
     assert set(states(second).values()) == {"cached"}
     assert (first / "results.json").read_bytes() == (second / "results.json").read_bytes()
