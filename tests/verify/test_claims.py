@@ -169,6 +169,13 @@ def test_ratio_of_proportions_and_units() -> None:
     assert outcome("ratio", cells, cells=[A, B], value="0.11", side="at_most") == "undetermined"
 
 
+def test_ratio_over_a_negative_number_is_undetermined() -> None:
+    """-0.5 / -0.1 is 5; multiplying by the denominator would turn the question round."""
+    cells = [Cell(id=A, unit="number", value=-0.5), Cell(id=B, unit="number", value=-0.1)]
+    for side in ("at_most", "at_least"):
+        assert outcome("ratio", cells, cells=[A, B], value="1", side=side) == "undetermined"
+
+
 def test_ratio_over_zero_is_undetermined() -> None:
     cells = [number(A, 1.0), number(B, 0.0)]
     assert outcome("ratio", cells, cells=[A, B], value="2", side="at_most") == "undetermined"
