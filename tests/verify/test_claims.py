@@ -234,6 +234,17 @@ def test_primary_claims_are_holm_adjusted_together() -> None:
     assert {c.outcome for c in together.claims} == {"undetermined"}
 
 
+def test_a_claim_that_stands_twice_is_refused() -> None:
+    """The second would hide the outcome of the first."""
+    claims = [
+        claim("threshold", cells=[A], value="10", side="at_most"),
+        claim("threshold", cells=[B], value="10", side="at_most"),
+    ]
+    expected = [expected_cell(A, n=208), expected_cell(B, n=208)]
+    with pytest.raises(InvalidInput, match="claim 'c1' stands twice"):
+        run(expected, [share(A, 150, 208), share(B, 1, 208)], claims)
+
+
 def test_claims_that_do_not_lead_are_not_adjusted() -> None:
     cells = [share(A, 20, 208), share(B, 33, 208)]
     report = one_claim(claim("order", cells=[A, B], primary=False), cells)
