@@ -21,8 +21,8 @@ def check_pair(
 ) -> list[str]:
     """Same experiment, profile and comparable version; no cell or claim twice.
 
-    A run may measure more than the document reports: such cells are returned. In a table from
-    elsewhere (``strict``) an id that the expectation does not list is a slip and refused.
+    A run may measure more than the document reports: such cells are returned. In a table made
+    by hand (``strict``) an id that the expectation does not list is a slip and refused.
 
     Args:
         expected: The expectation.

@@ -213,6 +213,20 @@ def test_an_unknown_cell_is_refused_from_elsewhere_and_noted_in_a_run(
     assert "unknown cell 't9/more'" in capsys.readouterr().err
 
 
+def test_the_table_of_a_run_can_be_brought_whole(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It measures more than the document prints, and its cells name the steps they come from."""
+    more = [*cells_of(), {"id": "t9/more", "unit": "loss", "value": 1.0}]
+    write_run(run_dir, [cell | {"step": "evaluate"} for cell in more])
+    assert kit(["verify", "made", "--results", str(run_dir / "results.json"), "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert (
+        "1 measured cells are not in the expectation and not compared: t9/more" in verdict["notes"]
+    )
+    assert (verdict["verdict"], verdict["not_run_here"]) == ("REPRODUCED", True)
+
+
 def test_selftest(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kit(["verify", str(run_dir), "--selftest"]) == 0
     said = capsys.readouterr().out
