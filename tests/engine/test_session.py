@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def test_a_run_leaves_everything(run_toy: Run) -> None:
     assert names[-1] == "run-finished"
     assert names.count("step-done") == 7
     assert names.count("metric") == 3
+    record = json.loads((folder / "record.json").read_text())
+    assert record["results_sha256"] == sha256((folder / "results.json").read_bytes()).hexdigest()
     assert set(states(folder).values()) == {"run"}
 
 
