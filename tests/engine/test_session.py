@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ def test_a_run_leaves_everything(run_toy: Run) -> None:
     assert names[-1] == "run-finished"
     assert names.count("step-done") == 7
     assert names.count("metric") == 3
+    record = json.loads((folder / "record.json").read_text())
+    assert record["results_sha256"] == sha256((folder / "results.json").read_bytes()).hexdigest()
     assert set(states(folder).values()) == {"run"}
 
 
