@@ -42,7 +42,7 @@ def report_claims(
     for claim in claims:
         gap = _open_cells(claim, by_id, measured)
         try:
-            evidence[claim.id] = gap or evaluate(claim, measured)
+            evidence[claim.id] = gap or _evidence(claim, by_id, measured)
         except ValueError as error:
             raise InvalidInput(str(error), where=f"{expectation}: claim {claim.id}") from None
     family = [claim.id for claim in claims if claim.primary and _random(evidence[claim.id])]
@@ -66,6 +66,24 @@ def asked(claim: Claim) -> str:
     most = claim.at_least_pairs
     enough = f"in {most} of {len(claim.pairs)} pairs" if most else ""
     return f"{', '.join(filter(None, (apart, enough)))} asked" if apart or enough else ""
+
+
+def _evidence(
+    claim: Claim, reports: Mapping[str, CellReport], measured: Mapping[str, Measurement]
+) -> Evidence:
+    """The evidence; open where a cell that is measured over seeds was measured once.
+
+    The items of one run say nothing about how seeds spread, so dropping seeds must not turn the
+    question into an easier one.
+    """
+    found = evaluate(claim, measured)
+    once = [
+        id for id in claim_cells(claim) if reports[id].kind == "seeds" and not measured[id].seeds
+    ]
+    if not once:
+        return found
+    why = f"one run of {once[0]}, which is measured over seeds: nothing says how they spread"
+    return Evidence(None, None, "undetermined", found.estimate, why)
 
 
 def _random(evidence: Evidence | str) -> bool:
