@@ -58,7 +58,8 @@ if [ "$TARGET" = gpu ]; then
     gpu=(--device nvidia.com/gpu=all --ipc=host)
     mend="install the NVIDIA container toolkit; sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
   fi
-  why=$(engine "$runner" run --rm --network none "${gpu[@]}" --entrypoint nvidia-smi "$image" -L 2>&1) ||
+  why=$(engine "$runner" run --rm --network none ${gpu[@]+"${gpu[@]}"} \
+    --entrypoint nvidia-smi "$image" -L 2>&1) ||
     fail "$runner cannot give a container the GPU" "$(reason "$why")" "$mend; or type RUNNER=local"
 fi
 
@@ -113,9 +114,10 @@ token_file() {
 if [ "$2" = reproduce ] && [ "$PROFILE" != mini ]; then
   token=() hub=${HF_HUB_CACHE:-${HF_HOME:-$HOME/.cache/huggingface}/hub}
   token_file
-  [ ! -d "$hub" ] || token+=(-v "$hub:/hub:ro" -e HF_HUB_CACHE=/hub) # what is there is not fetched again
-  contained "${token[@]}" -e HF_ENDPOINT "$image" fetch "$3" --profile "$PROFILE"
+  # What is there is not fetched again: the pin becomes a link to it, which the steps must see too.
+  [ ! -d "$hub" ] || common+=(-v "$hub:/hub:ro" -e HF_HUB_CACHE=/hub)
+  contained ${token[@]+"${token[@]}"} -e HF_ENDPOINT "$image" fetch "$3" --profile "$PROFILE"
 fi
 # Without a network a host has no name: what talks to itself has to be told its own address.
 [ "$TARGET" = cpu ] || gpu+=(-e VLLM_HOST_IP=127.0.0.1 -e GLOO_SOCKET_IFNAME=lo -e NCCL_SOCKET_IFNAME=lo)
-contained --network none -e HF_HUB_OFFLINE=1 "${gpu[@]}" "$image" "${@:2}"
+contained --network none -e HF_HUB_OFFLINE=1 ${gpu[@]+"${gpu[@]}"} "$image" "${@:2}"

@@ -105,7 +105,17 @@ def test_the_full_profile_fetches_first_and_then_has_neither_network_nor_token(b
     assert value(run, "--gpus") == ["all"]
     assert "--ipc=host" in run
     assert "HF_HUB_OFFLINE=1" in value(run, "-e")
-    assert not any("secrets" in word or "TOKEN" in word or "/hub" in word for word in run)
+    assert not any("secrets" in word or "TOKEN" in word for word in run)
+
+
+def test_what_fetch_linked_to_is_there_for_the_steps(box: Box) -> None:
+    """A pin that the hub cache has becomes a link into /hub, because a mount is another disk."""
+    box.add("docker")
+    hub = box.folder / "home/.cache/huggingface/hub"
+    hub.mkdir(parents=True)
+    reproduce(box, "paper")
+    for argv in box.runs():
+        assert f"{hub}:/hub:ro" in value(argv, "-v")
 
 
 def test_podman_gives_gpus_by_cdi(box: Box) -> None:
