@@ -150,6 +150,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the ``kit`` script."""
+    # A run counts signals itself; in what is before and after it SIGTERM ends like Ctrl-C, and does
+    # so as process 1 of a container too, where the kernel ignores what has no handler.
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run())
 
 
