@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 from kit.errors import KitError, Preflight, StepFailed
@@ -49,6 +50,13 @@ def write_atomic(path: Path, content: bytes) -> None:
 def is_full(error: OSError) -> bool:
     """Whether the disk (or quota, or file size limit) is exhausted."""
     return error.errno in _FULL
+
+
+def free(folder: Path) -> int:
+    """Bytes left on the file system of a folder, which need not exist yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def explain(error: OSError, *, where: str, path: Path) -> KitError:
