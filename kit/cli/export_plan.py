@@ -47,6 +47,7 @@ def snakemake(
     profile: str,
     seed: int | None,
     overrides: tuple[str, ...],
+    gpus: int | None,
     gpu_arch: str | None,
     runs_dir: Path,
     output: Path | None,
@@ -57,7 +58,9 @@ def snakemake(
     """
     from kit.engine.export.snakefile import write_snakemake
 
-    made = prepare(experiment, profile, seed=seed, overrides=overrides, gpu_arch=gpu_arch)
+    made = prepare(
+        experiment, profile, seed=seed, overrides=overrides, gpus=gpus, gpu_arch=gpu_arch
+    )
     folder = output or Path(f"{made.plan.experiment}-{profile}-snakemake")
     written = write_snakemake(made.plan, folder, home=made.home, kit=this_program(), runs=runs_dir)
     click.echo(str(written))
@@ -120,6 +123,7 @@ def k8s(
     profile: str,
     seed: int | None,
     overrides: tuple[str, ...],
+    gpus: int | None,
     gpu_arch: str | None,
     image: str,
     claim: str,
@@ -145,7 +149,9 @@ def k8s(
             f"{wrong[0]!r} is no LABEL=VALUE",
             next_step="--node-selector nvidia.com/gpu.product=H100",
         )
-    made = prepare(experiment, profile, seed=seed, overrides=overrides, gpu_arch=gpu_arch)
+    made = prepare(
+        experiment, profile, seed=seed, overrides=overrides, gpus=gpus, gpu_arch=gpu_arch
+    )
     folder = output or Path(f"{made.plan.experiment}-{profile}-k8s")
     cluster = Cluster(
         image=image,
