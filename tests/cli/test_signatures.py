@@ -31,7 +31,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 @pytest.mark.parametrize(("name", "command"), list(commands()), ids=lambda value: str(value))
 def test_a_command_takes_its_options(name: str, command: click.Command) -> None:
     assert command.callback is not None
-    taken = inspect.signature(inspect.unwrap(command.callback)).parameters
+    taken = inspect.signature(command.callback, follow_wrapped=False).parameters
     if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
         return
     given = {one.name for one in command.params if one.expose_value}
