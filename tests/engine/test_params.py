@@ -112,3 +112,17 @@ def test_override_of_an_unknown_step() -> None:
 def test_bad_override_is_the_users_mistake(text: str) -> None:
     with pytest.raises(UsageError):
         convert({"steps": 3}, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("train.rate=NaN", "train.rate=1e999", "train.rate=-Infinity"),
+        *("train.steps=9223372036854775808", "train.steps=" + "9" * 5000),
+        "train.flags=" + "[" * 100_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_number_that_no_key_can_hold(text: str) -> None:
+    with pytest.raises(UsageError, match="--set train"):
+        convert({"steps": 3}, text)
