@@ -23,7 +23,7 @@ MAKE_PROGRAM := $(MAKE)
 TARGET := $(if $(filter paper,$(PROFILE)),gpu,cpu)
 RUN := RUNNER=$(RUNNER) IMAGE=$(IMAGE) VENV=$(VENV) GPU_VENV=$(GPU_VENV) MAKE="$(MAKE_PROGRAM)" requirements/runner.sh
 
-.PHONY: help setup setup-dev setup-gpu test test-slow test-gpu test-image test-slurm test-exports lint list lock docs image pin-images clean
+.PHONY: help setup setup-dev setup-gpu test test-slow test-gpu test-image test-slurm test-exports bench lint list lock docs image pin-images clean
 
 help:  ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -83,6 +83,9 @@ test-slow: $(VENV)/.dev  ## rebuilds of miniature models, large simulations, bro
 
 test-gpu: $(VENV)/.dev  ## needs a CUDA device
 	@$(VENV)/bin/pytest -q -m gpu
+
+bench: $(VENV)/.dev  ## seconds of the commands that somebody waits for
+	@$(VENV)/bin/pytest -q -n 0 benchmarks $(ARGS)
 
 test-slurm: $(VENV)/.dev  ## a real SLURM of one node (Debian: slurmctld slurmd slurm-client munge)
 	@KIT_SLURM_RECORD=1 $(VENV)/bin/pytest -q -rs -m slurm -n 0 tests/slurm

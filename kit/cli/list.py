@@ -11,7 +11,7 @@ from kit.cli.state import console, state
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(as_json: bool) -> None:
-    """List the experiments: id, family, variant, profiles, and what was verified."""
+    """List the experiments: id, family, variant, profiles, and which have recorded runs."""
     from kit.manifest.catalog import Catalog
     from kit.manifest.summary import summaries
 
@@ -25,12 +25,12 @@ def command(as_json: bool) -> None:
             item.family,
             item.variant or "-",
             ",".join(profile.profile for profile in item.profiles) or "-",
-            ",".join(item.verified) or "-",
+            ",".join(item.recorded) or "-",
             f"cannot be read: {item.problem}" if item.problem else item.title,
         )
         for item in found
     ]
-    head = ("experiment", "family", "variant", "profiles", "verified", "title")
+    head = ("experiment", "family", "variant", "profiles", "recorded", "title")
     if state().mode() == "plain":
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(5)]
         for row in [head, *rows]:

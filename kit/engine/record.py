@@ -91,6 +91,8 @@ class Record(Struct, kw_only=True):
     options: dict[str, Any] = {}
     pins: dict[str, PinRecord] = {}
     steps: dict[str, StepRecord] = {}
+    results_sha256: str = ""
+    """Of ``results.json`` as the run wrote it; empty when there is none."""
     errors: list[str] = []
 
     def add_outcome(self, plan: Plan, outcome: Outcome, folder: Path | None = None) -> None:

@@ -20,7 +20,8 @@ def publish(plan: Plan, outcome: Outcome, store: Store, folder: Path) -> Path:
     """Write ``results.json`` (and ``labels.jsonl`` where there is one) into the run directory.
 
     The engine, not the results step, says which experiment at which profile this is, because
-    equal steps are shared between experiments; and it adds every step's canaries.
+    equal steps are shared between experiments; and it adds every step's canaries. A canary that
+    passed must not hide one of the same name that failed, so both stay.
 
     Raises:
         StepFailed: The results step wrote something else than results.
@@ -37,8 +38,8 @@ def publish(plan: Plan, outcome: Outcome, store: Store, folder: Path) -> Path:
         ) from None
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise StepFailed(f"{RESULTS} is not what it must be: {error}", where=instance.id) from None
-    canaries = {(one.step, one.id): one for one in _all_canaries(plan, outcome)}
-    canaries |= {(one.step, one.id): one for one in results.canaries}
+    heard = [*_all_canaries(plan, outcome), *results.canaries]
+    canaries = {(one.step, one.id, one.passed, one.detail): one for one in heard}
     stamped = msgspec.structs.replace(
         results,
         experiment=plan.experiment,

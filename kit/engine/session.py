@@ -21,6 +21,7 @@ from kit.engine.results_file import publish
 from kit.engine.rundir import EVENTS, LOGS, PLAN, RECORD, new_run_dir
 from kit.engine.store import Level, Store
 from kit.errors import KitError, Many, Preflight
+from kit.manifest.hashing import sha256_file
 
 
 class Pins(PinPaths, Protocol):
@@ -161,7 +162,8 @@ class Session:
             record.add_outcome(plan, outcome, self.folder)
             record.status = outcome.status
             if record.status == "finished":
-                publish(plan, outcome, self.store, self.folder)
+                table = publish(plan, outcome, self.store, self.folder)
+                record.results_sha256 = sha256_file(table)
             else:
                 self.store.clean()  # a step that was killed could not do it itself
             record.seconds = round(time.monotonic() - clock, 3)

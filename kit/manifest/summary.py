@@ -19,7 +19,7 @@ class ProfileSummary(Struct, frozen=True, kw_only=True):
     """Cells with a number to compare with; 0 without an expectation."""
     primary_claims: int
     records: list[str]
-    """Committed run records behind its reference values: where it was verified."""
+    """Committed run records behind its reference values."""
 
 
 class ExperimentSummary(Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
     """Why the manifest cannot be read; everything else but id and family is then empty."""
 
     @property
-    def verified(self) -> list[str]:
+    def recorded(self) -> list[str]:
         """Profiles for which a committed run record exists."""
         return [profile.profile for profile in self.profiles if profile.records]
 
@@ -70,7 +70,10 @@ def _profile(name: str, expectation: Expectation | None) -> ProfileSummary:
     claims = expectation.claims if expectation is not None else []
     return ProfileSummary(
         profile=name,
-        cells=sum(cell.value is not None and cell.tolerance is not None for cell in cells),
+        cells=sum(
+            cell.tolerance is not None and (cell.value is not None or cell.reference is not None)
+            for cell in cells
+        ),
         primary_claims=sum(claim.primary for claim in claims),
         records=sorted({cell.reference.record for cell in cells if cell.reference is not None}),
     )

@@ -23,7 +23,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def experiments(root: Path) -> str:
     """The experiments of the repository."""
     rows = [_row(item) for item in summaries(Catalog(root))]
-    return table(["experiment", "what", "variant", "profiles", "compared with", "verified"], rows)
+    return table(["experiment", "what", "variant", "profiles", "compared with", "recorded"], rows)
 
 
 def _row(item: ExperimentSummary) -> list[str]:
@@ -34,7 +34,7 @@ def _row(item: ExperimentSummary) -> list[str]:
         item.variant,
         ", ".join(profile.profile for profile in item.profiles),
         "; ".join(compared) or "-",
-        ", ".join(item.verified) or "-",
+        ", ".join(item.recorded) or "-",
     ]
 
 

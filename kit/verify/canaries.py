@@ -32,7 +32,16 @@ LIMITS: dict[str, tuple[str, float]] = {
 
 
 def from_steps(results: Results, cells: Sequence[str]) -> list[CanaryReport]:
-    """The canaries of the steps, with the cells each failed one makes invalid."""
+    """The canaries of the steps, with the cells each failed one makes invalid.
+
+    A failed one whose prefixes fit no cell at all, listed or not, is taken for one without: an
+    alarm must not go unheard because of a slip in a name.
+    """
+    known = {*cells, *(cell.id for cell in results.cells)}
+
+    def spoiled(prefixes: Sequence[str]) -> list[str]:
+        return covered(prefixes if covered(prefixes, known) else (), cells)
+
     return [
         CanaryReport(
             id=canary.id,
@@ -40,7 +49,7 @@ def from_steps(results: Results, cells: Sequence[str]) -> list[CanaryReport]:
             detail=canary.detail,
             source="step",
             step=canary.step,
-            cells=[] if canary.passed else covered(canary.cells, cells),
+            cells=[] if canary.passed else spoiled(canary.cells),
         )
         for canary in results.canaries
     ]

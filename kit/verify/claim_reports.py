@@ -40,7 +40,7 @@ def report_claims(
     for claim in claims:
         gap = _open_cells(claim, by_id, measured)
         try:
-            evidence[claim.id] = gap or evaluate(claim, measured)
+            evidence[claim.id] = gap or _evidence(claim, by_id, measured)
         except ValueError as error:
             raise InvalidInput(str(error), where=f"{expectation}: claim {claim.id}") from None
     family = [claim.id for claim in claims if claim.primary and _random(evidence[claim.id])]
@@ -50,6 +50,24 @@ def report_claims(
         _claim_report(claim, evidence[claim.id], by_id, held.get(claim.id), failed.get(claim.id))
         for claim in claims
     ]
+
+
+def _evidence(
+    claim: Claim, reports: Mapping[str, CellReport], measured: Mapping[str, Measurement]
+) -> Evidence:
+    """The evidence; open where a cell that is measured over seeds was measured once.
+
+    The items of one run say nothing about how seeds spread, so dropping seeds must not turn the
+    question into an easier one.
+    """
+    found = evaluate(claim, measured)
+    once = [
+        id for id in claim_cells(claim) if reports[id].kind == "seeds" and not measured[id].seeds
+    ]
+    if not once:
+        return found
+    why = f"one run of {once[0]}, which is measured over seeds: nothing says how they spread"
+    return Evidence(None, None, "undetermined", found.estimate, why)
 
 
 def _random(evidence: Evidence | str) -> bool:

@@ -103,15 +103,16 @@ def _direction(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
 
 
 def _ratio(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
-    """``a / b side value``, asked as ``a - value * b`` against 0, so that b may be 0."""
+    """``a / b side value``, asked as ``a - value * b`` against 0, which needs a positive b."""
     value, (a, b) = _number(claim), _two(claim, cells)
     question = _facing(contrast(a, b, Fraction(0), value), _side(claim))
     assert a.value is not None
     assert b.value is not None
     ratio = show(a.value / b.value) if b.value else "undefined"
     estimate = f"{a.id} / {b.id} = {_value(a)} / {_value(b)} = {ratio}"
-    if b.value == 0:
-        return Evidence(None, None, "undetermined", estimate, "the denominator is 0")
+    if b.value <= 0:
+        why = "the denominator is 0" if b.value == 0 else "the denominator is negative"
+        return Evidence(None, None, "undetermined", estimate, why)
     return _combine([question], estimate, inclusive=True)
 
 

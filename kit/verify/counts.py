@@ -5,6 +5,7 @@ A paper prints 1.9 % of 208 items and means 4 of 208. Tests of proportions need 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import TypeVar
 
@@ -17,6 +18,10 @@ from kit.manifest.printed import Printed
 from kit.verify.numbers import show
 
 _Entry = TypeVar("_Entry", Cell, SeedValue)
+
+_COMPUTED = Fraction(1, 10**12)
+"""A float such as ``100 * 1 / 7`` is off by its last binary digit, which may be more than half a
+unit of its last decimal one; as a share of the whole."""
 
 
 def with_counts(results: Results, where: str) -> tuple[Results, list[str]]:
@@ -69,6 +74,7 @@ def _filled(entry: _Entry, unit: str, place: str, id: str, vague: list[str]) -> 
         return entry  # NaN or infinite: the measurement says so
     if not 0 <= said.value <= whole:
         raise InvalidInput(f"field 'value': {value!r} is no {unit}", where=place)
+    said = replace(said, half=max(said.half, whole * _COMPUTED))
     possible = counts(said, n, whole)
     if not possible:
         near = ", ".join(f"{k}/{n} = {show(share)}" for k, share in nearest_shares(said, n, whole))

@@ -61,6 +61,7 @@ def read_run(path: Path) -> Run:
         )
     raw = table.read_bytes()
     record, plan = read_object(path / "record.json"), read_object(path / "plan.json")
+    _check_written(record, raw, str(table))
     overrides = [str(item) for item in record.get("overrides") or plan.get("overrides") or []]
     seed = record.get("seed", plan.get("seed"))
     if not overrides and (record.get("modified") or plan.get("modified")):
@@ -74,6 +75,19 @@ def read_run(path: Path) -> Run:
         results_sha256=sha256(raw).hexdigest(),
         notes=tuple(str(note) for note in record.get("notes") or plan.get("notes") or ()),
     )
+
+
+def _check_written(record: dict[str, Any], raw: bytes, where: str) -> None:
+    """Refuse a table that is not the one the run's record names (records before it named none)."""
+    said = record.get("results_sha256")
+    if said and said != sha256(raw).hexdigest():
+        raise InvalidInput(
+            "results.json is not the table that this run wrote",
+            where=where,
+            why="record.json names another sha256: one of the two was changed or copied here",
+            next_step="kit run EXP writes it again from finished steps; a table of your own is "
+            "compared by kit verify EXP --results FILE",
+        )
 
 
 def decode_results(raw: bytes, where: str) -> Results:

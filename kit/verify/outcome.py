@@ -47,6 +47,7 @@ def _by_cells(cells: Sequence[CellReport], gaps: list[str]) -> tuple[RunVerdict,
     """Without primary claims the cells decide; as many may differ as chance explains."""
     good = [cell for cell in cells if cell.verdict in ("match", "reproduced")]
     still = [cell.id for cell in cells if cell.verdict == "inconclusive"]
+    skipped = [cell.id for cell in cells if cell.verdict == "not-run"]
     off = [cell for cell in cells if cell.verdict == "deviates" and cell.waiver is None]
     tested = sum(1 for cell in cells if cell.p is not None)
     by_chance = all(cell.p is not None for cell in off) and len(off) <= chance_limit(tested)
@@ -55,12 +56,14 @@ def _by_cells(cells: Sequence[CellReport], gaps: list[str]) -> tuple[RunVerdict,
         reasons.append(f"{len(off)} deviate: {_some([cell.id for cell in off])}")
     if still:
         reasons.append(f"{len(still)} inconclusive: {_some(still)}")
+    if skipped:
+        reasons.append(f"{len(skipped)} not run: {_some(skipped)}")
     reasons += gaps
     if off and not (by_chance and good):
         return "NOT REPRODUCED", reasons
     if not good:
         return "INCOMPLETE", reasons
-    return ("PARTIALLY" if off or still or gaps else "REPRODUCED"), reasons
+    return ("PARTIALLY" if off or still or skipped or gaps else "REPRODUCED"), reasons
 
 
 def uncovered(cells: Sequence[CellReport], claims: Sequence[ClaimReport]) -> list[str]:

@@ -19,10 +19,10 @@ def check_pair(
     *,
     strict: bool = False,
 ) -> list[str]:
-    """Same experiment, profile and comparable version; no cell twice.
+    """Same experiment, profile and comparable version; no cell or claim twice.
 
-    A run may measure more than the document reports: such cells are returned. In a table from
-    elsewhere (``strict``) an id that the expectation does not list is a slip and refused.
+    A run may measure more than the document reports: such cells are returned. In a table made
+    by hand (``strict``) an id that the expectation does not list is a slip and refused.
 
     Args:
         expected: The expectation.
@@ -70,6 +70,10 @@ def check_pair(
             next_step="correct the id, or add the cell to the expectation",
         )
         for id in (extra if strict else ())
+    ]
+    problems += [
+        InvalidInput(f"claim {id!r} stands twice", where=expectation)
+        for id in _twice([claim.id for claim in expected.claims])
     ]
     for claim in expected.claims:
         problems += [

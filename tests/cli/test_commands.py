@@ -34,7 +34,7 @@ def test_list(kit: Kit, repo: Path) -> None:
     found = kit("list")
     assert found.code == 0
     head, *rows = found.out.splitlines()
-    assert head.split() == ["experiment", "family", "variant", "profiles", "verified", "title"]
+    assert head.split() == ["experiment", "family", "variant", "profiles", "recorded", "title"]
     assert rows[1].split()[:5] == ["demo", "defensive_tokens", "as-reported", "mini,paper", "-"]
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
@@ -291,32 +288,3 @@ def test_reproduce_stops_at_what_cannot_be_done(
     assert kit("reproduce", "toy") == EXIT_INVALID
     assert calls[-1][0] == broken
     assert not Path("runs").exists()
-
-
-# Speed.
-
-
-def timed(*arguments: str) -> float:
-    """Seconds of the whole process."""
-    program = "import sys; from kit.cli.main import run; sys.exit(run(sys.argv[1:]))"
-    # The toy steps live in this repository's tests, which an installed kit does not bring along.
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": root}
-    command = [sys.executable, "-c", program, *arguments]
-    started = time.monotonic()
-    subprocess.run(command, check=True, capture_output=True, env=environment)
-    return time.monotonic() - started
-
-
-def test_a_finished_run_of_a_hundred_steps_is_quick(
-    repository: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    profile = {
-        "summary": "s",
-        "matrix": {"seed": list(range(50))},
-        "set": {"make": {"seed": "${seed}", "size": 10}},
-    }
-    write(repository, manifest(profiles={"mini": profile}))
-    assert kit("run", "toy") == EXIT_OK
-    assert min(timed("run", "toy") for _ in range(2)) < 3.0
-    assert min(timed("plan", "toy") for _ in range(2)) < 1.0

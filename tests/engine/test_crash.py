@@ -192,11 +192,9 @@ def test_interrupted_and_resumed(
 ) -> None:
     child = start(tmp_path, "--seconds", "2")
     assert wait_until(lambda: event_count(tmp_path, "progress") >= 1)
-    started = time.monotonic()
     child.send_signal(number)
     _, err = child.communicate(timeout=TIMEOUT)
     assert child.returncode == EXIT_INTERRUPTED
-    assert time.monotonic() - started < 5
     assert "run the same command again" in err
     assert not workers_of(tmp_path)
     assert not list((tmp_path / "home" / "tmp").iterdir())

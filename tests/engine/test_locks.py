@@ -42,8 +42,8 @@ def test_waiting_says_for_whom_and_a_killed_holder_lets_go(tmp_path: Path) -> No
     with hold(path) as child:
         with lock_if_free(path) as free:
             assert not free
-        threading.Timer(0.5, child.kill).start()
         started = time.monotonic()
+        threading.Timer(0.5, child.kill).start()
         with key_lock(path, waiting=told.append):
             assert time.monotonic() - started > 0.3
     assert len(told) == 1

@@ -163,6 +163,17 @@ def test_canaries_come_from_all_steps_under_their_names_here(tmp_path: Path) -> 
     } | {("table", "labels")}
 
 
+def test_a_canary_that_passes_later_does_not_hide_one_that_failed(tmp_path: Path) -> None:
+    said = [
+        Canary(id="moved", step="make", passed=passed, detail=word)
+        for passed, word in ((False, "no"), (True, "yes"), (True, "yes"))
+    ]
+    results = published(tmp_path, table(), entry(canaries=said))
+    first = plan_of().instances[0].id
+    heard = [(one.passed, one.detail) for one in results.canaries if one.step == first]
+    assert heard == [(False, "no"), (True, "yes")]
+
+
 def test_labels_come_along(tmp_path: Path) -> None:
     plan = plan_of()
     store = results_in(tmp_path / "home", plan, table())

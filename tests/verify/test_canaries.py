@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from kit.engine.results import Canary, Cell, SeedValue
 from kit.verify.labels import Labels
 from tests.verify.builders import claim, expected_cell, labels, memory, run, share, tolerance
@@ -26,6 +28,15 @@ def test_a_failed_canary_without_cells_spoils_all() -> None:
     broken = Canary(id="x", step="s", passed=False, detail="d")
     verdict = run(cells, [share("t/a", 10, 208), share("u/a", 10, 208)], canaries=[broken])
     assert {cell.verdict for cell in verdict.cells} == {"invalid"}
+
+
+@pytest.mark.parametrize(("prefix", "verdict"), [("T1/", "invalid"), ("extra/", "match")])
+def test_a_failed_canary_whose_name_fits_nothing_is_heard(prefix: str, verdict: str) -> None:
+    """A slip in the prefix spoils all; a cell that the expectation does not list is no slip."""
+    alarm = Canary(id="attack-present", step="s", passed=False, detail="none", cells=[prefix])
+    measured = [share("t/a", 10, 208), share("extra/b", 1, 208)]
+    found = run([expected_cell(n=208)], measured, canaries=[alarm])
+    assert found.cells[0].verdict == verdict
 
 
 def test_a_passed_canary_is_reported_and_changes_nothing() -> None:

@@ -13,10 +13,12 @@ from tests.verify.builders import (
     labels,
     memory,
     one_claim,
+    reference,
     run,
     seeded,
     seeded_shares,
     share,
+    tolerance,
 )
 
 
@@ -169,6 +171,13 @@ def test_ratio_of_proportions_and_units() -> None:
     assert outcome("ratio", cells, cells=[A, B], value="0.11", side="at_most") == "undetermined"
 
 
+def test_ratio_over_a_negative_number_is_undetermined() -> None:
+    """-0.5 / -0.1 is 5; multiplying by the denominator would turn the question round."""
+    cells = [Cell(id=A, unit="number", value=-0.5), Cell(id=B, unit="number", value=-0.1)]
+    for side in ("at_most", "at_least"):
+        assert outcome("ratio", cells, cells=[A, B], value="1", side=side) == "undetermined"
+
+
 def test_ratio_over_zero_is_undetermined() -> None:
     cells = [number(A, 1.0), number(B, 0.0)]
     assert outcome("ratio", cells, cells=[A, B], value="2", side="at_most") == "undetermined"
@@ -225,6 +234,38 @@ def test_primary_claims_are_holm_adjusted_together() -> None:
     assert together.claims[0].p == alone.p
     assert together.claims[0].p_holm == pytest.approx(5 * alone.p) if alone.p else False
     assert {c.outcome for c in together.claims} == {"undetermined"}
+
+
+def test_one_seed_is_no_easier_than_two() -> None:
+    """Items of a single run are not the noise of a quantity that is measured over seeds."""
+    rule = tolerance("seeds", margin="5")
+    expected = [
+        expected_cell(id, None, status="reference", reference=reference(["1", "2"]), tolerance=rule)
+        for id in (A, B)
+    ]
+    low = claim("threshold", cells=[A], value="10", side="at_most")
+    order = claim("order", id="c2", cells=[A, B])
+
+    def outcomes(m: int) -> list[str]:
+        few, many = seeded_shares(A, [2, 4, 3][:m], 208), seeded_shares(B, [150, 180, 160][:m], 208)
+        return [found.outcome for found in run(expected, [few, many], [low, order]).claims]
+
+    assert outcomes(3) == ["holds", "holds"]
+    assert outcomes(1) == ["undetermined", "undetermined"]
+    once = run(expected, [share(A, 2, 208), share(B, 150, 208)], [low, order])
+    assert once.exit_code == 3
+    assert "one run of t/a, which is measured over seeds" in once.claims[0].detail
+
+
+def test_a_claim_that_stands_twice_is_refused() -> None:
+    """The second would hide the outcome of the first."""
+    claims = [
+        claim("threshold", cells=[A], value="10", side="at_most"),
+        claim("threshold", cells=[B], value="10", side="at_most"),
+    ]
+    expected = [expected_cell(A, n=208), expected_cell(B, n=208)]
+    with pytest.raises(InvalidInput, match="claim 'c1' stands twice"):
+        run(expected, [share(A, 150, 208), share(B, 1, 208)], claims)
 
 
 def test_claims_that_do_not_lead_are_not_adjusted() -> None:

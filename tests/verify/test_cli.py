@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,33 @@ def test_an_unknown_cell_is_refused_from_elsewhere_and_noted_in_a_run(
     capsys.readouterr()
     assert kit(["verify", "made", "--results", str(run_dir / "results.json")]) == 4
     assert "unknown cell 't9/more'" in capsys.readouterr().err
+
+
+def test_a_table_that_the_run_did_not_write_is_refused(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Derived numbers have no labels that would contradict a change by hand."""
+    table, record = run_dir / "results.json", run_dir / "record.json"
+    record.write_text(json.dumps({"results_sha256": sha256(table.read_bytes()).hexdigest()}))
+    assert kit(["verify", str(run_dir)]) == 0
+    table.write_text(table.read_text().replace("1.52", "1.49").replace(str(4.52 / 3), "1.4966667"))
+    capsys.readouterr()
+    assert kit(["verify", str(run_dir)]) == 4
+    assert "results.json is not the table that this run wrote" in capsys.readouterr().err
+
+
+def test_the_table_of_a_run_can_be_brought_whole(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It measures more than the document prints, and its cells name the steps they come from."""
+    more = [*cells_of(), {"id": "t9/more", "unit": "loss", "value": 1.0}]
+    write_run(run_dir, [cell | {"step": "evaluate"} for cell in more])
+    assert kit(["verify", "made", "--results", str(run_dir / "results.json"), "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert (
+        "1 measured cells are not in the expectation and not compared: t9/more" in verdict["notes"]
+    )
+    assert (verdict["verdict"], verdict["not_run_here"]) == ("REPRODUCED", True)
 
 
 def test_selftest(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

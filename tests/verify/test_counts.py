@@ -45,6 +45,16 @@ def test_the_count_is_never_further_than_rounding(n: int, share: float, digits: 
     assert abs(100 * cell.k / n - said) <= 0.5 * 10**-digits + 1e-9
 
 
+@pytest.mark.parametrize("unit", ["percent", "fraction"])
+@pytest.mark.parametrize("n", [7, 52, 208, 868, 14042])
+def test_a_share_in_full_precision_is_its_count(unit: str, n: int) -> None:
+    """What a program writes is off by the last binary digit, and no slip of the pen."""
+    whole = 100.0 if unit == "percent" else 1.0
+    for k in range(0, n + 1, max(1, n // 200)):
+        for value in (whole * k / n, k / n * whole, float(f"{whole * k / n:.15g}")):
+            assert filled(Cell(id="a", unit=unit, value=value, n=n))[0].k == k
+
+
 def test_what_needs_no_count_is_left_alone() -> None:
     for cell in (
         Cell(id="a", unit="loss", value=1.9, n=208),

@@ -181,6 +181,51 @@ def test_seeds_size_coverage_and_equivalence(k: int, m: int) -> None:
     assert equated / trials <= allowed(trials) + extra
 
 
+@pytest.mark.parametrize(("m", "k", "found"), [(3, 20, 0.075), (2, 10, 0.101)])
+def test_few_seeds_against_many_are_as_liberal_as_the_page_says(
+    m: int, k: int, found: float
+) -> None:
+    random, trials, missed = np.random.default_rng(k), 4000, 0
+    for _ in range(trials):
+        here = group([Fraction(float(v)) for v in random.normal(0, 1, m)])
+        known = group([Fraction(float(v)) for v in random.normal(0, 1, k)])
+        spread = welch(here, known)
+        assert spread is not None
+        low, high = spread.interval(float(here.mean - known.mean), 0.95)
+        missed += not low <= 0 <= high
+    assert allowed(trials) < missed / trials <= allowed(trials, found)
+
+
+def test_few_seeds_of_a_rare_count_deviate_as_often_as_the_page_says() -> None:
+    random, trials, found = np.random.default_rng(3), 1000, 0
+    rule = tolerance("seeds", margin="0.1")
+    for _ in range(trials):
+        known = [f"{100 * int(k) / 50:.12g}" for k in random.binomial(50, 0.01, 10)]
+        cell = expected_cell(value=None, status="reference", reference=reference(known),
+                             tolerance=rule)  # fmt: skip
+        here = seeded_shares("t/a", [int(k) for k in random.binomial(50, 0.01, 3)], 50)
+        found += one(cell, here).verdict == "deviates"
+    assert allowed(trials) < found / trials <= allowed(trials, 0.12)
+
+
+@pytest.mark.parametrize("m", [3, 5, 10])
+@pytest.mark.parametrize(("n", "p"), [(50, 0.01), (208, 0.005), (868, 0.005), (208, 0.05)])
+def test_bound_size_over_seeds_of_a_proportion(n: int, p: float, m: int) -> None:
+    """At a truth on the bound, near 0: more than 5 %, and no more than docs/verdicts.md says."""
+    random, trials = np.random.default_rng(n), 1500
+    rule = tolerance("bound", bound=str(100 * p), side="at_most")
+    cell, known = expected_cell(value=None, tolerance=rule), {}
+    verdicts = []
+    for _ in range(trials):
+        counts = tuple(sorted(int(k) for k in random.binomial(n, p, m)))
+        if counts not in known:
+            known[counts] = one(cell, seeded_shares("t/a", counts, n)).verdict
+        verdicts.append(known[counts])
+    said = 0.11 if n * p < 10 else 0.065
+    assert verdicts.count("reproduced") / trials <= allowed(trials, said)
+    assert verdicts.count("deviates") / trials <= allowed(trials)
+
+
 @pytest.mark.parametrize("n", ALL)
 @pytest.mark.parametrize("p", P)
 def test_seeds_size_over_proportions(p: float, n: int) -> None:

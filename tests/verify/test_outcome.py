@@ -87,6 +87,14 @@ def test_without_primary_claims_the_cells_decide() -> None:
     assert run([expected_cell(n=208)], []).verdict == "INCOMPLETE"
 
 
+def test_cells_that_were_not_run_leave_it_open_where_cells_decide() -> None:
+    cells = [expected_cell(f"t/{i}", n=208) for i in range(10)]
+    skipped = [Cell(id=f"t/{i}", unit="percent", not_run="no time") for i in range(1, 10)]
+    verdict = run(cells, [share("t/0", 10, 208), *skipped])
+    assert (verdict.verdict, verdict.exit_code) == ("PARTIALLY", 3)
+    assert "9 not run: t/1, t/2, t/3, t/4, t/5 and 4 more" in verdict.reasons
+
+
 def test_omnibus_counts_against_chance() -> None:
     cells = [expected_cell(f"t/c{i}", "50.0", n=208) for i in range(20)]
     table = [share(f"t/c{i}", 75 if i < 7 else 104, 208) for i in range(20)]
