@@ -61,7 +61,7 @@ rehearse-%:  ## full shape, random weights: does it fit, how long does it take
 	@PROFILE=paper TARGET=gpu $(RUN) kit rehearse $* $(ARGS)
 
 verify-%: $(VENV)/.cpu  ## verify the newest run of one experiment again
-	@run=$$(ls -td runs/$*-$(PROFILE)-* 2>/dev/null | head -n 1); \
+	@run=$$(ls -d runs/$*-$(PROFILE)-2* 2>/dev/null | sort | tail -n 1); \
 	  if [ -z "$$run" ]; then echo "error: no run of $* ($(PROFILE)) yet; type: make reproduce-$*" >&2; exit 4; fi; \
 	  $(KIT) verify "$$run" $(ARGS)
 

@@ -1,5 +1,7 @@
 # shellcheck shell=bash
 # What runner.sh and image.sh share: finding a container engine, and messages in the kit's form.
+# All three keep to bash 3.2, which is what macOS has. There ${x,,} is unknown, "${x[@]}" of an empty
+# array counts as unset (write ${x[@]+"${x[@]}"}), and `command x || ...` ends a script under -e.
 
 # fail WHAT WHY NEXT [STATUS]: one message, then the kit's exit status for an unfit machine.
 fail() {
@@ -17,7 +19,7 @@ engine() {
   shift
   options="$(printf '%s' "$name" | tr '[:lower:]' '[:upper:]')_OPTIONS"
   # shellcheck disable=SC2086 # options are words
-  command "$name" ${!options:-} "$@"
+  "$name" ${!options:-} "$@"
 }
 
 # The first line of what an engine printed that says error, else the last: docker ends with its help.
@@ -25,7 +27,7 @@ reason() {
   local line last=
   while IFS= read -r line; do
     [ -z "$line" ] || last=$line
-    [[ ${line,,} != *error* ]] || break
+    [[ $line != *[Ee][Rr][Rr][Oo][Rr]* ]] || break
   done <<<"$1"
   printf '%s' "$last"
 }

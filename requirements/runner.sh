@@ -36,6 +36,11 @@ case "${RUNNER:-auto}" in
   *) fail "RUNNER must be auto, docker, podman or local, not '$RUNNER'" "" "" 2 ;;
 esac
 echo "runner: $runner ($why)"
+# Fedora and others ship podman under docker's name; its users and GPUs are podman's.
+kind=$runner
+[ "$runner" != docker ] || case $(engine docker --version 2>/dev/null) in
+  *podman*) kind=podman ;;
+esac
 
 if [ "$runner" = local ]; then
   setup=setup
@@ -54,11 +59,12 @@ gpu=()
 if [ "$TARGET" = gpu ]; then
   gpu=(--gpus all --ipc=host)
   mend="install the NVIDIA container toolkit; sudo nvidia-ctk runtime configure --runtime=docker; restart docker"
-  if [ "$runner" = podman ]; then
+  if [ "$kind" = podman ]; then
     gpu=(--device nvidia.com/gpu=all --ipc=host)
     mend="install the NVIDIA container toolkit; sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
   fi
-  why=$(engine "$runner" run --rm --network none "${gpu[@]}" --entrypoint nvidia-smi "$image" -L 2>&1) ||
+  why=$(engine "$runner" run --rm --network none ${gpu[@]+"${gpu[@]}"} \
+    --entrypoint nvidia-smi "$image" -L 2>&1) ||
     fail "$runner cannot give a container the GPU" "$(reason "$why")" "$mend; or type RUNNER=local"
 fi
 
@@ -71,7 +77,7 @@ head=$(git rev-parse HEAD 2>/dev/null || true)
 # Results belong to the caller. In a rootless engine the caller is the container's root; podman can
 # map it back.
 own=(--user "$(id -u):$(id -g)")
-if [ "$runner" = podman ]; then
+if [ "$kind" = podman ]; then
   own+=(--security-opt label=disable)
   [ "$(id -u)" = 0 ] || own+=(--userns=keep-id)
 else
@@ -113,9 +119,12 @@ token_file() {
 if [ "$2" = reproduce ] && [ "$PROFILE" != mini ]; then
   token=() hub=${HF_HUB_CACHE:-${HF_HOME:-$HOME/.cache/huggingface}/hub}
   token_file
-  [ ! -d "$hub" ] || token+=(-v "$hub:/hub:ro" -e HF_HUB_CACHE=/hub) # what is there is not fetched again
-  contained "${token[@]}" -e HF_ENDPOINT "$image" fetch "$3" --profile "$PROFILE"
+  # What is there is not fetched again: the pin becomes a link to it, which the steps must see too.
+  [ ! -d "$hub" ] || common+=(-v "$hub:/hub:ro" -e HF_HUB_CACHE=/hub)
+  # podman hands proxies on by itself, docker only what its own settings name.
+  contained ${token[@]+"${token[@]}"} -e HF_ENDPOINT -e HTTPS_PROXY -e https_proxy -e NO_PROXY \
+    -e no_proxy "$image" fetch "$3" --profile "$PROFILE"
 fi
 # Without a network a host has no name: what talks to itself has to be told its own address.
 [ "$TARGET" = cpu ] || gpu+=(-e VLLM_HOST_IP=127.0.0.1 -e GLOO_SOCKET_IFNAME=lo -e NCCL_SOCKET_IFNAME=lo)
-contained --network none -e HF_HUB_OFFLINE=1 "${gpu[@]}" "$image" "${@:2}"
+contained --network none -e HF_HUB_OFFLINE=1 ${gpu[@]+"${gpu[@]}"} "$image" "${@:2}"

@@ -96,6 +96,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("id: full-dt", "id: 'full\x00dt'", "U+0000"),
         ("id: full-dt", 'id: "\\e[31m"', "U+001B"),
         ("id: full-dt", "id: 'full\u202edt'", "U+202E"),
+        ("id: full-dt", 'id: full-dt\n"\\ud800": 1', "U+D800"),
         ("id: full-dt", "id: " + "[" * 100_000, "nested deeper"),
         ("id: full-dt", "? " * 50_000 + "id: full-dt", "problem"),
         ("id: full-dt", "x: 1\n" * 50_000 + "id: full-dt", "200 problems; the rest was not read"),

@@ -46,3 +46,18 @@ def test_make_hands_on_what_was_typed(folder: Path) -> None:
 def test_a_dry_run_runs_nothing(folder: Path, target: str) -> None:
     assert "requirements/runner.sh kit" in make(folder, "-n", target)
     assert not (folder / "ran").exists()
+
+
+def test_the_newest_run_is_the_one_that_began_last(folder: Path) -> None:
+    """Verifying an older one again touches its folder; a rehearsal is no run to verify."""
+    kit = folder / "venv" / "bin" / "kit"
+    kit.parent.mkdir(parents=True)
+    kit.write_text('#!/bin/sh\necho "$@"\n')
+    kit.chmod(0o755)
+    for name in ("requirements/cpu.txt", "pyproject.toml", "venv/bin/python", "venv/.cpu"):
+        (folder / name).touch()
+    for stamp in ("20260102T000000Z", "20260102T000000Z-2", "20260101T000000Z"):
+        (folder / "runs" / f"some-thing-paper-{stamp}").mkdir(parents=True)
+    (folder / "runs" / "some-thing-paper-rehearsal-20260103T000000Z").mkdir()
+    said = make(folder, "verify-some-thing", "VENV=venv", "PROFILE=paper", "ARGS=--json")
+    assert said.splitlines() == ["verify runs/some-thing-paper-20260102T000000Z-2 --json"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import signal
@@ -141,6 +142,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+            click.echo(
+                "error: the disk of standard output (or of temporary files) is full", err=True
+            )
+            return EXIT_INCOMPLETE
         from kit.cli.crash import report_crash
 
         click.echo(report_crash(error, debug=state.debug), err=True)
@@ -150,6 +156,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the ``kit`` script."""
+    # A run counts signals itself; in what is before and after it SIGTERM ends like Ctrl-C, and does
+    # so as process 1 of a container too, where the kernel ignores what has no handler.
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run())
 
 

@@ -107,7 +107,9 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--profile", default="mini", show_default=True, help="Which profile: mini or paper."
             ),
             click.option(
-                "--seed", type=int, help="Move all seeds so that the smallest becomes this."
+                "--seed",
+                type=click.IntRange(0, 2**31 - 1),
+                help="Move all seeds so that the smallest becomes this.",
             ),
             click.option(
                 "--set",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 from kit.errors import KitError, Preflight, StepFailed
@@ -33,6 +34,8 @@ def fsync_dir(path: Path) -> None:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace a file's content; readers see the old or the new bytes, never a mixture."""
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("wb") as handle:
@@ -46,9 +49,30 @@ def write_atomic(path: Path, content: bytes) -> None:
     fsync_dir(path.parent)
 
 
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that somebody asked for: whole, or an error that names it.
+
+    Raises:
+        KitError: The folder is absent or not writable, or the disk is full.
+    """
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        told = explain(error, where=str(path), path=path.parent)
+        told.why, told.next_step = "", "make it possible to write there, or choose another place"
+        raise told from error
+
+
 def is_full(error: OSError) -> bool:
     """Whether the disk (or quota, or file size limit) is exhausted."""
     return error.errno in _FULL
+
+
+def free(folder: Path) -> int:
+    """Bytes left on the file system of a folder, which need not exist yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def explain(error: OSError, *, where: str, path: Path) -> KitError:

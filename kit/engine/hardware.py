@@ -40,7 +40,10 @@ def parse_gpus(text: str, visible: str | None) -> list[Gpu]:
             continue
         index, uuid, name, capability, memory_mib, driver = parts
         arch = "sm_" + capability.replace(".", "")
-        memory = round(float(memory_mib) / 1024, 1)
+        try:
+            memory = round(float(memory_mib) / 1024, 1)
+        except ValueError:  # "[N/A]" where GPU and processor share one memory (GB10, Jetson)
+            memory = memory_gb()
         every.append(
             (uuid, Gpu(index=index, name=name, arch=arch, memory_gb=memory, driver=driver))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +32,17 @@ class Override:
         """
         try:
             return [json.loads(self.text), self.text]
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also of 5,000 digits or brackets
             return [self.text]
+
+
+def _has_key(value: Any) -> bool:
+    """Whether keys and libraries can hold its numbers: finite, integers of 64 bits."""
+    if isinstance(value, list):
+        return all(map(_has_key, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def parse_override(text: str, steps: Sequence[str]) -> Override:
@@ -121,7 +131,9 @@ def _fitting(kind_type: Any, override: Override, step: str, now: Any) -> Any:
         except msgspec.ValidationError as error:
             first = first or error
         else:
-            return candidate
+            if _has_key(candidate):
+                return candidate
+            first = first or msgspec.ValidationError("not a finite number of at most 64 bits")
     raise UsageError(
         f"--set {override.step}.{override.param}={override.text}: {first}",
         where=f"{step}.{override.param}",

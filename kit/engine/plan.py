@@ -7,9 +7,10 @@ is what lets SLURM, Snakemake or Kubernetes drive the same steps.
 from __future__ import annotations
 
 import gzip
+import re
 import shlex
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from kit.manifest.types import Resources
 
 PLAN_VERSION = 1
 _GZIP = b"\x1f\x8b"
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class PinUse(Struct, frozen=True, gc=False):
@@ -197,4 +200,29 @@ def read_plan(path: Path) -> Plan:
             where=str(path),
             next_step="make it again: kit plan EXP --json",
         )
+    for problem in _problems(plan):
+        raise InvalidInput(
+            f"not a plan: {problem}",
+            where=str(path),
+            next_step="make it again: kit plan EXP --json",
+        )
     return plan
+
+
+def _problems(plan: Plan) -> Iterator[str]:
+    """What no plan of the kit has: names that lead out of the store, steps in no order to run."""
+    for name, text in (("experiment", plan.experiment), ("profile", plan.profile)):
+        if not _NAME.fullmatch(text):
+            yield f"its {name} {text!r} is not a name"
+    before: set[str] = set()
+    for one in plan.instances:
+        if not _KEY.fullmatch(one.key):
+            yield f"the key of {one.id}, {one.key!r}, is not 64 hexadecimal digits"
+        for id in one.upstream():
+            if id not in before:
+                yield f"{one.id} reads {id!r}, which is not among the steps before it"
+        if one.id in before:
+            yield f"two steps are called {one.id}"
+        before.add(one.id)
+    if plan.results not in before:
+        yield f"there is no step {plan.results!r}, whose results it names"

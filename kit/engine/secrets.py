@@ -22,11 +22,12 @@ _NOT_SECRET = {"PWD", "OLDPWD", "SSH_AUTH_SOCK"}
 _LOOKS_SECRET = re.compile(
     r"hf_[A-Za-z0-9]{16,}"
     r"|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
-    r"|sk-[A-Za-z0-9_-]{16,}|xox[abprs]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}"
+    r"|(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}|xox[abprs]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}"
     r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+"
     r"|(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{8,}"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
+_IN_ADDRESS = re.compile(r"://[^/\s:@]+:[^/\s@]+@")
 _OPTION = re.compile(
     r"^--?[\w-]*(token|secret|password|passwd|credential|api[-_]?key)[\w-]*$", re.I
 )
@@ -73,6 +74,14 @@ def is_secret_name(name: str) -> bool:
     return name not in _NOT_SECRET and _SECRET_NAME.search(name) is not None
 
 
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable may hold a credential: by its name, or a password in an address.
+
+    A proxy's or an index's address is the usual one; a step is offline and needs neither.
+    """
+    return is_secret_name(name) or _IN_ADDRESS.search(value) is not None
+
+
 def _known_values(environ: Mapping[str, str]) -> list[str]:
     values = {v for k, v in environ.items() if is_secret_name(k) and len(v) >= _SHORTEST}
     return sorted(values, key=len, reverse=True)
@@ -107,4 +116,4 @@ def recorded_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a step's process: no credentials, which no offline step needs."""
-    return {name: value for name, value in environ.items() if not is_secret_name(name)}
+    return {name: value for name, value in environ.items() if not is_secret(name, value)}

@@ -11,7 +11,7 @@ from typing import Protocol
 from kit.engine import hardware
 from kit.engine.batch import solve
 from kit.engine.drive import Options, complain, drive
-from kit.engine.durable import explain, write_atomic
+from kit.engine.durable import explain, free, is_full, write_atomic
 from kit.engine.environment import UNKNOWN_ARCH
 from kit.engine.events import utc_after, utc_now
 from kit.engine.job import PinPaths
@@ -170,9 +170,21 @@ class Session:
             record.ended = utc_after(started, record.seconds)
             self._write(record)
         except OSError as error:
-            raise explain(error, where=str(self.folder), path=self.store.home) from error
+            raise self._explained(error) from error
         complain(plan, outcome, str(self.folder))
         return self.folder
+
+    def _explained(self, error: OSError) -> KitError:
+        """Steps tell of their own errors: what is left is the run directory's, or the store's."""
+        runs = self.folder.parent
+        told = explain(error, where=str(self.folder), path=self.store.home)
+        if is_full(error) and free(runs) < free(self.store.home):
+            told = explain(error, where=str(self.folder), path=runs)
+            told.next_step = (
+                f"free space on the file system of {runs}, or choose another, --runs-dir DIR; then "
+                "run the same command again"
+            )
+        return told
 
     def _write(self, record: Record) -> None:
         write_atomic(self.folder / RECORD, record.to_json())

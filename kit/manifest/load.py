@@ -138,6 +138,9 @@ def _convert(source: Source, problems: Problems, kind: type[T], name: str, full:
     typed: T | None = None
     try:
         typed = msgspec.convert(data, kind, strict=True)
+    except UnicodeEncodeError:  # half a character as a key; msgspec encodes keys to find fields
+        if not problems.found:
+            problems.at(source.root, "a key that is not a whole character")
     except msgspec.ValidationError as error:
         found = _schema_problems(data, source, name)
         if not found.found:

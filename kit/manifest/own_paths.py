@@ -34,8 +34,8 @@ class OwnPaths:
         path = self._read().get(id)
         return Path(path) if path is not None else None
 
-    def put(self, id: str, path: Path) -> None:
-        """Remember a path.
+    def put(self, id: str, path: Path) -> Path | None:
+        """Remember a path; returns the one that was remembered before.
 
         Raises:
             UsageError: There is nothing at the path.
@@ -43,7 +43,16 @@ class OwnPaths:
         path = path.expanduser().absolute()
         if not path.exists():
             raise UsageError(f"--pin {id}={path}: there is nothing at this path")
-        write_json(self.record, {**self._read(), id: str(path)})
+        known = self._read()
+        write_json(self.record, {**known, id: str(path)})
+        return Path(known[id]) if id in known else None
+
+    def back(self, id: str, before: Path | None) -> None:
+        """Undo :meth:`put`."""
+        if before is None:
+            self.drop(id)
+        else:
+            write_json(self.record, {**self._read(), id: str(before)})
 
     def drop(self, id: str) -> None:
         """Forget a path."""

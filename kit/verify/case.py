@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from kit.engine.durable import write_atomic
+from kit.engine.durable import write_output
 from kit.engine.results import Results
 from kit.errors import InvalidInput, KitError, UsageError
 from kit.manifest.expectation_types import Expectation
@@ -199,7 +199,7 @@ def deliver(case: Case, verdict: Verdict, junit: Path | None = None) -> None:
 
         write_junit(verdict, junit)
     if case.output is not None:
-        write_atomic(case.output, encode(verdict))
+        write_output(case.output, encode(verdict))
 
 
 def sign(verdict: Verdict, target: Path, key: Path | None) -> None:
@@ -217,7 +217,7 @@ def sign(verdict: Verdict, target: Path, key: Path | None) -> None:
         from kit.manifest.home import kit_home
 
         key = kit_home() / "signing-key.pem"
-    write_atomic(target, envelope(statement(verdict, encode(verdict)), key))
+    write_output(target, envelope(statement(verdict, encode(verdict)), key))
 
 
 def check_signature(verdict: Verdict, file: Path, signer: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from kit.engine.durable import write_atomic
+from kit.engine.durable import write_output
 from kit.verify.render import word
 from kit.verify.verdict import Verdict
 
@@ -56,4 +56,4 @@ def _clean(text: str) -> str:
 
 def write_junit(verdict: Verdict, path: Path) -> None:
     """Write the document, whole or not at all."""
-    write_atomic(path, junit(verdict))
+    write_output(path, junit(verdict))

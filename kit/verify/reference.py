@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.durable import write_atomic
+from kit.engine.durable import write_output
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Expectation, Reference
 from kit.verify.inputs import Run, read_object
@@ -169,6 +169,6 @@ def update(path: Path, expected: Expectation, runs: Sequence[Run], root: Path) -
     text = rewrite(path.read_text(encoding="utf-8"), found, str(path))
     record, target = compact_record(expected, runs), root / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, record)
-    write_atomic(path, text.encode())
+    write_output(target, record)
+    write_output(path, text.encode())
     return target, len(found)

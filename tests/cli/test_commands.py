@@ -205,6 +205,18 @@ def test_fetch_with_paths_of_ones_own(kit: Kit, served: FakeHub, tmp_path: Path)
     assert kit("fetch", "demo", "--profile", "paper", "--pin", "x").code == 2
 
 
+def test_a_wrong_path_of_ones_own_is_not_remembered(
+    kit: Kit, served: FakeHub, tmp_path: Path
+) -> None:
+    """Every later run would stop at it, and nothing takes a path back."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    found = kit("fetch", "demo", "--profile", "paper", "--pin", f"big-new={empty}")
+    assert found.code == 4
+    assert "check the path you gave with --pin" in found.err
+    assert str(empty) not in kit("fetch", "demo", "--profile", "paper").err
+
+
 def test_fetch_completes_pins(kit: Kit, served: FakeHub, repo: Path) -> None:
     pins = repo / "manifests" / "pins.yaml"
     text = pins.read_text()

@@ -284,3 +284,21 @@ def test_interrupting_a_process_gives_130(tmp_path: Path) -> None:
         assert running.stdout.readline() == "ready\n"
         running.send_signal(signal.SIGINT)
         assert running.wait(timeout=20) == 130
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_under_standard_output_is_no_fault_of_the_kit() -> None:
+    """`kit plan EXP --json > plan.json`"""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kit.cli.main", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: the disk of standard output")
+    assert "fault of the kit" not in done.stderr

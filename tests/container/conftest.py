@@ -36,6 +36,9 @@ def fail(status, text):
     print("some other line", text, sep="\\n", file=sys.stderr)
     sys.exit(status)
 
+if argv == ["--version"]:
+    print(fake.get("version", name + " version 1"))
+    sys.exit()
 while argv[0].startswith("--"):  # what the user adds to every call
     argv = argv[2:]
 if argv[0] == "info":

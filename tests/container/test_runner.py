@@ -89,6 +89,26 @@ def test_in_a_rootless_docker_the_caller_is_root_inside(box: Box) -> None:
     assert value(box.runs()[0], "--user") == ["0:0"]
 
 
+def test_podman_under_the_name_of_docker(box: Box) -> None:
+    """Without keep-id the results would belong to a user that the caller does not know."""
+    box.add("docker", version="podman version 4.9.4")
+    reproduce(box, "paper")
+    argv = box.runs()[-1]
+    assert ("--userns=keep-id" in argv) == (os.getuid() != 0)
+    assert "label=disable" in value(argv, "--security-opt")
+    assert value(argv, "--device") == ["nvidia.com/gpu=all"]
+    assert "--gpus" not in argv
+
+
+def test_a_proxy_is_for_the_fetch_alone(box: Box) -> None:
+    box.add("docker")
+    reproduce(box, "paper", HTTPS_PROXY="http://me:pass@proxy:3128")
+    fetch, run = box.runs()
+    assert "HTTPS_PROXY" in value(fetch, "-e")
+    assert not any("PROXY" in word for word in value(run, "-e"))
+    assert not any("me:pass" in word for word in fetch + run)
+
+
 def test_the_full_profile_fetches_first_and_then_has_neither_network_nor_token(box: Box) -> None:
     box.add("docker")
     hub = box.folder / "home/.cache/huggingface/hub"
@@ -105,7 +125,17 @@ def test_the_full_profile_fetches_first_and_then_has_neither_network_nor_token(b
     assert value(run, "--gpus") == ["all"]
     assert "--ipc=host" in run
     assert "HF_HUB_OFFLINE=1" in value(run, "-e")
-    assert not any("secrets" in word or "TOKEN" in word or "/hub" in word for word in run)
+    assert not any("secrets" in word or "TOKEN" in word for word in run)
+
+
+def test_what_fetch_linked_to_is_there_for_the_steps(box: Box) -> None:
+    """A pin that the hub cache has becomes a link into /hub, because a mount is another disk."""
+    box.add("docker")
+    hub = box.folder / "home/.cache/huggingface/hub"
+    hub.mkdir(parents=True)
+    reproduce(box, "paper")
+    for argv in box.runs():
+        assert f"{hub}:/hub:ro" in value(argv, "-v")
 
 
 def test_podman_gives_gpus_by_cdi(box: Box) -> None:

@@ -15,7 +15,7 @@ from kit.engine.environment import (
     library_version,
     this_machine,
 )
-from kit.engine.hardware import Gpu, parse_gpus
+from kit.engine.hardware import Gpu, memory_gb, parse_gpus
 from kit.engine.registry import NoParams, StepKind
 from kit.errors import InvalidInput
 from kit.manifest.types import Resources
@@ -63,6 +63,12 @@ def test_visible_gpus(visible: str | None, indices: list[str]) -> None:
 def test_gpu_facts() -> None:
     assert parse_gpus(SMI, None)[0] == H100
     assert parse_gpus("No devices were found\n", None) == []
+
+
+def test_a_gpu_that_shares_the_machine_s_memory() -> None:
+    """GB10 and Jetson: nvidia-smi has no figure, and a CPU run on such a machine needs none."""
+    (gpu,) = parse_gpus("0, GPU-cccc, NVIDIA GB10, 12.1, [N/A], 580.95\n", None)
+    assert gpu.memory_gb == memory_gb()
 
 
 def test_a_cpu_step() -> None:

@@ -119,8 +119,12 @@ def seen(tmp_path: Path, plan: Plan, step: str) -> dict[str, Any]:
 
 
 def test_a_gpu_step_sees_its_gpus_alone(
-    two_gpus: None, run_toy: Callable[..., Path], tmp_path: Path
+    two_gpus: None,
+    run_toy: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # whoever runs the tests may have set it
     plan = looking(["a"], gpus=2)
     run_toy(plan)
     found = seen(tmp_path, plan, "a")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from kit.cli.main import run as kit
 from kit.engine.drive import Options
 from kit.engine.environment import Machine, require_environment, this_machine
 from kit.engine.hardware import Gpu
 from kit.engine.one_step import link_record, nth, run_one
 from kit.engine.plan import Plan, StepInstance, read_plan
 from kit.engine.store import Store
-from kit.errors import InvalidInput, Preflight, UsageError
+from kit.errors import EXIT_INVALID, InvalidInput, Preflight, UsageError
 from tests.engine.conftest import ToyPins, plan_of
 
 
@@ -124,3 +126,58 @@ def test_this_machine_may_run_its_own_plan() -> None:
     plan = plan_of(machine=machine)
     for one in plan.instances:
         require_environment(one, machine)
+
+
+def _changed(plan: Plan, **fields: Any) -> Plan:
+    """The plan with something else in its last instance, which reads others."""
+    *rest, last = plan.instances
+    return msgspec.structs.replace(
+        plan, instances=[*rest, msgspec.structs.replace(last, **fields)], results=last.id
+    )
+
+
+def _reading(plan: Plan, id: str) -> Plan:
+    uses = {
+        name: msgspec.structs.replace(use, instances=[id])
+        for name, use in plan.instances[-1].steps.items()
+    }
+    assert uses
+    return _changed(plan, steps=uses)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda plan: _changed(plan, key="../../precious"), "is not 64 hexadecimal digits"),
+        (lambda plan: _changed(plan, key="/precious"), "is not 64 hexadecimal digits"),
+        (lambda plan: _reading(plan, "nobody"), "reads 'nobody', which is not among"),
+        (lambda plan: _reading(plan, plan.instances[-1].id), "which is not among the steps before"),
+        (lambda plan: _changed(plan, id=plan.instances[0].id), "two steps are called"),
+        (lambda plan: msgspec.structs.replace(plan, results="nobody"), "no step 'nobody'"),
+        (lambda plan: msgspec.structs.replace(plan, experiment="../x"), "is not a name"),
+        (lambda plan: msgspec.structs.replace(plan, profile="a/../x"), "is not a name"),
+        (lambda plan: msgspec.structs.replace(plan, instances=[]), "there is no step"),
+    ],
+)
+def test_a_plan_that_the_kit_did_not_make(
+    tmp_path: Path, change: Callable[[Plan], Plan], said: str
+) -> None:
+    """A key names a lock, a folder to clean and one to fill: it must not lead out of the store."""
+    path = tmp_path / "plan.json"
+    path.write_bytes(change(plan_of()).to_json())
+    with pytest.raises(InvalidInput, match=said) as caught:
+        read_plan(path)
+    assert caught.value.where == str(path)
+
+
+def test_a_hostile_key_destroys_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, precious = tmp_path / "a" / "kit", tmp_path / "a" / "precious"
+    home.mkdir(parents=True)
+    precious.write_text("mine")
+    monkeypatch.setenv("KIT_HOME", str(home))
+    plan = plan_of()
+    first = msgspec.structs.replace(plan.instances[0], key="../../precious")
+    path = tmp_path / "plan.json"
+    path.write_bytes(msgspec.structs.replace(plan, instances=[first]).to_json())
+    assert kit(["step", str(path), first.id]) == EXIT_INVALID
+    assert precious.read_text() == "mine"

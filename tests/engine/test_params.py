@@ -119,3 +119,17 @@ def test_an_override_of_the_wrong_type_shows_how_one_is_written() -> None:
     with pytest.raises(UsageError) as caught:
         typed(KIND, {"steps": 1, "flags": [True, False]}, [override], step="train")
     assert caught.value.next_step == "as the manifest has it: --set 'train.flags=[true,false]'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("train.rate=NaN", "train.rate=1e999", "train.rate=-Infinity"),
+        *("train.steps=9223372036854775808", "train.steps=" + "9" * 5000),
+        "train.flags=" + "[" * 100_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_number_that_no_key_can_hold(text: str) -> None:
+    with pytest.raises(UsageError, match="--set train"):
+        convert({"steps": 3}, text)

@@ -66,7 +66,9 @@ def test_credentials_in_addresses_and_headers() -> None:
 
 
 def test_ordinary_text_stays() -> None:
-    text = "step train[seed=1] failed: shape (3, 4); see runs/x/logs at 12:30:07"
+    text = (
+        "step train[seed=1] failed: shape (3, 4); see /data/task-of-the-second-week/x at 12:30:07"
+    )
     assert redact(text, {}) == text
 
 
@@ -91,7 +93,9 @@ def test_only_listed_variables_are_recorded() -> None:
 
 
 def test_children_get_no_credentials() -> None:
-    assert child_environment({**FAKE, "PATH": "/bin"}) == {"PATH": "/bin"}
+    proxies = {"HTTPS_PROXY": "http://me:pass@proxy:3128", "http_proxy": "http://proxy:3128"}
+    given = {**FAKE, "PATH": "/bin", **proxies}
+    assert child_environment(given) == {"PATH": "/bin", "http_proxy": "http://proxy:3128"}
 
 
 def test_workers_are_offline_and_equal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -468,3 +469,24 @@ def test_errors_are_kit_errors(run_toy: Run, tmp_path: Path) -> None:
     with pytest.raises(KitError) as caught:
         run_toy()
     assert "--runs-dir" in caught.value.next_step
+
+
+@pytest.mark.parametrize(("runs", "home", "said"), [(0, 9, "--runs-dir"), (9, 0, "KIT_HOME")])
+def test_the_disk_that_is_full_is_named(
+    run_toy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: int, home: int, said: str
+) -> None:
+    """Results and store may be on two disks; a write that fails does not say on which."""
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kit.engine.session.write_atomic", full)
+    monkeypatch.setattr(
+        "kit.engine.session.free", lambda folder: runs if folder.name == "runs" else home
+    )
+    with pytest.raises(StepFailed, match="the disk is full") as caught:
+        run_toy()
+    place = tmp_path / ("runs" if said == "--runs-dir" else "home")
+    assert str(place) in caught.value.what
+    assert f"file system of {place}" in caught.value.next_step
+    assert said in caught.value.next_step

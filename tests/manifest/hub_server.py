@@ -39,6 +39,8 @@ class FakeHub:
     ``short`` (half a body, then the end), ``stall`` (half a body, then silence), ``drip`` (the body
     byte by byte, each in time), ``close`` (no answer).
     """
+    refuses_tokens: bool = False
+    """Every token is one that expired."""
     redirects: dict[str, str] = field(default_factory=dict)
     seen: list[tuple[str, str, bool]] = field(default_factory=list)
     """(method, path, was a token sent)."""
@@ -83,6 +85,9 @@ class Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "")
         self.hub.seen.append((self.command, path, bool(token)))
         failure = self.hub.next_failure(path, self.command)
+        if token and self.hub.refuses_tokens:
+            words = "Invalid credentials in Authorization header"
+            return self._send(401, b"{}", {"X-Error-Message": words})
         status, _, after = failure.partition("+")
         if status.isdigit():
             return self._send(int(status), b"{}", {"Retry-After": after} if after else None)

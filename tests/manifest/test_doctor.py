@@ -140,6 +140,12 @@ def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--runs-dir" in second.mend
 
 
+def test_a_home_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    first, _ = machine.disk(tmp_path / "file" / "kit", tmp_path, Needs(), Download())
+    assert (first.level, first.mend) == ("FAIL", "export KIT_HOME=/a/larger/disk/kit")
+
+
 @pytest.mark.parametrize(
     ("inside", "words"),
     [(True, "docker run --shm-size=16g"), (False, "sudo mount -o remount,size=16G /")],

@@ -133,6 +133,21 @@ def test_redirects_are_followed_but_not_to_plain_http(tmp_path: Path, hub: FakeH
         fetch(tmp_path / "again", plain(hub))
 
 
+@pytest.mark.parametrize("place", ["https://[bad/x", "https://a]b.org/x"])
+def test_a_redirect_to_no_address(tmp_path: Path, hub: FakeHub, place: str) -> None:
+    hub.redirects["/raw/items.json"] = place
+    with pytest.raises(InvalidInput, match="answers with nonsense"):
+        fetch(tmp_path, plain(hub))
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("url", ["https://[bad/x?signature=s", "https://example.org:port/x"])
+def test_no_address(url: str) -> None:
+    assert "signature" not in http.bare(url)
+    with pytest.raises(InvalidInput):
+        http.check_scheme(url)
+
+
 @pytest.mark.parametrize(
     "url", ["http://example.org/x", "ftp://example.org/x", "file:///etc/hosts"]
 )

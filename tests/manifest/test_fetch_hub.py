@@ -8,6 +8,7 @@ import pytest
 
 from kit.errors import InvalidInput, KitError, Many, Preflight
 from kit.manifest.fetch import Event, Fetcher, Retry
+from kit.manifest.fetch.hub import check_access
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.manifest.pins import PinStore
 from tests.manifest.conftest import sha
@@ -123,6 +124,25 @@ def test_gated_with_a_token_that_was_not_granted(
     assert "403" in caught.value.render()
     assert "has not been granted access" in caught.value.render()
     assert TOKEN not in caught.value.render()
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_token_that_expired(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, gated: bool
+) -> None:
+    """The hub then refuses public files too: they were neither deleted nor made private."""
+    hub.repos["example/model"] = repository(gated=gated)
+    hub.refuses_tokens = True
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(Preflight, match="does not accept your token") as caught:
+        fetch(tmp_path, model(gated=gated))
+    text = caught.value.render()
+    assert "hf auth login" in text
+    assert ("unset HF_TOKEN" in text) == (not gated)
+    assert "deleted or made" not in text
+    assert TOKEN not in text
+    with pytest.raises(Preflight, match="does not accept your token"):
+        check_access(model(gated=gated))
 
 
 def test_gated_and_granted(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,6 +253,8 @@ def test_the_demo_pins_are_clean(repo: Path) -> None:
         ),
         ("url: https://example.org", "url: http://example.org", "address", "is not https"),
         ("url: https://example.org", "url: https://me:pw@example.org", "address", "credentials"),
+        ("url: https://example.org", "url: https://[example.org", "address", "is no address"),
+        ("url: https://example.org", "url: https://example.org:x", "address", "is no address"),
         (
             "gated: true",
             "gated: true\n    mirrors: [https://example.org/x]",

@@ -60,6 +60,17 @@ def test_junit(run_dir: Path, tmp_path: Path) -> None:
     assert failed.get("name") == "t1/none"
 
 
+@pytest.mark.parametrize("place", ["nowhere/j.xml", "file/j.xml", "/"])
+def test_junit_that_cannot_be_written(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "file").touch()
+    kit(["verify", str(run_dir), "--junit", str(tmp_path / place)])
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / place}: ")
+    assert "fault of the kit" not in said
+
+
 def test_junit_holds_every_cell_claim_and_canary(run_dir: Path, tmp_path: Path) -> None:
     """Counts agree with the cases, names are unique, and hostile text stays text."""
     cells = cells_of(10, 9)

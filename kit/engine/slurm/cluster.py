@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kit.engine.process import worker_environment
-from kit.engine.secrets import is_secret_name
+from kit.engine.secrets import is_secret
 from kit.engine.slurm import states
 from kit.engine.slurm.states import Seen
 from kit.engine.slurm.task import StepTask
@@ -170,8 +170,8 @@ def submitting() -> Iterator[None]:
     """
     hidden = {
         name: os.environ.pop(name)
-        for name in list(os.environ)
-        if is_secret_name(name)
+        for name, value in list(os.environ.items())
+        if is_secret(name, value)
         or (name.startswith(("SLURM_", "SUBMITIT_")) and name != "SLURM_CONF")
     }
     try:

@@ -51,7 +51,9 @@ def disk(home: Path, runs: Path, needs: Needs, download: Download) -> Iterator[C
         place = existing(folder)
         free = shutil.disk_usage(place).free / 1e9
         shown = f"{free:.1f} GB free at {folder}"
-        if not os.access(place, os.W_OK):
+        if not place.is_dir():
+            yield fail(what, f"{place} is a file, no folder", move)
+        elif not os.access(place, os.W_OK):
             yield fail(what, f"{place} cannot be written", move)
         elif free < wanted:
             mend = f"free some space, or {move}"

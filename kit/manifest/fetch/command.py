@@ -13,7 +13,7 @@ from kit.manifest.fetch.retry import Retry
 from kit.manifest.fetch.write_pins import write_pins
 from kit.manifest.own_paths import parse_assignment
 from kit.manifest.pin_types import Pin
-from kit.manifest.pins import PinStore, own_path_pins
+from kit.manifest.pins import PinStore, not_ready, own_path_pins
 
 
 def fetch_experiment(
@@ -55,7 +55,11 @@ def fetch_experiment(
                 f"--pin {id}: {experiment} ({profile}) does not use it",
                 next_step=f"its pins: {', '.join(ids)}",
             )
-        store.own_paths.put(id, path)
+        before = store.own_paths.put(id, path)
+        state = store.state(id)
+        if not state.ready:  # a wrong path that is remembered would stop every later run
+            store.own_paths.back(id, before)
+            raise not_ready(state)
     _revisions(store, ids, complete, patience)
     done = Fetcher(store, patience, tell).fetch_all(ids)
     if complete:

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from kit import __version__
@@ -33,12 +33,12 @@ _RETRIED = (408, 425, 429)
 
 def bare(url: str) -> str:
     """The address without query, for messages: queries can hold signatures."""
-    parts = urlsplit(url)
-    return (
-        f"{parts.scheme}://{parts.hostname or ''}"
-        + (f":{parts.port}" if parts.port else "")
-        + parts.path
-    )
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # an address of no form at all, from a stranger's file or redirect
+        return url.partition("?")[0].rpartition("@")[2]
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
 def check_scheme(url: str) -> None:
@@ -47,7 +47,11 @@ def check_scheme(url: str) -> None:
     Raises:
         InvalidInput: Another scheme.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise InvalidInput(f"{bare(url)} is not an address", why=str(error)) from None
     local = parts.hostname in ("127.0.0.1", "localhost", "::1")
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
         raise InvalidInput(
@@ -57,6 +61,23 @@ def check_scheme(url: str) -> None:
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects that stay on https."""
+
+    def http_error_302(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+    ) -> Any:
+        """The library's own, which leaves the answer open when the new address has no form."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(
         self,
@@ -103,6 +124,11 @@ def download(pin: Pin, file: PinnedFile, url: str, target: Path, timeout: float)
         raise Transient(f"{bare(url)} cannot be reached ({error.reason})") from None
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
         raise Transient(f"{bare(url)} broke off ({type(error).__name__})") from None
+    except ValueError as error:  # urllib's, of a redirect or a header
+        raise InvalidInput(
+            f"pin {pin.id!r}: {bare(url)} answers with nonsense: {error}",
+            next_step=f"bring the file yourself: {problems.bring_your_own(pin)}",
+        ) from None
 
 
 def _stream(

@@ -26,6 +26,9 @@ T = TypeVar("T")
 _TRANSIENT_NAMES = {"TimeoutException", "NetworkError", "RemoteProtocolError", "TransportError"}
 """Classes of the hub's http client; by name, because the client differs between its versions."""
 
+_BAD_TOKEN = "Invalid credentials in Authorization header"
+"""``X-Error-Message`` for a token that expired, was revoked or mistyped."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 
@@ -184,6 +187,8 @@ def _translated(pin: Pin, file: PinnedFile | None, error: BaseException) -> Exce
         return problems.no_revision(pin)
     if isinstance(error, errors.EntryNotFoundError):
         return problems.no_file(pin, path, f"{pin.repo}@{pin.revision}")
+    if status == 401 and _said(error) == _BAD_TOKEN:  # the hub's answer for public files too
+        return problems.bad_token(pin)
     if isinstance(error, errors.GatedRepoError) or status == 403:
         return problems.gated(pin, has_token(), status or 403)
     if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
@@ -208,6 +213,12 @@ def _status(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     return status if isinstance(status, int) else None
+
+
+def _said(error: BaseException) -> str:
+    """The hub's own words."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return str(headers.get("X-Error-Message") or "")
 
 
 def _after(error: BaseException) -> float | None:

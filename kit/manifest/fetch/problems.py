@@ -49,6 +49,17 @@ def gated(pin: Pin, has_token: bool, status: int) -> Preflight:
     )
 
 
+def bad_token(pin: Pin) -> Preflight:
+    """The hub does not know the token; it then refuses what anybody may read, too."""
+    return Preflight(
+        f"pin {pin.id!r}: the hub does not accept your token (HTTP 401), so it refuses {pin.repo}",
+        why="the token expired, was revoked or is mistyped",
+        next_step="make a new one at https://huggingface.co/settings/tokens, then: hf auth login "
+        "(or set HF_TOKEN)"
+        + ("" if pin.gated else "; this input needs none: hf auth logout, unset HF_TOKEN"),
+    )
+
+
 def no_repository(pin: Pin, has_token: bool) -> Preflight:
     """The hub knows no such repository, or hides it from us."""
     return Preflight(

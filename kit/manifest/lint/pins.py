@@ -90,7 +90,14 @@ def address(context: PinsContext) -> Iterator[Hit]:
         for place, text in places:
             if "://" not in text and place[0] == "mirrors":
                 continue
-            parts = urlsplit(text)
+            try:
+                parts = urlsplit(text)
+                _ = parts.port
+            except ValueError as error:
+                yield Hit(
+                    ("pins", index, *place), f"pin {pin.id!r}: {text!r} is no address: {error}"
+                )
+                continue
             if parts.scheme != "https" or not parts.hostname:
                 yield Hit(("pins", index, *place), f"pin {pin.id!r}: {text!r} is not https")
             if parts.username or parts.password:
