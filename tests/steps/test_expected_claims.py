@@ -55,3 +55,11 @@ def test_the_pipeline_claim_is_the_notes_own_sentence() -> None:
         "Total pipeline including self-labeling is ~55 minutes, still ~17x faster than full DT "
         "training."
     )
+
+
+def test_the_notes_losses_are_compared_with_what_its_log_prints() -> None:
+    manifest, made = CATALOG.manifest("tiny-adapt"), expectation("tiny-adapt")
+    settings = manifest.profiles["paper"].set
+    losses = {cell.id for cell in made.cells if cell.unit == "loss"}
+    assert losses == {f"llama3-to-llama31/loss-{one}-printed/adapt" for one in ("first", "last")}
+    assert settings["table"]["loss_divisor"].value == settings["adapt"]["accumulation"].value

@@ -108,6 +108,9 @@ class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     native: str
     loss_window: int
+    loss_divisor: Annotated[float, Meta(gt=0)] | None = None
+    """What a document's log divides the mean loss by: ``loss-first-printed`` is comparable with its
+    numbers, ``loss-first`` is in nats a token."""
     published_full: float | None = None
     refusal_rule: str = "as-reported"
     utility_sets: list[str] = field(default_factory=list)
