@@ -68,12 +68,18 @@ class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     schedule: Literal["constant", "linear", "cosine"]
     steps: int
     micro_batch: int
+    """Examples whose label tokens are averaged together; how many are computed at a time is
+    ``forward_rows``."""
     accumulation: int
     checkpoints: list[int]
     layout: str
     seed: int
     end_truncated: bool
     label_tokens: Literal["as-text", "as-generated"]
+    warmup: Annotated[int, Meta(ge=0)] = 0
+    """Steps of linear rise in front of the schedule."""
+    max_length: Annotated[int, Meta(ge=2)] = 2048
+    """Ids kept of a prompt with its label, prefix slots included."""
     tokens: int = 5
     dtype: Dtype = "float32"
     forward: Literal["padded", "packed"] = "padded"

@@ -113,7 +113,7 @@ def test_full_training_is_one_epoch():
     recipe = full_dt.recipe(51_760)
     assert recipe.training.batch == 128
     assert recipe.training.steps == 404
-    assert recipe.training.warmup == 12
+    assert recipe.training.warmup == 13
     assert recipe.training.checkpoint_steps == (0, 404)
     assert recipe.mixture == "proper"
     every = full_dt.recipe(51_760, checkpoint_every=100).training.checkpoint_steps
