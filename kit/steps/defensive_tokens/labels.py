@@ -43,7 +43,6 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
 
 def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     """The undefended model's own answers to the clean samples."""
-    from kit.lm.prefix import BEFORE_BOS
     from kit.methods.defensive_tokens.self_label import known_labels, make_labels, save_labels
 
     tokenizer, chat = tokenizer_and_format(ctx)
@@ -57,7 +56,7 @@ def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
             tokenizer,
             chat,
             rest,
-            layout=BEFORE_BOS,
+            layout=params.layout,
             max_new_tokens=params.max_new_tokens,
             empty_data=params.empty_data,
         )

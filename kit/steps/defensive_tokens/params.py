@@ -52,6 +52,8 @@ class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     scope: Literal["consumed", "all"] = "consumed"
     """``consumed`` labels what the schedule consumes, ``all`` the whole pool: the labels then do
     not depend on the schedule."""
+    layout: str = "before-bos"
+    """Of the prompts without a prefix: whether the labelling engine added a second begin token."""
     backend: Backend = "transformers"
     dtype: Dtype = "float32"
     batch_tokens: BatchTokens = 16384
