@@ -15,9 +15,9 @@ from kit.engine.plan import Plan, StepInstance
 from kit.engine.planner import make_plan
 from kit.engine.registry import REGISTRY, PinInput
 from kit.engine.store import Store
+from kit.lm.generate import TransformersBackend
 from kit.manifest.catalog import Catalog
 from kit.manifest.pins import PinStore
-from kit.lm.generate import TransformersBackend
 from kit.methods.defensive_tokens.self_label import load_labels
 from kit.steps.defensive_tokens import kinds as steps
 from kit.steps.defensive_tokens import params
@@ -162,7 +162,7 @@ def test_labels_survive_a_change_of_the_schedule(tmp_path: Path) -> None:
 def test_labels_are_asked_for_in_the_layout_of_the_labelling_harness(
     forty: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Strings to an engine that adds a begin token: two of them, as where the answers are tested."""
+    """Strings to an engine that adds a begin token: two of them, as in the evaluation."""
     starts: list[tuple[int, ...]] = []
     generate = TransformersBackend.generate
 

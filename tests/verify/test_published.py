@@ -48,8 +48,8 @@ OPEN = {
     # 33.7 against 34.6 % and against 34.1 %: two sets of 208 prompts cannot show that the rates lie
     # within 5 points; the 90 % interval alone is more than 7 points wide each way.
     "procrustes-transfer": "copy-is-as-good norms-do-not-matter",
-    # 5 and 6 of 208 are 2.4 and 2.9 %, below 5 % only at p = 0.049 and 0.10, and 17 are 8.2 %, above
-    # 5 % at p = 0.033; Holm leaves none. "Never" covers step 100, whose 6 are not told from 2 %.
+    # 5 and 6 of 208 are 2.4 and 2.9 %, below 5 % only at p = 0.049 and 0.10, and 17 are 8.2 %,
+    # above 5 % at p = 0.033; Holm leaves none. "Never" covers step 100, whose 6 may be 2 %.
     "tiny-adapt-random-init": (
         "below-five-by-25 scratch-below-five-by-100 scratch-needs-100 never-below-two"
     ),
