@@ -214,6 +214,25 @@ def injected_text(sample: Sample, style: AttackStyle) -> str:
     return text[:1].lower() + text[1:]
 
 
+def leaked_items(
+    items: Sequence[TrainingItem], samples: Mapping[str, Sample], word: str
+) -> list[TrainingItem]:
+    """Items into which the mixture put the word; samples may speak of it by themselves.
+
+    Args:
+        items: Of a mixture.
+        samples: Sample id -> clean sample.
+        word: The test word, in any case.
+    """
+    wanted = word.lower()
+
+    def own(item: TrainingItem) -> int:
+        text = f"{samples[item.sample_id].input} {item.fake_response or ''}"
+        return text.lower().count(wanted)
+
+    return [item for item in items if (item.data or "").lower().count(wanted) > own(item)]
+
+
 def _drawn_kinds(samples: Sequence[Sample], rng: RandomState) -> list[Kind]:
     copies: tuple[Kind, ...] = ("naive", "clean", "completion", "clean")
     return [copies[int(i)] for i in rng.choice(len(copies), size=len(samples))]
