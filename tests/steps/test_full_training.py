@@ -9,9 +9,10 @@ import pytest
 
 from kit.methods.defensive_tokens import full_dt
 from kit.methods.defensive_tokens.standin import POOL_SIZE
+from kit.methods.defensive_tokens.struq import STRUQ
 from kit.steps.defensive_tokens.params import TrainPrefix
 from kit.steps.defensive_tokens.training import _recipe
-from tests.steps.test_kinds import plan
+from tests.steps.test_kinds import CATALOG, plan
 
 
 @pytest.mark.parametrize("experiment", ["full-dt", "bos-layout"])
@@ -28,3 +29,9 @@ def test_the_paper_profile_trains_by_the_recipe(experiment: str, tmp_path: Path)
             assert getattr(asked.training, name) == getattr(wanted, name), name
         assert asked.encoding.max_length == expected.encoding.max_length
         assert asked.encoding.end_truncated == expected.encoding.end_truncated
+
+
+@pytest.mark.parametrize("experiment", ["full-dt", "bos-layout", "tiny-adapt-heldout"])
+def test_the_paper_profile_attacks_as_struq_does(experiment: str) -> None:
+    settings = CATALOG.manifest(experiment).profiles["paper"].set
+    assert settings["data"]["builder"].value == STRUQ

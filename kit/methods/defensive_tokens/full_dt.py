@@ -10,7 +10,7 @@ from kit.methods.defensive_tokens.examples import AS_GENERATED, Encoding
 from kit.methods.defensive_tokens.recipe import Recipe
 from kit.methods.defensive_tokens.schedule import steps_per_epoch
 from kit.methods.defensive_tokens.self_label import NO_TURN
-from kit.methods.defensive_tokens.struq import PROPER
+from kit.methods.defensive_tokens.struq import STRUQ
 from kit.methods.defensive_tokens.transfer import normal_init
 from kit.train.prefix_config import PrefixTraining
 from kit.train.prefix_state import PrefixState, start
@@ -45,7 +45,7 @@ def recipe(
         raise ValueError(f"{samples} samples do not fill one batch of {batch}")
     every = checkpoint_every or steps
     return Recipe(
-        mixture=PROPER,
+        mixture=STRUQ,
         encoding=Encoding(layout=BEFORE_BOS, label_tokens=AS_GENERATED),
         training=PrefixTraining(
             steps=steps,

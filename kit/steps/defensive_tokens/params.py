@@ -38,7 +38,8 @@ class Transfer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class TrainingData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of ``defensive-tokens/training-data``."""
 
-    builder: Literal["as-reported", "proper"]
+    builder: Literal["as-reported", "proper", "struq"]
+    """``proper`` holds the test out; ``struq`` too, its completion attacks as in StruQ's code."""
     steps: int
     batch: int
     seed: int
