@@ -63,3 +63,12 @@ def test_the_notes_losses_are_compared_with_what_its_log_prints() -> None:
     losses = {cell.id for cell in made.cells if cell.unit == "loss"}
     assert losses == {f"llama3-to-llama31/loss-{one}-printed/adapt" for one in ("first", "last")}
     assert settings["table"]["loss_divisor"].value == settings["adapt"]["accumulation"].value
+
+
+@pytest.mark.parametrize("profile", ["mini", "paper"])
+def test_no_held_out_claim_looks_at_a_checkpoint_chosen_on_the_test(profile: str) -> None:
+    made = CATALOG.expectation("tiny-adapt-heldout", profile)
+    assert made is not None
+    looked_at = [cell for one in made.claims for cell in (*one.cells, *sum(one.pairs, []))]
+    assert looked_at
+    assert not [cell for cell in looked_at if "-best" in cell]
