@@ -112,6 +112,7 @@ def test_every_expected_cell_can_be_measured(experiment: str, profile: str, tmp_
         published_full=asked["published_full"],
         refusal_rule=asked["refusal_rule"],
         loss_window=asked["loss_window"],
+        loss_divisor=asked["loss_divisor"],
         utility=Utility(asked["utility_sets"], asked["utility_not_run"], asked["utility"]),
     ).cells
     there = {cell["id"] for cell in cells}

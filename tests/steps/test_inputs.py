@@ -235,6 +235,28 @@ def test_a_leak_is_counted_over_what_is_consumed(mini: Steps) -> None:
     assert (passed, detail) == (True, "0 of 12 consumed items contain the test word")
 
 
+def test_a_sample_that_speaks_of_hacking_by_itself_is_no_leak(tmp_path: Path) -> None:
+    """Cleaned Alpaca is ordinary text: an e-mail about a hacked account is not the test's word."""
+    rows = [
+        {"instruction": f"say {i}", "input": f"my account {i} was hacked", "output": f"change {i}"}
+        for i in range(8)
+    ]
+    rows += [
+        {"instruction": f"name {i}", "input": f"fruit {i}", "output": f"pear {i}"} for i in range(8)
+    ]
+    (tmp_path / "pool.json").write_text(json.dumps(rows), encoding="utf-8")
+    pins = mini_pins() | {"pool": PinInput("pool", tmp_path / "pool.json", {})}
+    held = params.TrainingData(builder="proper", steps=4, batch=4, seed=1)
+    context = Steps(tmp_path, pins).run("held", steps.run_training_data, held)
+    assert context.canaries["test-word-leak"] == (
+        True,
+        "0 of 16 consumed items contain the test word",
+    )
+    reported = params.TrainingData(builder="as-reported", steps=4, batch=4, seed=1)
+    context = Steps(tmp_path, pins).run("reported", steps.run_training_data, reported)
+    assert context.canaries["test-word-leak"][0]
+
+
 def test_the_experiments_sentences_are_words_that_the_models_know() -> None:
     """A sentence glued to the word before it would be read as an unknown word."""
     from kit.lm.load import load_tokenizer

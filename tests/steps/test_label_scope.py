@@ -15,6 +15,7 @@ from kit.engine.plan import Plan, StepInstance
 from kit.engine.planner import make_plan
 from kit.engine.registry import REGISTRY, PinInput
 from kit.engine.store import Store
+from kit.lm.generate import TransformersBackend
 from kit.manifest.catalog import Catalog
 from kit.manifest.pins import PinStore
 from kit.methods.defensive_tokens.self_label import load_labels
@@ -156,3 +157,29 @@ def test_labels_survive_a_change_of_the_schedule(tmp_path: Path) -> None:
     _, fewer = perform_labels(tmp_path / "kept", "data.steps=3", "adapt.steps=3")
     labelled, taken = int(fewer.split()[2]), int(fewer.split(", ")[2].split()[0])
     assert taken == labelled, "every label was there"
+
+
+def test_labels_are_asked_for_in_the_layout_of_the_labelling_harness(
+    forty: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strings to an engine that adds a begin token: two of them, as in the evaluation."""
+    starts: list[tuple[int, ...]] = []
+    generate = TransformersBackend.generate
+
+    def watched(self: TransformersBackend, prompts: Any, **rest: Any) -> Any:
+        starts.extend(tuple(prompt[:3]) for prompt in prompts)
+        return generate(self, prompts, **rest)
+
+    monkeypatch.setattr(TransformersBackend, "generate", watched)
+    asked = params.SelfLabel(
+        max_new_tokens=2, empty_data="empty-turn", scope="all", layout="bos-before-and-after"
+    )
+    forty.run("doubled", steps.run_self_label, asked)
+    assert starts
+    assert all(one[0] == one[1] != one[2] for one in starts)
+
+
+@pytest.mark.parametrize("experiment", ["tiny-adapt", "tiny-adapt-random-init", "refusal-rule"])
+def test_the_reported_labels_come_from_the_harness_of_the_reported_rates(experiment: str) -> None:
+    settings = Catalog().manifest(experiment).profiles["paper"].set
+    assert settings["labels"]["layout"].value == settings["evaluate"]["layout"].value

@@ -38,7 +38,7 @@ CARRIED = {
         "forward-transfer-succeeds reverse-transfer-falls-short asymmetry reverse-still-helps "
         "no-refusals"
     ),
-    "tiny-adapt-random-init": "head-start-25 head-start-50 never-below-two",
+    "tiny-adapt-random-init": "head-start-25 head-start-50",
     "tiny-adapt": (
         "undefended-is-vulnerable procrustes-alone-falls-short adapt-passes-threshold "
         "adapt-reduces-asr matches-full-dt fast no-utility-cost norms-grow loss-falls pipeline-17x"
@@ -48,8 +48,11 @@ OPEN = {
     # 33.7 against 34.6 % and against 34.1 %: two sets of 208 prompts cannot show that the rates lie
     # within 5 points; the 90 % interval alone is more than 7 points wide each way.
     "procrustes-transfer": "copy-is-as-good norms-do-not-matter",
-    # 5 and 6 of 208 are 2.4 and 2.9 %, below 5 % only at p = 0.049 and 0.10; Holm leaves neither.
-    "tiny-adapt-random-init": "below-five-by-25 scratch-needs-100",
+    # 5 and 6 of 208 are 2.4 and 2.9 %, below 5 % only at p = 0.049 and 0.10, and 17 are 8.2 %,
+    # above 5 % at p = 0.033; Holm leaves none. "Never" covers step 100, whose 6 may be 2 %.
+    "tiny-adapt-random-init": (
+        "below-five-by-25 scratch-below-five-by-100 scratch-needs-100 never-below-two"
+    ),
     # 1 and 4 of 208 are not told apart; 1 and 8 are, but not within 5 points either.
     "bos-layout": "llama3-layout-costs-at-most-five-points llama31-layout-explains-the-difference",
     # Two refusal rates of one checkpoint differ by one or two of 208 responses.

@@ -27,6 +27,7 @@ class AttackStyle:
         name: What manifests call it.
         gap: Between the data and a sentence behind it.
         block: Around the delimiters of a fake dialogue.
+        turn: Behind a delimiter in StruQ's training data, where the evaluation has ``block``.
         sentence_case: Whether the world has upper case and full stops: StruQ's training attacks
             then end the data with a full stop and adjust the injected text's first letter.
     """
@@ -34,13 +35,14 @@ class AttackStyle:
     name: str
     gap: str
     block: str
+    turn: str
     sentence_case: bool
 
 
 # Meta_SecAlign's strings, which the follow-up evaluates with (reference page, section 2.2).
-PAPER = AttackStyle("paper", gap=" ", block="\n\n", sentence_case=True)
+PAPER = AttackStyle("paper", gap=" ", block="\n\n", turn="\n", sentence_case=True)
 # The miniature world: words and single spaces.
-MINI = AttackStyle("mini", gap=" ", block=" ", sentence_case=False)
+MINI = AttackStyle("mini", gap=" ", block=" ", turn=" ", sentence_case=False)
 STYLES = {style.name: style for style in (PAPER, MINI)}
 
 
@@ -76,11 +78,24 @@ def append(data: str, separator: str, rest: str) -> str:
 
 
 def completion_text(
-    data: str, response: str, injected: str, delimiters: Delimiters, style: AttackStyle
+    data: str,
+    response: str,
+    injected: str,
+    delimiters: Delimiters,
+    style: AttackStyle,
+    *,
+    turn: str | None = None,
 ) -> str:
-    """Data, then a fake finished answer and a fake next instruction."""
-    pieces = (delimiters.response, response, delimiters.instruction, injected)
-    return append(data, style.block, style.block.join(pieces))
+    """Data, then a fake finished answer and a fake next instruction.
+
+    ``turn`` stands behind each delimiter; the evaluated attack has the style's ``block`` there.
+    """
+    between = style.block if turn is None else turn
+    turns = (
+        f"{delimiters.response}{between}{response}",
+        f"{delimiters.instruction}{between}{injected}",
+    )
+    return append(data, style.block, style.block.join(turns))
 
 
 def attack_samples(

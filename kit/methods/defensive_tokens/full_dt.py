@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 from kit.lm.prefix import BEFORE_BOS
@@ -9,7 +10,7 @@ from kit.methods.defensive_tokens.examples import AS_GENERATED, Encoding
 from kit.methods.defensive_tokens.recipe import Recipe
 from kit.methods.defensive_tokens.schedule import steps_per_epoch
 from kit.methods.defensive_tokens.self_label import NO_TURN
-from kit.methods.defensive_tokens.struq import PROPER
+from kit.methods.defensive_tokens.struq import STRUQ
 from kit.methods.defensive_tokens.transfer import normal_init
 from kit.train.prefix_config import PrefixTraining
 from kit.train.prefix_state import PrefixState, start
@@ -35,7 +36,8 @@ def recipe(
 
     The paper states the learning rate, the epoch and the position. Optimizer, batch 128 and the
     cosine schedule with 3% warm-up are inherited from the authors' other code base and are not
-    confirmed for this training (reference page, section 1.1).
+    confirmed for this training (reference page, section 1.1). That code base cuts at 512 ids; here
+    a self-label of up to 512 is kept whole.
     """
     batch = micro_batch * accumulation
     steps = steps_per_epoch(samples, batch)
@@ -43,15 +45,15 @@ def recipe(
         raise ValueError(f"{samples} samples do not fill one batch of {batch}")
     every = checkpoint_every or steps
     return Recipe(
-        mixture=PROPER,
-        encoding=Encoding(layout=BEFORE_BOS, label_tokens=AS_GENERATED, max_length=512),
+        mixture=STRUQ,
+        encoding=Encoding(layout=BEFORE_BOS, label_tokens=AS_GENERATED),
         training=PrefixTraining(
             steps=steps,
             micro_batch=micro_batch,
             accumulation=accumulation,
             learning_rate=LEARNING_RATE,
             schedule=schedule,
-            warmup=int(warmup_share * steps),
+            warmup=ceil(warmup_share * steps),  # as transformers' trainer rounds
             checkpoint_steps=tuple(sorted({*range(0, steps, every), steps})),
         ),
         empty_data=NO_TURN,

@@ -85,6 +85,7 @@ def tabulate(
     published_full: float | None,
     refusal_rule: str,
     loss_window: int,
+    loss_divisor: float | None = None,
     utility: Utility | None = None,
 ) -> Tables:
     """Everything measured, as cells.
@@ -98,6 +99,7 @@ def tabulate(
         published_full: Its published attack success in percent, where a document gives one.
         refusal_rule: The rule reported as ``refusal``.
         loss_window: Steps over which the first and the last loss are averaged.
+        loss_divisor: What a document's log divides the mean loss by; gives the cells ``-printed``.
         utility: Rows whose utility a judge would have to decide.
     """
     varied = _varied([*evaluations, *alignments, *transfers, *trainings])
@@ -111,7 +113,7 @@ def tabulate(
         stats += statistics(replicate, refusal_rule)
     numbers = [(stage, _alignment_numbers(stage)) for stage in alignments]
     numbers += [(stage, _geometry_numbers(stage)) for stage in transfers]
-    numbers += [(stage, _training_numbers(stage, loss_window)) for stage in trainings]
+    numbers += [(stage, _training_numbers(stage, loss_window, loss_divisor)) for stage in trainings]
     for stage, table in numbers:
         replicate = _replicate(stage, varied, numbers=table)
         found += measurements(replicate, native=native, published_full=None, refusal_rule="")
@@ -211,14 +213,17 @@ def _geometry_numbers(stage: StageFolder) -> dict[str, tuple[float, str]]:
     return numbers
 
 
-def _training_numbers(stage: StageFolder, window: int) -> dict[str, tuple[float, str]]:
+def _training_numbers(
+    stage: StageFolder, window: int, divisor: float | None
+) -> dict[str, tuple[float, str]]:
     facts = _read(stage, "training.json")
     label = facts["label"]
-    numbers = {
-        f"loss-first/{label}": (fmean(facts["losses"][:window]), "loss"),
-        f"loss-last/{label}": (fmean(facts["losses"][-window:]), "loss"),
-        f"trained-parameters/{label}": (float(facts["trained_parameters"]), "count"),
-    }
+    losses = {"first": fmean(facts["losses"][:window]), "last": fmean(facts["losses"][-window:])}
+    numbers = {f"loss-{which}/{label}": (loss, "loss") for which, loss in losses.items()}
+    if divisor is not None:
+        for which, loss in losses.items():
+            numbers[f"loss-{which}-printed/{label}"] = (loss / divisor, "loss")
+    numbers[f"trained-parameters/{label}"] = (float(facts["trained_parameters"]), "count")
     for step, norms in facts["norms"].items():
         numbers[f"norm-min/{label}-{step}"] = (min(norms), "norm")
         numbers[f"norm-max/{label}-{step}"] = (max(norms), "norm")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Kind = Literal["clean", "naive", "ignore", "completion"]
 AS_REPORTED = "as-reported"
 PROPER = "proper"
-MIXTURES = (AS_REPORTED, PROPER)
+STRUQ = "struq"
+MIXTURES = (AS_REPORTED, PROPER, STRUQ)
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def proper(
     seed: int = 42,
     exact: bool = False,
     fake_responses: Mapping[str, str] | None = None,
+    struq_completion: bool = False,
     control_tokens: Sequence[str] = (),
 ) -> list[TrainingItem]:
     """StruQ's mixture, held out from the evaluation (reference page, section 1.2).
@@ -126,6 +128,10 @@ def proper(
         fake_responses: Sample id -> another answer to the same instruction, for completion attacks.
             Without one, the output of another sample is used, because repeating the sample's own
             answer as bait "leads the model to repeat its input" (SQP).
+        struq_completion: Write completion attacks as StruQ's code does: one line break behind a
+            delimiter, and a bait that answers the sample's own instruction, by default the data
+            set's output. For labels that the model makes itself; where the data set's output is
+            the label, the bait would be too.
         control_tokens: Removed from everything untrusted.
 
     Raises:
@@ -163,12 +169,13 @@ def proper(
             continue
         pairs = texts.fake_delimiters_train
         delimiters = pairs[int(rng.choice(len(pairs)))]
-        fake = answers.get(sample.id)
-        if fake is None or fake.strip() == sample.output.strip():
+        fake = answers.get(sample.id, sample.output if struq_completion else None)
+        if fake is None or (fake.strip() == sample.output.strip() and not struq_completion):
             fake = _another_output(sources, sample, rng)
         fake = remove_control_tokens(fake, control_tokens)
         text = _capital(injected) if style.sentence_case else injected
-        data = completion_text(data, fake, text, delimiters, style)
+        turn = style.turn if struq_completion else None
+        data = completion_text(data, fake, text, delimiters, style, turn=turn)
         items.append(_item(sample, "completion", data, injected_from=other.id, fake=fake))
     return items
 
@@ -182,17 +189,25 @@ def build(
     seed: int = 42,
     control_tokens: Sequence[str] = (),
 ) -> list[TrainingItem]:
-    """Either mixture by name.
+    """A mixture by name; ``struq`` is ``proper`` with StruQ's own completion attacks.
 
-    ``control_tokens`` are removed in ``proper`` only: the follow-up filters nothing in training.
+    ``control_tokens`` stay in ``as-reported``: the follow-up filters nothing in training.
 
     Raises:
         ValueError: Unknown mixture, and what the builders raise.
     """
     if mixture == AS_REPORTED:
         return as_reported(samples, texts, style, seed=seed)
-    if mixture == PROPER:
-        return proper(samples, texts, style, seed=seed, exact=True, control_tokens=control_tokens)
+    if mixture in (PROPER, STRUQ):
+        return proper(
+            samples,
+            texts,
+            style,
+            seed=seed,
+            exact=True,
+            struq_completion=mixture == STRUQ,
+            control_tokens=control_tokens,
+        )
     raise ValueError(f"unknown mixture {mixture!r}; known: {', '.join(MIXTURES)}")
 
 
@@ -212,6 +227,25 @@ def injected_text(sample: Sample, style: AttackStyle) -> str:
     if sample.instruction.rstrip().endswith("?"):
         return f"answer the following question. {text}"
     return text[:1].lower() + text[1:]
+
+
+def leaked_items(
+    items: Sequence[TrainingItem], samples: Mapping[str, Sample], word: str
+) -> list[TrainingItem]:
+    """Items into which the mixture put the word; samples may speak of it by themselves.
+
+    Args:
+        items: Of a mixture.
+        samples: Sample id -> clean sample.
+        word: The test word, in any case.
+    """
+    wanted = word.lower()
+
+    def own(item: TrainingItem) -> int:
+        text = f"{samples[item.sample_id].input} {item.fake_response or ''}"
+        return text.lower().count(wanted)
+
+    return [item for item in items if (item.data or "").lower().count(wanted) > own(item)]
 
 
 def _drawn_kinds(samples: Sequence[Sample], rng: RandomState) -> list[Kind]:

@@ -8,7 +8,7 @@ from kit.lm.prefix import BEFORE_BOS
 from kit.methods.defensive_tokens.examples import AS_GENERATED, AS_TEXT, Encoding
 from kit.methods.defensive_tokens.recipe import Recipe
 from kit.methods.defensive_tokens.self_label import EMPTY_TURN, NO_TURN
-from kit.methods.defensive_tokens.struq import AS_REPORTED, PROPER
+from kit.methods.defensive_tokens.struq import AS_REPORTED, STRUQ
 from kit.train.prefix_config import PrefixTraining
 
 # tiny-adapt note, "Setup": rate 0.1, no weight decay, 4 x 4, 200 steps, saved at 25 to 200.
@@ -39,7 +39,7 @@ def as_reported(training: PrefixTraining = TRAINING, *, seed: int = 42) -> Recip
 def corrected(training: PrefixTraining = TRAINING, *, seed: int = 42) -> Recipe:
     """The same question asked properly: nothing of the evaluation in training (P2, P4, P5)."""
     return Recipe(
-        mixture=PROPER,
+        mixture=STRUQ,
         encoding=Encoding(
             layout=BEFORE_BOS, label_tokens=AS_GENERATED, end_truncated=False, max_length=2048
         ),

@@ -87,6 +87,7 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
         published_full=params.published_full,
         refusal_rule=params.refusal_rule,
         loss_window=params.loss_window,
+        loss_divisor=params.loss_divisor,
         utility=Utility(params.utility_sets, params.utility_not_run, params.utility),
     )
     # The engine stamps experiment, version and profile when it publishes the results.

@@ -18,6 +18,7 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
     """Build the mixture and decide which items are consumed, in which order."""
     from kit.methods.defensive_tokens.plan_files import count_kinds, save_plan
     from kit.methods.defensive_tokens.recipe import plan_mixture
+    from kit.methods.defensive_tokens.struq import leaked_items
 
     texts, style = attack_texts(ctx)
     plan = plan_mixture(
@@ -33,7 +34,7 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
     counts = count_kinds(plan)
     write_json(ctx.out / "summary.json", {"consumed": counts, "samples": len(plan.samples)})
     consumed = [plan.items[i] for i in plan.schedule.consumed()]
-    leaked = sum(texts.injected_word.lower() in (item.data or "").lower() for item in consumed)
+    leaked = len(leaked_items(consumed, plan.samples, texts.injected_word))
     ctx.canary(
         "test-word-leak",
         (leaked > 0) == (params.builder == "as-reported"),
@@ -43,7 +44,6 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
 
 def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     """The undefended model's own answers to the clean samples."""
-    from kit.lm.prefix import BEFORE_BOS
     from kit.methods.defensive_tokens.self_label import known_labels, make_labels, save_labels
 
     tokenizer, chat = tokenizer_and_format(ctx)
@@ -57,7 +57,7 @@ def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
             tokenizer,
             chat,
             rest,
-            layout=BEFORE_BOS,
+            layout=params.layout,
             max_new_tokens=params.max_new_tokens,
             empty_data=params.empty_data,
         )

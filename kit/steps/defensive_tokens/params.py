@@ -38,7 +38,8 @@ class Transfer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class TrainingData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of ``defensive-tokens/training-data``."""
 
-    builder: Literal["as-reported", "proper"]
+    builder: Literal["as-reported", "proper", "struq"]
+    """``proper`` holds the test out; ``struq`` too, its completion attacks as in StruQ's code."""
     steps: int
     batch: int
     seed: int
@@ -52,6 +53,8 @@ class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     scope: Literal["consumed", "all"] = "consumed"
     """``consumed`` labels what the schedule consumes, ``all`` the whole pool: the labels then do
     not depend on the schedule."""
+    layout: str = "before-bos"
+    """Of the prompts without a prefix: whether the labelling engine added a second begin token."""
     backend: Backend = "transformers"
     dtype: Dtype = "float32"
     batch_tokens: BatchTokens = 16384
@@ -68,12 +71,18 @@ class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     schedule: Literal["constant", "linear", "cosine"]
     steps: int
     micro_batch: int
+    """Examples whose label tokens are averaged together; how many are computed at a time is
+    ``forward_rows``."""
     accumulation: int
     checkpoints: list[int]
     layout: str
     seed: int
     end_truncated: bool
     label_tokens: Literal["as-text", "as-generated"]
+    warmup: Annotated[int, Meta(ge=0)] = 0
+    """Steps of linear rise in front of the schedule."""
+    max_length: Annotated[int, Meta(ge=2)] = 2048
+    """Ids kept of a prompt with its label, prefix slots included."""
     tokens: int = 5
     dtype: Dtype = "float32"
     forward: Literal["padded", "packed"] = "padded"
@@ -108,6 +117,9 @@ class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     native: str
     loss_window: int
+    loss_divisor: Annotated[float, Meta(gt=0)] | None = None
+    """What a document's log divides the mean loss by: ``loss-first-printed`` is comparable with its
+    numbers, ``loss-first`` is in nats a token."""
     published_full: float | None = None
     refusal_rule: str = "as-reported"
     utility_sets: list[str] = field(default_factory=list)

@@ -104,6 +104,7 @@ def _recipe(params: TrainPrefix) -> Recipe:
             layout=params.layout,
             label_tokens=params.label_tokens,
             end_truncated=params.end_truncated,
+            max_length=params.max_length,
         ),
         training=PrefixTraining(
             steps=params.steps,
@@ -111,6 +112,7 @@ def _recipe(params: TrainPrefix) -> Recipe:
             accumulation=params.accumulation,
             learning_rate=params.lr,
             schedule=params.schedule,
+            warmup=params.warmup,
             checkpoint_steps=tuple(params.checkpoints),
             forward=params.forward,
             compile=params.compile,

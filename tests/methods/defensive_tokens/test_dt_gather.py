@@ -267,3 +267,23 @@ def test_facts_of_a_training():
 def test_norms_of_large_vectors_do_not_overflow():
     facts = training_facts("full", [1.0], {1: torch.full((2, 4), 1e30)})
     assert facts["norms"][1] == pytest.approx([2e30, 2e30])
+
+
+def test_the_printed_loss_is_what_the_follow_ups_log_would_have_said(folder):
+    # transfer/tiny_adapt.py: each micro-batch's loss / accumulation is backpropagated and summed,
+    # and the sum of ten steps is divided by ten x accumulation before it is logged.
+    accumulation, steps = 4, 20
+    micro = [[0.3 - 0.001 * (4 * s + i) for i in range(accumulation)] for s in range(steps)]
+
+    def logged(ten):
+        return sum(loss / accumulation for step in ten for loss in step) / (10 * accumulation)
+
+    made = training(losses=tuple(sum(step) / accumulation for step in micro))
+    stage = folder("adapt", "training.json", made, pair())
+    cells = {c["id"]: c["value"] for c in table(trainings=[stage], loss_window=10).cells}
+    assert "near/loss-first-printed/adapt" not in cells
+    asked = table(trainings=[stage], loss_window=10, loss_divisor=accumulation).cells
+    printed = {c["id"]: c["value"] for c in asked}
+    assert printed["near/loss-first-printed/adapt"] == pytest.approx(logged(micro[:10]))
+    assert printed["near/loss-last-printed/adapt"] == pytest.approx(logged(micro[-10:]))
+    assert {id: v for id, v in printed.items() if not id.endswith("-printed/adapt")} == cells

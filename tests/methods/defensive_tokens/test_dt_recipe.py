@@ -100,7 +100,7 @@ def test_the_corrected_recipe_differs_only_in_data_and_labels():
     reported, corrected = tiny_adapt.as_reported(), tiny_adapt.corrected()
     assert corrected.training == reported.training
     assert corrected.encoding.layout == reported.encoding.layout
-    assert corrected.mixture == "proper"
+    assert corrected.mixture == "struq"
     assert not corrected.encoding.end_truncated
 
 
@@ -113,9 +113,9 @@ def test_full_training_is_one_epoch():
     recipe = full_dt.recipe(51_760)
     assert recipe.training.batch == 128
     assert recipe.training.steps == 404
-    assert recipe.training.warmup == 12
+    assert recipe.training.warmup == 13
     assert recipe.training.checkpoint_steps == (0, 404)
-    assert recipe.mixture == "proper"
+    assert recipe.mixture == "struq"
     every = full_dt.recipe(51_760, checkpoint_every=100).training.checkpoint_steps
     assert every == (0, 100, 200, 300, 400, 404)
     with pytest.raises(ValueError, match="do not fill one batch"):
