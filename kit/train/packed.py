@@ -10,7 +10,7 @@ What each choice brought is measured in ``docs/performance.md``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate as running_sum
 from typing import TYPE_CHECKING, Any
@@ -244,19 +244,52 @@ def accumulate_packed(
     prefix: Tensor,
     examples: Sequence[Example],
     weights: Sequence[float],
+    **how: Any,
+) -> float:
+    """Add one step's gradient to ``prefix.grad`` and return the step's loss.
+
+    Takes the arguments of :func:`packed_losses`.
+    """
+    parts = []
+    for loss in packed_losses(model, prefix, examples, weights, **how):
+        parts.append(_Value(loss))
+        loss.backward()  # type: ignore[no-untyped-call]
+    return sum(part.get() for part in parts)
+
+
+def packed_value(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    examples: Sequence[Example],
+    weights: Sequence[float],
+    **how: Any,
+) -> float:
+    """The loss alone. The graph is made and dropped: without one, the layers compile again.
+
+    Takes the arguments of :func:`packed_losses`.
+    """
+    losses = packed_losses(model, prefix, examples, weights, **how)
+    return sum(float(loss.detach()) for loss in losses)
+
+
+def packed_losses(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    examples: Sequence[Example],
+    weights: Sequence[float],
     *,
     rows: int = 16,
     chunk: int = 4096,
     compiled: bool = False,
     low_memory: bool = False,
-) -> float:
-    """Add one step's gradient to ``prefix.grad`` and return the step's loss.
+) -> Iterator[Tensor]:
+    """The loss of each packed row, one after the other; a backward pass belongs inside the loop.
 
     Args:
         model: Frozen causal language model.
         prefix: [n, d], a leaf that requires a gradient.
         examples: Of the step.
-        weights: One a example, of one of its label tokens; from ``losses.token_weights``.
+        weights: One an example, of one of its label tokens; from ``losses.token_weights``.
         rows: Most examples in one packed row.
         chunk: Most label tokens whose scores exist at once.
         compiled: Compile the decoder layers on first use; costs seconds once.
@@ -275,7 +308,6 @@ def accumulate_packed(
     if low_memory:
         chunk = min(chunk, LOW_MEMORY_CHUNK)
     others = not llama_block.fits(model)
-    parts = []
     for group in even_groups([len(e.ids) for e in examples], rows):
         packed = pack([examples[i] for i in group], vocabulary_size, device, share=not others)
         share = torch.tensor([weights[i] for i in group], dtype=torch.float32)
@@ -291,10 +323,8 @@ def accumulate_packed(
                 compiled=compiled,
                 low_memory=low_memory,
             )
-            parts.append(_Value(loss))
             # Inside, because the backward pass of low_memory runs the layers again.
-            loss.backward()  # type: ignore[no-untyped-call]
-    return sum(part.get() for part in parts)
+            yield loss
 
 
 class _Value:

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kit.lm.model import embedding_matrix
 from kit.lm.prefix import embed
 from kit.train.batching import Batch, Example, collate, forward_groups
-from kit.train.losses import predicting_positions, token_weights, weighted_cross_entropy
-from kit.train.packed import accumulate_packed
+from kit.train.losses import (
+    TOKEN_MEAN,
+    predicting_positions,
+    token_weights,
+    weighted_cross_entropy,
+)
+from kit.train.packed import accumulate_packed, packed_value
 from kit.train.prefix_config import PACKED, PrefixTraining
 
 if TYPE_CHECKING:
@@ -55,6 +61,52 @@ def accumulate(
         loss = batch_loss(model, prefix, batch, share, chunk=config.label_chunk)
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
+    return total
+
+
+def mean_loss(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    examples: Sequence[Example],
+    config: PrefixTraining,
+    *,
+    pad_id: int,
+) -> float:
+    """Mean loss of a prefix over all label tokens of some examples; nothing is trained.
+
+    Computed by the forward pass of the training, so that the two are comparable.
+
+    Args:
+        model: Frozen causal language model.
+        prefix: [n, d].
+        examples: At least one.
+        config: Of the training.
+        pad_id: Fills batches.
+
+    Returns:
+        Nats a label token.
+    """
+    counts = [example.labels for example in examples]
+    weights = token_weights(counts, micro_batch=1, normalisation=TOKEN_MEAN)
+    device = embedding_matrix(model).device
+    measured = prefix.detach().to(device, torch.float32, copy=True)
+    if config.forward == PACKED:
+        return packed_value(
+            model,
+            measured.requires_grad_(),
+            examples,
+            weights,
+            rows=config.forward_rows,
+            chunk=config.label_chunk,
+            compiled=config.compile,
+            low_memory=config.low_memory,
+        )
+    total = 0.0
+    for group in forward_groups([len(e.ids) for e in examples], config.forward_rows):
+        batch = collate([examples[i] for i in group], pad_id, device)
+        share = torch.tensor([weights[i] for i in group], dtype=torch.float32, device=device)
+        with torch.no_grad():
+            total += float(batch_loss(model, measured, batch, share, chunk=config.label_chunk))
     return total
 
 

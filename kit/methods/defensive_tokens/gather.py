@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from kit.methods.defensive_tokens.checkpoint_choice import chosen_step, with_chosen
 from kit.methods.defensive_tokens.result_cells import (
     Measurement,
     Replicate,
@@ -61,7 +62,10 @@ class Tables:
 
 
 def training_facts(
-    label: str, losses: Sequence[float], checkpoints: Mapping[int, Tensor]
+    label: str,
+    losses: Sequence[float],
+    checkpoints: Mapping[int, Tensor],
+    heldout: Mapping[int, float] | None = None,
 ) -> dict[str, Any]:
     """What a training leaves besides its vectors: losses, and norms at each checkpoint."""
     # In float64: the squares of large float32 values are infinite in float32.
@@ -72,6 +76,7 @@ def training_facts(
         "losses": list(losses),
         "norms": norms,
         "trained_parameters": int(last.numel()),
+        **({"heldout_losses": dict(heldout)} if heldout else {}),
     }
 
 
@@ -103,12 +108,17 @@ def tabulate(
         utility: Rows whose utility a judge would have to decide.
     """
     varied = _varied([*evaluations, *alignments, *transfers, *trainings])
+    chosen = _chosen(trainings, varied)
     found: list[Measurement] = []
     stats: list[Measurement] = []
     for stage in evaluations:
         replicate = _replicate(stage, varied, scores=_read(stage, "scores.json"))
+        rows = with_chosen(replicate.scores, chosen.get(_place(replicate), {}))
         found += measurements(
-            replicate, native=native, published_full=published_full, refusal_rule=refusal_rule
+            replace(replicate, scores=rows),
+            native=native,
+            published_full=published_full,
+            refusal_rule=refusal_rule,
         )
         stats += statistics(replicate, refusal_rule)
     numbers = [(stage, _alignment_numbers(stage)) for stage in alignments]
@@ -125,10 +135,28 @@ def tabulate(
         groups = dict.fromkeys(str(_split(stage)[0]["group"]) for stage in evaluations)
         cells += utility_cells(groups, utility.sets, utility.given, utility.not_run)
     series = checkpoint_series(cells, "asr-max") + checkpoint_series(cells, "gap-closed")
+    series += checkpoint_series(cells, "loss-heldout")
     series += _loss_series(trainings, varied) + spectrum_series(
         (str(_split(stage)[0]["group"]), _line(stage, varied), stage.path) for stage in alignments
     )
     return Tables(cells, series, labels)
+
+
+def _chosen(
+    trainings: Sequence[StageFolder], varied: set[str]
+) -> dict[tuple[str, str, str], dict[str, int]]:
+    """Label -> chosen step, for every replicate whose trainings kept items back."""
+    found: dict[tuple[str, str, str], dict[str, int]] = {}
+    for stage in trainings:
+        facts = _read(stage, "training.json")
+        if "heldout_losses" in facts:
+            place = _place(_replicate(stage, varied))
+            found.setdefault(place, {})[facts["label"]] = chosen_step(facts["heldout_losses"])
+    return found
+
+
+def _place(replicate: Replicate) -> tuple[str, str, str]:
+    return replicate.group, replicate.id, replicate.suffix
 
 
 def _read(stage: StageFolder, name: str) -> Any:
@@ -223,6 +251,10 @@ def _training_numbers(
     if divisor is not None:
         for which, loss in losses.items():
             numbers[f"loss-{which}-printed/{label}"] = (loss / divisor, "loss")
+    if "heldout_losses" in facts:
+        for step, loss in facts["heldout_losses"].items():
+            numbers[f"loss-heldout/{label}-{step}"] = (loss, "loss")
+        numbers[f"chosen-step/{label}"] = (float(chosen_step(facts["heldout_losses"])), "count")
     numbers[f"trained-parameters/{label}"] = (float(facts["trained_parameters"]), "count")
     for step, norms in facts["norms"].items():
         numbers[f"norm-min/{label}-{step}"] = (min(norms), "norm")

@@ -18,17 +18,19 @@ FILES = ("items.jsonl", "samples.jsonl", "schedule.json")
 def save_plan(folder: Path, plan: Plan) -> None:
     """Write the consumed items in the order of their first use, their samples and the schedule.
 
-    Items that no step consumes are left out, so the schedule's indices are renumbered.
+    Behind them stand the held-out items. All others are left out, so indices are renumbered.
     """
-    consumed = list(dict.fromkeys(plan.schedule.order))
+    consumed = [*dict.fromkeys(plan.schedule.order), *plan.heldout]
     place = {index: i for i, index in enumerate(consumed)}
     _write_lines(folder / "items.jsonl", [asdict(plan.items[i]) for i in consumed])
     _write_lines(folder / "samples.jsonl", [asdict(sample) for sample in plan.samples.values()])
-    schedule = {
+    schedule: dict[str, Any] = {
         "steps": plan.schedule.steps,
         "batch": plan.schedule.batch,
         "order": [place[index] for index in plan.schedule.order],
     }
+    if plan.heldout:
+        schedule["heldout"] = [place[index] for index in plan.heldout]
     (folder / "schedule.json").write_text(json.dumps(schedule) + "\n", encoding="utf-8")
 
 
@@ -40,6 +42,7 @@ def load_plan(folder: Path) -> Plan:
         items=tuple(TrainingItem(**row) for row in _read_lines(folder / "items.jsonl")),
         schedule=Schedule(tuple(schedule["order"]), schedule["steps"], schedule["batch"]),
         samples={sample.id: sample for sample in samples},
+        heldout=tuple(schedule.get("heldout", ())),
     )
 
 

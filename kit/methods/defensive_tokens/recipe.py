@@ -20,11 +20,15 @@ from kit.methods.defensive_tokens.schedule import Schedule, make_schedule
 from kit.methods.defensive_tokens.self_label import NO_TURN, SelfLabel
 from kit.methods.defensive_tokens.struq import TrainingItem
 from kit.train.prefix_config import PrefixTraining
+from kit.train.prefix_loss import mean_loss
 from kit.train.prefix_state import PrefixState
 from kit.train.prefix_tuning import PrefixRun, train_prefix
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from kit.train.batching import Example
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,15 @@ class Plan:
     Attributes:
         items: The whole mixture.
         schedule: Which items, in which order.
-        samples: Sample id -> sample, of everything that is consumed: label exactly these.
+        samples: Sample id -> sample, of everything that is consumed or held out: label exactly
+            these.
+        heldout: Items that no step consumes, of samples that none does: for choosing a checkpoint.
     """
 
     items: tuple[TrainingItem, ...]
     schedule: Schedule
     samples: Mapping[str, Sample]
+    heldout: tuple[int, ...] = ()
 
 
 def plan_run(
@@ -93,16 +100,41 @@ def plan_mixture(
     steps: int,
     batch: int,
     seed: int,
+    heldout: int = 0,
     control_tokens: Sequence[str] = (),
 ) -> Plan:
-    """Build a mixture and decide what ``steps`` x ``batch`` consume; one seed for both."""
+    """Build a mixture and decide what ``steps`` x ``batch`` consume; one seed for both.
+
+    Raises:
+        ValueError: Sample ids that are not unique, or no ``heldout`` items are left over.
+    """
     by_id = {sample.id: sample for sample in samples}
     if len(by_id) != len(samples):
         raise ValueError("sample ids are not unique: labels are keyed by them")
     items = struq.build(mixture, samples, texts, style, seed=seed, control_tokens=control_tokens)
     schedule = make_schedule(len(items), steps=steps, batch=batch, seed=seed)
-    needed = dict.fromkeys(items[i].sample_id for i in schedule.consumed())
-    return Plan(tuple(items), schedule, {sample_id: by_id[sample_id] for sample_id in needed})
+    kept = _held_out(items, schedule, heldout, seed=seed)
+    needed = dict.fromkeys(items[i].sample_id for i in [*schedule.consumed(), *kept])
+    found = {sample_id: by_id[sample_id] for sample_id in needed}
+    return Plan(tuple(items), schedule, found, kept)
+
+
+def _held_out(
+    items: Sequence[TrainingItem], schedule: Schedule, count: int, *, seed: int
+) -> tuple[int, ...]:
+    """The items that more steps would consume next; the schedule itself stays what it is."""
+    if not count:
+        return ()
+    more = schedule.steps + -(-count // schedule.batch)
+    longer = make_schedule(len(items), steps=more, batch=schedule.batch, seed=seed).order
+    kept = longer[len(schedule.order) :][:count]
+    seen = {items[i].sample_id for i in schedule.order}
+    if len(set(kept)) < count or any(items[i].sample_id in seen for i in kept):
+        raise ValueError(
+            f"{count} items cannot be held out: {schedule.steps} steps of {schedule.batch} leave "
+            f"fewer of the {len(items)}"
+        )
+    return kept
 
 
 def fit(
@@ -130,18 +162,16 @@ def fit(
         on_checkpoint: See :func:`kit.train.prefix_tuning.train_prefix`.
         on_step: See there.
     """
-    consumed = plan.schedule.consumed()
-    encoded = encode_items(
-        [plan.items[i] for i in consumed],
-        plan.samples,
-        labels,
+    examples = _encoded(
+        plan.schedule.consumed(),
+        model,
         tokenizer,
         chat_format,
+        plan,
+        labels,
         recipe.encoding,
         n=state.prefix.shape[0],
-        vocabulary_size=vocabulary_rows(model),
     )
-    examples = dict(zip(consumed, encoded, strict=True))
     return train_prefix(
         model,
         state,
@@ -151,3 +181,61 @@ def fit(
         on_checkpoint=on_checkpoint,
         on_step=on_step,
     )
+
+
+def heldout_losses(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    chat_format: ChatFormat,
+    plan: Plan,
+    labels: Mapping[str, SelfLabel],
+    recipe: Recipe,
+    prefixes: Mapping[int, Tensor],
+) -> dict[int, float]:
+    """Loss of every checkpoint on the items that the training did not see; nothing is trained.
+
+    Args:
+        model: The frozen model of the training.
+        tokenizer: Of the model.
+        chat_format: The prompts' format.
+        plan: With held-out items.
+        labels: Of ``plan.samples``.
+        recipe: Settings of the training.
+        prefixes: Step -> prefix [n, d].
+
+    Returns:
+        Step -> mean loss in nats a label token, over all label tokens of the held-out items.
+    """
+    n = next(iter(prefixes.values())).shape[0]
+    examples = _encoded(
+        plan.heldout, model, tokenizer, chat_format, plan, labels, recipe.encoding, n=n
+    )
+    pad = chat_format.pad_id(tokenizer)
+    return {
+        step: mean_loss(model, prefix, list(examples.values()), recipe.training, pad_id=pad)
+        for step, prefix in prefixes.items()
+    }
+
+
+def _encoded(
+    indices: Sequence[int],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    chat_format: ChatFormat,
+    plan: Plan,
+    labels: Mapping[str, SelfLabel],
+    encoding: Encoding,
+    *,
+    n: int,
+) -> dict[int, Example]:
+    encoded = encode_items(
+        [plan.items[i] for i in indices],
+        plan.samples,
+        labels,
+        tokenizer,
+        chat_format,
+        encoding,
+        n=n,
+        vocabulary_size=vocabulary_rows(model),
+    )
+    return dict(zip(indices, encoded, strict=True))

@@ -29,11 +29,12 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
         steps=params.steps,
         batch=params.batch,
         seed=params.seed,
+        heldout=params.heldout,
     )
     save_plan(ctx.out, plan)
     counts = count_kinds(plan)
     write_json(ctx.out / "summary.json", {"consumed": counts, "samples": len(plan.samples)})
-    consumed = [plan.items[i] for i in plan.schedule.consumed()]
+    consumed = [plan.items[i] for i in [*plan.schedule.consumed(), *plan.heldout]]
     leaked = len(leaked_items(consumed, plan.samples, texts.injected_word))
     ctx.canary(
         "test-word-leak",

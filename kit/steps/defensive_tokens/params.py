@@ -43,6 +43,8 @@ class TrainingData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     steps: int
     batch: int
     seed: int
+    heldout: Annotated[int, Meta(ge=0)] = 0
+    """Items that no step consumes, labelled like the others, on which a checkpoint is chosen."""
 
 
 class SelfLabel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

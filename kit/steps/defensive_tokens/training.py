@@ -22,7 +22,7 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     from kit.methods.defensive_tokens.gather import training_facts
     from kit.methods.defensive_tokens.plan_files import load_plan
     from kit.methods.defensive_tokens.prefix_sets import save_sets
-    from kit.methods.defensive_tokens.recipe import fit
+    from kit.methods.defensive_tokens.recipe import fit, heldout_losses
     from kit.methods.defensive_tokens.self_label import load_labels
     from kit.train.checkpoints import Checkpoints
 
@@ -46,22 +46,16 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
         ctx.progress(step, params.steps, "steps")
         ctx.metric("loss", loss, step)
 
-    run = fit(
-        model,
-        tokenizer,
-        chat,
-        load_plan(ctx.step("data").path),
-        load_labels(ctx.step("labels").path / "labels.jsonl"),
-        _recipe(params),
-        state,
-        on_checkpoint=kept.save,
-        on_step=on_step,
-    )
-    prefixes = kept.prefixes()
-    save_sets(ctx.out / SETS, {f"{params.label}-{s}": prefixes[s] for s in params.checkpoints})
+    plan, recipe = load_plan(ctx.step("data").path), _recipe(params)
+    labels = load_labels(ctx.step("labels").path / "labels.jsonl")
+    given = (model, tokenizer, chat, plan, labels, recipe)
+    run = fit(*given, state, on_checkpoint=kept.save, on_step=on_step)
+    kept_prefixes = kept.prefixes()
+    prefixes = {step: kept_prefixes[step] for step in params.checkpoints}
+    save_sets(ctx.out / SETS, {f"{params.label}-{s}": prefix for s, prefix in prefixes.items()})
+    heldout = heldout_losses(*given, prefixes) if plan.heldout else {}
     write_json(
-        ctx.out / "training.json",
-        training_facts(params.label, kept.losses(), {s: prefixes[s] for s in params.checkpoints}),
+        ctx.out / "training.json", training_facts(params.label, kept.losses(), prefixes, heldout)
     )
     moved = float((run.state.prefix.double() - initial.double()).norm())
     ctx.canary("prefix-moved", moved > 0, f"the prefix moved by {moved:.3g}")

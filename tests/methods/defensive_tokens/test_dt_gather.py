@@ -106,6 +106,28 @@ def test_one_pair_with_every_kind_of_stage(folder):
     assert not [id for id in cells if "@" in id]
 
 
+def test_the_checkpoint_that_is_chosen_differs_between_replicates(folder):
+    def evaluated(id, hits):
+        table = scores("undefended", "adapt-2", "adapt-10")
+        table["adapt-2"] = {**table["adapt-2"], "asr": {"ignore": hits}}
+        return folder(f"evaluate-{id}", "scores.json", table, pair(id))
+
+    def trained(id, losses):
+        facts = {**training(), "heldout_losses": losses}
+        return folder(f"adapt-{id}", "training.json", facts, pair(id))
+
+    found = table(
+        [evaluated("p1", [0, 0, 0, 0]), evaluated("p2", [0, 0, 0, 0])],
+        trainings=[trained("p1", {"2": 0.5, "10": 0.7}), trained("p2", {"2": 0.9, "10": 0.7})],
+    )
+    cells = {cell["id"]: cell for cell in found.cells}
+    assert [one["value"] for one in cells["near/chosen-step/adapt"]["seeds"]] == [2, 10]
+    assert [one["value"] for one in cells["near/asr-max/adapt-chosen"]["seeds"]] == [0, 50]
+    assert [one["value"] for one in cells["near/loss-heldout/adapt-2"]["seeds"]] == [0.5, 0.9]
+    curves = {line["id"]: line["lines"] for line in found.series}
+    assert curves["loss-heldout/near"] == {"adapt": [[2.0, 0.7], [10.0, 0.7]]}
+
+
 def test_several_groups_are_also_pooled(folder):
     found = table(
         [
