@@ -38,10 +38,12 @@ def build_command(folder: Path, pairs: int, jobs: int, released: bool) -> None:
     was stopped continues. The same machine and versions give the same bits, others the same
     statistics. About two minutes a source model and half a minute a newer version on one core.
     """
+    from kit.engine.durable import make_home
     from kit.mini.build import build
     from kit.mini.record import read_record
     from kit.mini.release import release, write_released
 
+    make_home(folder, next_step="name a folder you may write to")
     try:
         read_record(folder)
     except ValueError as error:

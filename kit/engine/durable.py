@@ -49,6 +49,20 @@ def write_atomic(path: Path, content: bytes) -> None:
     fsync_dir(path.parent)
 
 
+def make_home(folder: Path, *, next_step: str) -> None:
+    """Make a folder that everything else goes into, or say at once that it cannot be.
+
+    Raises:
+        Preflight: The operating system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Preflight(
+            f"the folder cannot be made: {error.strerror}", where=str(folder), next_step=next_step
+        ) from error
+
+
 def write_output(path: Path, content: bytes) -> None:
     """Write a file that somebody asked for: whole, or an error that names it.
 

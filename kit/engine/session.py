@@ -11,7 +11,7 @@ from typing import Protocol
 from kit.engine import hardware
 from kit.engine.batch import solve
 from kit.engine.drive import Options, complain, drive
-from kit.engine.durable import explain, free, is_full, write_atomic
+from kit.engine.durable import explain, free, is_full, make_home, write_atomic
 from kit.engine.environment import UNKNOWN_ARCH
 from kit.engine.events import utc_after, utc_now
 from kit.engine.job import PinPaths
@@ -135,6 +135,7 @@ class Session:
             Preflight: This machine cannot.
         """
         gpus = len(hardware.gpus()) if self.options.slurm is None else None
+        make_home(self.store.home, next_step="set KIT_HOME to a folder you may write to")
         preflight(self.plan, self.store, self.pins, gpus)
         plan, started, clock = self.plan, utc_now(), time.monotonic()
         self.folder = new_run_dir(

@@ -302,3 +302,10 @@ def test_a_full_disk_under_standard_output_is_no_fault_of_the_kit() -> None:
     assert done.returncode == 3
     assert done.stderr.startswith("error: the disk of standard output")
     assert "fault of the kit" not in done.stderr
+
+
+def test_models_cannot_be_made_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = process("mini", "build", str(tmp_path / "file" / "models"))
+    assert done.returncode == 4
+    assert "the folder cannot be made: Not a directory" in done.stderr

@@ -490,3 +490,15 @@ def test_the_disk_that_is_full_is_named(
     assert str(place) in caught.value.what
     assert f"file system of {place}" in caught.value.next_step
     assert said in caught.value.next_step
+
+
+def test_a_home_that_cannot_be_made_stops_the_run_before_it_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    home = tmp_path / "file" / "home"
+    options = Options(runs_dir=tmp_path / "runs")
+    session = Session(plan_of(), home=home, pins=ToyPins(tmp_path), options=options, argv=[])
+    with pytest.raises(Preflight, match="cannot be made: Not a directory") as caught:
+        session.run()
+    assert caught.value.where == str(home)
+    assert "KIT_HOME" in caught.value.next_step
+    assert not (tmp_path / "runs").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -39,7 +40,7 @@ def test_same_data_same_bytes() -> None:
     assert figures() == figures()
 
 
-def test_same_bytes_in_another_process() -> None:
+def test_same_bytes_in_another_process(tmp_path: Path) -> None:
     code = (
         "from tests.report.test_figures import figures; import hashlib;"
         "print(hashlib.sha256(''.join(figures()).encode()).hexdigest())"
@@ -50,7 +51,7 @@ def test_same_bytes_in_another_process() -> None:
             capture_output=True,
             text=True,
             check=True,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ".", "PATH": "", "HOME": "/nonexistent"},
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ".", "PATH": "", "HOME": str(tmp_path)},
         ).stdout
         for seed in ("1", "2")
     }
