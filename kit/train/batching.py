@@ -24,7 +24,8 @@ class Example:
     Attributes:
         id: Stable id, named in errors and logs.
         ids: Prompt and answer, prefix slots included.
-        prompt_length: How many leading ids carry no loss; at least 1, and below ``len(ids)``.
+        prompt_length: How many leading ids carry no loss; at least 1. All of them: the example
+            keeps its place in its micro-batch and has no part in the loss.
     """
 
     id: str
@@ -32,11 +33,11 @@ class Example:
     prompt_length: int
 
     def __post_init__(self) -> None:
-        """Refuse an example without a prompt or without a label."""
-        if not 0 < self.prompt_length < len(self.ids):
+        """Refuse an example without a prompt, or with a prompt longer than itself."""
+        if not 0 < self.prompt_length <= len(self.ids):
             raise ValueError(
                 f"example {self.id}: {self.prompt_length} prompt ids of {len(self.ids)}; at least "
-                "one prompt id and one label are needed"
+                "one is needed, and at most all"
             )
 
     @property

@@ -43,6 +43,8 @@ def token_weights(
     micro-batch with few labels weigh more than others, so the loss depends on the grouping.
     ``token-mean`` is the mean over all label tokens of the step, whatever the grouping.
 
+    A micro-batch without any label token has no mean and adds nothing.
+
     Written as weights, the normalisation does not tie how many rows are computed at once.
 
     Raises:
@@ -53,14 +55,14 @@ def token_weights(
             f"unknown normalisation {normalisation!r}; known: {', '.join(NORMALISATIONS)}"
         )
     if normalisation == TOKEN_MEAN:
-        return [1.0 / sum(label_counts)] * len(label_counts)
+        return [1.0 / max(sum(label_counts), 1)] * len(label_counts)
     if micro_batch < 1 or len(label_counts) % micro_batch:
         raise ValueError(f"{len(label_counts)} examples do not fill micro-batches of {micro_batch}")
     groups = len(label_counts) // micro_batch
     weights: list[float] = []
     for start in range(0, len(label_counts), micro_batch):
         tokens = sum(label_counts[start : start + micro_batch])
-        weights += [1.0 / (groups * tokens)] * micro_batch
+        weights += [1.0 / (groups * tokens) if tokens else 0.0] * micro_batch
     return weights
 
 

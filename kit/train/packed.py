@@ -301,7 +301,7 @@ def packed_losses(
     """
     device = prefix.device
     vocabulary_size = vocabulary_rows(model)
-    if max(max(e.ids) for e in examples) - vocabulary_size >= prefix.shape[0]:
+    if max((max(e.ids) for e in examples), default=0) - vocabulary_size >= prefix.shape[0]:
         raise ValueError(
             f"an example has a slot beyond the {prefix.shape[0]} vectors of the prefix"
         )

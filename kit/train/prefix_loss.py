@@ -42,6 +42,7 @@ def accumulate(
         micro_batch=config.micro_batch,
         normalisation=config.normalisation,
     )
+    examples, weights = _with_labels(examples, weights)
     if config.forward == PACKED:
         return accumulate_packed(
             model,
@@ -62,6 +63,14 @@ def accumulate(
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total
+
+
+def _with_labels(
+    examples: Sequence[Example], weights: Sequence[float]
+) -> tuple[list[Example], list[float]]:
+    """What of a step has to be computed: an example without labels has counted in the weights."""
+    kept = [i for i, example in enumerate(examples) if example.labels]
+    return [examples[i] for i in kept], [weights[i] for i in kept]
 
 
 def mean_loss(
@@ -88,6 +97,7 @@ def mean_loss(
     """
     counts = [example.labels for example in examples]
     weights = token_weights(counts, micro_batch=1, normalisation=TOKEN_MEAN)
+    examples, weights = _with_labels(examples, weights)
     device = embedding_matrix(model).device
     measured = prefix.detach().to(device, torch.float32, copy=True)
     if config.forward == PACKED:

@@ -77,7 +77,9 @@ def stand_in(made: Plan, one: StepInstance, folder: Path, seed: int) -> StageFol
         files["geometry.json"] = {name: dict.fromkeys(GEOMETRY, 1.0) for name in names}
     else:
         tokens = {step: torch.ones(5, 8) for step in one.params["checkpoints"]}
-        files["training.json"] = training_facts(one.params["label"], [1.0] * 20, tokens)
+        (data,) = upstream(made, one, "data")
+        heldout = dict.fromkeys(tokens, 0.5) if data.params["heldout"] else {}
+        files["training.json"] = training_facts(one.params["label"], [1.0] * 20, tokens, heldout)
         save_sets(
             folder / "prefixes.safetensors",
             {f"{one.params['label']}-{step}": prefix for step, prefix in tokens.items()},

@@ -24,8 +24,8 @@ def test_a_real_token_that_equals_the_padding_id_is_kept():
     assert batch.labels[0].tolist() == [IGNORE, 0, 0, IGNORE]
 
 
-@pytest.mark.parametrize("prompt_length", [0, 2, 3])
-def test_an_example_needs_a_prompt_and_a_label(prompt_length):
+@pytest.mark.parametrize("prompt_length", [-1, 0, 3])
+def test_an_example_needs_a_prompt_no_longer_than_itself(prompt_length):
     with pytest.raises(ValueError, match="example x"):
         Example("x", (1, 2), prompt_length)
 

@@ -72,9 +72,11 @@ def encode_items(
         n: Prefix slots.
         vocabulary_size: Rows of the model's embedding matrix.
 
+    A prompt that fills ``max_length`` leaves no room for a label: the follow-up's code cuts it and
+    masks all of it, and so does this.
+
     Raises:
-        ValueError: A label is missing or was made for another instruction, or a prompt fills
-            ``max_length``.
+        ValueError: A label is missing or was made for another instruction.
     """
     from kit.train.batching import Example
 
@@ -90,13 +92,8 @@ def encode_items(
             begin=begin,
         )
         answer = label_ids(label, samples[item.sample_id], tokenizer, chat_format, encoding)
-        if len(prompt) >= encoding.max_length:
-            raise ValueError(
-                f"item {item.id}: its prompt of {len(prompt)} ids leaves no room for a label "
-                f"within {encoding.max_length}"
-            )
         ids = tuple((prompt + answer)[: encoding.max_length])
-        examples.append(Example(item.id, ids, len(prompt)))
+        examples.append(Example(item.id, ids, min(len(prompt), len(ids))))
     return examples
 
 

@@ -148,6 +148,7 @@ def fit(
     *,
     on_checkpoint: Callable[[PrefixState], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    on_masked: Callable[[list[str]], None] | None = None,
 ) -> PrefixRun:
     """Train the prefix of ``state`` on a plan.
 
@@ -161,6 +162,8 @@ def fit(
         state: ``prefix_state.start(initial)``, or a checkpoint's state to go on from.
         on_checkpoint: See :func:`kit.train.prefix_tuning.train_prefix`.
         on_step: See there.
+        on_masked: Called before the first step with the ids of the items whose prompt leaves no
+            room for a label, so that they train nothing.
     """
     examples = _encoded(
         plan.schedule.consumed(),
@@ -172,6 +175,8 @@ def fit(
         recipe.encoding,
         n=state.prefix.shape[0],
     )
+    if on_masked is not None:
+        on_masked([example.id for example in examples.values() if not example.labels])
     return train_prefix(
         model,
         state,

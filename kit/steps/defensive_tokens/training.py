@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from kit.methods.defensive_tokens.recipe import Recipe
 
 
+MOST_MASKED = 0.01
+"""Share of the items whose prompt may leave no room for a label."""
+
+
 def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     """Train the prefix, the model frozen; resumes from its last checkpoint after a kill."""
     from kit.lm.fingerprint import fingerprint
@@ -49,7 +53,8 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     plan, recipe = load_plan(ctx.step("data").path), _recipe(params)
     labels = load_labels(ctx.step("labels").path / "labels.jsonl")
     given = (model, tokenizer, chat, plan, labels, recipe)
-    run = fit(*given, state, on_checkpoint=kept.save, on_step=on_step)
+    masked: list[str] = []
+    run = fit(*given, state, on_checkpoint=kept.save, on_step=on_step, on_masked=masked.extend)
     kept_prefixes = kept.prefixes()
     prefixes = {step: kept_prefixes[step] for step in params.checkpoints}
     save_sets(ctx.out / SETS, {f"{params.label}-{s}": prefix for s, prefix in prefixes.items()})
@@ -58,6 +63,13 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
         ctx.out / "training.json", training_facts(params.label, kept.losses(), prefixes, heldout)
     )
     moved = float((run.state.prefix.double() - initial.double()).norm())
+    items = len(plan.schedule.consumed())
+    ctx.canary(
+        "prompts-leave-room",
+        len(masked) <= MOST_MASKED * items,
+        f"{len(masked)} of {items} items train nothing, because their prompt fills "
+        f"{params.max_length} ids" + (f": {', '.join(masked[:5])}" if masked else ""),
+    )
     ctx.canary("prefix-moved", moved > 0, f"the prefix moved by {moved:.3g}")
     ctx.canary(
         "model-is-frozen",

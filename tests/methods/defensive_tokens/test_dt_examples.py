@@ -111,9 +111,11 @@ def test_long_answers_are_cut_at_max_length():
     assert shown(example)[1] == "fox"
 
 
-def test_a_prompt_that_fills_max_length_is_an_error():
-    with pytest.raises(ValueError, match="s-0/naive: its prompt of 13 ids"):
-        encode(max_length=13)
+@pytest.mark.parametrize("most", [13, 9])
+def test_a_prompt_that_fills_max_length_is_cut_and_trains_nothing(most):
+    example = encode(max_length=most)
+    assert example.ids == encode().ids[:most]
+    assert (example.prompt_length, example.labels) == (most, 0)
 
 
 def test_a_label_of_another_instruction_is_an_error():
