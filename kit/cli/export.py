@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kit.cli.export_plan import k8s, snakemake
+from kit.errors import UsageError
 
 
 @click.group(name="export")
@@ -84,6 +85,44 @@ def events(run: Path, target: str, output: Path) -> None:
 
     write = {"tensorboard": export_logs.to_tensorboard, "wandb": export_logs.to_wandb}[target]
     click.echo(f"{write(run, output)} points", err=True)
+    click.echo(str(output))
+
+
+@command.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "latex"]),
+    default="csv",
+    show_default=True,
+    help="csv: a line a number and replicate; latex: a line a cell.",
+)
+@click.option(
+    "--cells", multiple=True, metavar="PREFIX", help="Only ids that begin so; repeatable."
+)
+@click.option("--labels", is_flag=True, help="With csv: the 0 and 1 of every item, too.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File; printed if absent.")
+def table(run: Path, form: str, cells: tuple[str, ...], labels: bool, output: Path | None) -> None:
+    """The numbers of a run, verified or not.
+
+    A run of a manifest of your own needs no expectation for this. The columns are those of
+    `kit show EXP --template`.
+    """
+    from kit.report.files import write_file
+    from kit.report.run_table import read_cells, to_csv, to_latex
+    from kit.verify.labels import LabelFiles
+
+    if labels and form != "csv":
+        raise UsageError("--labels goes with --format csv", next_step="leave one of them out")
+    found = read_cells(run, cells)
+    text = (
+        to_latex(found) if form == "latex" else to_csv(found, LabelFiles(run) if labels else None)
+    )
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    write_file(output, text)
     click.echo(str(output))
 
 

@@ -1,0 +1,104 @@
+"""The numbers of a run as one table, verified or not: a run of one's own manifest has them too."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+from kit.engine import rundir
+from kit.engine.results import Cell, Results, SeedValue
+from kit.errors import InvalidInput, Preflight, UsageError
+from kit.report.files import read_json
+from kit.report.text import plural
+from kit.verify.labels import LabelFiles
+from kit.verify.tables import COLUMNS
+
+
+def read_cells(folder: Path, prefixes: Sequence[str] = ()) -> list[Cell]:
+    """The cells of a run directory whose ids begin with one of the prefixes; all without any.
+
+    Raises:
+        InvalidInput: Not a run directory, or its results cannot be read.
+        UsageError: A prefix that no cell has.
+    """
+    path = folder / rundir.RESULTS
+    if not path.is_file():
+        raise InvalidInput(
+            f"there is no {rundir.RESULTS} here",
+            where=str(folder),
+            next_step=rundir.meant(folder),
+        )
+    cells = read_json(path, Results, remedy="kit run again; finished steps are kept").cells
+    for prefix in prefixes:
+        if not any(cell.id.startswith(prefix) for cell in cells):
+            raise UsageError(
+                f"no cell of this run begins with {prefix!r}",
+                next_step=f"for example --cells {cells[0].id.rsplit('/', 1)[0]}/" if cells else "",
+            )
+    return [cell for cell in cells if not prefixes or cell.id.startswith(tuple(prefixes))]
+
+
+def to_csv(cells: Iterable[Cell], labels: LabelFiles | None = None) -> str:
+    """One line a number, a replicate a line: what ``kit verify EXP --results`` reads back.
+
+    Args:
+        cells: Of a run.
+        labels: Where per-item labels are; they are left out without.
+    """
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for cell in cells:
+        head = {"cell": cell.id, "unit": cell.unit}
+        for one in cell.seeds:
+            writer.writerow(head | {"seed": one.seed} | _number(one, labels))
+        if not cell.seeds:
+            writer.writerow(head | {"not_run": cell.not_run or ""} | _number(cell, labels))
+    return out.getvalue()
+
+
+def _number(one: Cell | SeedValue, labels: LabelFiles | None) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "value": "" if one.value is None else repr(one.value),
+        "k": "" if one.k is None else one.k,
+        "n": "" if one.n is None else one.n,
+    }
+    if labels is not None and one.labels is not None:
+        found["labels"] = "".join(str(bit) for bit in labels.get(one.labels).labels)
+    return found
+
+
+def to_latex(cells: Iterable[Cell]) -> str:
+    """One line a cell, as a LaTeX table with booktabs rules: mean, spread and what it is over.
+
+    Raises:
+        Preflight: A library is missing.
+    """
+    head = ["cell", "value", "unit", "sd", "of"]
+    try:
+        import pandas as pd
+
+        frame = pd.DataFrame(_summaries(cells), columns=head)
+        return str(frame.to_latex(index=False, escape=True))
+    except ImportError as error:
+        raise Preflight(
+            "a LaTeX table needs pandas and jinja2, and one is not installed",
+            why=str(error),
+            next_step="pip install 'safety-repro-kit[report]'   (or: make setup)",
+        ) from error
+
+
+def _summaries(cells: Iterable[Cell]) -> Iterator[tuple[str, ...]]:
+    for cell in cells:
+        values = [one.value for one in cell.seeds]
+        if values:
+            spread = f"{stdev(values):.4g}" if len(values) > 1 else "-"
+            of = plural(len(values), "seed")
+        else:
+            spread, of = "-", f"{cell.k} of {cell.n}" if cell.n is not None else "-"
+        value = cell.not_run or ("-" if cell.value is None else f"{cell.value:.4g}")
+        yield cell.id, value, cell.unit, spread, of
