@@ -19,10 +19,16 @@ from kit.cli.state import console, state
     type=click.Path(path_type=Path),
     help="Store of the first (then of the second) run; default $KIT_HOME/store.",
 )
+@click.option("--all", "every", is_flag=True, help="List the cells that are the same, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 @click.pass_context
 def command(
-    context: click.Context, first: Path, second: Path, stores: tuple[Path, ...], as_json: bool
+    context: click.Context,
+    first: Path,
+    second: Path,
+    stores: tuple[Path, ...],
+    every: bool,
+    as_json: bool,
 ) -> None:
     """Compare two runs of one experiment.
 
@@ -44,6 +50,6 @@ def command(
         click.echo(msgspec.json.format(msgspec.json.encode(outcome), indent=1))
     else:
         out = console()
-        for line in lines(outcome):
+        for line in lines(outcome, every=every):
             out.print(line, markup=False)
     context.exit(EXIT_OK if outcome.identical else EXIT_CLAIM_FAILED)

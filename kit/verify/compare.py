@@ -143,9 +143,17 @@ def _files(first: Path, second: Path) -> Divergence | None:
     return None
 
 
-def lines(outcome: Comparison) -> Iterable[str]:
-    """The comparison as lines; the first word says what."""
-    for cell in outcome.cells:
+def lines(outcome: Comparison, *, every: bool = False) -> Iterable[str]:
+    """The comparison as lines; the first word says what.
+
+    Args:
+        outcome: Of :func:`compare`.
+        every: Whether cells that are the same have lines of their own.
+    """
+    shown = [cell for cell in outcome.cells if every or cell.says != "same"]
+    if len(shown) < len(outcome.cells):
+        yield f"cells {len(outcome.cells) - len(shown)} the same; --all lists them"
+    for cell in shown:
         if cell.difference is None or cell.first is None or cell.second is None:
             yield f"cell {cell.id} {cell.says}"
             continue

@@ -179,9 +179,16 @@ def two(repo: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
 def test_the_first_step_and_the_first_item(
     two: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert kit(["compare", str(two[0]), str(two[1])]) == 1
+    assert kit(["compare", str(two[0]), str(two[1]), "--all"]) == 1
     said = capsys.readouterr().out
     assert "cell t1/none same: 52.88 against 52.88" in said
+    assert kit(["compare", str(two[0]), str(two[1])]) == 1
+    short = capsys.readouterr().out.splitlines()
+    same = [line for line in said.splitlines() if " same: " in line]
+    assert short == [
+        f"cells {len(same)} the same; --all lists them",
+        *(line for line in said.splitlines() if line not in same),
+    ]
     assert "first difference: step generate[seed=], outputs" in said
     assert "because params.seed: 0 against 1" in said
     assert "responses.jsonl: record 1 (i0) of 1, generation, response" in said
