@@ -36,7 +36,7 @@ def compare(
     monkeypatch.setenv("KIT_HOME", str(runs["home"]))
     code = kit(["compare", str(runs[one]), str(runs[two])])
     said = capsys.readouterr().out.splitlines()
-    return code, [line for line in said if not line.startswith("cell ")]
+    return code, [line for line in said if not line.startswith("cell")]
 
 
 def test_other_attack_sentences_are_named_before_what_came_of_them(
