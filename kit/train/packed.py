@@ -239,39 +239,6 @@ def packed_loss(
     )
 
 
-def accumulate_packed(
-    model: PreTrainedModel,
-    prefix: Tensor,
-    examples: Sequence[Example],
-    weights: Sequence[float],
-    **how: Any,
-) -> float:
-    """Add one step's gradient to ``prefix.grad`` and return the step's loss.
-
-    Takes the arguments of :func:`packed_losses`.
-    """
-    parts = []
-    for loss in packed_losses(model, prefix, examples, weights, **how):
-        parts.append(_Value(loss))
-        loss.backward()  # type: ignore[no-untyped-call]
-    return sum(part.get() for part in parts)
-
-
-def packed_value(
-    model: PreTrainedModel,
-    prefix: Tensor,
-    examples: Sequence[Example],
-    weights: Sequence[float],
-    **how: Any,
-) -> float:
-    """The loss alone. The graph is made and dropped: without one, the layers compile again.
-
-    Takes the arguments of :func:`packed_losses`.
-    """
-    losses = packed_losses(model, prefix, examples, weights, **how)
-    return sum(float(loss.detach()) for loss in losses)
-
-
 def packed_losses(
     model: PreTrainedModel,
     prefix: Tensor,
@@ -314,7 +281,9 @@ def packed_losses(
         if device.type == "cuda":
             share = share.pin_memory().to(device, non_blocking=True)
         with ready(model, compiled=compiled and others, low_memory=low_memory and others):
-            loss = packed_loss(
+            # Inside, because the backward pass of low_memory runs the layers again. Without a name
+            # here, because a name would keep the graph while the next one is made.
+            yield packed_loss(
                 model,
                 prefix,
                 packed,
@@ -323,30 +292,3 @@ def packed_losses(
                 compiled=compiled,
                 low_memory=low_memory,
             )
-            # Inside, because the backward pass of low_memory runs the layers again.
-            yield loss
-
-
-class _Value:
-    """A scalar on its way to the CPU.
-
-    The loss is known when the forward pass is done. Waiting for that alone, and not for the
-    backward pass that is queued behind it, lets the next step be prepared while the GPU works.
-    """
-
-    def __init__(self, scalar: Tensor) -> None:
-        value = scalar.detach()
-        self.event: torch.cuda.Event | None = None
-        if value.is_cuda:
-            value = torch.empty_like(value, device="cpu", pin_memory=True).copy_(
-                value, non_blocking=True
-            )
-            self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self.event.record()
-        self.value = value
-
-    def get(self) -> float:
-        """The number, as soon as the GPU has come to it."""
-        if self.event is not None:
-            self.event.synchronize()
-        return float(self.value)

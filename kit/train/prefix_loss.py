@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from kit.train.losses import (
     token_weights,
     weighted_cross_entropy,
 )
-from kit.train.packed import accumulate_packed, packed_value
+from kit.train.packed import packed_losses
 from kit.train.prefix_config import PACKED, PrefixTraining
 
 if TYPE_CHECKING:
@@ -42,35 +42,11 @@ def accumulate(
         micro_batch=config.micro_batch,
         normalisation=config.normalisation,
     )
-    examples, weights = _with_labels(examples, weights)
-    if config.forward == PACKED:
-        return accumulate_packed(
-            model,
-            prefix,
-            examples,
-            weights,
-            rows=config.forward_rows,
-            chunk=config.label_chunk,
-            compiled=config.compile,
-            low_memory=config.low_memory,
-        )
-    device = prefix.device
-    total = 0.0
-    for group in forward_groups([len(e.ids) for e in examples], config.forward_rows):
-        batch = collate([examples[i] for i in group], pad_id, device)
-        share = torch.tensor([weights[i] for i in group], dtype=torch.float32, device=device)
-        loss = batch_loss(model, prefix, batch, share, chunk=config.label_chunk)
+    parts = []
+    for loss in _losses(model, prefix, examples, weights, config, pad_id):
+        parts.append(_Value(loss))
         loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
-    return total
-
-
-def _with_labels(
-    examples: Sequence[Example], weights: Sequence[float]
-) -> tuple[list[Example], list[float]]:
-    """What of a step has to be computed: an example without labels has counted in the weights."""
-    kept = [i for i, example in enumerate(examples) if example.labels]
-    return [examples[i] for i in kept], [weights[i] for i in kept]
+    return sum(part.get() for part in parts)
 
 
 def mean_loss(
@@ -97,13 +73,32 @@ def mean_loss(
     """
     counts = [example.labels for example in examples]
     weights = token_weights(counts, micro_batch=1, normalisation=TOKEN_MEAN)
-    examples, weights = _with_labels(examples, weights)
     device = embedding_matrix(model).device
-    measured = prefix.detach().to(device, torch.float32, copy=True)
+    # A graph is made and dropped: without one, compiled layers would be compiled once more.
+    measured = prefix.detach().to(device, torch.float32, copy=True).requires_grad_()
+    total = 0.0
+    for loss in _losses(model, measured, examples, weights, config, pad_id):
+        total += float(loss.detach())
+        del loss  # and its graph, before the next one is made
+    return total
+
+
+def _losses(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    examples: Sequence[Example],
+    weights: Sequence[float],
+    config: PrefixTraining,
+    pad_id: int,
+) -> Iterator[Tensor]:
+    """The weighted loss, one forward pass after the other; a backward pass belongs in between."""
+    # An example without labels has counted in its micro-batch and need not be computed.
+    kept = [i for i, example in enumerate(examples) if example.labels]
+    examples, weights = [examples[i] for i in kept], [weights[i] for i in kept]
     if config.forward == PACKED:
-        return packed_value(
+        yield from packed_losses(
             model,
-            measured.requires_grad_(),
+            prefix,
             examples,
             weights,
             rows=config.forward_rows,
@@ -111,13 +106,11 @@ def mean_loss(
             compiled=config.compile,
             low_memory=config.low_memory,
         )
-    total = 0.0
+        return
     for group in forward_groups([len(e.ids) for e in examples], config.forward_rows):
-        batch = collate([examples[i] for i in group], pad_id, device)
-        share = torch.tensor([weights[i] for i in group], dtype=torch.float32, device=device)
-        with torch.no_grad():
-            total += float(batch_loss(model, measured, batch, share, chunk=config.label_chunk))
-    return total
+        batch = collate([examples[i] for i in group], pad_id, prefix.device)
+        share = torch.tensor([weights[i] for i in group], dtype=torch.float32).to(prefix.device)
+        yield batch_loss(model, prefix, batch, share, chunk=config.label_chunk)
 
 
 def batch_loss(
@@ -148,3 +141,28 @@ def batch_loss(
     return weighted_cross_entropy(
         hidden[rows, columns], model.lm_head, targets, weights[rows], chunk=chunk
     )
+
+
+class _Value:
+    """A scalar on its way to the CPU.
+
+    The loss is known when the forward pass is done. Waiting for that alone, and not for the
+    backward pass that is queued behind it, lets the next step be prepared while the GPU works.
+    """
+
+    def __init__(self, scalar: Tensor) -> None:
+        value = scalar.detach()
+        self.event: torch.cuda.Event | None = None
+        if value.is_cuda:
+            value = torch.empty_like(value, device="cpu", pin_memory=True).copy_(
+                value, non_blocking=True
+            )
+            self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.event.record()
+        self.value = value
+
+    def get(self) -> float:
+        """The number, as soon as the GPU has come to it."""
+        if self.event is not None:
+            self.event.synchronize()
+        return float(self.value)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from prefix_cases import N, V, examples, fingerprint, initial
 from tiny_world import tiny_llama
 
+from kit.train import packed, prefix_loss
 from kit.train.prefix_config import PrefixTraining
 from kit.train.prefix_loss import mean_loss
 
@@ -50,3 +53,24 @@ def test_it_trains_nothing(way):
     assert not prefix.requires_grad
     assert fingerprint(model) == before
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_graph_at_a_time(way, monkeypatch):
+    """At full size a graph is 50 GB: the one before is gone when the next is made."""
+    alive = []
+
+    def watched(make):
+        def made(*arguments, **options):
+            assert not [one for one in alive if one() is not None]
+            loss = make(*arguments, **options)
+            alive.append(weakref.ref(loss))
+            return loss
+
+        return made
+
+    monkeypatch.setattr(prefix_loss, "batch_loss", watched(prefix_loss.batch_loss))
+    monkeypatch.setattr(packed, "packed_loss", watched(packed.packed_loss))
+    config = PrefixTraining(steps=1, forward_rows=2, **WAYS[way])
+    mean_loss(tiny_llama(V), initial(), examples(6), config, pad_id=0)
+    assert len(alive) == 3

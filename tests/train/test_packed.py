@@ -99,7 +99,8 @@ def test_packed_equals_the_published_normalisation_written_out() -> None:
         means.append(torch.cat(losses).mean())
     (wanted,) = torch.autograd.grad(torch.stack(means).mean(), prefix)
     weights = token_weights([e.labels for e in batch], micro_batch=4)
-    packing.accumulate_packed(model, prefix, batch, weights)
+    for loss in packing.packed_losses(model, prefix, batch, weights):
+        loss.backward()
     torch.testing.assert_close(prefix.grad, wanted, rtol=1e-5, atol=1e-7)
 
 
@@ -190,7 +191,7 @@ def test_embeddings_are_those_of_the_padded_path() -> None:
 
 def test_a_slot_without_a_vector_is_an_error() -> None:
     with pytest.raises(ValueError, match="slot beyond the 2 vectors"):
-        packing.accumulate_packed(tiny_llama(VOCABULARY), torch.zeros(2, 32), examples(1), [1.0])
+        next(packing.packed_losses(tiny_llama(VOCABULARY), torch.zeros(2, 32), examples(1), [1.0]))
 
 
 def reference_kernel(
