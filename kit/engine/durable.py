@@ -63,17 +63,25 @@ def make_home(folder: Path, *, next_step: str) -> None:
         ) from error
 
 
-def write_output(path: Path, content: bytes) -> None:
+def write_output(path: Path, content: bytes, *, next_step: str = "choose another place") -> None:
     """Write a file that somebody asked for: whole, or an error that names it.
+
+    Args:
+        path: The file.
+        content: Its bytes.
+        next_step: What to type for another place.
 
     Raises:
         KitError: The folder is absent or not writable, or the disk is full.
     """
+    if path.is_dir() or not path.parent.is_dir():
+        wrong = "this is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise Preflight(wrong, where=str(path), next_step=next_step)
     try:
         write_atomic(path, content)
     except OSError as error:
         told = explain(error, where=str(path), path=path.parent)
-        told.why, told.next_step = "", "make it possible to write there, or choose another place"
+        told.why, told.next_step = "", next_step
         raise told from error
 
 

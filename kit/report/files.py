@@ -12,12 +12,12 @@ import msgspec
 from msgspec import Struct
 
 from kit.engine import rundir
-from kit.engine.durable import explain, write_atomic
+from kit.engine.durable import write_output
 from kit.engine.plan import Plan
 from kit.engine.record import Record
 from kit.engine.results import Results
 from kit.engine.store import sha256_file
-from kit.errors import InvalidInput, Preflight
+from kit.errors import InvalidInput
 from kit.verify.verdict import SCHEMA_VERSION, Verdict
 
 T = TypeVar("T", bound=Struct)
@@ -139,12 +139,4 @@ def write_file(path: Path, content: str | bytes) -> None:
         KitError: The folder is absent or not writable, or the disk is full.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    if path.is_dir() or not path.parent.is_dir():
-        wrong = "this is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise Preflight(wrong, where=str(path), next_step="choose another place: -o FILE")
-    try:
-        write_atomic(path, data)
-    except OSError as error:
-        told = explain(error, where=str(path), path=path.parent)
-        told.why, told.next_step = "", "choose another place: -o FILE"
-        raise told from error
+    write_output(path, data, next_step="choose another place: -o FILE")

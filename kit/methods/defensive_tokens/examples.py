@@ -62,6 +62,9 @@ def encode_items(
 ) -> list[Example]:
     """One example an item.
 
+    A prompt that fills ``max_length`` leaves no room for a label: the follow-up's code cuts it and
+    masks all of it, and so does this.
+
     Args:
         items: What to train on.
         samples: Sample id -> sample; its output stands in for an empty self-label.
@@ -71,9 +74,6 @@ def encode_items(
         encoding: See :class:`Encoding`.
         n: Prefix slots.
         vocabulary_size: Rows of the model's embedding matrix.
-
-    A prompt that fills ``max_length`` leaves no room for a label: the follow-up's code cuts it and
-    masks all of it, and so does this.
 
     Raises:
         ValueError: A label is missing or was made for another instruction.

@@ -36,7 +36,7 @@ class Recipe:
     """Everything that decides a prefix, apart from model, data and initial vectors.
 
     Attributes:
-        mixture: ``as-reported`` or ``proper``.
+        mixture: One of :data:`kit.methods.defensive_tokens.struq.MIXTURES`.
         encoding: Layout and label tokens.
         training: Optimizer settings.
         empty_data: Data turn of clean samples without input when they are labelled.
