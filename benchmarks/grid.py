@@ -13,9 +13,9 @@ from kit.engine.environment import Machine
 from kit.engine.plan import Plan
 from kit.engine.planner import make_plan
 from kit.engine.registry import NoParams, Registry, StepContext, StepKind
-from kit.engine.results import Results
 from kit.engine.store import FileRecord, Store, StoredStep
 from kit.manifest.types import Manifest
+from kit.results.types import Results
 
 
 class TrainParams(Struct, frozen=True, forbid_unknown_fields=True):

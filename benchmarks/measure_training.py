@@ -28,14 +28,14 @@ from kit.lm.standin import load_random_model, make_folder, released_prefix
 from kit.methods.defensive_tokens import standin, tiny_adapt
 from kit.methods.defensive_tokens.attacks import PAPER
 from kit.methods.defensive_tokens.examples import encode_items
+from kit.methods.defensive_tokens.prefix_training import llama_block
+from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
+from kit.methods.defensive_tokens.prefix_training.loss import accumulate
+from kit.methods.defensive_tokens.prefix_training.state import start
+from kit.methods.defensive_tokens.prefix_training.tuning import train_prefix
 from kit.methods.defensive_tokens.recipe import plan_run
 from kit.methods.defensive_tokens.self_label import SelfLabel
-from kit.train import llama_block
 from kit.train.batching import Example
-from kit.train.prefix_config import PrefixTraining
-from kit.train.prefix_loss import accumulate
-from kit.train.prefix_state import start
-from kit.train.prefix_tuning import train_prefix
 
 NAIVE, FASTEST = "padded, 4 x 4", "packed, compiled"
 PEAK = 790e12

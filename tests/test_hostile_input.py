@@ -216,7 +216,7 @@ def test_a_run_s_words_cannot_act_on_the_terminal_of_verify(terminal: bool) -> N
 
     from rich.console import Console
 
-    from kit.engine.results import Canary
+    from kit.results.types import Canary
     from kit.verify.render import render
     from tests.verify import builders as b
 

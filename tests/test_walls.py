@@ -11,9 +11,23 @@ import pytest
 
 KIT = Path(__file__).resolve().parents[1] / "kit"
 HEAVY = {"torch", "transformers", "vllm", "deepspeed", "datasets", "accelerate", "peft"}
-LIGHT_ROOMS = ("manifest", "engine", "verify", "report", "cli", "steps")
+LIGHT_ROOMS = (
+    "results",
+    "manifest",
+    "pins",
+    "engine",
+    "verify",
+    "report",
+    "lint",
+    "doctor",
+    "cli",
+    "steps",
+)
 LIBRARY_ROOMS = ("methods", "train", "evals", "lm")
-MACHINERY = ("kit.engine", "kit.manifest", "kit.cli", "kit.steps", "kit.verify", "kit.report")
+MACHINERY = tuple(
+    f"kit.{room}"
+    for room in ("engine", "manifest", "pins", "cli", "steps", "verify", "report", "lint", "doctor")
+)
 
 
 def _imports(path: Path, *, at_import_time: bool) -> set[str]:

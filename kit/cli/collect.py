@@ -35,7 +35,7 @@ def command(plan: Path, events: Path | None, runs_dir: Path, check: bool) -> Non
     from kit.engine.drive import Options
     from kit.engine.plan import read_plan
     from kit.manifest.home import kit_home
-    from kit.manifest.pins import PinStore
+    from kit.pins.store import PinStore
 
     made, home = read_plan(plan), kit_home()
     options = Options(check="all" if check else "small", progress=state().mode(), runs_dir=runs_dir)

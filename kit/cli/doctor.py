@@ -11,8 +11,8 @@ from kit.cli.state import console, state
 from kit.errors import EXIT_INVALID, EXIT_OK
 
 if TYPE_CHECKING:
-    from kit.manifest.doctor import Check
-    from kit.manifest.doctor.overview import Runnable
+    from kit.doctor import Check
+    from kit.doctor.overview import Runnable
 
 _STYLE = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 
@@ -28,12 +28,12 @@ def command(experiment: str | None, profile: str, as_json: bool) -> int:
     memory, containers, the inputs and the access to gated repositories. What stands in the way
     comes first, each with what mends it. Leaves with 4 if anything is FAIL.
     """
+    from kit.doctor import Needs, examine
+    from kit.doctor.needs import estimate
+    from kit.doctor.overview import lines, overview
     from kit.manifest.catalog import Catalog, needed_pins
-    from kit.manifest.doctor import Needs, examine
-    from kit.manifest.doctor.overview import lines, overview
     from kit.manifest.home import kit_home
-    from kit.manifest.needs import estimate
-    from kit.manifest.pins import PinStore
+    from kit.pins.store import PinStore
 
     catalog, home = Catalog(), kit_home()
     needs, ids = Needs(), None

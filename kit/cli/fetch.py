@@ -31,9 +31,9 @@ def command(experiment: str, profile: str, own: tuple[str, ...], write_pins: boo
     (hf auth login, or HF_TOKEN); it is never printed or stored by the kit.
     """
     from kit.manifest.catalog import Catalog
-    from kit.manifest.fetch import Event, hub
-    from kit.manifest.fetch.command import fetch_experiment
     from kit.manifest.home import kit_home
+    from kit.pins import Event, hub
+    from kit.pins.command import fetch_experiment
 
     mode = state().mode()
     if mode != "rich":

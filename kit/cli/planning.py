@@ -55,7 +55,7 @@ def prepare(
     from kit.engine.planner import fraction_overrides
     from kit.manifest.catalog import Catalog
     from kit.manifest.home import kit_home
-    from kit.manifest.pins import PinStore
+    from kit.pins.store import PinStore
 
     catalog, home = Catalog(), kit_home()
     loaded = catalog.load(experiment)

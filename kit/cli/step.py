@@ -69,7 +69,7 @@ def command(
     from kit.engine.plan import read_plan
     from kit.engine.store import Store
     from kit.manifest.home import kit_home
-    from kit.manifest.pins import PinStore
+    from kit.pins.store import PinStore
 
     made = read_plan(plan)
     home = kit_home()

@@ -23,8 +23,8 @@ def command(paths: tuple[Path, ...], as_json: bool, quiet: bool) -> int:
     PATHS default to everything in the repository. Every problem is shown as
     file:line:column; errors make the command leave with 4.
     """
+    from kit.lint.validate import repository_files, validate
     from kit.manifest.catalog import Catalog
-    from kit.manifest.validate import repository_files, validate
 
     catalog = Catalog()
     chosen = list(paths) or repository_files(catalog)

@@ -13,8 +13,8 @@ from kit.engine.context import Context
 from kit.engine.events import Emit
 from kit.engine.job import Job
 from kit.engine.registry import StepKind
-from kit.engine.results import Canary
 from kit.engine.store import Store
+from kit.results.types import Canary
 
 
 class Measured(Struct, kw_only=True):

@@ -12,9 +12,9 @@ from kit.engine.events import Emit, event
 from kit.engine.job import Job
 from kit.engine.registry import PinInput, StepInput, StepKind
 from kit.engine.relatives import relatives
-from kit.engine.results import Canary
 from kit.engine.secrets import redact
 from kit.engine.store import Store, StoredStep
+from kit.results.types import Canary
 
 PROGRESS_SECONDS = 0.2
 """At most one progress event in this time; functions may report every iteration."""

@@ -9,11 +9,11 @@ import msgspec
 
 from kit.engine.durable import write_atomic
 from kit.engine.plan import Plan
-from kit.engine.results import Canary, Results
 from kit.engine.rundir import LABELS, RESULTS
 from kit.engine.runner import Outcome
 from kit.engine.store import Store
 from kit.errors import StepFailed
+from kit.results.types import Canary, Results
 
 
 def publish(plan: Plan, outcome: Outcome, store: Store, folder: Path) -> Path:

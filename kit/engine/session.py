@@ -21,7 +21,7 @@ from kit.engine.results_file import publish
 from kit.engine.rundir import EVENTS, LOGS, PLAN, RECORD, new_run_dir
 from kit.engine.store import Level, Store
 from kit.errors import KitError, Many, Preflight
-from kit.manifest.hashing import sha256_file
+from kit.pins.hashing import sha256_file
 
 
 class Pins(PinPaths, Protocol):

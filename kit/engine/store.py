@@ -24,8 +24,8 @@ from msgspec import Struct
 from kit.engine.canonical import digest
 from kit.engine.durable import fsync_dir, write_atomic
 from kit.engine.locks import key_lock, lock_if_free
-from kit.engine.results import Canary
 from kit.errors import Preflight, StepFailed
+from kit.results.types import Canary
 
 STORE_VERSION = 1
 SMALL = 64 * 1024 * 1024

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import InvalidInput
-from kit.manifest.hashing import write_text
 from kit.manifest.names import nearest
 from kit.manifest.text import read_text
+from kit.pins.hashing import write_text
 
 FILES: dict[str, str] = {
     "schema": "kit.manifest.schema:schema_files",

@@ -73,7 +73,7 @@ def _allowed(spec: dict[str, Any]) -> str:
 
 def lint_rules(root: Path) -> str:
     """Every rule of the lint."""
-    from kit.manifest.lint import all_rules
+    from kit.lint import all_rules
 
     rows = [[f"`{rule.id}`", rule.level, rule.doc] for rule in all_rules()]
     return table(["rule", "level", "holds when"], rows)

@@ -33,12 +33,12 @@ def train_tokens(folder: Path) -> list[list[float]]:
     from kit.methods.defensive_tokens.alpaca import read_alpaca
     from kit.methods.defensive_tokens.attack_texts import read_json
     from kit.methods.defensive_tokens.examples import Encoding
+    from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
+    from kit.methods.defensive_tokens.prefix_training.state import start
     from kit.methods.defensive_tokens.recipe import Recipe, fit, plan_run
     from kit.methods.defensive_tokens.self_label import NO_TURN, make_labels
     from kit.methods.defensive_tokens.transfer import vocabulary_init
     from kit.mini.paths import ATTACKS_FILE, DATA_DIR
-    from kit.train.prefix_config import PrefixTraining
-    from kit.train.prefix_state import start
 
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     recipe = Recipe(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from kit.engine.results import Cell
 from kit.manifest.expectation_types import ExpectedCell
 from kit.report.text import decimals_of, number, plural, probability
+from kit.results.types import Cell
 from kit.verify.verdict import CellReport, Interval
 
 SEVERITY = {

@@ -15,9 +15,9 @@ from kit.engine import rundir
 from kit.engine.durable import write_output
 from kit.engine.plan import Plan
 from kit.engine.record import Record
-from kit.engine.results import Results
 from kit.engine.store import sha256_file
 from kit.errors import InvalidInput
+from kit.results.types import Results
 from kit.verify.verdict import SCHEMA_VERSION, Verdict
 
 T = TypeVar("T", bound=Struct)

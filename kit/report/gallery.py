@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from kit.engine.results import Results
 from kit.manifest.expectation_types import ExpectedCell
 from kit.report.cells import SEVERITY
 from kit.report.figures.cache import drawn
@@ -17,6 +16,7 @@ from kit.report.figures.curves import curve, remarks_on
 from kit.report.figures.forest import LIMIT, ForestRow, forest
 from kit.report.figures.style import require_matplotlib
 from kit.report.text import plural, unit_word
+from kit.results.types import Results
 from kit.verify.verdict import CellReport, Verdict
 
 MOST_FORESTS = 8

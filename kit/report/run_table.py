@@ -10,10 +10,10 @@ from statistics import stdev
 from typing import Any
 
 from kit.engine import rundir
-from kit.engine.results import Cell, Results, SeedValue
 from kit.errors import InvalidInput, Preflight, UsageError
 from kit.report.files import read_json
 from kit.report.text import plural
+from kit.results.types import Cell, Results, SeedValue
 from kit.verify.labels import LabelFiles
 from kit.verify.tables import COLUMNS
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from kit.engine.results import Cell
 from kit.manifest.expectation_types import ExpectedCell
 from kit.report.cells import SEVERITY, Row, row, tally
 from kit.report.text import plural, unit_word
+from kit.results.types import Cell
 from kit.verify.verdict import CellReport, Verdict
 
 ROW_BYTES = 1_230_000

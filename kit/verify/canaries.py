@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
-from kit.engine.results import Cell, Results
 from kit.manifest.expectation_types import Expectation
+from kit.results.types import Cell, Results
 from kit.verify.labels import Labels, LabelSource
 from kit.verify.measurement import measure
 from kit.verify.numbers import show

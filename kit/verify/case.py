@@ -11,11 +11,11 @@ import msgspec
 from msgspec import structs
 
 from kit.engine.durable import write_output
-from kit.engine.results import Results
 from kit.errors import InvalidInput, KitError, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.load import Loaded, read_expectation
 from kit.manifest.place import in_expectation
+from kit.results.types import Results
 from kit.verify.core import Subject, verify
 from kit.verify.inputs import Run, read_run
 from kit.verify.labels import LabelFiles, LabelSource

@@ -9,8 +9,8 @@ from fractions import Fraction
 from msgspec import structs
 
 from kit import __version__
-from kit.engine.results import Cell, Results
 from kit.manifest.expectation_types import Expectation, ExpectedCell
+from kit.results.types import Cell, Results
 from kit.verify.baseline import baseline
 from kit.verify.canaries import built_in, from_steps
 from kit.verify.cells import judge

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from kit.engine.results import Cell, Results, SeedValue
 from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.grim import WHOLE, counts, nearest_shares
 from kit.manifest.printed import Printed
+from kit.results.types import Cell, Results, SeedValue
 from kit.verify.numbers import show
 
 _Entry = TypeVar("_Entry", Cell, SeedValue)

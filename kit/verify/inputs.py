@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.results import Results
 from kit.engine.rundir import meant
 from kit.errors import InvalidInput
+from kit.results.types import Results
 from kit.verify.labels import LabelFiles
 
 SUPPORTED = 1

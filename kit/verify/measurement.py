@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
 
-from kit.engine.results import Cell, SeedValue
 from kit.errors import InvalidInput
+from kit.results.types import Cell, SeedValue
 from kit.verify.labels import Labels, LabelSource
 from kit.verify.numbers import PROPORTIONS, exact, factor, scale_of
 

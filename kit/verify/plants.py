@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
-from kit.engine.results import Cell, SeedValue
+from kit.results.types import Cell, SeedValue
 from kit.verify.core import Subject
 from kit.verify.labels import Labels, LabelTable
 from kit.verify.numbers import PROPORTIONS

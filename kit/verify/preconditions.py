@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kit.engine.results import Results
 from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.expectation_types import Expectation
+from kit.results.types import Results
 from kit.verify.claims import claim_cells
 
 EXTRA = "stats/"

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.results import Cell, Results, SeedValue
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Expectation
+from kit.results.types import Cell, Results, SeedValue
 from kit.verify.inputs import decode_results
 from kit.verify.labels import LabelFiles, Labels, LabelSource, LabelTable
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import structs
 
-from kit.engine.results import Cell, Results, SeedValue
 from kit.manifest.expectation_types import Expectation
+from kit.results.types import Cell, Results, SeedValue
 from kit.verify.inputs import read_object
 
 METRIC, PIPELINE = "seconds", "pipeline"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from kit.cli.main import run
-from tests.manifest.conftest import catalog, hub, registry, repo
+from tests.demo.fixtures import catalog, hub, registry, repo
 
 __all__ = ["catalog", "hub", "registry", "repo"]
 

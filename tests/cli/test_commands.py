@@ -9,15 +9,15 @@ import pytest
 
 from kit.engine.registry import Registry
 from tests.cli.conftest import Kit
-from tests.manifest.conftest import sha
-from tests.manifest.hub_server import FakeHub, Repo
+from tests.demo.fixtures import sha
+from tests.demo.hub_server import FakeHub, Repo
 
 NEW = "89abcdef0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
 def _kinds(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> None:
-    monkeypatch.setattr("kit.manifest.lint.registered_kinds", lambda: registry)
+    monkeypatch.setattr("kit.lint.registered_kinds", lambda: registry)
 
 
 @pytest.fixture

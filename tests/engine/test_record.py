@@ -17,13 +17,13 @@ from kit.engine.one_step import run_one
 from kit.engine.plan import Plan
 from kit.engine.record import Record, begin, code_state, pin_records
 from kit.engine.rehearse import findings, plan_error, write_rehearsal
-from kit.engine.results import Canary, Cell, Results
 from kit.engine.results_file import publish
 from kit.engine.rundir import new_run_dir
 from kit.engine.runner import Outcome
 from kit.engine.store import FileRecord, Store, StoredStep
 from kit.errors import Interrupted, InvalidInput, Many, Preflight, StepFailed
 from kit.manifest.types import Resources
+from kit.results.types import Canary, Cell, Results
 from tests.engine.conftest import PIN, ToyPins, plan_of
 from tests.engine.fakes import Harness, plan_of_graph
 

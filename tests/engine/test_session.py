@@ -18,10 +18,10 @@ import pytest
 from kit.engine import oom_kills
 from kit.engine.drive import Options
 from kit.engine.events import read_events
-from kit.engine.results import Results
 from kit.engine.session import Session, finished
 from kit.engine.store import Store
 from kit.errors import EXIT_INCOMPLETE, EXIT_INVALID, KitError, Many, Preflight, StepFailed
+from kit.results.types import Results
 from tests.engine.conftest import ToyPins, manifest, plan_of
 
 Run = Callable[..., Path]

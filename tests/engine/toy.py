@@ -15,8 +15,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from kit.engine.registry import REGISTRY, NoParams, Remedy, StepContext, StepKind
-from kit.engine.results import Cell, Results
 from kit.manifest.types import Resources
+from kit.results.types import Cell, Results
 
 
 class MakeParams(Struct, frozen=True, forbid_unknown_fields=True):

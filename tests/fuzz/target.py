@@ -16,22 +16,22 @@ from typing import Any
 from kit.cli.planning import plan_of
 from kit.engine.environment import Machine
 from kit.engine.load import load_registry
-from kit.engine.results import Cell, Results, SeedValue
 from kit.errors import EXIT_INVALID, KitError, Many, Preflight
+from kit.lint import lint_expectation, lint_manifest, lint_pins
+from kit.lint.core import Finding
 from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Expectation, ExpectedCell
-from kit.manifest.lint import lint_expectation, lint_manifest, lint_pins
-from kit.manifest.lint.core import Finding
 from kit.manifest.load import Loaded, parse, read_expectation, read_manifest, read_pins
 from kit.manifest.pin_types import Pins
-from kit.manifest.pins import PinStore
 from kit.manifest.types import Manifest
+from kit.pins.store import PinStore
+from kit.results.types import Cell, Results, SeedValue
 from kit.verify.case import Case, encode, verdict_of
 from kit.verify.core import Subject
 from kit.verify.labels import LabelFiles
 
 ROOT = Path(__file__).resolve().parents[2]
-DEMO = ROOT / "tests" / "manifest" / "data" / "repo"
+DEMO = ROOT / "tests" / "demo" / "data" / "repo"
 SECONDS = 20.0
 """One document may take so long on a slow machine; the slowest legitimate one takes two."""
 

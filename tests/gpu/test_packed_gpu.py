@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from kit.train import llama_block
+from kit.methods.defensive_tokens.prefix_training import llama_block
+from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
+from kit.methods.defensive_tokens.prefix_training.loss import accumulate
+from kit.methods.defensive_tokens.prefix_training.packed_model import ready
 from kit.train.batching import Example
-from kit.train.packed_model import ready
-from kit.train.prefix_config import PrefixTraining
-from kit.train.prefix_loss import accumulate
 from tests.lm.tiny_world import tiny_llama
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]

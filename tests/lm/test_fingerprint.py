@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_world import tiny_llama
 
 from kit.lm.fingerprint import fingerprint
+from tests.lm.tiny_world import tiny_llama
 
 SMALL = "model.layers.1.input_layernorm.weight"
 LARGE = "model.embed_tokens.weight"

@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_world import tiny_llama
 
 from kit.lm.load import load_model, read_embeddings, weight_files
+from tests.lm.tiny_world import tiny_llama
 
 EMBEDDINGS = "model.embed_tokens.weight"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tiny_world import llama3_tokenizer, mini_tokenizer
 
 from kit.lm.chat import FORMATS, LLAMA3_DEFENSIVE_TOKENS, MINI, get_format, token_id
+from tests.lm.tiny_world import llama3_tokenizer, mini_tokenizer
 
 
 def tokens(tokenizer, ids):

@@ -6,11 +6,11 @@ import random
 
 import pytest
 import torch
-from tiny_world import tiny_llama
 
 from kit.lm.backend import Generation
 from kit.lm.decode import left_pad
 from kit.lm.generate import TransformersBackend
+from tests.lm.tiny_world import tiny_llama
 
 V = 64
 STOP = 2

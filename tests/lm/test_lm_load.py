@@ -7,7 +7,6 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_world import mini_tokenizer, tiny_llama
 
 from kit.lm.load import (
     load_model,
@@ -18,6 +17,7 @@ from kit.lm.load import (
     tied_embeddings,
     weight_files,
 )
+from tests.lm.tiny_world import mini_tokenizer, tiny_llama
 
 
 @pytest.fixture

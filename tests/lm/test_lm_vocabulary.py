@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tiny_world import LLAMA3_CONTROL, llama3_tokenizer, mini_tokenizer
 
 from kit.lm.vocabulary import (
     check_rows,
@@ -12,6 +11,7 @@ from kit.lm.vocabulary import (
     renamed_control_ids,
     shared_rows,
 )
+from tests.lm.tiny_world import LLAMA3_CONTROL, llama3_tokenizer, mini_tokenizer
 
 
 def test_equal_vocabularies_have_nothing_renamed():

@@ -9,7 +9,7 @@ import pytest
 from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.load import load_manifest, load_pins, parse, read_manifest, read_pins
 
-DATA = Path(__file__).parent / "data" / "repo" / "manifests"
+DATA = Path(__file__).parents[1] / "demo" / "data" / "repo" / "manifests"
 DEMO = DATA / "defensive_tokens" / "demo.yaml"
 
 

@@ -36,7 +36,7 @@ def test_field_docstrings_come_from_the_source() -> None:
 
 
 def test_every_file_of_the_repository_passes_both_validators() -> None:
-    from kit.manifest.validate import repository_files, validate
+    from kit.lint.validate import repository_files, validate
 
     catalog = Catalog(ROOT)
     found = validate(catalog, repository_files(catalog))

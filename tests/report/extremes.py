@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from kit.engine.results import Cell, Results, Series
+from kit.results.types import Cell, Results, Series
 from kit.verify.verdict import CanaryReport, Omnibus, Verdict, Waiver
 from tests.report.builders import cell, claim, tiny_claims, verdict
 from tests.report.runs import plan, record, results, write_run

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kit.engine.results import Series
 from kit.report.figures.calibration import MOST, calibration, quantiles
 from kit.report.figures.curves import MOST_LINES, curve, gather, remarks_on
 from kit.report.figures.forest import ForestRow, forest
+from kit.results.types import Series
 from tests.report.extremes import HOSTILE
 
 ROWS = [

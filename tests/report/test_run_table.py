@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from kit.cli.main import run as kit
-from kit.engine.results import Cell, SeedValue
 from kit.errors import Preflight
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.load import load_expectation
 from kit.report.run_table import to_csv, to_latex
+from kit.results.types import Cell, SeedValue
 from kit.verify.tables import read_table
 
 CELLS = [

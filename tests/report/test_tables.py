@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kit.engine.results import Cell, SeedValue
 from kit.report import tables
 from kit.report.cells import row
 from kit.report.claims import banner, claim_rows
+from kit.results.types import Cell, SeedValue
 from kit.verify.verdict import Waiver
 from tests.report.builders import cell, claim, verdict
 from tests.report.extremes import large_verdict

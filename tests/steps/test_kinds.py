@@ -17,8 +17,8 @@ from kit.engine.plan import Plan
 from kit.engine.planner import make_plan
 from kit.engine.registry import REGISTRY, StepKind
 from kit.manifest.catalog import Catalog
-from kit.manifest.pins import PinStore
 from kit.manifest.types import Manifest
+from kit.pins.store import PinStore
 
 ROOT = Path(__file__).parents[2]
 CATALOG = Catalog(ROOT)

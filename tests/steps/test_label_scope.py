@@ -17,8 +17,8 @@ from kit.engine.registry import REGISTRY, PinInput
 from kit.engine.store import Store
 from kit.lm.generate import TransformersBackend
 from kit.manifest.catalog import Catalog
-from kit.manifest.pins import PinStore
 from kit.methods.defensive_tokens.self_label import load_labels
+from kit.pins.store import PinStore
 from kit.steps.defensive_tokens import kinds as steps
 from kit.steps.defensive_tokens import params
 from tests.steps import small

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kit.engine.results import Canary, Cell, Results, SeedValue
 from kit.manifest.expectation_types import (
     Claim,
     Expectation,
@@ -13,6 +12,7 @@ from kit.manifest.expectation_types import (
     Reference,
     Tolerance,
 )
+from kit.results.types import Canary, Cell, Results, SeedValue
 from kit.verify.core import Subject, verify
 from kit.verify.labels import Labels, LabelTable
 from kit.verify.verdict import CellReport, ClaimReport, Verdict

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kit.engine.results import Canary, Cell, SeedValue
+from kit.results.types import Canary, Cell, SeedValue
 from kit.verify.labels import Labels
 from tests.verify.builders import claim, expected_cell, labels, memory, run, share, tolerance
 

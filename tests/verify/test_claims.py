@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kit.engine.results import Cell, SeedValue
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell
+from kit.results.types import Cell, SeedValue
 from tests.verify.builders import (
     claim,
     expected_cell,

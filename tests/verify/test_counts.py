@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.cli.main import run as kit
-from kit.engine.results import Cell, Results, SeedValue
 from kit.errors import InvalidInput, Many
+from kit.results.types import Cell, Results, SeedValue
 from kit.verify.counts import with_counts
 
 

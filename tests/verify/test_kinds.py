@@ -6,8 +6,8 @@ from math import inf, nextafter
 
 import pytest
 
-from kit.engine.results import Cell
 from kit.errors import InvalidInput
+from kit.results.types import Cell
 from kit.verify.verdict import CellReport
 from tests.verify.builders import (
     expected_cell,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kit.engine.results import Cell
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell
+from kit.results.types import Cell
 from kit.verify.render import lines
 from kit.verify.verdict import Verdict, Waiver
 from kit.verify.waivers import read_waivers

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kit.engine.results import Cell, SeedValue
 from kit.manifest.expectation_types import ExpectedCell
+from kit.results.types import Cell, SeedValue
 from kit.verify.kinds.binomial import binomial
 from kit.verify.kinds.pairwise import flip, paired
 from kit.verify.numbers import printed

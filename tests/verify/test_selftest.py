@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kit.engine.results import Cell, SeedValue
+from kit.results.types import Cell, SeedValue
 from kit.verify.core import Subject
 from kit.verify.plants import STRUCTURAL, flipped, swapped
 from kit.verify.selftest import PlantReport, lines, selftest

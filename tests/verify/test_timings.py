@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kit.cli.main import run as kit
-from kit.engine.results import Cell, Results
+from kit.results.types import Cell, Results
 from kit.verify.timings import with_timings
 from tests.verify.builders import expectation, expected_cell, tolerance
 from tests.verify.conftest import cells_of, write_run

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from kit.lm.prefix import BEFORE_BOS
 from kit.methods.defensive_tokens.examples import AS_GENERATED, Encoding
+from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
+from kit.methods.defensive_tokens.prefix_training.state import PrefixState, start
 from kit.methods.defensive_tokens.recipe import Recipe
 from kit.methods.defensive_tokens.schedule import steps_per_epoch
 from kit.methods.defensive_tokens.self_label import NO_TURN
 from kit.methods.defensive_tokens.struq import STRUQ
 from kit.methods.defensive_tokens.transfer import normal_init
-from kit.train.prefix_config import PrefixTraining
-from kit.train.prefix_state import PrefixState, start
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,14 +15,14 @@ from kit.methods.defensive_tokens import struq
 from kit.methods.defensive_tokens.attack_texts import AttackTexts
 from kit.methods.defensive_tokens.attacks import AttackStyle
 from kit.methods.defensive_tokens.examples import Encoding, encode_items
+from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
+from kit.methods.defensive_tokens.prefix_training.loss import mean_loss
+from kit.methods.defensive_tokens.prefix_training.state import PrefixState
+from kit.methods.defensive_tokens.prefix_training.tuning import PrefixRun, train_prefix
 from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.schedule import Schedule, make_schedule
 from kit.methods.defensive_tokens.self_label import NO_TURN, SelfLabel
 from kit.methods.defensive_tokens.struq import TrainingItem
-from kit.train.prefix_config import PrefixTraining
-from kit.train.prefix_loss import mean_loss
-from kit.train.prefix_state import PrefixState
-from kit.train.prefix_tuning import PrefixRun, train_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,7 +160,7 @@ def fit(
         labels: Of ``plan.samples``.
         recipe: Settings.
         state: ``prefix_state.start(initial)``, or a checkpoint's state to go on from.
-        on_checkpoint: See :func:`kit.train.prefix_tuning.train_prefix`.
+        on_checkpoint: See :func:`kit.methods.defensive_tokens.prefix_training.tuning.train_prefix`.
         on_step: See there.
         on_masked: Called before the first step with the ids of the items whose prompt leaves no
             room for a label, so that they train nothing.

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from kit.lm.prefix import BEFORE_BOS
 from kit.methods.defensive_tokens.examples import AS_GENERATED, AS_TEXT, Encoding
+from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.recipe import Recipe
 from kit.methods.defensive_tokens.self_label import EMPTY_TURN, NO_TURN
 from kit.methods.defensive_tokens.struq import AS_REPORTED, STRUQ
-from kit.train.prefix_config import PrefixTraining
 
 # tiny-adapt note, "Setup": rate 0.1, no weight decay, 4 x 4, 200 steps, saved at 25 to 200.
 # 0 is the transferred prefix, the note's "Baseline" row.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from kit.engine.results import Series
 from kit.report.figures.style import DASHES, MARKERS, SERIES, draw, label
+from kit.results.types import Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -88,7 +88,7 @@ class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     tokens: int = 5
     dtype: Dtype = "float32"
     forward: Literal["padded", "packed"] = "padded"
-    """``packed`` computes the same loss without padding (``kit.train.packed``)."""
+    """``packed`` computes the same loss without padding (``prefix_training.packed``)."""
     compile: bool = False
     low_memory: bool = False
     forward_rows: Annotated[int, Meta(ge=1)] = 16

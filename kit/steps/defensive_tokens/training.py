@@ -26,9 +26,9 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     from kit.methods.defensive_tokens.gather import training_facts
     from kit.methods.defensive_tokens.plan_files import load_plan
     from kit.methods.defensive_tokens.prefix_sets import save_sets
+    from kit.methods.defensive_tokens.prefix_training.checkpoints import Checkpoints
     from kit.methods.defensive_tokens.recipe import fit, heldout_losses
     from kit.methods.defensive_tokens.self_label import load_labels
-    from kit.train.checkpoints import Checkpoints
 
     if not params.checkpoints or not 0 <= min(params.checkpoints) <= max(params.checkpoints):
         raise ValueError(f"checkpoints must be steps from 0 on, at least one: {params.checkpoints}")
@@ -101,8 +101,8 @@ def _initial(ctx: StepContext, params: TrainPrefix, model: PreTrainedModel) -> T
 
 def _recipe(params: TrainPrefix) -> Recipe:
     from kit.methods.defensive_tokens.examples import Encoding
+    from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
     from kit.methods.defensive_tokens.recipe import Recipe
-    from kit.train.prefix_config import PrefixTraining
 
     return Recipe(
         mixture="",  # decided by the data step

@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from tiny_world import TEXTS
 
 from kit.methods.defensive_tokens.attack_texts import (
     Delimiters,
@@ -18,6 +17,7 @@ from kit.methods.defensive_tokens.attack_texts import (
     read_json,
 )
 from kit.mini.paths import ATTACKS_FILE
+from tests.lm.tiny_world import TEXTS
 
 # A look-alike of the published file: same constants and forms, other words.
 CONFIG = """

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_world import TEXTS, samples
 
 from kit.methods.defensive_tokens.attack_texts import Delimiters
 from kit.methods.defensive_tokens.attacks import (
@@ -22,6 +21,7 @@ from kit.methods.defensive_tokens.attacks import (
     with_input,
 )
 from kit.methods.defensive_tokens.samples import Sample
+from tests.lm.tiny_world import TEXTS, samples
 
 ALPACA = Sample("a-0", "Sum up.", "A day at sea", "\nIt was sunny.")
 PAPER_TEXTS = replace(

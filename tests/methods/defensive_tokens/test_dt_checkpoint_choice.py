@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 
 from kit.lm.chat import MINI
 from kit.methods.defensive_tokens import attacks, full_dt, tiny_adapt
 from kit.methods.defensive_tokens.checkpoint_choice import chosen_step, with_chosen
 from kit.methods.defensive_tokens.plan_files import load_plan, save_plan
+from kit.methods.defensive_tokens.prefix_training.state import start
 from kit.methods.defensive_tokens.recipe import fit, heldout_losses, plan_mixture
 from kit.methods.defensive_tokens.self_label import SelfLabel
-from kit.train.prefix_state import start
+from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 
 POOL = samples(60, every_empty=4)
 

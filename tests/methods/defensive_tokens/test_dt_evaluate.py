@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 
 from kit.lm.backend import Generation
 from kit.lm.chat import MINI
@@ -21,6 +20,7 @@ from kit.methods.defensive_tokens.tables import (
     proportion_cell,
     response_rows,
 )
+from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 
 TOKENIZER = mini_tokenizer()
 VOCABULARY = TOKENIZER.get_vocab()

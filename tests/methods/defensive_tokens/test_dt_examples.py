@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tiny_world import TEXTS, llama3_tokenizer, mini_tokenizer, samples
 
 from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS, MINI
 from kit.methods.defensive_tokens.attacks import MINI as MINI_STYLE
@@ -19,6 +18,7 @@ from kit.methods.defensive_tokens.examples import (
 from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.self_label import SelfLabel
 from kit.methods.defensive_tokens.struq import TrainingItem, as_reported
+from tests.lm.tiny_world import TEXTS, llama3_tokenizer, mini_tokenizer, samples
 
 TOKENIZER = mini_tokenizer()
 VOCABULARY = TOKENIZER.get_vocab()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny_world import TEXTS, samples
 
 from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.plan_files import FILES, count_kinds, load_plan, save_plan
@@ -13,6 +12,7 @@ from kit.methods.defensive_tokens.recipe import Plan, plan_mixture
 from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.schedule import Schedule
 from kit.methods.defensive_tokens.struq import TrainingItem
+from tests.lm.tiny_world import TEXTS, samples
 
 POOL = samples(60, every_empty=4)
 

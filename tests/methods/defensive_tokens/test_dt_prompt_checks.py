@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_dt_evaluate import Scripted, V, evaluate
-from tiny_world import TEXTS
 
 from kit.methods.defensive_tokens.prompt_checks import PromptCheck, check_prompts, combine
+from tests.lm.tiny_world import TEXTS
+from tests.methods.defensive_tokens.test_dt_evaluate import Scripted, V, evaluate
 
 LAYOUTS = ("before-bos", "bos-before-and-after", "after-bos")
 PROMPTS = 32  # 8 eligible samples, 3 attacks and the benign prompts

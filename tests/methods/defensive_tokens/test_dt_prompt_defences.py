@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from test_dt_evaluate import ELIGIBLE, TOKENIZER, Scripted, evaluate
-from tiny_world import TEXTS, samples
 
 from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
+from tests.lm.tiny_world import TEXTS, samples
+from tests.methods.defensive_tokens.test_dt_evaluate import ELIGIBLE, TOKENIZER, Scripted, evaluate
 
 SAMPLE = samples(2)[1]
 REMINDER = PromptDefence(after_instruction=" say only cat")

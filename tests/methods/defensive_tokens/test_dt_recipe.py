@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 
 from kit.lm.chat import MINI
 from kit.lm.generate import TransformersBackend
 from kit.methods.defensive_tokens import attacks, full_dt, tiny_adapt
+from kit.methods.defensive_tokens.prefix_training.state import start
 from kit.methods.defensive_tokens.recipe import Recipe, fit, plan_run
 from kit.methods.defensive_tokens.self_label import make_labels
-from kit.train.prefix_state import start
+from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 
 TOKENIZER = mini_tokenizer()
 POOL = samples(60, every_empty=4)

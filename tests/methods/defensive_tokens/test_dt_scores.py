@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from test_dt_evaluate import ELIGIBLE, evaluate
-
 from kit.methods.defensive_tokens.scores import score_table
+from tests.methods.defensive_tokens.test_dt_evaluate import ELIGIBLE, evaluate
 
 
 def test_labels_are_bits_in_the_order_of_the_items():

@@ -6,7 +6,6 @@ import random
 from dataclasses import dataclass, field, replace
 
 import pytest
-from tiny_world import mini_tokenizer, samples, tiny_llama
 
 from kit.lm.backend import Generation
 from kit.lm.chat import MINI
@@ -24,6 +23,7 @@ from kit.methods.defensive_tokens.self_label import (
     make_labels,
     save_labels,
 )
+from tests.lm.tiny_world import mini_tokenizer, samples, tiny_llama
 
 TOKENIZER = mini_tokenizer()
 POOL = samples(12, every_empty=4)

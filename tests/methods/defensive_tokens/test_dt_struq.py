@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_world import TEXTS, samples
 
 from kit.methods.defensive_tokens.attack_texts import Delimiters
 from kit.methods.defensive_tokens.attacks import MINI, PAPER, attack_samples
 from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.struq import as_reported, build, injected_text, proper
+from tests.lm.tiny_world import TEXTS, samples
 
 POOL = samples(101, every_empty=4)
 

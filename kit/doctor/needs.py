@@ -1,0 +1,54 @@
+"""What a profile asks of a machine, from its figures and the step kinds' own estimates."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kit.doctor.core import Needs
+from kit.engine.registry import Registry
+from kit.manifest.catalog import profile_of, steps_of
+from kit.manifest.refs import BadReference, combinations, resolve
+from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec
+
+
+def estimate(manifest: Manifest, profile: str, registry: Registry | None = None) -> Needs:
+    """Largest GPU count and memory of any step, and the disk of all steps together.
+
+    Steps whose kind cannot be asked (unknown, or parameters that do not convert) count as small;
+    ``kit validate`` is where that is reported.
+    """
+    from kit.lint import registered_kinds
+
+    kinds = registry or registered_kinds()
+    spec = profile_of(manifest, profile)
+    each: list[tuple[int, Resources]] = []
+    for step in steps_of(manifest, profile).values():
+        instances = sum(1 for _ in combinations(spec, step.each))
+        each.append((instances, step_needs(spec, profile, step, kinds)))
+    gpus = max((need.gpus for _, need in each), default=0)
+    return Needs(
+        gpus=gpus,
+        gpu_memory_gb=max((need.gpu_memory_gb for _, need in each), default=0.0),
+        memory_gb=max((need.memory_gb for _, need in each), default=0.0),
+        disk_gb=sum(count * need.disk_gb for count, need in each),
+        extra="gpu" if gpus else "cpu",
+    )
+
+
+def step_needs(profile: Profile, name: str, step: StepSpec, kinds: Registry) -> Resources:
+    """What one instance of a step needs."""
+    if step.id in profile.resources:
+        return profile.resources[step.id]
+    if step.kind not in kinds.names():
+        return Resources()
+    kind = kinds.get(step.kind)
+    written = {
+        key: value.value if isinstance(value, Sourced) else value
+        for key, value in profile.set.get(step.id, {}).items()
+    }
+    try:
+        point = next(combinations(profile, step.each), {})
+        values = {key: resolve(value, point, profile.pins) for key, value in written.items()}
+        return kind.resources(msgspec.convert(values, kind.params, strict=True), name)
+    except (BadReference, msgspec.ValidationError, ValueError, TypeError):
+        return Resources()

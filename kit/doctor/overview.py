@@ -1,0 +1,75 @@
+"""What this machine can run at all: every experiment at every profile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from kit.doctor import unfit
+from kit.doctor.core import Check, ok, warn
+from kit.doctor.needs import estimate
+from kit.errors import KitError
+from kit.manifest.catalog import Catalog, needed_pins
+from kit.pins.store import PinStore
+
+
+class Runnable(Struct, frozen=True, kw_only=True):
+    """Whether an experiment fits this machine at a profile."""
+
+    experiment: str
+    profile: str
+    runs: bool
+    reasons: list[str] = []
+    """Findings that stand in the way, with their words."""
+
+
+def overview(
+    catalog: Catalog, home: Path, *, runs: Path = Path("runs"), only: str | None = None
+) -> list[Runnable]:
+    """Every experiment at every profile, in the catalog's order; nobody outside is asked.
+
+    Args:
+        catalog: The experiments.
+        home: The kit's home.
+        runs: Where runs are written.
+        only: Look at this experiment alone, an id or a path.
+    """
+    found: list[Runnable] = []
+    for id in [only] if only is not None else catalog.ids():
+        try:
+            manifest, store = catalog.manifest(id), PinStore(home, catalog.pins(id))
+        except KitError:  # kit validate is where that is reported
+            continue
+        for profile in sorted(manifest.profiles):
+            needs, ids = estimate(manifest, profile), needed_pins(manifest, profile)
+            checks = unfit(catalog.root, store, needs, ids, runs)
+            found.append(
+                Runnable(
+                    experiment=id,
+                    profile=profile,
+                    runs=not checks,
+                    reasons=[f"{check.what}: {check.detail}" for check in checks],
+                )
+            )
+    return found
+
+
+def lines(found: list[Runnable]) -> Iterator[Check]:
+    """One line for the experiments of a profile that run here, one for each set of reasons."""
+    for profile in sorted({one.profile for one in found}):
+        here = [one for one in found if one.profile == profile]
+        able = [one.experiment for one in here if one.runs]
+        if able:
+            yield ok(f"profile {profile}", f"can run here: {', '.join(able)}")
+        reasons: dict[str, list[str]] = {}
+        for one in here:
+            if not one.runs:
+                reasons.setdefault("; ".join(one.reasons), []).append(one.experiment)
+        for why, experiments in reasons.items():
+            yield warn(
+                f"profile {profile}",
+                f"cannot run here: {', '.join(experiments)} ({why})",
+                f"kit doctor {experiments[0]} --profile {profile}",
+            )

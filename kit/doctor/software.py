@@ -1,0 +1,111 @@
+"""Python and package versions, against what the kit declares."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from kit.doctor.core import Check, Needs, fail, ok, warn
+
+DISTRIBUTION = "safety-repro-kit"
+OLDEST_PYTHON = (3, 11)
+
+Version = Callable[[str], str | None]
+
+
+def installed(name: str) -> str | None:
+    """Version of an installed distribution, without importing it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def python_version(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
+    """The interpreter is recent enough."""
+    shown = ".".join(map(str, version))
+    if version[:2] < OLDEST_PYTHON:
+        wanted = ".".join(map(str, OLDEST_PYTHON))
+        return fail(
+            "python",
+            f"{shown}; {wanted} or newer is needed",
+            f"install it (apt-get install python{wanted}-venv, uv python install {wanted}), then "
+            f"make setup PYTHON=python{wanted} VENV=.venv-{wanted}",
+        )
+    return ok("python", shown)
+
+
+def requirements(root: Path) -> dict[str, list[Requirement]]:
+    """Set name (``""`` for the core) -> requirements, from the checkout or the installation."""
+    file = root / "pyproject.toml"
+    if file.is_file():
+        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+        listed = {"": project.get("dependencies", []), **project.get("optional-dependencies", {})}
+        return {name: _parse(texts) for name, texts in listed.items()}
+    found: dict[str, list[Requirement]] = {"": [], "cpu": [], "gpu": [], "report": []}
+    try:
+        declared = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        declared = []
+    for requirement in _parse(declared):
+        for extra in found:
+            # Without ``break``: what two extras share is declared once for each of them.
+            if (requirement.marker is None and not extra) or (
+                requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
+            ):
+                found[extra].append(requirement)
+    return found
+
+
+def packages(root: Path, needs: Needs, version: Version = installed) -> Iterator[Check]:
+    """Every declared package is present in a version that fits."""
+    declared = requirements(root)
+    for name, extra, level in (
+        ("core packages", "", fail),
+        (f"packages [{needs.extra}]", needs.extra, fail),
+        # Last, and only a warning: without it a run is made and verified, but has no report.
+        ("packages [report]", "report", warn),
+    ):
+        wanted = declared.get(extra, [])
+        problems = [text for text in (_problem(r, version) for r in wanted) if text]
+        mend = f'pip install -e ".[{extra}]"' if extra else "pip install -e ."
+        if problems and extra == "cpu" and _complete(declared.get("gpu", []), version):
+            yield ok(name, f"not needed: the gpu set is here, with torch {version('torch')}")
+        elif problems:
+            yield level(name, "; ".join(problems), mend)
+        elif wanted:
+            shown = ", ".join(f"{r.name} {version(r.name)}" for r in wanted)
+            yield ok(name, shown)
+        elif extra != "report":
+            yield warn(name, "no list of requirements found; versions were not checked", mend)
+
+
+def _complete(wanted: list[Requirement], version: Version) -> bool:
+    return bool(wanted) and not any(_problem(requirement, version) for requirement in wanted)
+
+
+def _problem(requirement: Requirement, version: Version) -> str:
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        return ""
+    found = version(requirement.name)
+    if found is None:
+        return f"{requirement.name} is missing"
+    # A local part names a build (2.13.0+cpu), not another version.
+    if not requirement.specifier.contains(found.split("+")[0], prereleases=True):
+        return f"{requirement.name} is {found}, wanted {requirement.specifier}"
+    return ""
+
+
+def _parse(texts: list[str]) -> list[Requirement]:
+    found = []
+    for text in texts:
+        try:
+            found.append(Requirement(text))
+        except InvalidRequirement:
+            continue
+    return found

@@ -1,0 +1,67 @@
+"""Lint: what the types cannot say. Small rules over manifest, pins and expectation.
+
+``error`` findings make ``kit validate`` leave with 4; ``warning`` and ``info`` are printed.
+"""
+
+from __future__ import annotations
+
+from kit.engine.registry import Registry
+from kit.lint import cells, claims, family, pins, profiles, steps, tolerances
+from kit.lint.core import (
+    EXPECTATION,
+    MANIFEST,
+    PINS,
+    ExpectationContext,
+    Finding,
+    ManifestContext,
+    PinsContext,
+    Rule,
+)
+from kit.manifest.catalog import Catalog
+from kit.manifest.expectation_types import Expectation
+from kit.manifest.load import Loaded
+from kit.manifest.pin_types import Pins
+from kit.manifest.types import Manifest
+
+__all__ = [
+    "Finding",
+    "all_rules",
+    "lint_expectation",
+    "lint_manifest",
+    "lint_pins",
+    "registered_kinds",
+]
+
+_RULE_MODULES = (steps, profiles, family, pins, cells, tolerances, claims)
+
+
+def registered_kinds() -> Registry:
+    """The registry, filled with the kit's step kinds (or those of ``KIT_STEPS_MODULES``)."""
+    from kit.engine.load import load_registry
+
+    return load_registry()
+
+
+def lint_manifest(
+    loaded: Loaded[Manifest], catalog: Catalog, registry: Registry | None = None
+) -> list[Finding]:
+    """Findings over a manifest, its pins' names and its place in the catalog."""
+    path = loaded.source.path
+    known = {pin.id: pin for pin in catalog.pins(path).pins}
+    context = ManifestContext(loaded, catalog, known, registry or registered_kinds())
+    return list(MANIFEST.run(context))
+
+
+def lint_pins(loaded: Loaded[Pins], catalog: Catalog) -> list[Finding]:
+    """Findings over a pin file."""
+    return list(PINS.run(PinsContext(loaded, catalog)))
+
+
+def lint_expectation(loaded: Loaded[Expectation], catalog: Catalog) -> list[Finding]:
+    """Findings over an expectation."""
+    return list(EXPECTATION.run(ExpectationContext(loaded, catalog)))
+
+
+def all_rules() -> list[Rule[ManifestContext] | Rule[PinsContext] | Rule[ExpectationContext]]:
+    """Every rule, for the documentation."""
+    return [*MANIFEST.rules, *PINS.rules, *EXPECTATION.rules]

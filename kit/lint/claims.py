@@ -1,0 +1,136 @@
+"""Rules over an expectation's claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kit.lint.core import EXPECTATION, ExpectationContext, Hit
+from kit.manifest.expectation_types import Claim
+from kit.manifest.names import nearest
+
+MOST_PRIMARY = 15
+_UNMEASURED = ("quoted", "running", "diverged", "cancelled")
+
+
+def used_cells(claim: Claim) -> list[tuple[tuple[str | int, ...], str]]:
+    """(place below the claim, cell id) of every cell a claim names."""
+    named: list[tuple[tuple[str | int, ...], str]] = [
+        (("cells", index), id) for index, id in enumerate(claim.cells)
+    ]
+    for index, pair in enumerate(claim.pairs):
+        named += [(("pairs", index, place), id) for place, id in enumerate(pair)]
+    return named
+
+
+@EXPECTATION.rule("claim-cells")
+def claim_cells(context: ExpectationContext) -> Iterator[Hit]:
+    """A claim names cells that exist, in one unit."""
+    cells = context.cells()
+    for index, claim in enumerate(context.expectation.claims):
+        units = set()
+        for place, id in used_cells(claim):
+            if id in cells:
+                units.add(cells[id].unit)
+            else:
+                yield Hit(
+                    ("claims", index, *place),
+                    f"claim {claim.id!r}: there is no cell {id!r}",
+                    nearest(id, cells),
+                )
+        if len(units) > 1 and not (claim.kind == "ratio" and units == {"seconds", "minutes"}):
+            yield Hit(
+                ("claims", index),
+                f"claim {claim.id!r} compares {', '.join(sorted(units))}",
+                level="warning",
+            )
+
+
+@EXPECTATION.rule("claim-fields")
+def claim_fields(context: ExpectationContext) -> Iterator[Hit]:
+    """A claim has what its kind needs, and nothing its kind ignores."""
+    for index, claim in enumerate(context.expectation.claims):
+        path = ("claims", index)
+        for message in _missing(claim):
+            yield Hit(path, f"claim {claim.id!r}: {message}")
+        for field in _ignored(claim):
+            yield Hit((*path, field), f"claim {claim.id!r}: {claim.kind} ignores {field!r}")
+        if float(claim.margin) < 0:
+            yield Hit((*path, "margin"), f"claim {claim.id!r}: a negative margin")
+
+
+def _missing(claim: Claim) -> Iterator[str]:
+    kind, cells = claim.kind, len(claim.cells)
+    if kind == "order" and cells < 2:
+        yield "order needs at least two cells, smallest first"
+    if kind == "threshold" and cells < 1:
+        yield "threshold needs cells"
+    if kind in ("ratio", "within") and cells != 2:
+        yield f"{kind} needs exactly two cells, not {cells}"
+    if kind in ("threshold", "ratio") and claim.value is None:
+        yield f"{kind} needs 'value'"
+    if kind in ("threshold", "ratio", "direction") and claim.side is None:
+        yield f"{kind} needs 'side' (at_most or at_least)"
+    if kind == "direction":
+        if not claim.pairs:
+            yield "direction needs pairs [before, after]"
+        if any(len(pair) != 2 for pair in claim.pairs):
+            yield "a pair is [before, after]"
+        needed = claim.at_least_pairs
+        if needed is not None and not 1 <= needed <= len(claim.pairs):
+            yield f"at_least_pairs is {needed}, there are {len(claim.pairs)} pairs"
+    if kind == "within" and float(claim.margin) == 0:
+        yield "within needs a margin above zero"
+
+
+def _ignored(claim: Claim) -> Iterator[str]:
+    if claim.kind == "direction":
+        if claim.cells:
+            yield "cells"
+    else:
+        if claim.pairs:
+            yield "pairs"
+        if claim.at_least_pairs is not None:
+            yield "at_least_pairs"
+    if claim.kind in ("order", "direction", "within") and claim.value is not None:
+        yield "value"
+    if claim.kind == "order" and claim.side is not None:
+        yield "side"
+    if claim.kind in ("threshold", "ratio") and float(claim.margin) != 0:
+        yield "margin"
+
+
+@EXPECTATION.rule("claim-margin-reason")
+def claim_margin_reason(context: ExpectationContext) -> Iterator[Hit]:
+    """A claim's margin says why."""
+    for index, claim in enumerate(context.expectation.claims):
+        if float(claim.margin) != 0 and not claim.reason.strip():
+            yield Hit(
+                ("claims", index, "margin"),
+                f"claim {claim.id!r} has a margin without a reason",
+                "write 'reason:', also when the document gives the margin",
+            )
+
+
+@EXPECTATION.rule("primary-claims")
+def primary_claims(context: ExpectationContext) -> Iterator[Hit]:
+    """There are 1 to 15 primary claims; they decide the run."""
+    primary = sum(claim.primary for claim in context.expectation.claims)
+    if not 1 <= primary <= MOST_PRIMARY:
+        yield Hit(
+            ("claims",),
+            f"{primary} primary claims; there must be 1 to {MOST_PRIMARY}",
+            "mark the claims that the document stands or falls with",
+        )
+
+
+@EXPECTATION.rule("rests-on-unmeasured", "info")
+def rests_on_unmeasured(context: ExpectationContext) -> Iterator[Hit]:
+    """A claim rests on cells that the document never measured."""
+    cells = context.cells()
+    for index, claim in enumerate(context.expectation.claims):
+        for place, id in used_cells(claim):
+            if id in cells and cells[id].status in _UNMEASURED:
+                yield Hit(
+                    ("claims", index, *place),
+                    f"claim {claim.id!r} rests on unmeasured {id!r} ({cells[id].status})",
+                )

@@ -1,0 +1,83 @@
+"""Schema and lint over files; what ``kit validate`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kit.engine.registry import Registry
+from kit.errors import KitError, Many
+from kit.lint import lint_expectation, lint_manifest, lint_pins
+from kit.lint.core import Finding
+from kit.manifest.catalog import Catalog
+from kit.manifest.load import parse, read_expectation, read_manifest, read_pins
+from kit.manifest.source import shown
+
+
+def repository_files(catalog: Catalog) -> list[Path]:
+    """Every file that ``kit validate`` looks at without arguments."""
+    return [*catalog.pin_files(), *catalog.files().values(), *catalog.expectation_files()]
+
+
+def kind_of_file(path: Path) -> str:
+    """``manifest``, ``pins`` or ``expectation``, by the keys at the top of the file.
+
+    Raises:
+        KitError: Not readable, or none of the three.
+    """
+    from kit.errors import InvalidInput
+
+    source = parse(path)
+    keys = set(source.root.index)
+    for kind, telling in (("pins", "pins"), ("expectation", "cells"), ("manifest", "steps")):
+        if telling in keys:
+            return kind
+    raise InvalidInput(
+        "neither a manifest, nor pins, nor an expectation",
+        where=source.name,
+        why="they are told apart by the keys 'steps', 'pins' and 'cells' at the top",
+    )
+
+
+def validate(
+    catalog: Catalog,
+    paths: Sequence[Path] | None = None,
+    registry: Registry | None = None,
+    progress: Callable[[Path], None] | None = None,
+) -> list[Finding]:
+    """All findings over the files (default: everything in the repository).
+
+    A file that the schema refuses is reported and does not stop the others.
+    """
+    findings: list[Finding] = []
+    for path in paths or repository_files(catalog):
+        if progress is not None:
+            progress(path)
+        try:
+            findings += _one(path, catalog, registry)
+        except KitError as error:
+            findings += _as_findings(error, path)
+    return findings
+
+
+def _one(path: Path, catalog: Catalog, registry: Registry | None) -> list[Finding]:
+    kind = kind_of_file(path)
+    if kind == "pins":
+        return lint_pins(read_pins(path, full=True), catalog)
+    if kind == "expectation":
+        return lint_expectation(read_expectation(path, full=True), catalog)
+    return lint_manifest(read_manifest(path, full=True), catalog, registry)
+
+
+def _as_findings(error: KitError, path: Path) -> list[Finding]:
+    errors = error.errors if isinstance(error, Many) else (error,)
+    return [
+        Finding(
+            level="error",
+            rule="schema",
+            where=one.where or shown(path),
+            message=f"{one.what} ({one.why})" if one.why else one.what,
+            next_step=one.next_step,
+        )
+        for one in errors
+    ]

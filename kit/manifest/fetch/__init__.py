@@ -1,8 +1,0 @@
-"""Fetching pinned inputs: the hub, plain addresses, mirrors, and completing ``pins.yaml``."""
-
-from __future__ import annotations
-
-from kit.manifest.fetch.fetcher import Event, Fetched, Fetcher
-from kit.manifest.fetch.retry import Retry
-
-__all__ = ["Event", "Fetched", "Fetcher", "Retry"]

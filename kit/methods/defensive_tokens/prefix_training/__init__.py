@@ -1,0 +1,1 @@
+"""Training of a few input vectors under a frozen language model."""

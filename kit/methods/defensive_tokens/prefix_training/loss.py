@@ -1,0 +1,168 @@
+"""The loss of one step and its gradient in the prefix; padded here, packed in ``packed``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from kit.lm.model import embedding_matrix
+from kit.lm.prefix import embed
+from kit.methods.defensive_tokens.prefix_training.config import PACKED, PrefixTraining
+from kit.methods.defensive_tokens.prefix_training.packed import packed_losses
+from kit.train.batching import Batch, Example, collate, forward_groups
+from kit.train.losses import (
+    TOKEN_MEAN,
+    predicting_positions,
+    token_weights,
+    weighted_cross_entropy,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+def accumulate(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    examples: Sequence[Example],
+    config: PrefixTraining,
+    *,
+    pad_id: int,
+) -> float:
+    """Add one step's gradient to ``prefix.grad`` and return the step's loss.
+
+    Each example's weight comes from its micro-batch; which examples share a forward pass is chosen
+    for speed (see :func:`kit.train.losses.token_weights`).
+    """
+    weights = token_weights(
+        [example.labels for example in examples],
+        micro_batch=config.micro_batch,
+        normalisation=config.normalisation,
+    )
+    parts = []
+    for loss in _losses(model, prefix, examples, weights, config, pad_id):
+        parts.append(_Value(loss))
+        loss.backward()  # type: ignore[no-untyped-call]
+    return sum(part.get() for part in parts)
+
+
+def mean_loss(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    examples: Sequence[Example],
+    config: PrefixTraining,
+    *,
+    pad_id: int,
+) -> float:
+    """Mean loss of a prefix over all label tokens of some examples; nothing is trained.
+
+    Computed by the forward pass of the training, so that the two are comparable.
+
+    Args:
+        model: Frozen causal language model.
+        prefix: [n, d].
+        examples: At least one.
+        config: Of the training.
+        pad_id: Fills batches.
+
+    Returns:
+        Nats a label token.
+    """
+    counts = [example.labels for example in examples]
+    weights = token_weights(counts, micro_batch=1, normalisation=TOKEN_MEAN)
+    device = embedding_matrix(model).device
+    # A graph is made and dropped: without one, compiled layers would be compiled once more.
+    measured = prefix.detach().to(device, torch.float32, copy=True).requires_grad_()
+    total = 0.0
+    for loss in _losses(model, measured, examples, weights, config, pad_id):
+        total += float(loss.detach())
+        del loss  # and its graph, before the next one is made
+    return total
+
+
+def _losses(
+    model: PreTrainedModel,
+    prefix: Tensor,
+    examples: Sequence[Example],
+    weights: Sequence[float],
+    config: PrefixTraining,
+    pad_id: int,
+) -> Iterator[Tensor]:
+    """The weighted loss, one forward pass after the other; a backward pass belongs in between."""
+    # An example without labels has counted in its micro-batch and need not be computed.
+    kept = [i for i, example in enumerate(examples) if example.labels]
+    examples, weights = [examples[i] for i in kept], [weights[i] for i in kept]
+    if config.forward == PACKED:
+        yield from packed_losses(
+            model,
+            prefix,
+            examples,
+            weights,
+            rows=config.forward_rows,
+            chunk=config.label_chunk,
+            compiled=config.compile,
+            low_memory=config.low_memory,
+        )
+        return
+    for group in forward_groups([len(e.ids) for e in examples], config.forward_rows):
+        batch = collate([examples[i] for i in group], pad_id, prefix.device)
+        share = torch.tensor([weights[i] for i in group], dtype=torch.float32).to(prefix.device)
+        yield batch_loss(model, prefix, batch, share, chunk=config.label_chunk)
+
+
+def batch_loss(
+    model: PreTrainedModel, prefix: Tensor, batch: Batch, weights: Tensor, *, chunk: int = 4096
+) -> Tensor:
+    """Weighted loss of one right-padded batch.
+
+    Only states that predict a label pass through the output layer.
+
+    Args:
+        model: Causal language model.
+        prefix: [n, d], requires a gradient.
+        batch: B examples.
+        weights: [B] float32, of one label token of each row.
+        chunk: See :func:`kit.train.losses.weighted_cross_entropy`.
+
+    Returns:
+        A float32 scalar.
+    """
+    # Padding stands right of everything real, where a causal model does not look: leaving the mask
+    # out changes no label's score and lets attention take its causal path (test_prefix_tuning).
+    hidden = model.model(
+        inputs_embeds=embed(model, batch.ids, prefix),
+        position_ids=batch.position_ids[:1],
+        use_cache=False,
+    ).last_hidden_state
+    rows, columns, targets = predicting_positions(batch.labels)
+    return weighted_cross_entropy(
+        hidden[rows, columns], model.lm_head, targets, weights[rows], chunk=chunk
+    )
+
+
+class _Value:
+    """A scalar on its way to the CPU.
+
+    The loss is known when the forward pass is done. Waiting for that alone, and not for the
+    backward pass that is queued behind it, lets the next step be prepared while the GPU works.
+    """
+
+    def __init__(self, scalar: Tensor) -> None:
+        value = scalar.detach()
+        self.event: torch.cuda.Event | None = None
+        if value.is_cuda:
+            value = torch.empty_like(value, device="cpu", pin_memory=True).copy_(
+                value, non_blocking=True
+            )
+            self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.event.record()
+        self.value = value
+
+    def get(self) -> float:
+        """The number, as soon as the GPU has come to it."""
+        if self.event is not None:
+            self.event.synchronize()
+        return float(self.value)

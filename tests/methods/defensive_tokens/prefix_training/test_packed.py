@@ -1,0 +1,342 @@
+"""Packed training equals padded training: exactly in fp32, to rounding in bf16."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+import torch
+
+from kit.lm.prefix import embed
+from kit.methods.defensive_tokens.prefix_training import llama_block
+from kit.methods.defensive_tokens.prefix_training import packed as packing
+from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
+from kit.methods.defensive_tokens.prefix_training.frozen_head import head_cross_entropy
+from kit.methods.defensive_tokens.prefix_training.loss import accumulate
+from kit.methods.defensive_tokens.prefix_training.packed_model import packed_attention, ready
+from kit.methods.defensive_tokens.prefix_training.state import start
+from kit.methods.defensive_tokens.prefix_training.tuning import train_prefix
+from kit.train.batching import Example
+from kit.train.losses import NORMALISATIONS, token_weights, weighted_cross_entropy
+from tests.lm.tiny_world import tiny_llama
+
+SLOTS = 3
+VOCABULARY = 64
+
+
+def examples(count: int, seed: int = 0) -> list[Example]:
+    rng = random.Random(seed)
+    made = []
+    for i in range(count):
+        length = rng.randint(6, 30)
+        body = [rng.randrange(3, VOCABULARY) for _ in range(length)]
+        slots = [VOCABULARY + j for j in range(SLOTS)]
+        made.append(Example(f"e{i}", (*slots, 1, *body), SLOTS + 1 + rng.randint(1, length - 2)))
+    return made
+
+
+def gradient(
+    model: torch.nn.Module, batch: Sequence[Example], config: PrefixTraining
+) -> tuple[float, torch.Tensor]:
+    torch.manual_seed(5)
+    prefix = torch.nn.Parameter(torch.randn(SLOTS, 32))
+    loss = accumulate(model, prefix, batch, config, pad_id=0)  # type: ignore[arg-type]
+    assert prefix.grad is not None
+    return loss, prefix.grad
+
+
+def config(**changes: object) -> PrefixTraining:
+    return PrefixTraining(**{"steps": 1, "micro_batch": 4, "accumulation": 4, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("rows", [16, 5])
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("own_layers", [True, False])
+def test_packed_equals_padded(
+    monkeypatch: pytest.MonkeyPatch,
+    normalisation: str,
+    rows: int,
+    low_memory: bool,
+    own_layers: bool,
+) -> None:
+    model = tiny_llama(VOCABULARY)
+    if not own_layers:
+        monkeypatch.setattr(llama_block, "fits", lambda model: False)
+    batch = examples(16)
+    loss, grad = gradient(model, batch, config(normalisation=normalisation))
+    same = config(
+        normalisation=normalisation,
+        forward="packed",
+        forward_rows=rows,
+        low_memory=low_memory,
+    )
+    packed_loss, packed_grad = gradient(model, batch, same)
+    assert packed_loss == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(packed_grad, grad, rtol=1e-5, atol=1e-7)
+
+
+def test_packed_equals_the_published_normalisation_written_out() -> None:
+    """Mean over micro-batches of per-token means, with one forward pass an example."""
+    model = tiny_llama(VOCABULARY)
+    batch = examples(8, seed=3)
+    prefix = torch.nn.Parameter(torch.randn(SLOTS, 32))
+    means = []
+    for first in (0, 4):
+        losses = []
+        for example in batch[first : first + 4]:
+            rows = torch.cat([prefix, model.model.embed_tokens(torch.tensor(example.ids[SLOTS:]))])
+            scores = model(inputs_embeds=rows[None], use_cache=False).logits[0]
+            losses.append(
+                torch.nn.functional.cross_entropy(
+                    scores[example.prompt_length - 1 : -1],
+                    torch.tensor(example.ids[example.prompt_length :]),
+                    reduction="none",
+                )
+            )
+        means.append(torch.cat(losses).mean())
+    (wanted,) = torch.autograd.grad(torch.stack(means).mean(), prefix)
+    weights = token_weights([e.labels for e in batch], micro_batch=4)
+    for loss in packing.packed_losses(model, prefix, batch, weights):
+        loss.backward()
+    torch.testing.assert_close(prefix.grad, wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_examples_do_not_see_each_other(share: bool) -> None:
+    model = tiny_llama(VOCABULARY)
+    first, second, other = examples(3)
+    prefix = torch.randn(SLOTS, 32)
+
+    def states(batch: Sequence[Example]) -> torch.Tensor:
+        packed = packing.pack(batch, VOCABULARY, share=share)
+        mask = packing.block_causal_mask(packed.spans.queries, packed.shared)
+        return llama_block.label_states(
+            model,
+            packing.embed_packed(model, packed, prefix),
+            packed.position_ids,
+            packed.spans,
+            packed.longest,
+            mask,
+            packed.predicting,
+        )[-second.labels :]
+
+    torch.testing.assert_close(states([first, second]), states([other, second]))
+
+
+def test_pack_lays_out_positions_bounds_and_labels() -> None:
+    batch = [Example("a", (9, 8, 7, 6), 2), Example("b", (5, 4, 3), 1)]
+    packed = packing.pack(batch, VOCABULARY)
+    assert packed.shared == 0
+    assert packed.ids.tolist() == [[9, 8, 7, 5, 4]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]]
+    assert packed.spans.queries.tolist() == packed.spans.keys.tolist() == [0, 3, 5]
+    assert packed.spans.queries.dtype == torch.int32
+    assert packed.longest == (3, 3)
+    assert packed.predicting.tolist() == [1, 2, 3, 4]
+    assert packed.targets.tolist() == [7, 6, 4, 3]
+    assert packed.owners.tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="at least one example"):
+        packing.pack([], VOCABULARY)
+
+
+def test_pack_puts_a_common_start_into_the_row_once() -> None:
+    batch = [Example("a", (64, 1, 8, 7, 6), 3), Example("b", (64, 1, 4, 3), 3)]
+    packed = packing.pack(batch, VOCABULARY)
+    assert packed.shared == 2
+    assert packed.ids.tolist() == [[64, 1, 8, 7, 4]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 2]]
+    assert packed.spans.queries.tolist() == [0, 2, 4, 5]
+    assert packed.spans.keys.tolist() == [0, 2, 6, 9]
+    assert packed.spans.gather.tolist() == [0, 1, 0, 1, 2, 3, 0, 1, 4]
+    assert packed.spans.first.tolist() == [0, 1, 4, 5, 8]
+    assert packed.spans.again.tolist() == [[0, 1], [2, 3], [6, 7]]
+    assert packed.longest == (2, 4)
+    assert packed.predicting.tolist() == [2, 3, 4]
+    assert packed.targets.tolist() == [7, 6, 3]
+    assert packed.slots.tolist() == [0]
+    assert packed.vectors.tolist() == [0]
+
+
+def test_common_start_stops_before_the_first_prediction() -> None:
+    same = (1, 2, 3, 4, 5)
+    assert packing.common_start([Example("a", same, 3), Example("b", same, 4)]) == 2
+    assert packing.common_start([Example("a", same, 3)]) == 0
+    assert packing.common_start([Example("a", same, 1), Example("b", same, 4)]) == 0
+
+
+def test_repeated_keys_carry_their_gradients_back() -> None:
+    spans = packing.pack(
+        [Example("a", (1, 2, 8, 7), 3), Example("b", (1, 2, 4, 3, 5), 3)], VOCABULARY
+    ).spans
+    rows = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x: llama_block.repeat_shared(x, spans).float(),
+        rows,
+        eps=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_embeddings_are_those_of_the_padded_path() -> None:
+    model = tiny_llama(VOCABULARY)
+    packed = packing.pack(examples(4), VOCABULARY, share=False)
+    prefix = torch.randn(SLOTS, 32)
+    torch.testing.assert_close(
+        packing.embed_packed(model, packed, prefix)[None], embed(model, packed.ids, prefix)
+    )
+
+
+def test_a_slot_without_a_vector_is_an_error() -> None:
+    with pytest.raises(ValueError, match="slot beyond the 2 vectors"):
+        next(packing.packed_losses(tiny_llama(VOCABULARY), torch.zeros(2, 32), examples(1), [1.0]))
+
+
+def reference_kernel(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_bounds: torch.Tensor,
+    key_bounds: torch.Tensor,
+    most_queries: int,
+    most_keys: int,
+) -> torch.Tensor:
+    """What the variable-length kernel computes, one sequence at a time."""
+    out = []
+    bounds = zip(query_bounds.tolist(), key_bounds.tolist(), strict=True)
+    for (q0, k0), (q1, k1) in pairwise(bounds):
+        assert 0 < q1 - q0 <= most_queries
+        assert q1 - q0 <= k1 - k0 <= most_keys
+        groups = query.shape[1] // key.shape[1]
+        k, v = (x[k0:k1].repeat_interleave(groups, dim=1) for x in (key, value))
+        scores = torch.einsum("qhd,khd->hqk", query[q0:q1], k) / query.shape[2] ** 0.5
+        hidden = torch.ones_like(scores[0], dtype=torch.bool).triu(1 + (k1 - k0) - (q1 - q0))
+        out.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, -1e9).softmax(-1), v))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("together", [True, False])
+def test_the_way_of_the_kernel_is_exact_too(
+    monkeypatch: pytest.MonkeyPatch, low_memory: bool, together: bool
+) -> None:
+    model = tiny_llama(VOCABULARY)
+    batch = examples(16)
+    if not together:
+        # Without a common start nothing is repeated.
+        batch[3] = Example("e3", (5, *batch[3].ids), batch[3].prompt_length + 1)
+    assert (packing.common_start(batch) == SLOTS + 1) == together
+    loss, grad = gradient(model, batch, config())
+    monkeypatch.setattr(llama_block, "KERNEL", reference_kernel)
+    monkeypatch.setattr(packing, "can_use_kernel", lambda states: True)
+    settings = config(forward="packed", low_memory=low_memory)
+    kernel_loss, kernel_grad = gradient(model, batch, settings)
+    assert kernel_loss == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(kernel_grad, grad, rtol=1e-5, atol=1e-7)
+
+
+def test_block_causal_mask() -> None:
+    mask = packing.block_causal_mask(torch.tensor([0, 2, 3], dtype=torch.int32))
+    assert mask[0, 0].int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    shared = packing.block_causal_mask(torch.tensor([0, 1, 3, 4], dtype=torch.int32), 1)
+    assert shared[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_model_is_left_as_it_was(low_memory: bool) -> None:
+    model = tiny_llama(VOCABULARY)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    attention = model.config._attn_implementation
+    gradient(model, examples(16), config(forward="packed", low_memory=low_memory))
+    assert model.config._attn_implementation == attention
+    assert not any(module.training for module in model.modules())
+    assert not any(layer.gradient_checkpointing for layer in model.model.layers)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_settings_come_back_after_an_error() -> None:
+    model = tiny_llama(VOCABULARY)
+    attention = model.config._attn_implementation
+    with pytest.raises(RuntimeError, match="boom"), ready(model, low_memory=True):
+        raise RuntimeError("boom")
+    assert model.config._attn_implementation == attention
+    assert not any(module.training for module in model.modules())
+
+
+def test_training_runs_agree() -> None:
+    model = tiny_llama(VOCABULARY)
+    torch.manual_seed(0)
+    first = start(torch.randn(SLOTS, 32))
+    batches = [examples(16, seed) for seed in range(3)]
+    runs = [
+        train_prefix(
+            model, first, lambda step: batches[step], config(steps=3, forward=name), pad_id=0
+        )
+        for name in ("padded", "packed")
+    ]
+    assert runs[1].losses == pytest.approx(runs[0].losses, rel=1e-4)
+    torch.testing.assert_close(runs[1].state.prefix, runs[0].state.prefix, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("own_layers", [True, False])
+def test_compiled_softmax_and_layers_agree(
+    monkeypatch: pytest.MonkeyPatch, own_layers: bool
+) -> None:
+    model = tiny_llama(VOCABULARY)
+    if not own_layers:
+        monkeypatch.setattr(llama_block, "fits", lambda model: False)
+    for seed in (0, 1):
+        loss, grad = gradient(model, examples(16, seed), config())
+        compiled_loss, compiled_grad = gradient(
+            model, examples(16, seed), config(forward="packed", compile=True)
+        )
+        assert compiled_loss == pytest.approx(loss, rel=1e-5)
+        torch.testing.assert_close(compiled_grad, grad, rtol=1e-4, atol=1e-6)
+    assert all(layer._compiled_call_impl is None for layer in model.model.layers)
+
+
+def test_only_plain_frozen_llamas_take_the_short_way() -> None:
+    assert llama_block.fits(tiny_llama())
+    assert not llama_block.fits(tiny_llama(attention_bias=True))
+    assert not llama_block.fits(tiny_llama(hidden_act="gelu"))
+    assert not llama_block.fits(tiny_llama().requires_grad_(True))
+
+
+@pytest.mark.parametrize("chunk", [100, 7])
+def test_frozen_head_equals_autograd(chunk: int) -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 50, bias=False).requires_grad_(False)
+    hidden = torch.randn(20, 8)
+    targets, weights = torch.randint(0, 50, (20,)), torch.rand(20)
+    results = []
+    for function in (head_cross_entropy, weighted_cross_entropy):
+        leaf = hidden.clone().requires_grad_()
+        loss = function(leaf, head, targets, weights, chunk=chunk)
+        (loss * 3).backward()
+        results.append((loss.detach(), leaf.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-7)
+
+
+def test_a_head_that_trains_keeps_its_gradient() -> None:
+    head = torch.nn.Linear(8, 50, bias=False)
+    hidden = torch.randn(4, 8, requires_grad=True)
+    head_cross_entropy(hidden, head, torch.zeros(4).long(), torch.ones(4)).backward()
+    assert head.weight.grad is not None
+
+
+def test_attention_refuses_dropout() -> None:
+    states = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(AssertionError):
+        packed_attention(torch.nn.Identity(), states, states, states, None, dropout=0.1)
+
+
+def test_settings_that_would_do_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown forward"):
+        config(forward="sideways")
+    with pytest.raises(ValueError, match="need forward='packed'"):
+        config(compile=True)
