@@ -83,12 +83,12 @@ def main(name: str) -> int:
         )
     wanted = requirements(HERE / f"{name}.txt", hashed=hashed)
     status = 0
-    if "+cpu" in wanted.get("torch", ""):
-        status = torch_cpu(wanted.pop("torch"), hashed=hashed)
-    elif "deepspeed" in wanted:
+    if "deepspeed" in wanted:
         built = wanted.pop("deepspeed")
         status = pip([wanted["setuptools"]], "--no-deps", hashed=hashed)
         status = status or pip([built], "--no-deps", "--no-build-isolation", hashed=hashed)
+    if not status and "+cpu" in wanted.get("torch", ""):
+        status = torch_cpu(wanted.pop("torch"), hashed=hashed)
     # The lock is complete for its own machine; another one may need a package more.
     return status or pip(list(wanted.values()), *["--no-deps"] * hashed, hashed=hashed)
 

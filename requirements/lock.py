@@ -26,8 +26,8 @@ EXTRAS = {
 }
 TOOLS = "exports"
 """The lock of `make test-exports`: programs in an environment of their own, without the kit."""
-FROM_SOURCE = ("deepspeed",)
-"""Packages of the gpu lock without a wheel. Nothing else may need a compiler."""
+FROM_SOURCE = ("deepspeed", "rouge-score", "sqlitedict", "word2number")
+"""Packages of the gpu lock without a wheel, pure Python all. Nothing else may need a compiler."""
 
 
 def command(name: str) -> list[str]:
