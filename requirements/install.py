@@ -4,9 +4,9 @@ Standard library only: it runs before anything is installed. The locks are made 
 Linux x86-64 (`make lock`). Elsewhere the same versions are installed without their hashes, because
 a lock lists the hashes of the files it was made with, and this script says so.
 
-Two packages go first, each for its own reason: torch's CPU build is not on PyPI, so it may have to
-come from PyTorch's own index; and deepspeed has no wheel and is built as pure Python, before torch
-is there, because with torch it would look for a CUDA compiler.
+Two packages go first, each for its own reason: deepspeed has no wheel and is built as pure Python,
+before torch is there, because with torch it would look for a CUDA compiler; and torch's CPU build
+is not on PyPI, so it may have to come from PyTorch's own index.
 """
 
 from __future__ import annotations
