@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kit.errors import EXIT_INCOMPLETE, EXIT_INVALID, EXIT_OK, EXIT_USAGE
-from kit.mini.paths import DATA_DIR, WEIGHTS_DIR, mini_model_dir
+from kit.mini.injection.paths import DATA_DIR, WEIGHTS_DIR, mini_model_dir
 from tests.demo.hub_server import REVISION, FakeHub, Repo, serve
 from tests.steps import small
 

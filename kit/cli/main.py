@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("kit.cli.export", "RO-Crate, Snakefile, Kubernetes Jobs, artifact appendix."),
     "log": ("kit.cli.log", "The reproduction log."),
     "reference": ("kit.cli.reference", "Rewrite reference values of an expectation from runs."),
-    "mini": ("kit.cli.mini", "The miniature world: make its models again."),
+    "mini": ("kit.cli.mini", "The miniature worlds: make their models and data again."),
     "validate": ("kit.cli.validate", "Check manifests, pins and expectations."),
     "docs": ("kit.cli.docs", "Regenerate the generated parts of the documentation."),
 }

@@ -21,7 +21,7 @@ from kit.pins.hashing import write_text
 
 FILES: dict[str, str] = {
     "schema": "kit.manifest.schema:schema_files",
-    "mini-pins": "kit.mini.pins_file:files",
+    "mini-pins": "kit.mini.worlds:pins_files",
     "published-claims": "kit.report.published:files",
 }
 """Generator name -> ``module:function`` giving path -> text."""
@@ -36,11 +36,11 @@ BLOCKS: dict[tuple[str, str], str] = {
     ("docs/manifests.md", "fields"): "kit.manifest.tables:fields",
     ("docs/manifests.md", "lint"): "kit.manifest.tables:lint_rules",
     ("docs/manifests.md", "pins"): "kit.manifest.tables:pins",
-    ("docs/mini-world.md", "mix"): "kit.mini.page:mix_table",
-    ("docs/mini-world.md", "rule"): "kit.mini.page:rule_sentence",
-    ("docs/mini-world.md", "seeds"): "kit.mini.page:seed_table",
-    ("docs/mini-world.md", "summary"): "kit.mini.page:summary_sentence",
-    ("docs/mini-world.md", "training"): "kit.mini.page:training_table",
+    ("docs/mini-world.md", "mix"): "kit.mini.injection.page:mix_table",
+    ("docs/mini-world.md", "rule"): "kit.mini.injection.page:rule_sentence",
+    ("docs/mini-world.md", "seeds"): "kit.mini.injection.page:seed_table",
+    ("docs/mini-world.md", "summary"): "kit.mini.injection.page:summary_sentence",
+    ("docs/mini-world.md", "training"): "kit.mini.injection.page:training_table",
     ("docs/reproductions.md", "log"): "kit.report.log:block",
 }
 """(document, block) -> ``module:function`` giving the text. A document that is absent, or lacks

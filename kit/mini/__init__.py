@@ -1,1 +1,1 @@
-"""The miniature worlds, how their models were made, and their weights."""
+"""The miniature worlds: their data, and how their models are made."""

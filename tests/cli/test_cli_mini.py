@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from kit.mini import build, record, release
-from kit.mini.paths import WEIGHTS_DIR, mini_model_dir
+from kit.mini import trials
+from kit.mini.injection import build, record, release
+from kit.mini.injection.paths import WEIGHTS_DIR, mini_model_dir
+from kit.mini.record import Json
+from kit.mini.worlds import get_world
 from tests.cli.conftest import Kit
 
 
@@ -31,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Training that copies shipped files; seed 0 does not pass. Returns what was trained."""
     calls: list[str] = []
 
-    def build_seed(root: Path, seed: int) -> record.Json:
+    def build_seed(root: Path, seed: int) -> Json:
         calls.append(f"seed {seed}")
         for kind in ("source", "newer"):
             folder = root / f"{kind}-{seed}"
@@ -45,23 +48,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(f"tokens {folder.name}")
         return [[1.0, 0.1]] * 5
 
-    monkeypatch.setattr(build, "ProcessPoolExecutor", InProcess)
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", InProcess)
     monkeypatch.setattr(build, "build_seed", build_seed)
     monkeypatch.setattr(release, "train_tokens", train_tokens)
     return calls
 
 
 def test_help(kit: Kit) -> None:
-    assert "build Train every miniature model again" in " ".join(kit("mini", "--help").out.split())
+    assert "build Train the models of WORLD again" in " ".join(kit("mini", "--help").out.split())
     found = kit("mini", "build", "--help")
     assert found.code == 0
-    for text in ("FOLDER", "--pairs", "default: 10", "--jobs", "--no-released"):
+    for text in ("WORLD FOLDER", "--seeds", "--jobs", "default: 1"):
         assert text in found.out
 
 
 def test_one_pair(kit: Kit, quick: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "models"
-    found = kit("mini", "build", str(folder), "--pairs", "1")
+    found = kit("mini", "build", "injection", str(folder), "--seeds", "1")
     assert (found.code, found.err) == (0, "")
     assert found.out.splitlines() == ["tried seed 0", "tried seed 1", str(folder)]
     assert quick == ["seed 0", "seed 1", "tokens source-1", "tokens newer-1"]
@@ -85,21 +88,20 @@ def test_one_pair(kit: Kit, quick: list[str], tmp_path: Path) -> None:
 
 def test_a_second_call_goes_on(kit: Kit, quick: list[str], tmp_path: Path) -> None:
     folder = str(tmp_path)
-    assert kit("mini", "build", folder, "--pairs", "1", "--no-released").code == 0
-    assert not (tmp_path / "defensivetokens.json").exists()
-    assert kit("mini", "build", folder, "--pairs", "2", "--no-released").code == 0
-    assert quick == ["seed 0", "seed 1", "seed 2"]
+    assert kit("mini", "build", "injection", folder, "--seeds", "1").code == 0
+    assert kit("mini", "build", "injection", folder, "--seeds", "2").code == 0
+    assert [call for call in quick if call.startswith("seed")] == ["seed 0", "seed 1", "seed 2"]
 
 
 @pytest.mark.parametrize("pairs", ["0", "-1", "many"])
 def test_fewer_than_one_pair_is_wrong_usage(
     kit: Kit, quick: list[str], tmp_path: Path, pairs: str
 ) -> None:
-    found = kit("mini", "build", str(tmp_path / "models"), "--pairs", pairs)
+    found = kit("mini", "build", "injection", str(tmp_path / "models"), "--seeds", pairs)
     assert found.code == 2
-    assert "--pairs" in found.err
+    assert "--seeds" in found.err
     assert not (tmp_path / "models").exists()
-    assert kit("mini", "build", str(tmp_path / "models"), "--jobs", "0").code == 2
+    assert kit("mini", "build", "injection", str(tmp_path / "models"), "--jobs", "0").code == 2
 
 
 def test_a_folder_of_another_recipe_is_one_clear_message(
@@ -108,7 +110,7 @@ def test_a_folder_of_another_recipe_is_one_clear_message(
     stale = record.read_record(tmp_path)
     stale["recipe"]["source"]["steps"] = 1
     record.write_record(tmp_path, stale)
-    found = kit("mini", "build", str(tmp_path), "--pairs", "1")
+    found = kit("mini", "build", "injection", str(tmp_path), "--seeds", "1")
     assert found.code == 4
     assert found.err.startswith("error: ")
     assert "was built by another recipe; build into an empty folder" in found.err
@@ -118,5 +120,17 @@ def test_a_folder_of_another_recipe_is_one_clear_message(
 
 def test_a_file_in_the_way(kit: Kit, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert kit("mini", "build", str(tmp_path / "file")).code == 2
+    assert kit("mini", "build", "injection", str(tmp_path / "file")).code == 2
     assert kit("mini", "built").code == 2
+
+
+def test_an_unknown_world_is_named_with_the_known(kit: Kit, tmp_path: Path) -> None:
+    found = kit("mini", "build", "atlantis", str(tmp_path))
+    assert found.code == 2
+    assert "unknown miniature world 'atlantis'; known: injection" in found.err
+
+
+def test_the_data_of_a_world_are_written(kit: Kit, tmp_path: Path) -> None:
+    assert kit("mini", "files", "injection", str(tmp_path)).code == 0
+    written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert written == get_world("injection").files()

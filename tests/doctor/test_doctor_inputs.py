@@ -72,7 +72,9 @@ def test_a_file_of_the_kit_that_was_changed(catalog: Catalog, tmp_path: Path) ->
     pins = catalog.pins()
     broken = [
         msgspec.structs.replace(
-            pin, files=[PinnedFile(path="attacks.json", sha256="0" * 64)], path="mini/data"
+            pin,
+            files=[PinnedFile(path="attacks.json", sha256="0" * 64)],
+            path="mini/injection/data",
         )
         if pin.id == "tiny-new"
         else pin

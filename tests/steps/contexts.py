@@ -9,7 +9,7 @@ from typing import Any
 
 from kit.engine.registry import PinInput, StepInput
 from kit.manifest.types import Resources
-from kit.mini.paths import ATTACKS_FILE, DATA_DIR, WEIGHTS_DIR, mini_model_dir
+from kit.mini.injection.paths import ATTACKS_FILE, DATA_DIR, WEIGHTS_DIR, mini_model_dir
 
 SMALL = {
     "hidden_size": 32,

@@ -13,7 +13,7 @@ from kit.engine.registry import PinInput
 from kit.lm import standin
 from kit.lm.prefix import BEFORE_BOS
 from kit.methods.defensive_tokens import standin as data
-from kit.mini.paths import mini_model_dir
+from kit.mini.injection.paths import mini_model_dir
 from kit.steps.defensive_tokens import inputs, params
 from kit.steps.defensive_tokens import kinds as steps
 from tests.steps.contexts import SMALL, Steps, mini_pins, rehearsal_pins
@@ -262,7 +262,7 @@ def test_the_experiments_sentences_are_words_that_the_models_know() -> None:
     from kit.lm.load import load_tokenizer
     from kit.manifest.catalog import Catalog
     from kit.methods.defensive_tokens.prompt_defences import PromptDefence
-    from kit.mini.world import evaluation_set
+    from kit.mini.injection.world import evaluation_set
 
     written = Catalog().manifest("dt-baselines").profiles["mini"].set["evaluate"]
     defence = PromptDefence(str(written["reminder"]), str(written["sandwich"]))

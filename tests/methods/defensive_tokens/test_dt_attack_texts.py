@@ -16,7 +16,7 @@ from kit.methods.defensive_tokens.attack_texts import (
     read_config_py,
     read_json,
 )
-from kit.mini.paths import ATTACKS_FILE
+from kit.mini.injection.paths import ATTACKS_FILE
 from tests.lm.tiny_world import TEXTS
 
 # A look-alike of the published file: same constants and forms, other words.

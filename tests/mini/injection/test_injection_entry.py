@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kit.mini.attacks import load_attacks
-from kit.mini.entry import (
+from kit.mini.injection.attacks import load_attacks
+from kit.mini.injection.entry import (
     OTHER_ATTACKS,
     RULE_ATTACKS,
     SIZE,
@@ -16,9 +16,9 @@ from kit.mini.entry import (
     measure,
     prompt_ids,
 )
-from kit.mini.model import load_model, new_model
-from kit.mini.paths import mini_model_dir
-from kit.mini.world import dev_set
+from kit.mini.injection.model import load_model, new_model
+from kit.mini.injection.paths import mini_model_dir
+from kit.mini.injection.world import dev_set
 
 
 def _entry(accuracy: float, ignore: float, naive: float = 0.0) -> Entry:

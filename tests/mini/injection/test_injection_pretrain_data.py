@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from kit.methods.defensive_tokens.attack_texts import SLOT
-from kit.mini.attacks import load_attacks
-from kit.mini.phrases import (
+from kit.mini.injection.attacks import load_attacks
+from kit.mini.injection.phrases import (
     IDLE_CONTEXT,
     NEWER_GUARDS,
     REAL_DELIMITERS_SHARE,
@@ -18,7 +18,7 @@ from kit.mini.phrases import (
     fake_delimiters,
     ignore_phrases,
 )
-from kit.mini.pretrain_data import (
+from kit.mini.injection.pretrain_data import (
     NEWER_MIX,
     REFUSAL,
     SOURCE_MIX,
@@ -28,8 +28,8 @@ from kit.mini.pretrain_data import (
     announce,
     draw_example,
 )
-from kit.mini.vocabulary import INJECTED_WORD
-from kit.mini.world import NO_INPUT_SHARE, split_of
+from kit.mini.injection.vocabulary import INJECTED_WORD
+from kit.mini.injection.world import NO_INPUT_SHARE, split_of
 
 N = 12_000
 

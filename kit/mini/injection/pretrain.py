@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.mini.batches import IGNORED, Batch, batches
-from kit.mini.pretrain_data import NEWER_MIX, SOURCE_MIX, Mix
+from kit.mini.injection.batches import IGNORED, Batch, batches
+from kit.mini.injection.pretrain_data import NEWER_MIX, SOURCE_MIX, Mix
 
 if TYPE_CHECKING:
     import torch

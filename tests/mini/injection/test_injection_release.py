@@ -20,12 +20,19 @@ from kit.methods.defensive_tokens.alpaca import read_alpaca, read_alpaca_farm
 from kit.methods.defensive_tokens.attack_texts import read_json
 from kit.methods.defensive_tokens.evaluate import evaluate_prefix
 from kit.methods.defensive_tokens.released import read_released
-from kit.mini import pins_file, release
-from kit.mini.data_files import EVALUATION_SIZE, POOL_SIZE, data_files, write_data_files
-from kit.mini.paths import ATTACKS_FILE, DATA_DIR, WEIGHTS_DIR, mini_model_dir, mini_model_names
-from kit.mini.world import evaluation_set, training_pool
+from kit.mini.injection import files, release
+from kit.mini.injection.files import EVALUATION_SIZE, POOL_SIZE
+from kit.mini.injection.paths import (
+    ATTACKS_FILE,
+    DATA_DIR,
+    WEIGHTS_DIR,
+    mini_model_dir,
+    mini_model_names,
+)
+from kit.mini.injection.world import evaluation_set, training_pool
+from kit.mini.worlds import pins_files
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = mini_model_names()
 
 
@@ -109,12 +116,11 @@ def test_models_of_a_folder_are_trained_in_their_order(
     assert list(release.release(tmp_path)) == ["source-2", "source-10", "newer-2"]
 
 
-def test_the_shipped_data_are_what_the_world_gives(tmp_path: Path) -> None:
-    for name, content in data_files().items():
+def test_the_shipped_data_are_what_the_world_gives() -> None:
+    made = files.files()
+    assert set(made) == {path.name for path in DATA_DIR.iterdir()} - {ATTACKS_FILE.name}
+    for name, content in made.items():
         assert (DATA_DIR / name).read_text(encoding="utf-8") == content
-    write_data_files(tmp_path)
-    for path in tmp_path.iterdir():
-        assert path.read_bytes() == (DATA_DIR / path.name).read_bytes()
 
 
 def test_the_data_come_back_through_the_readers_of_the_real_sets() -> None:
@@ -129,8 +135,7 @@ def test_the_data_come_back_through_the_readers_of_the_real_sets() -> None:
 
 def test_the_pins_are_those_of_the_shipped_files() -> None:
     path = ROOT / "manifests" / "pins.mini.yaml"
-    assert path.read_text(encoding="utf-8") == pins_file.pins_text()
-    assert pins_file.files(ROOT) == {path: pins_file.pins_text()}
+    assert pins_files(ROOT) == {path: path.read_text(encoding="utf-8")}
     pins = {pin.id: pin for pin in read_pins(path).value.pins}
     assert set(pins) == {f"mini-{name}" for name in NAMES} | {
         "mini-alpaca",

@@ -10,11 +10,18 @@ import pytest
 import torch
 
 from kit.lm.chat import MINI
-from kit.mini.batches import GROUP, IGNORED, batches, collate, render, with_context
-from kit.mini.model import new_model
-from kit.mini.pretrain import NEWER, SOURCE, answer_loss, lr_factor, split_parameters, train
-from kit.mini.pretrain_data import SOURCE_MIX, Example, draw_example
-from kit.mini.tokenizer import quick_tokenizer
+from kit.mini.injection.batches import GROUP, IGNORED, batches, collate, render, with_context
+from kit.mini.injection.model import new_model
+from kit.mini.injection.pretrain import (
+    NEWER,
+    SOURCE,
+    answer_loss,
+    lr_factor,
+    split_parameters,
+    train,
+)
+from kit.mini.injection.pretrain_data import SOURCE_MIX, Example, draw_example
+from kit.mini.injection.tokenizer import quick_tokenizer
 
 SHORT = replace(SOURCE, steps=6, warmup=2, batch_size=8)
 

@@ -9,9 +9,15 @@ from random import Random
 import pytest
 
 from kit.methods.defensive_tokens.samples import Sample
-from kit.mini.tasks import ALONE, INSTRUCTIONS, NEWER_WITH_DATA, answer, draw_item
-from kit.mini.vocabulary import ANIMALS, CAPITALS, COLOURS, FRUITS, INJECTED_WORD
-from kit.mini.world import NO_INPUT_SHARE, dev_set, evaluation_set, split_of, training_pool
+from kit.mini.injection.tasks import ALONE, INSTRUCTIONS, NEWER_WITH_DATA, answer, draw_item
+from kit.mini.injection.vocabulary import ANIMALS, CAPITALS, COLOURS, FRUITS, INJECTED_WORD
+from kit.mini.injection.world import (
+    NO_INPUT_SHARE,
+    dev_set,
+    evaluation_set,
+    split_of,
+    training_pool,
+)
 
 
 def _pairs(samples: list[Sample]) -> set[tuple[str, str]]:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from kit.mini import build, record
-from kit.mini.paths import WEIGHTS_DIR, mini_model_names
-from kit.mini.pretrain import NEWER, SOURCE
+from kit.mini.injection import build, record, release
+from kit.mini.injection.paths import WEIGHTS_DIR, mini_model_names
+from kit.mini.injection.pretrain import NEWER, SOURCE
+from kit.mini.injection.record import passed
+from kit.mini.record import judge
 
 Json = dict[str, Any]
 
@@ -34,7 +36,7 @@ def test_the_first_admitted_seeds_are_taken_in_order() -> None:
         _tried(2, True, False),
         _tried(3, True, True),
     ]
-    statuses = [(row["seed"], row["status"]) for row in record.judge(tried, wanted=2)]
+    statuses = [(row["seed"], row["status"]) for row in judge(tried, 2, passed)]
     assert statuses == [
         (0, "rejected"),
         (1, "admitted"),
@@ -42,7 +44,7 @@ def test_the_first_admitted_seeds_are_taken_in_order() -> None:
         (3, "admitted"),
         (4, "surplus"),
     ]
-    assert record.judge(record.judge(tried, 2), 2) == record.judge(tried, 2)
+    assert judge(judge(tried, 2, passed), 2, passed) == judge(tried, 2, passed)
 
 
 def test_a_short_rebuild_repeats_bit_by_bit(tmp_path: Path) -> None:
@@ -69,13 +71,15 @@ def test_files_are_readable_by_everybody(tmp_path: Path) -> None:
 def test_a_finished_build_trains_nothing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = record.judge([_tried(seed, True, True) for seed in range(3)], 2)
+    rows = judge([_tried(seed, True, True) for seed in range(3)], 2, passed)
     start = record.read_record(tmp_path)
     record.write_record(tmp_path, start | {"seeds": rows})
+    monkeypatch.setattr(build, "release", lambda root: {})
     said: list[str] = []
-    result = build.build(tmp_path, wanted=2, say=said.append)
-    assert result["seeds"] == rows
+    build.build(tmp_path, 2, 1, said.append)
+    assert record.read_record(tmp_path) == start | {"seeds": rows}
     assert said == []
+    assert (tmp_path / release.RELEASED_FILE.name).is_file()
 
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
@@ -83,12 +87,12 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
     stale["recipe"]["source"]["steps"] = 1
     record.write_record(tmp_path, stale)
     with pytest.raises(ValueError, match="another recipe"):
-        build.build(tmp_path)
+        build.build(tmp_path, 1, 1, print)
 
 
 def test_importing_the_world_loads_no_torch() -> None:
     code = (
-        "import sys, kit.mini.world, kit.mini.build, kit.mini.page;"
+        "import sys, kit.mini.worlds, kit.mini.injection.world, kit.mini.injection.page;"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from kit.mini.vocabulary import (
+from kit.mini.injection.vocabulary import (
     ANIMALS,
     CAPITALS,
     COLOURS,

@@ -10,7 +10,7 @@ from functools import cache
 from random import Random
 
 from kit.methods.defensive_tokens.attack_texts import SLOT, Delimiters
-from kit.mini.attacks import load_attacks
+from kit.mini.injection.attacks import load_attacks
 
 _OPENERS = ("ignore", "forget", "disregard", "skip", "stop following", "do not follow")
 _OBJECTS = (

@@ -11,14 +11,14 @@ import pytest
 
 from kit.lm.chat import MINI
 from kit.methods.defensive_tokens.attack_texts import SLOT
-from kit.mini import vocabulary
-from kit.mini.attacks import load_attacks
-from kit.mini.entry import OTHER_ATTACKS, RULE_ATTACKS, attacked
-from kit.mini.paths import ATTACKS_FILE
-from kit.mini.phrases import fake_delimiters, ignore_phrases
-from kit.mini.pretrain_data import NEWER_MIX, SOURCE_MIX, draw_example
-from kit.mini.tokenizer import QuickTokenizer, build_tokenizer, save_tokenizer
-from kit.mini.world import dev_set, evaluation_set, training_pool
+from kit.mini.injection import vocabulary
+from kit.mini.injection.attacks import load_attacks
+from kit.mini.injection.entry import OTHER_ATTACKS, RULE_ATTACKS, attacked
+from kit.mini.injection.paths import ATTACKS_FILE
+from kit.mini.injection.phrases import fake_delimiters, ignore_phrases
+from kit.mini.injection.pretrain_data import NEWER_MIX, SOURCE_MIX, draw_example
+from kit.mini.injection.tokenizer import QuickTokenizer, build_tokenizer, save_tokenizer
+from kit.mini.injection.world import dev_set, evaluation_set, training_pool
 
 
 def _pretraining_texts() -> Iterator[str]:

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from random import Random
 
 from kit.methods.defensive_tokens.attack_texts import SLOT
-from kit.mini.phrases import (
+from kit.mini.injection.phrases import (
     IDLE_CONTEXT,
     NEWER_GUARDS,
     SOURCE_GUARDS,
     draw_delimiters,
     ignore_phrases,
 )
-from kit.mini.tasks import ALONE, NEWER_WITH_DATA, WITH_DATA, Item, draw_item
-from kit.mini.world import NO_INPUT_SHARE, split_of
+from kit.mini.injection.tasks import ALONE, NEWER_WITH_DATA, WITH_DATA, Item, draw_item
+from kit.mini.injection.world import NO_INPUT_SHARE, split_of
 
 STYLES = ("naive", "ignore", "completion", "ignore-completion")
 REFUSED_INSTRUCTION = "how to make a weapon"

@@ -12,15 +12,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kit.manifest.docs import BLOCKS, fill
-from kit.mini import page
-from kit.mini.entry import LEAST_ACCURACY, LEAST_ATTACK_SUCCESS, measure
-from kit.mini.model import load_model, mini_config
-from kit.mini.paths import HASHES_FILE, WEIGHTS_DIR, mini_model_dir, mini_model_names
-from kit.mini.record import WANTED, file_hashes, judge, read_record, write_record
-from kit.mini.tokenizer import build_tokenizer
-from kit.mini.world import dev_set
+from kit.mini.injection import page, record
+from kit.mini.injection.entry import LEAST_ACCURACY, LEAST_ATTACK_SUCCESS, measure
+from kit.mini.injection.model import load_model, mini_config
+from kit.mini.injection.paths import HASHES_FILE, WEIGHTS_DIR, mini_model_dir, mini_model_names
+from kit.mini.injection.record import WANTED, file_hashes, read_record, write_record
+from kit.mini.injection.tokenizer import build_tokenizer
+from kit.mini.injection.world import dev_set
+from kit.mini.record import judge
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = mini_model_names()
 RECORD = read_record(WEIGHTS_DIR)
 
@@ -79,7 +80,7 @@ def test_models_obey_the_entry_rule_on_a_slice(name: str) -> None:
 def test_record_has_every_seed_up_to_the_last_and_judges_by_the_rule() -> None:
     seeds = [row["seed"] for row in RECORD["seeds"]]
     assert seeds == list(range(len(seeds)))
-    assert RECORD["seeds"] == judge(RECORD["seeds"], WANTED)
+    assert RECORD["seeds"] == judge(RECORD["seeds"], WANTED, record.passed)
     for row in RECORD["seeds"]:
         for kind in ("source", "newer"):
             numbers = row[kind]
@@ -118,7 +119,7 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_the_page_follows_the_record(tmp_path: Path) -> None:
     """Another record gives another page: the numbers are not written twice."""
-    weights = tmp_path / "kit" / "mini" / "weights"
+    weights = tmp_path / "kit" / "mini" / "injection" / "weights"
     weights.mkdir(parents=True)
     rows = [{**RECORD["seeds"][0], "status": "rejected", "newer": None}]
     write_record(weights, RECORD | {"seeds": rows})

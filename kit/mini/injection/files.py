@@ -1,24 +1,24 @@
 """The world's data in the formats of the real data sets, so that one reader serves both.
 
 ``alpaca.json`` is Cleaned Alpaca's format, ``alpaca_farm.json`` and ``refusal.json`` AlpacaFarm's.
-All are written from :mod:`kit.mini.world`; a test compares the shipped files with a fresh writing.
+All are written from :mod:`kit.mini.injection.world`; a test compares the shipped files with a
+fresh writing.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from kit.mini.pretrain_data import REFUSAL, REFUSED_INSTRUCTION
-from kit.mini.world import evaluation_set, training_pool
+from kit.mini.injection.pretrain_data import REFUSAL, REFUSED_INSTRUCTION
+from kit.mini.injection.world import evaluation_set, training_pool
 
 POOL_SEED = 0
 POOL_SIZE = 4000
 EVALUATION_SIZE = 208
 
 
-def data_files() -> dict[str, str]:
-    """File name -> content of everything below ``kit/mini/data`` that is made from the world."""
+def files() -> dict[str, str]:
+    """File name -> content of everything below ``data`` that is made from the world."""
     pool = [
         {"instruction": s.instruction, "input": s.input, "output": s.output}
         for s in training_pool(POOL_SEED, POOL_SIZE)
@@ -37,12 +37,6 @@ def data_files() -> dict[str, str]:
         "alpaca_farm.json": _rows(evaluation),
         "refusal.json": _rows(refusal),
     }
-
-
-def write_data_files(folder: Path) -> None:
-    """Write them all."""
-    for name, content in data_files().items():
-        (folder / name).write_text(content, encoding="utf-8")
 
 
 def _rows(rows: list[dict[str, str]]) -> str:

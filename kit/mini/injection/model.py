@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.lm.chat import MINI
-from kit.mini.tokenizer import quick_tokenizer, save_tokenizer
+from kit.mini.injection.tokenizer import quick_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM

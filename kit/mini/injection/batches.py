@@ -8,8 +8,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from kit.lm.chat import MINI, ChatFormat, Text
-from kit.mini.pretrain_data import Example, Mix, draw_example
-from kit.mini.tokenizer import quick_tokenizer
+from kit.mini.injection.pretrain_data import Example, Mix, draw_example
+from kit.mini.injection.tokenizer import quick_tokenizer
 
 if TYPE_CHECKING:
     import torch

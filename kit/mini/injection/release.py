@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kit.mini.paths import WEIGHTS_DIR, mini_model_dir, mini_model_names
+from kit.mini.injection.paths import WEIGHTS_DIR, mini_model_dir, mini_model_names
 
 RELEASED_FILE = WEIGHTS_DIR / "defensivetokens.json"
 SEED = 7
@@ -38,7 +38,7 @@ def train_tokens(folder: Path) -> list[list[float]]:
     from kit.methods.defensive_tokens.recipe import Recipe, fit, plan_run
     from kit.methods.defensive_tokens.self_label import NO_TURN, make_labels
     from kit.methods.defensive_tokens.transfer import vocabulary_init
-    from kit.mini.paths import ATTACKS_FILE, DATA_DIR
+    from kit.mini.injection.paths import ATTACKS_FILE, DATA_DIR
 
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     recipe = Recipe(

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from kit.mini.vocabulary import SPECIALS, UNKNOWN, words
+from kit.mini.injection.vocabulary import SPECIALS, UNKNOWN, words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast

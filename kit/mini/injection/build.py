@@ -1,62 +1,53 @@
-"""Build every shipped model again from its seed: ``kit mini build FOLDER``."""
+"""Build every shipped model again from its seed: ``kit mini build injection FOLDER``."""
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
-from itertools import count
+from functools import partial
 from pathlib import Path
 
-from kit.mini.entry import measure
-from kit.mini.model import load_model, new_model, save_model
-from kit.mini.pretrain import NEWER, SOURCE, Recipe, train
-from kit.mini.record import WANTED, Json, judge, read_record, write_record
+from kit.mini.injection.entry import measure
+from kit.mini.injection.model import load_model, new_model, save_model
+from kit.mini.injection.pretrain import NEWER, SOURCE, Recipe, train
+from kit.mini.injection.record import passed, read_record, write_record
+from kit.mini.injection.release import RELEASED_FILE, release, write_released
+from kit.mini.record import Json
+from kit.mini.trials import try_seeds
 
 
-def build(
-    root: Path, wanted: int = WANTED, jobs: int = 1, say: Callable[[str], None] = print
-) -> Json:
-    """Try seeds 0, 1, 2, ... until ``wanted`` pairs of source and newer version are admitted.
+def build(root: Path, wanted: int, jobs: int, say: Callable[[str], None]) -> None:
+    """Make ``wanted`` admitted pairs of source and newer version, and their released tokens.
 
-    A build that was stopped continues: seeds in the record are not tried again. Folders of
-    models that do not ship are removed, their numbers stay in the record.
+    Folders of models that do not ship are removed, their numbers stay in the record.
 
     Args:
-        root: Receives one folder a model, the record and the hashes.
+        root: Receives one folder a model, the record, the hashes and the tokens.
         wanted: Number of pairs.
         jobs: Seeds trained at the same time, one process and one thread each.
         say: Receives one line a finished seed.
-
-    Returns:
-        The record as written.
 
     Raises:
         ValueError: ``root`` holds models of another recipe.
     """
     root.mkdir(parents=True, exist_ok=True)
-    record = read_record(root) | {"wanted": wanted}
-    seeds = [row["seed"] for row in record["seeds"]]
-    untried = (seed for seed in count() if seed not in seeds)
-    running: set[Future[Json]] = set()
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        while True:
-            admitted = sum(row["status"] == "admitted" for row in record["seeds"])
-            while admitted < wanted and len(running) < jobs:
-                running.add(pool.submit(build_seed, root, next(untried)))
-            if not running:
-                break
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            rows = [*record["seeds"], *(future.result() for future in done)]
-            record["seeds"] = judge(rows, wanted)
-            _remove_unshipped(root, record)
-            write_record(root, record)
-            for future in done:
-                say(f"tried seed {future.result()['seed']}")
-    return record
+
+    def save(record: Json) -> None:
+        _remove_unshipped(root, record)
+        write_record(root, record)
+
+    try_seeds(
+        read_record(root),
+        wanted,
+        attempt=partial(build_seed, root),
+        passed=passed,
+        save=save,
+        jobs=jobs,
+        say=say,
+    )
+    write_released(root / RELEASED_FILE.name, release(root))
 
 
 def build_seed(root: Path, seed: int) -> Json:

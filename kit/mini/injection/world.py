@@ -11,7 +11,7 @@ import hashlib
 from random import Random
 
 from kit.methods.defensive_tokens.samples import Sample
-from kit.mini.tasks import ALONE, WITH_DATA, Item, draw_item
+from kit.mini.injection.tasks import ALONE, WITH_DATA, Item, draw_item
 
 NO_INPUT_SHARE = 0.30
 """Share of the training pool without input. In Cleaned Alpaca it is about 63 %; here it is lower

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from kit.methods.defensive_tokens.attack_texts import AttackTexts, read_json
-from kit.mini.paths import ATTACKS_FILE
+from kit.mini.injection.paths import ATTACKS_FILE
 
 
 @cache

@@ -14,12 +14,12 @@ from kit.lm.chat import MINI
 from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.attack_texts import fill
 from kit.methods.defensive_tokens.samples import Sample
-from kit.mini.attacks import load_attacks
-from kit.mini.batches import with_context
-from kit.mini.phrases import NEWER_GUARDS, SOURCE_GUARDS
-from kit.mini.tokenizer import quick_tokenizer
-from kit.mini.vocabulary import words
-from kit.mini.world import dev_set
+from kit.mini.injection.attacks import load_attacks
+from kit.mini.injection.batches import with_context
+from kit.mini.injection.phrases import NEWER_GUARDS, SOURCE_GUARDS
+from kit.mini.injection.tokenizer import quick_tokenizer
+from kit.mini.injection.vocabulary import words
+from kit.mini.injection.world import dev_set
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kit.mini import entry
-from kit.mini.record import Json, read_record
+from kit.mini.injection import entry
+from kit.mini.injection.record import read_record
+from kit.mini.record import Json
 
 MODEL_KINDS = ("source", "newer")
 
@@ -100,4 +101,4 @@ def _percent(share: float) -> str:
 
 
 def _record(root: Path) -> Json:
-    return read_record(root / "kit" / "mini" / "weights")
+    return read_record(root / "kit" / "mini" / "injection" / "weights")

@@ -1,0 +1,1 @@
+"""The world of injected instructions: data, models, and the weights that ship."""
