@@ -111,7 +111,7 @@ def table(run: Path, form: str, cells: tuple[str, ...], labels: bool, output: Pa
     """
     from kit.report.files import write_file
     from kit.report.run_table import read_cells, to_csv, to_latex
-    from kit.verify.labels import LabelFiles
+    from kit.results.labels import LabelFiles
 
     if labels and form != "csv":
         raise UsageError("--labels goes with --format csv", next_step="leave one of them out")

@@ -13,8 +13,8 @@ from kit.engine import rundir
 from kit.errors import InvalidInput, Preflight, UsageError
 from kit.report.files import read_json
 from kit.report.text import plural
+from kit.results.labels import LabelFiles
 from kit.results.types import Cell, Results, SeedValue
-from kit.verify.labels import LabelFiles
 from kit.verify.tables import COLUMNS
 
 

@@ -11,24 +11,24 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from kit.manifest.expectation_types import Expectation
+from kit.results.ids import Statistic, row_of, statistic_of
+from kit.results.labels import Labels, LabelSource
 from kit.results.types import Cell, Results
-from kit.verify.labels import Labels, LabelSource
 from kit.verify.measurement import measure
 from kit.verify.numbers import show
-from kit.verify.preconditions import EXTRA
 from kit.verify.verdict import CanaryReport
 
 MIXED = 3
 """A label vector tells two seeds apart when each label occurs at least this often."""
 COLLAPSED = 0.9
 """Share of one letter from which multiple-choice answers count as collapsed."""
-LIMITS: dict[str, tuple[str, float]] = {
-    "empty-rate": ("at_most", 0.5),
-    "truncated-rate": ("at_most", 0.5),
-    "refusal-rate": ("at_most", 0.99),
-    "mean-tokens": ("at_least", 2.0),
+LIMITS: dict[Statistic, tuple[str, float]] = {
+    Statistic.EMPTY: ("at_most", 0.5),
+    Statistic.TRUNCATED: ("at_most", 0.5),
+    Statistic.REFUSED: ("at_most", 0.99),
+    Statistic.MEAN_TOKENS: ("at_least", 2.0),
 }
-"""Last part of a stats cell -> side and limit beyond which its generations are not generations."""
+"""Statistic -> side and limit beyond which generations are not generations."""
 
 
 def from_steps(results: Results, cells: Sequence[str]) -> list[CanaryReport]:
@@ -98,7 +98,7 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
         ]
         for seed, line in vectors:
             vector = vector_of[cell.id, seed] = tuple(int(label) for label in line.labels)
-            seen[vector].add((_row(cell.id), seed))
+            seen[vector].add((row_of(cell.id), seed))
         for (one, first), (two, second) in combinations(vectors, 2):
             if first.n == second.n and min(first.k, first.n - first.k) >= MIXED:
                 flips = sum(x != y for x, y in zip(first.labels, second.labels, strict=True))
@@ -119,7 +119,7 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
             expected_rate = min(usual, sum(by_cell[id]) / len(by_cell[id])) if several else usual
             if rate == 0 and (1 - expected_rate) ** n * compared < 1e-3:
                 others_too = seen[vector_of[id, one]]
-                if all(row == _row(id) or seed in (one, two) for row, seed in others_too):
+                if all(row == row_of(id) or seed in (one, two) for row, seed in others_too):
                     alarms.append((one, two, id))
     if not alarms:
         return [_report("duplicate-seed", True, f"{compared} pairs of label vectors differ")]
@@ -128,11 +128,6 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
     if len(alarms) > 1:
         detail += f" and {len(alarms) - 1} more"
     return [_report("duplicate-seed", False, detail, (id for _, _, id in alarms))]
-
-
-def _row(cell: str) -> str:
-    """The last part of a cell id: the row of the table, such as a token set."""
-    return cell.rpartition("/")[2]
 
 
 def letter_collapse(results: Results, labels: LabelSource) -> list[CanaryReport]:
@@ -177,8 +172,9 @@ def generation_statistics(
 ) -> list[CanaryReport]:
     """Empty, truncated, refused or hardly any text: a rate over it means something else.
 
-    Looks at cells ``stats/<prefix>/<name>`` (or ``<prefix>/<name>``) for the names in
-    :data:`LIMITS`, at the worst of their seeds; a ``bound`` in the expectation replaces the limit.
+    Looks at the cells of :class:`kit.results.ids.Statistic`, ``stats/<prefix>/<name>`` (or
+    ``<prefix>/<name>``), at the worst of their seeds; a ``bound`` in the expectation replaces the
+    limit.
     Failing makes the cells below ``<prefix>/`` invalid, and with the prefix ``<group>/<set>`` all
     cells ``<group>/.../<set>``.
     """
@@ -189,11 +185,12 @@ def generation_statistics(
     }
     reports = []
     for cell in results.cells:
-        prefix, _, name = cell.id.removeprefix(EXTRA).rpartition("/")
-        if name not in LIMITS or cell.not_run is not None:
+        about = statistic_of(cell.id)
+        if about is None or cell.not_run is not None:
             continue
+        prefix, name = about
         side, limit = LIMITS[name]
-        unit = "number" if name == "mean-tokens" else "fraction"
+        unit = "number" if name is Statistic.MEAN_TOKENS else "fraction"
         own = bounds.get(cell.id)
         if own is not None and own.bound is not None and own.side is not None:
             side, limit, unit = own.side, float(own.bound), cell.unit

@@ -15,10 +15,10 @@ from kit.errors import InvalidInput, KitError, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.load import Loaded, read_expectation
 from kit.manifest.place import in_expectation
+from kit.results.labels import LabelFiles, LabelSource
 from kit.results.types import Results
 from kit.verify.core import Subject, verify
 from kit.verify.inputs import Run, read_run
-from kit.verify.labels import LabelFiles, LabelSource
 from kit.verify.timings import with_timings
 from kit.verify.verdict import Verdict
 from kit.verify.waivers import read_waivers

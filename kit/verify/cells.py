@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
+from kit.results.labels import LabelSource
 from kit.verify.baseline import baseline
 from kit.verify.finding import Finding, invalid
 from kit.verify.kinds.binomial import binomial
@@ -13,9 +14,9 @@ from kit.verify.kinds.bounded import bound
 from kit.verify.kinds.pairwise import flip, paired
 from kit.verify.kinds.plain import absolute, exact, relative, trajectory
 from kit.verify.kinds.seeded import seeds
-from kit.verify.labels import ItemsDiffer, LabelSource, discordance
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import PROPORTIONS
+from kit.verify.pairs import ItemsDiffer, discordance
 
 OF_ITEMS = frozenset({"binomial", "paired", "flip"})
 """Kinds that compare one run's items."""

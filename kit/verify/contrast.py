@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import inf, sqrt
 
-from kit.verify.labels import ItemsDiffer, discordance
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import factor, scale_of
-from kit.verify.pairs import tango_tails
+from kit.verify.pairs import ItemsDiffer, discordance, tango_tails
 from kit.verify.proportions import exact_tails, newcombe_tails, shrunk_sd
 from kit.verify.seeds import Spread, combined, group, item_sd, mean_spread, seed_group
 

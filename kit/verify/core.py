@@ -10,13 +10,13 @@ from msgspec import structs
 
 from kit import __version__
 from kit.manifest.expectation_types import Expectation, ExpectedCell
+from kit.results.labels import LabelSource, LabelTable
 from kit.results.types import Cell, Results
 from kit.verify.baseline import baseline
 from kit.verify.canaries import built_in, from_steps
 from kit.verify.cells import judge
 from kit.verify.claim_reports import report_claims
 from kit.verify.finding import Finding
-from kit.verify.labels import LabelSource, LabelTable
 from kit.verify.measurement import Measurement, measure
 from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
 from kit.verify.numbers import scale_of, show

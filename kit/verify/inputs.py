@@ -11,8 +11,8 @@ import msgspec
 
 from kit.engine.rundir import meant
 from kit.errors import InvalidInput
+from kit.results.labels import LabelFiles
 from kit.results.types import Results
-from kit.verify.labels import LabelFiles
 
 SUPPORTED = 1
 

@@ -7,8 +7,8 @@ from fractions import Fraction
 from math import isfinite
 
 from kit.errors import InvalidInput
+from kit.results.labels import Labels, LabelSource
 from kit.results.types import Cell, SeedValue
-from kit.verify.labels import Labels, LabelSource
 from kit.verify.numbers import PROPORTIONS, exact, factor, scale_of
 
 AGREE = Fraction(1, 1_000_000)

@@ -9,8 +9,35 @@ from __future__ import annotations
 from functools import lru_cache
 from math import sqrt
 
+from kit.results.labels import Labels
 from kit.verify.roots import root
 from kit.verify.special import binomial_at_least, normal_tail
+
+
+class ItemsDiffer(ValueError):
+    """Two label vectors are not over the same items."""
+
+
+def discordance(here: Labels, there: Labels) -> tuple[int, int, int]:
+    """``(b, c, n)``: items 1 here and 0 there, the reverse, and all; matched by item id.
+
+    Without item ids on both sides position decides.
+
+    Raises:
+        ItemsDiffer: Other items, or other length.
+    """
+    if here.n != there.n:
+        raise ItemsDiffer(f"{here.n} labels against {there.n}")
+    other = there.labels
+    if here.items and there.items and here.items != there.items:
+        by_item = dict(zip(there.items, there.labels, strict=True))
+        unknown = [item for item in here.items if item not in by_item]
+        if unknown:
+            raise ItemsDiffer(f"{len(unknown)} of {here.n} items differ, first {unknown[0]!r}")
+        other = [by_item[item] for item in here.items]
+    b = sum(1 for x, y in zip(here.labels, other, strict=True) if x and not y)
+    c = sum(1 for x, y in zip(here.labels, other, strict=True) if y and not x)
+    return b, c, here.n
 
 
 def mcnemar(b: int, c: int) -> float:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
+from kit.results.labels import Labels, LabelTable
 from kit.results.types import Cell, SeedValue
 from kit.verify.core import Subject
-from kit.verify.labels import Labels, LabelTable
 from kit.verify.numbers import PROPORTIONS
 
 Plant = Callable[[Subject, str], Subject | None]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.expectation_types import Expectation
+from kit.results.ids import EXTRA
 from kit.results.types import Results
 from kit.verify.claims import claim_cells
-
-EXTRA = "stats/"
-"""Cells below this prefix describe generations; an expectation need not list them."""
 
 
 def check_pair(

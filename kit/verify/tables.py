@@ -17,9 +17,9 @@ import msgspec
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Expectation
+from kit.results.labels import LabelFiles, Labels, LabelSource, LabelTable
 from kit.results.types import Cell, Results, SeedValue
 from kit.verify.inputs import decode_results
-from kit.verify.labels import LabelFiles, Labels, LabelSource, LabelTable
 
 COLUMNS = ("cell", "value", "unit", "k", "n", "seed", "labels", "not_run")
 

@@ -25,10 +25,10 @@ from kit.manifest.load import Loaded, parse, read_expectation, read_manifest, re
 from kit.manifest.pin_types import Pins
 from kit.manifest.types import Manifest
 from kit.pins.store import PinStore
+from kit.results.labels import LabelFiles
 from kit.results.types import Cell, Results, SeedValue
 from kit.verify.case import Case, encode, verdict_of
 from kit.verify.core import Subject
-from kit.verify.labels import LabelFiles
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "tests" / "demo" / "data" / "repo"

@@ -12,9 +12,9 @@ from kit.manifest.expectation_types import (
     Reference,
     Tolerance,
 )
+from kit.results.labels import Labels, LabelTable
 from kit.results.types import Canary, Cell, Results, SeedValue
 from kit.verify.core import Subject, verify
-from kit.verify.labels import Labels, LabelTable
 from kit.verify.verdict import CellReport, ClaimReport, Verdict
 
 

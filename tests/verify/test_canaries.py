@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from kit.results.labels import Labels
 from kit.results.types import Canary, Cell, SeedValue
-from kit.verify.labels import Labels
 from tests.verify.builders import claim, expected_cell, labels, memory, run, share, tolerance
 
 

@@ -1,0 +1,59 @@
+"""The files of a table: how they are called, and how a results step writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kit.results.labels import Labels
+from kit.results.types import Cell, Results, Series
+
+SCHEMA_VERSION = 1
+"""Of ``results.json``."""
+RESULTS, LABELS = "results.json", "labels.jsonl"
+"""What a results step promises as its outputs."""
+
+
+def write_table(
+    folder: Path,
+    cells: Sequence[Cell],
+    *,
+    labels: Iterable[Labels] = (),
+    series: Sequence[Series] = (),
+) -> None:
+    """Write ``results.json`` and ``labels.jsonl`` into the output folder of a results step.
+
+    Experiment, version and profile stay empty: equal steps are shared between experiments, so the
+    engine says which this is when it publishes the table.
+
+    Args:
+        folder: Where to.
+        cells: Of the table.
+        labels: Lines that the cells refer to as ``labels.jsonl#<id>``.
+        series: Curves.
+
+    Raises:
+        ValueError: A cell stands twice.
+    """
+    ids = [cell.id for cell in cells]
+    if len(set(ids)) != len(ids):
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise ValueError(f"cell {twice} stands twice in the table")
+    results = Results(
+        schema_version=SCHEMA_VERSION,
+        experiment="",
+        version="",
+        profile="",
+        cells=list(cells),
+        series=list(series),
+    )
+    (folder / RESULTS).write_bytes(_json(results) + b"\n")
+    lines = b"".join(msgspec.json.encode(line) + b"\n" for line in labels)
+    (folder / LABELS).write_bytes(lines)
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value))
