@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure_training import machine
-from kit.lm.load import read_embeddings
+from kit.lm.files import read_embeddings
 from kit.lm.standin import make_folder, random_embeddings, write_embeddings
 from kit.methods.defensive_tokens.procrustes import METHODS, Alignment, orthogonal_map
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from kit.lm.backend import Generation
-from kit.lm.model import embedding_matrix
+from kit.lm.model import embedding_matrix, output_rows
+from kit.lm.padding import left_pad, positions
 from kit.lm.prefix import embed
 
 if TYPE_CHECKING:
@@ -59,24 +60,6 @@ def decode_batch(
     return _collect(produced, len(prompts), set(stop_ids))
 
 
-def left_pad(
-    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Ids [B, T] int64 and mask [B, T] bool, true on prompt tokens, padding on the left."""
-    width = max(len(prompt) for prompt in prompts)
-    rows = [[pad_id] * (width - len(p)) + list(p) for p in prompts]
-    masks = [[False] * (width - len(p)) + [True] * len(p) for p in prompts]
-    return (
-        torch.tensor(rows, dtype=torch.long, device=device),
-        torch.tensor(masks, dtype=torch.bool, device=device),
-    )
-
-
-def positions(mask: Tensor) -> Tensor:
-    """Position ids [B, T]: 0 at the first real token of each row, whatever stands left of it."""
-    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
-
-
 def _next_scores(model: PreTrainedModel, embeds: Tensor, mask: Tensor, cache: object) -> Tensor:
     """Scores [B, V] for the token after the last column.
 
@@ -95,7 +78,7 @@ def _next_scores(model: PreTrainedModel, embeds: Tensor, mask: Tensor, cache: ob
 
 
 def _banned(ids: Sequence[int], model: PreTrainedModel, device: torch.device) -> Tensor | None:
-    known = sorted({i for i in ids if 0 <= i < model.lm_head.weight.shape[0]})
+    known = sorted({i for i in ids if 0 <= i < output_rows(model)})
     return torch.tensor(known, device=device, dtype=torch.long) if known else None
 
 

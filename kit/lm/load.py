@@ -1,27 +1,29 @@
-"""Models, tokenizers and single tensors from local Hugging Face folders.
+"""Models and tokenizers from local Hugging Face folders, and back into them.
 
-Folders only: nothing here reaches a hub, executes remote code or opens a pickle (design page,
-"Safety").
+Loading compares the files with the architecture both ways: a weight that the files lack would be
+made up at random by transformers, with a warning that nobody reads, and a weight that the
+architecture lacks would be dropped.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.lm.architectures import ARCHITECTURES
+from kit.lm.files import model_folder, tensor_shapes, weight_files
+from kit.lm.model import is_tied
+
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-INDEX_FILE = "model.safetensors.index.json"
-SINGLE_FILE = "model.safetensors"
-# What the input embedding matrix is called: Llama, Qwen and Falcon3; GPT-2; older Falcon.
-EMBEDDING_SUFFIXES = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
-OUTPUT_NAMES = ("lm_head.weight", "embed_out.weight")
+MOST_NAMED = 3
+"""Weights that an error message names; the rest are counted."""
+SHARD_SIZE = "5GB"
 
 
 def load_model(
@@ -29,187 +31,227 @@ def load_model(
     *,
     dtype: str | torch.dtype = "float32",
     device: str | torch.device = "cpu",
-    attention: str = "sdpa",
+    attention: str | None = None,
+    trainable: bool = False,
 ) -> PreTrainedModel:
-    """A frozen causal language model in evaluation mode, loaded straight onto the device.
+    """A causal language model in evaluation mode, loaded straight onto the device.
 
     Args:
         path: A local folder with ``config.json`` and safetensors weights.
         dtype: ``"float32"``, ``"bfloat16"``, ... or a torch dtype. Never "auto": what a checkpoint
             happens to be stored in must not decide numbers (pitfall P12).
         device: Where the weights go.
-        attention: A transformers attention implementation.
+        attention: A transformers attention implementation; ``None`` is "sdpa", or "eager" for an
+            architecture that has no "sdpa" (Gemma 2).
+        trainable: Whether the weights ask for gradients. The model is in evaluation mode either
+            way: whoever trains it switches dropout on.
 
     Raises:
-        ValueError: Missing folder or file, weights that are not safetensors, unknown dtype.
+        ValueError: Missing folder or file, weights that are not safetensors, unknown dtype; a
+            weight that the files lack or that the architecture has no use for, except tied
+            weights and buffers that the architecture declares; a shape that does not fit; a number
+            that is not finite.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder = _model_folder(path)
+    folder = model_folder(path)
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(set(weight_files(folder).values())):
-        _tensor_names(file)
-    if isinstance(dtype, str):
-        named = getattr(torch, dtype, None)
-        if not isinstance(named, torch.dtype):
-            raise ValueError(f"unknown dtype {dtype!r}; write for example 'float32' or 'bfloat16'")
-        dtype = named
+        shapes |= tensor_shapes(file)
+    kind = torch_dtype(dtype)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    _check_sizes(folder, config, shapes)
     placement: dict[str, Any] = {}
     if torch.device(device).type != "cpu":
         placement["device_map"] = {"": device}
-    with _without_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(
+    with _quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=dtype,
-            attn_implementation=attention,
+            config=config,
+            dtype=kind,
+            attn_implementation=attention or default_attention(config),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, with all others
             **placement,
         )
-    model.requires_grad_(False)
-    return model.eval()  # type: ignore[no-any-return, no-untyped-call]
+    model: PreTrainedModel = loaded[0]
+    _check_loaded(folder, model, loaded[1])
+    require_finite(model, folder)
+    model.requires_grad_(trainable)
+    return model.eval()  # type: ignore[no-untyped-call,no-any-return]
+
+
+def default_attention(config: PretrainedConfig) -> str:
+    """The attention implementation that an architecture is loaded with unless another is named.
+
+    Raises:
+        ValueError: The configuration is not that of a causal language model.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        known: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    except KeyError:
+        raise ValueError(f"{config.model_type!r} is no type of causal language model") from None
+    return "sdpa" if known._supports_sdpa else "eager"
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a local folder.
+    """The tokenizer that ``tokenizer.json`` describes, and nothing else decides.
+
+    Not through ``AutoTokenizer``: that takes the class of the model's type, which puts its own
+    normaliser and splitting in place of the file's (measured for type qwen2) and so makes other
+    ids of the same text.
 
     Raises:
         ValueError: The folder or its ``tokenizer.json`` is missing.
     """
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
     folder = Path(path)
     if not (folder / "tokenizer.json").is_file():
         raise ValueError(f"no tokenizer.json in {folder}: a fast tokenizer's folder is needed")
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
+        folder, local_files_only=True
+    )
+    return tokenizer
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """The folder's ``config.json`` as plain values."""
-    config = json.loads((_model_folder(path) / "config.json").read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: config.json is not a JSON object")
-    return config
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: str | Path
+) -> None:
+    """Write a model with its tokenizer; the same weights give the same bytes.
 
+    Weights keep their dtype. Tied weights are stored once. Files can be read by everybody: a
+    container runs as somebody else.
 
-def weight_files(path: str | Path) -> dict[str, Path]:
-    """Which safetensors file holds which tensor: tensor name -> file.
+    Args:
+        model: Of transformers; peft's adapters are merged by the caller first.
+        tokenizer: Left out where ``None``.
+        folder: Made if it does not exist.
 
     Raises:
-        ValueError: No safetensors weights, a damaged one, or one named by the index is missing.
+        ValueError: The model still has adapters around it, or a number that is not finite.
     """
-    folder = Path(path)
-    index = folder / INDEX_FILE
-    if index.is_file():
-        files = {name: folder / file for name, file in _weight_map(index).items()}
-        for file in sorted(set(files.values())):
-            if not file.is_file():
-                raise ValueError(f"{index} names {file.name}, which is missing; fetch it again")
-        return files
-    single = folder / SINGLE_FILE
-    if not single.is_file():
-        others = sorted(p.name for p in folder.glob("*.bin")) + sorted(
-            p.name for p in folder.glob("*.pth")
-        )
-        hint = f" ({others[0]} is not read: only safetensors are)" if others else ""
-        raise ValueError(f"no {INDEX_FILE} or {SINGLE_FILE} in {folder}{hint}")
-    return dict.fromkeys(_tensor_names(single), single)
+    if hasattr(model, "get_base_model"):
+        raise ValueError("merge the adapters into the model before it is saved")
+    require_finite(model, "the model to be saved")
+    target = Path(folder)
+    with _quiet():
+        model.save_pretrained(target, max_shard_size=SHARD_SIZE)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(target)
+    for path in target.iterdir():
+        path.chmod(0o644)
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor -> file name, of an index whose files stand beside it."""
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        named = {str(name): str(file) for name, file in found.items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights ({type(error).__name__})") from None
-    for file in named.values():
-        if Path(file).name != file:
-            raise ValueError(f"{index} names {file!r}, which is not a file beside it")
+def require_finite(model: PreTrainedModel, where: str | Path) -> None:
+    """Refuse a model that holds NaN or infinity in a weight or a buffer.
+
+    Raises:
+        ValueError: With the first such tensor's name; ``where`` says whose it is.
+    """
+    import torch
+
+    named = [
+        (name, tensor)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if tensor.is_floating_point() and tensor.numel()
+    ]
+    # The least and greatest number carry NaN and infinity, and no copy is made on the way.
+    ends = [torch.stack(tensor.detach().aminmax()).float() for _, tensor in named]
+    flags = torch.stack([end.isfinite().all() for end in ends]).tolist() if ends else []
+    broken = [name for (name, _), finite in zip(named, flags, strict=True) if not finite]
+    if broken:
+        raise ValueError(f"{where}: {_some(broken)} holds numbers that are not finite")
+
+
+def torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The dtype of this name.
+
+    Raises:
+        ValueError: No dtype has this name.
+    """
+    import torch
+
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    named = getattr(torch, dtype, None)
+    if not isinstance(named, torch.dtype):
+        raise ValueError(f"unknown dtype {dtype!r}; write for example 'float32' or 'bfloat16'")
     return named
 
 
-def _tensor_names(file: Path) -> list[str]:
-    """Names in a safetensors file; its header (length, types, offsets) is checked on the way."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(file, framework="pt") as handle:
-            return list(handle.keys())
-    except Exception as error:
-        raise ValueError(f"{file} is not a readable safetensors file: {error}") from error
-
-
-def read_embeddings(path: str | Path, *, device: str = "cpu") -> Tensor:
-    """The input embedding matrix, read from the one shard that holds it, onto a device.
-
-    Returns:
-        [V, d], in the dtype it is stored in.
-
-    Raises:
-        ValueError: No tensor that looks like an input embedding, or more than one; one that is no
-            matrix of floating-point numbers, or has numbers that are not finite.
-    """
-    from safetensors import safe_open
-
-    files = weight_files(path)
-    names = [name for name in files if name.endswith(EMBEDDING_SUFFIXES)]
-    if len(names) != 1:
-        found = ", ".join(sorted(names)) or "none"
-        raise ValueError(f"{path}: expected one input embedding matrix, found {found}")
-    _tensor_names(files[names[0]])
-    with safe_open(files[names[0]], framework="pt", device=device) as handle:
-        matrix: Tensor = handle.get_tensor(names[0])
-    if matrix.dim() != 2 or not matrix.is_floating_point():
-        shape = list(matrix.shape)
-        raise ValueError(f"{path}: {names[0]} is {matrix.dtype} {shape}, not a matrix of numbers")
-    rows = range(0, len(matrix), 8192)  # in parts: the intermediate results are as large
-    if not all(bool(matrix[at : at + 8192].isfinite().all()) for at in rows):
-        raise ValueError(f"{path}: {names[0]} holds numbers that are not finite")
-    return matrix
+def _check_sizes(
+    folder: Path, config: PretrainedConfig, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """Compare blocks and embedding with the files before memory is asked for."""
+    names = ARCHITECTURES.get(str(config.model_type))
+    if names is None:
+        return
+    block = re.compile(rf"(?:{re.escape(names.layers)}|{names.layers.rpartition('.')[2]})\.(\d+)\.")
+    stored = {int(match[1]) for match in map(block.match, shapes) if match}
+    wanted = int(config.num_hidden_layers)
+    if len(stored) != wanted:
+        raise ValueError(
+            f"{folder}: config.json declares {wanted:,} layers, the weights hold {len(stored):,}"
+        )
+    expected = (int(config.vocab_size), int(config.hidden_size))
+    for name in (*names.embedding, names.head):
+        if shapes.get(name, expected) != expected:
+            raise ValueError(
+                f"{folder}: {name} has shape {shapes[name]}, config.json declares {expected}"
+            )
 
 
-def tied_embeddings(path: str | Path) -> bool:
-    """Whether input and output embeddings are one matrix (pitfall P11).
+def _check_loaded(folder: Path, model: PreTrainedModel, info: dict[str, Any]) -> None:
+    """Refuse what transformers would fill up with random numbers or drop."""
+    if info["missing_keys"]:
+        raise ValueError(f"{folder}: the weights lack {_some(info['missing_keys'])}")
+    if info["unexpected_keys"]:
+        raise ValueError(
+            f"{folder}: {type(model).__name__} has no use for {_some(info['unexpected_keys'])}"
+        )
+    if info["mismatched_keys"]:
+        wrong = sorted(info["mismatched_keys"])
+        name, stored, wanted = wrong[0]
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise ValueError(
+            f"{folder}: {name} has shape {tuple(stored)}, config.json asks for {tuple(wanted)}"
+            + more
+        )
+    if info["error_msgs"]:
+        raise ValueError(f"{folder}: {info['error_msgs'][0]}")
+    if model.config.tie_word_embeddings and not is_tied(model):
+        raise ValueError(
+            f"{folder}: config.json ties input and output embeddings, but the files hold two "
+            "different matrices"
+        )
 
-    ``tie_word_embeddings`` in the config decides; where the config is silent, a stored output
-    matrix means untied.
-    """
-    declared = read_config(path).get("tie_word_embeddings")
-    if isinstance(declared, bool):
-        return declared
-    return not any(name in OUTPUT_NAMES for name in weight_files(path))
 
-
-def require_untied(path: str | Path, why: str) -> None:
-    """Refuse a model whose input rows are its output rows too.
-
-    Raises:
-        ValueError: The model ties them; ``why`` says why that matters here.
-    """
-    if tied_embeddings(path):
-        raise ValueError(f"{path} ties input and output embeddings: {why}")
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = len(ordered) - MOST_NAMED
+    return ", ".join(ordered[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Transformers draws one bar a model; what a run prints is the caller's to decide."""
+def _quiet() -> Iterator[None]:
+    """No bars and no warnings: what a run prints is the caller's to decide, and the loading
+    report's contents are raised as errors."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _model_folder(path: str | Path) -> Path:
-    folder = Path(path)
-    if not folder.is_dir():
-        raise ValueError(f"no model folder at {folder}")
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"no config.json in {folder}: not a Hugging Face model folder")
-    return folder

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.lm.load import INDEX_FILE, read_config
+from kit.lm.files import INDEX_FILE, read_config
 
 if TYPE_CHECKING:
     import torch

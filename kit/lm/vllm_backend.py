@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.lm.backend import Generation
-from kit.lm.load import read_config
+from kit.lm.files import read_config
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kit.lm.load import load_model, read_embeddings, weight_files
+from kit.lm.files import read_embeddings, weight_files
+from kit.lm.load import load_model
 from tests.lm.tiny_world import tiny_llama
 
 EMBEDDINGS = "model.embed_tokens.weight"

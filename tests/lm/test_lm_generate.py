@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kit.lm.backend import Generation
-from kit.lm.decode import left_pad
 from kit.lm.generate import TransformersBackend
+from kit.lm.padding import left_pad
 from tests.lm.tiny_world import tiny_llama
 
 V = 64

@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kit.lm.load import (
-    load_model,
-    load_tokenizer,
+from kit.lm.files import (
     read_config,
     read_embeddings,
+    read_output_embeddings,
     require_untied,
     tied_embeddings,
     weight_files,
 )
+from kit.lm.load import load_model, load_tokenizer
 from tests.lm.tiny_world import mini_tokenizer, tiny_llama
 
 
@@ -95,17 +95,27 @@ def test_a_broken_file_is_named(folder):
         read_embeddings(path)
 
 
-def test_a_file_without_embeddings_is_refused(tmp_path):
-    save_file({"other": torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="found none"):
-        read_embeddings(tmp_path)
+def test_a_file_without_embeddings_is_refused(folder):
+    save_file({"other": torch.zeros(2)}, folder[0] / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.embed_tokens\.weight is wanted"):
+        read_embeddings(folder[0])
 
 
-def test_two_embedding_matrices_are_refused(tmp_path):
-    tensors = {f"{side}.embed_tokens.weight": torch.zeros(2, 2) for side in ("encoder", "decoder")}
-    save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"decoder.*encoder"):
-        read_embeddings(tmp_path)
+def test_an_architecture_without_names_is_refused_with_the_known_ones(folder):
+    path, _ = folder
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"model_type": "megatron"}))
+    with pytest.raises(ValueError, match=r"'megatron' are not known.*gpt_neox"):
+        read_embeddings(path)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_output_embeddings_are_the_input_ones_where_tied(tmp_path, tied):
+    model = tiny_llama(64, tie_word_embeddings=tied)
+    model.save_pretrained(tmp_path)
+    output = read_output_embeddings(tmp_path)
+    assert torch.equal(output, model.lm_head.weight)
+    assert torch.equal(output, read_embeddings(tmp_path)) is tied
 
 
 def test_missing_folder_and_missing_config(tmp_path):

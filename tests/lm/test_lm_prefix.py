@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS, MINI, ChatFormat, Text
-from kit.lm.decode import positions
+from kit.lm.padding import positions
 from kit.lm.prefix import LAYOUTS, begin_id, embed, place, slot_ids
 from tests.lm.tiny_world import llama3_tokenizer, mini_tokenizer, tiny_llama
 

@@ -11,7 +11,8 @@ import torch
 
 from kit.lm import standin
 from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS
-from kit.lm.load import load_tokenizer, read_config, read_embeddings
+from kit.lm.files import read_config, read_embeddings
+from kit.lm.load import load_tokenizer
 from kit.lm.vllm_backend import spare_ids
 from kit.methods.defensive_tokens import standin as data
 from kit.methods.defensive_tokens import struq

@@ -64,7 +64,7 @@ def embeddings(ctx: StepContext, name: str) -> Tensor:
 
         seed = 0 if name == "source" else 1
         return random_embeddings(model_folder(ctx, name), seed, device=ctx.device)
-    from kit.lm.load import read_embeddings
+    from kit.lm.files import read_embeddings
 
     return read_embeddings(ctx.pin(name).path, device=ctx.device)
 
@@ -81,7 +81,7 @@ def generation_backend(
 
         model = frozen_model(ctx, params.dtype)
         return TransformersBackend(model, pad_id, max_tokens=params.batch_tokens)
-    from kit.lm.load import read_config
+    from kit.lm.files import read_config
     from kit.lm.vllm_backend import VllmBackend, spare_ids
 
     folder = model_folder(ctx)
@@ -108,7 +108,7 @@ def released_prefix(ctx: StepContext, model: str, *, n: int) -> Tensor:
         from kit.lm import standin
 
         return standin.released_prefix(model_folder(ctx, model), n=n)
-    from kit.lm.load import read_config
+    from kit.lm.files import read_config
     from kit.methods.defensive_tokens.released import read_released
 
     key = str(ctx.pin(model).attributes["released_tokens_key"])
