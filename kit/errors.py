@@ -69,7 +69,18 @@ class UsageError(KitError):
 
 
 class InvalidInput(KitError):
-    """A manifest, expectation, table or pinned file is not what it must be."""
+    """A manifest, expectation, table or pinned file is not what it must be.
+
+    Args:
+        what: One sentence: what went wrong.
+        path: Keys and indices from the root of the document to the value in question, where that
+            is known; whoever read the document from a file turns it into line and column.
+        **said: As of :class:`KitError`.
+    """
+
+    def __init__(self, what: str, *, path: tuple[str | int, ...] = (), **said: str) -> None:
+        super().__init__(what, **said)
+        self.path = path
 
 
 class Preflight(KitError):

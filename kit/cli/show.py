@@ -74,6 +74,10 @@ def _profile(profile: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "  inputs", "bold"
     for pin in profile["inputs"]:
         yield from _input(pin)
+    for name, model in profile["models"].items():
+        at = ", ".join(f"{axis}={value}" for axis, value in model["at"].items())
+        made = f"made by step {model['step']}" + (f" at {at}" if at else "")
+        yield f"  model {name}: {made if model['step'] else model['pin']}", ""
     for axis, values in profile["matrix"].items():
         names = [str(v.get("id", v)) if isinstance(v, dict) else str(v) for v in values]
         yield f"  axis {axis}: {', '.join(names)}", ""

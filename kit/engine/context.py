@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from kit.engine.events import Emit, event
 from kit.engine.job import Job
-from kit.engine.registry import PinInput, StepInput, StepKind
+from kit.engine.registry import ModelInput, PinInput, StepInput, StepKind
 from kit.engine.relatives import relatives
 from kit.engine.secrets import redact
 from kit.engine.store import Store, StoredStep
@@ -82,6 +82,16 @@ class Context:
         self._declared(name, "pin")
         found = self._job.pins[name]
         return PinInput(id=found.id, path=Path(found.path), attributes=found.attributes)
+
+    def model(self, name: str) -> ModelInput:
+        """The model of this name, wherever it comes from."""
+        self._declared(name, "model")
+        use, pin = self._job.instance.models[name], self._job.pins.get(name)
+        if pin is not None:
+            return ModelInput(pin.id, Path(pin.path), use.attributes, pinned=True)
+        (made,) = self._job.steps[name]
+        folder = self._store.path(made.key) / use.folder
+        return ModelInput(made.instance, folder, use.attributes, pinned=False)
 
     def step(self, name: str) -> StepInput:
         """The single upstream step of this name."""

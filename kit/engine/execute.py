@@ -137,6 +137,15 @@ def _check_promises(kind: StepKind, out: Path, step: str) -> None:
             where=step,
             why=f"{kind.name} promises {', '.join(kind.outputs)}; it wrote {found}",
         )
+    if kind.model is not None:
+        folder = out / kind.model.folder
+        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+            raise StepFailed(
+                f"the output {kind.model.folder!r} is no model",
+                where=step,
+                why="a model is a folder with config.json and safetensors (and its tokenizer), "
+                "which the steps that read it load",
+            )
 
 
 def _ended(name: str, job: Job, entry: StoredStep) -> dict[str, Any]:

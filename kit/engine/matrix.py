@@ -95,7 +95,14 @@ def expand(
     ]
 
 
-def resolve(value: Any, axes: Mapping[str, Any], pins: Mapping[str, str], *, where: str) -> Any:
+def resolve(
+    value: Any,
+    axes: Mapping[str, Any],
+    pins: Mapping[str, str],
+    *,
+    where: str,
+    path: tuple[str | int, ...] = (),
+) -> Any:
     """Replace references in a parameter value (a scalar, or a list of scalars).
 
     Args:
@@ -103,6 +110,7 @@ def resolve(value: Any, axes: Mapping[str, Any], pins: Mapping[str, str], *, whe
         axes: Axis -> value of the instance.
         pins: The profile's local pin names -> pin ids.
         where: For messages.
+        path: Place in the manifest, where it is known.
     """
     try:
         return refs.resolve(value, axes, pins)
@@ -112,6 +120,7 @@ def resolve(value: Any, axes: Mapping[str, Any], pins: Mapping[str, str], *, whe
             where=where,
             why="a step sees the axes it names in 'each', and the profile's pins",
             next_step="correct the reference, or add the axis to the step's 'each'",
+            path=path,
         ) from None
 
 

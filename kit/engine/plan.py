@@ -43,6 +43,14 @@ class StepUse(Struct, frozen=True, gc=False):
     """Whether the kind asked for a list (``steps``) or exactly one (``step``)."""
 
 
+class ModelUse(Struct, frozen=True, gc=False):
+    """That an input is a model; ``pins`` or ``steps`` say under the same name which."""
+
+    attributes: dict[str, bool | int | float | str]
+    folder: str = ""
+    """Where the model is in the outputs of the step; empty for a pin, whose folder it is."""
+
+
 class StepInstance(Struct, frozen=True, kw_only=True):
     """One unit of work with everything decided."""
 
@@ -53,6 +61,7 @@ class StepInstance(Struct, frozen=True, kw_only=True):
     params: dict[str, Any]
     pins: dict[str, PinUse] = {}
     steps: dict[str, StepUse] = {}
+    models: dict[str, ModelUse] = {}
     axes: dict[str, Any] = {}
     resources: Resources = Resources()
     environment: dict[str, Any] = {}

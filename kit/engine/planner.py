@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -13,12 +14,14 @@ from kit.engine.canonical import step_key
 from kit.engine.environment import Machine, environment_class
 from kit.engine.matrix import Point, expand, resolve, resolve_matrix, shift_seeds
 from kit.engine.params import Override, parse_override, typed
-from kit.engine.plan import PinUse, Plan, StepInstance, StepUse
+from kit.engine.plan import ModelUse, PinUse, Plan, StepInstance, StepUse
 from kit.engine.registry import Registry, StepKind
+from kit.engine.wiring import check, in_order
 from kit.errors import InvalidInput, KitError, UsageError
-from kit.manifest.catalog import steps_of
+from kit.manifest.catalog import profile_of, steps_of
 from kit.manifest.pin_types import Pin
-from kit.manifest.types import Manifest, Profile, Sourced, StepSpec
+from kit.manifest.refs import axis_id
+from kit.manifest.types import InputRef, Manifest, ModelSource, Profile, Sourced, StepSpec
 
 
 class PinDigests(Protocol):
@@ -61,8 +64,9 @@ def make_plan(
         InvalidInput: The manifest does not fit the registered kinds.
         Preflight: A published batch cannot be shared evenly by the GPUs.
     """
-    profile = _profile(manifest, profile_name)
-    specs = _ordered(manifest, profile_name)
+    profile = profile_of(manifest, profile_name)
+    check(manifest, profile_name, registry)
+    specs = in_order(manifest, profile_name)
     where = f"{manifest.id} ({profile_name})"
     known = {spec.id for spec in specs}
     for step in (*profile.set, *profile.resources):
@@ -120,10 +124,12 @@ def fraction_overrides(
 
     Raises:
         UsageError: No kind of the experiment has it.
+        InvalidInput: The manifest's steps do not fit each other.
     """
+    check(manifest, profile, registry)
     found = [
         f"{spec.id}.fraction={fraction}"
-        for spec in _ordered(manifest, profile)
+        for spec in steps_of(manifest, profile).values()
         if "fraction" in registry.get(spec.kind).params.__struct_fields__
     ]
     if not found:
@@ -133,53 +139,6 @@ def fraction_overrides(
             next_step="leave it out, or shorten a step with --set step.param=value",
         )
     return found
-
-
-def _profile(manifest: Manifest, name: str) -> Profile:
-    for known, profile in manifest.profiles.items():
-        if known == name:
-            return profile
-    raise UsageError(
-        f"experiment {manifest.id!r} has no profile {name!r}",
-        next_step=f"profiles: {', '.join(manifest.profiles)}",
-    )
-
-
-def _ordered(manifest: Manifest, profile: str) -> list[StepSpec]:
-    """Steps of the profile so that each comes after what it reads; manifest order otherwise."""
-    waiting = list(steps_of(manifest, profile).values())
-    known = {spec.id for spec in waiting}
-    if len(known) < len(waiting):
-        ids = [spec.id for spec in waiting]
-        twice = next(id for id in ids if ids.count(id) > 1)
-        raise InvalidInput(
-            f"a second step {twice!r}", where=f"{manifest.id} ({profile}), step {twice!r}"
-        )
-    for spec in waiting:
-        for name, source in spec.inputs.items():
-            if source.step is not None and source.step not in known:
-                raise InvalidInput(
-                    f"input {name!r} comes from {source.step!r}, which this profile does not have",
-                    where=f"{manifest.id} ({profile}), step {spec.id!r}",
-                    next_step=f"steps: {', '.join(sorted(known))}",
-                )
-    ordered: list[StepSpec] = []
-    done: set[str] = set()
-    while waiting:
-        ready = [
-            spec
-            for spec in waiting
-            if all(ref.step is None or ref.step in done for ref in spec.inputs.values())
-        ]
-        if not ready:
-            raise InvalidInput(
-                f"steps wait for each other: {', '.join(spec.id for spec in waiting)}",
-                where=f"{manifest.id} ({profile})",
-            )
-        ordered.append(ready[0])
-        done.add(ready[0].id)
-        waiting.remove(ready[0])
-    return ordered
 
 
 class _Builder:
@@ -204,6 +163,7 @@ class _Builder:
         self.instances: list[StepInstance] = []
         self.by_step: dict[str, list[StepInstance]] = {}
         self.used_pins: dict[str, str] = {}
+        self._written: dict[str, ModelUse] = {}
         self._points: dict[str, list[Point]] = {}
         self._each: dict[str, list[str]] = {}
         self._groups: dict[tuple[str, tuple[str, ...]], dict[tuple[str, ...], list[int]]] = {}
@@ -213,22 +173,6 @@ class _Builder:
     ) -> None:
         """Add all instances of one step."""
         where = f"{self.where}, step {spec.id!r}"
-        if kind.version != spec.version:
-            raise InvalidInput(
-                f"the manifest was written for {kind.name} version {spec.version}, "
-                f"this kit has version {kind.version}",
-                where=where,
-                why="the outputs of the two versions differ",
-                next_step="check the step's changelog, then update the version in the manifest",
-            )
-        needed = kind.inputs.keys() - kind.optional
-        if not needed <= spec.inputs.keys() <= kind.inputs.keys():
-            raise InvalidInput(
-                f"{kind.name} takes the inputs {sorted(kind.inputs)} "
-                f"(optional: {sorted(kind.optional)}), "
-                f"the manifest gives {sorted(spec.inputs)}",
-                where=where,
-            )
         written = {
             name: value.value if isinstance(value, Sourced) else value
             for name, value in self.profile.set.get(spec.id, {}).items()
@@ -264,44 +208,32 @@ class _Builder:
         environment = environment_class(
             kind, params, resources, self.machine, rehearsal=self.rehearsal
         )
-        pins: dict[str, PinUse] = {}
-        steps: dict[str, StepUse] = {}
-        keyed: dict[str, Any] = {}
+        inputs = _Inputs()
         unread = kind.unread(struct)
         for name, ref in spec.inputs.items():
-            if name in unread:
-                continue
-            wanted = kind.inputs[name]
-            if (ref.pin is None) == (ref.step is None) or (wanted == "pin") != (ref.step is None):
-                raise InvalidInput(
-                    f"input {name!r} must name exactly one "
-                    + ("pin" if wanted == "pin" else "step"),
-                    where=where,
-                )
-            if ref.pin is not None:
-                pins[name], keyed[name] = self._pin(ref.pin, point, f"{where}, input {name!r}")
-            elif ref.step is not None:
-                found = self._upstream(spec, ref.step, point)
-                if wanted == "step" and len(found) != 1:
-                    raise InvalidInput(
-                        f"input {name!r} wants one instance of {ref.step!r}, there are "
-                        f"{len(found)}: it runs over axes that {spec.id!r} lacks",
-                        where=where,
-                        next_step="name these axes in 'each', or use a kind that takes a list",
-                    )
-                many = wanted == "steps"
-                steps[name] = StepUse(instances=[one.id for one in found], many=many)
-                keyed[name] = _keyed(found, with_axes=many or kind.reads_axes)
+            if name not in unread:
+                self._input(inputs, spec, kind, name, ref, point, f"{where}, input {name!r}")
+        keyed = inputs.keyed
         if kind.reads_axes:
             keyed["axes"] = point.values
+        if kind.model is not None:
+            inherited = inputs.models.get(kind.model.inherits)
+            self._written[id] = ModelUse(
+                attributes={
+                    **(inherited.attributes if inherited is not None else {}),
+                    **kind.model.attributes(struct),
+                },
+                folder=kind.model.folder,
+            )
         return StepInstance(
             id=id,
             step=spec.id,
             kind=kind.name,
             version=kind.version,
             params=params,
-            pins=pins,
-            steps=steps,
+            pins=inputs.pins,
+            steps=inputs.steps,
+            models=inputs.models,
             axes=point.values,
             resources=resources,
             environment=environment,
@@ -310,12 +242,50 @@ class _Builder:
             key=step_key(kind.name, kind.version, params, keyed, environment),
         )
 
-    def _pin(self, reference: str, point: Point, where: str) -> tuple[PinUse, Any]:
-        id = resolve(reference, point.values, self.profile.pins, where=where)
+    def _input(
+        self,
+        inputs: _Inputs,
+        spec: StepSpec,
+        kind: StepKind,
+        name: str,
+        ref: InputRef,
+        point: Point,
+        where: str,
+    ) -> None:
+        """Note what an input means at a point, and what of it enters the key."""
+        source, sort = ModelSource(pin=ref.pin, step=ref.step), kind.inputs[name]
+        axes: Mapping[str, Any] = point.values
+        path: tuple[str | int, ...] = ()
+        if ref.model is not None:
+            named = resolve(ref.model, axes, self.profile.pins, where=where)
+            source, axes = self.profile.models[named], {}
+            path = ("profiles", self.profile_name, "models", named, "pin")
+        if source.pin is not None:
+            id = resolve(source.pin, axes, self.profile.pins, where=where, path=path)
+            inputs.pins[name], inputs.keyed[name] = self._pin(id, where, path)
+            if sort == "model":
+                inputs.models[name] = ModelUse(attributes=self.pins[id].attributes)
+            return
+        assert source.step is not None  # kit.engine.wiring saw to it
+        found = self._upstream(spec, source.step, point, source.at)
+        many = sort == "steps"
+        inputs.steps[name] = StepUse(instances=[one.id for one in found], many=many)
+        if sort == "model":
+            (made,) = found
+            inputs.models[name] = self._written[made.id]
+            # A step reads a model's attributes (its chat format) as well as its files.
+            inputs.keyed[name] = [made.key, inputs.models[name].attributes]
+        else:
+            inputs.keyed[name] = _keyed(found, with_axes=many or kind.reads_axes)
+
+    def _pin(self, id: str, where: str, path: tuple[str | int, ...]) -> tuple[PinUse, Any]:
         pin = self.pins.get(id)
         if pin is None:
             raise InvalidInput(
-                f"there is no pin {id!r}", where=where, next_step="add it to manifests/pins.yaml"
+                f"there is no pin {id!r}",
+                where=where,
+                next_step="add it to manifests/pins.yaml",
+                path=path,
             )
         if id not in self.used_pins:
             self.used_pins[id] = self._digest(id)
@@ -331,9 +301,18 @@ class _Builder:
                 return "stand-in"  # a rehearsal needs no input, not even one that is gone
             raise
 
-    def _upstream(self, spec: StepSpec, source: str, point: Point) -> list[StepInstance]:
-        """Instances of ``source`` that agree with this point on the axes both have."""
-        shared = tuple(axis for axis in self._each[source] if axis in spec.each)
+    def _upstream(
+        self, spec: StepSpec, source: str, point: Point, at: Mapping[str, Any]
+    ) -> list[StepInstance]:
+        """Instances of ``source`` that agree with this point on the axes both have.
+
+        Args:
+            spec: The reader.
+            source: Id of the step that is read.
+            point: Where the reader is.
+            at: Axis -> value of the source, instead of the reader's.
+        """
+        shared = tuple(axis for axis in self._each[source] if axis in spec.each or axis in at)
         groups = self._groups.get((source, shared))
         if groups is None:
             # Grouped once per pair of steps: a grid of thousands would otherwise be scanned
@@ -342,8 +321,19 @@ class _Builder:
             for index, other in enumerate(self._points[source]):
                 groups[tuple(other.labels[axis] for axis in shared)].append(index)
             self._groups[source, shared] = groups
-        found = groups.get(tuple(point.labels[axis] for axis in shared), [])
+        wanted = {**point.labels, **{axis: axis_id(value) for axis, value in at.items()}}
+        found = groups.get(tuple(wanted[axis] for axis in shared), [])
         return [self.by_step[source][index] for index in found]
+
+
+@dataclass
+class _Inputs:
+    """What the inputs of one instance are, and how they enter its key."""
+
+    pins: dict[str, PinUse] = field(default_factory=dict)
+    steps: dict[str, StepUse] = field(default_factory=dict)
+    models: dict[str, ModelUse] = field(default_factory=dict)
+    keyed: dict[str, Any] = field(default_factory=dict)
 
 
 def _keyed(found: Iterable[StepInstance], *, with_axes: bool) -> list[Any]:

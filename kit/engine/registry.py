@@ -25,6 +25,10 @@ class NoParams(Struct, frozen=True, forbid_unknown_fields=True):
     """For kinds without parameters."""
 
 
+Attributes = dict[str, bool | int | float | str]
+"""Facts that a model or a data set declares: chat format, architecture and so on."""
+
+
 @dataclass(frozen=True)
 class PinInput:
     """A pinned input, present on disk and checked.
@@ -37,7 +41,24 @@ class PinInput:
 
     id: str
     path: Path
-    attributes: dict[str, bool | int | float | str]
+    attributes: Attributes
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """A model: pinned, or made by an earlier step.
+
+    Attributes:
+        id: Pin id, or instance id of the step; for messages, not in the key.
+        path: Folder in Hugging Face layout: ``config.json``, safetensors, tokenizer (read only).
+        attributes: What the pin declared, also through any number of trainings.
+        pinned: Whether it is a pin; in a rehearsal only a pin has to be replaced by a stand-in.
+    """
+
+    id: str
+    path: Path
+    attributes: Attributes
+    pinned: bool
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,10 @@ class StepContext(Protocol):
 
     def pin(self, name: str) -> PinInput:
         """The pinned input of this name."""
+        ...
+
+    def model(self, name: str) -> ModelInput:
+        """The model of this name, wherever it comes from."""
         ...
 
     def step(self, name: str) -> StepInput:
@@ -145,6 +170,29 @@ class Remedy:
     effect: str
 
 
+def no_attributes(params: Any) -> Attributes:
+    """Nothing to add."""
+    return {}
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """That a kind writes a model, and what is known of it.
+
+    Attributes:
+        folder: The output that is the model, in Hugging Face layout; one of the kind's outputs.
+        inherits: The input of sort ``model`` whose attributes it keeps; ``""`` for none.
+        attributes: Attributes that the parameters decide; they are added to the inherited ones.
+    """
+
+    folder: str = "model"
+    inherits: str = ""
+    attributes: Callable[[Any], Attributes] = no_attributes
+
+
+Sort = Literal["pin", "step", "steps", "model"]
+
+
 @dataclass(frozen=True)
 class StepKind:
     """A registered kind.
@@ -154,9 +202,12 @@ class StepKind:
         version: Bumped when outputs change for equal inputs.
         params: Frozen msgspec Struct; a field without default is required.
         run: ``run(context, params)``; writes ``outputs`` into ``context.out``.
-        inputs: Input name -> ``pin``, ``step`` (exactly one instance) or ``steps`` (a list).
+        inputs: Input name -> ``pin``, ``step`` (exactly one instance), ``steps`` (a list) or
+            ``model`` (a pin, or what a step with ``model`` made; the manifest decides).
         optional: Names of inputs a manifest may leave out.
-        outputs: File names the step promises; all are hashed into the record.
+        outputs: Files and folders that the step promises; every file it writes is hashed into the
+            record.
+        model: That one of the outputs is a model, which other steps can read as such.
         launch: How it is started: ``worker`` (CPU or one GPU) or ``torchrun`` (many GPUs). With
             parameters called ``global_batch``, ``micro_batch`` and ``accumulation`` the planner
             solves the split for the GPUs (:mod:`kit.engine.batch`); name ``world`` in
@@ -178,7 +229,7 @@ class StepKind:
     version: int
     params: type[Struct]
     run: Callable[[StepContext, Any], None]
-    inputs: dict[str, Literal["pin", "step", "steps"]]
+    inputs: dict[str, Sort]
     outputs: tuple[str, ...]
     launch: Literal["worker", "torchrun"] = "worker"
     resources: Callable[[Any, str], Resources] = default_resources
@@ -189,6 +240,15 @@ class StepKind:
     lowers_memory: tuple[Remedy, ...] = ()
     steadies: tuple[Remedy, ...] = ()
     doc: str = field(default="")
+    model: ModelOutput | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            return
+        if self.model.folder not in self.outputs:
+            raise ValueError(f"{self.name}: its model {self.model.folder!r} is none of its outputs")
+        if self.model.inherits and self.inputs.get(self.model.inherits) != "model":
+            raise ValueError(f"{self.name}: {self.model.inherits!r} is no input of sort 'model'")
 
 
 class Registry:

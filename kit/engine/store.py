@@ -134,7 +134,8 @@ class Store:
             problem = _check(folder / name, record, level)
             if problem:
                 return Look(problem=f"{name}: {problem}")
-        return Look(entry=entry)
+        stray = _stray(folder, entry) if level != "sizes" else ""
+        return Look(problem=stray) if stray else Look(entry=entry)
 
     def lock(
         self, key: str, waiting: Callable[[str], None] | None = None
@@ -260,6 +261,16 @@ class Store:
             ):
                 if free:
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def _stray(folder: Path, entry: StoredStep) -> str:
+    """A file that no step wrote in an output folder: whoever loads the folder would load it too."""
+    for name in {name.partition("/")[0] for name in entry.files if "/" in name}:
+        for path in (folder / name).rglob("*"):
+            inside = path.relative_to(folder).as_posix()
+            if inside not in entry.files and not path.is_dir():
+                return f"{inside}: the step did not write it"
+    return ""
 
 
 def _newer(home: Path, made: int) -> Preflight:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kit.engine.wiring import Hit
 from kit.errors import KitError
-from kit.lint.core import EXPECTATION, ExpectationContext, Hit, duplicates, waived
+from kit.lint.core import EXPECTATION, ExpectationContext, duplicates, waived
 from kit.manifest.catalog import SUFFIXES
 from kit.manifest.derived import FORMULAS, UNITLESS, Undecidable, agrees, interval
 from kit.manifest.expectation_types import ExpectedCell

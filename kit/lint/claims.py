@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kit.lint.core import EXPECTATION, ExpectationContext, Hit
+from kit.engine.wiring import Hit
+from kit.lint.core import EXPECTATION, ExpectationContext
 from kit.manifest.expectation_types import Claim
 from kit.manifest.names import nearest
 

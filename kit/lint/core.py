@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from kit.engine.registry import Registry
+from kit.engine.wiring import Hit, Level
 from kit.errors import InvalidInput
 from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Expectation, ExpectedCell
@@ -20,7 +21,6 @@ from kit.manifest.load import Loaded
 from kit.manifest.pin_types import Pin, Pins
 from kit.manifest.types import Manifest
 
-Level = Literal["error", "warning", "info"]
 ORDER: dict[str, int] = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -41,25 +41,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     def as_error(self) -> InvalidInput:
         """The finding as an error that can be raised."""
         return InvalidInput(self.message, where=self.where, next_step=self.next_step)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A place and a message.
-
-    Attributes:
-        path: Place in the document.
-        message: What is wrong, one sentence.
-        next_step: What to do.
-        level: Instead of the rule's own level.
-        key: Point at the key instead of the value.
-    """
-
-    path: tuple[str | int, ...]
-    message: str
-    next_step: str = ""
-    level: Level | None = None
-    key: bool = False
 
 
 @dataclass

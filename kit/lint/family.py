@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kit.engine.wiring import Hit
 from kit.errors import KitError
-from kit.lint.core import MANIFEST, Hit, ManifestContext
+from kit.lint.core import MANIFEST, ManifestContext
 from kit.manifest.names import nearest
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from kit.lint.core import PINS, Hit, PinsContext, duplicates
+from kit.engine.wiring import Hit
+from kit.lint.core import PINS, PinsContext, duplicates
 from kit.pins.package import package_folder
 
 HUB = ("hf-model", "hf-dataset")

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from kit.engine.registry import StepKind
-from kit.lint.core import MANIFEST, Hit, ManifestContext, duplicates
+from kit.engine.wiring import Hit
+from kit.lint.core import MANIFEST, ManifestContext, duplicates
 from kit.lint.steps import kind_of
 from kit.manifest.catalog import steps_of
 from kit.manifest.names import nearest
-from kit.manifest.refs import BadReference, axis_id, combinations, pin_ids, resolve
-from kit.manifest.types import Profile, Sourced, StepSpec
+from kit.manifest.refs import BadReference, axis_id, combinations, models, pin_ids, resolve
+from kit.manifest.types import InputRef, Profile, Sourced, StepSpec
 
 _PLACEHOLDERS = {"todo", "tbd", "n/a", "none", "unknown", "...", "xxx"}
-
-
-@MANIFEST.rule("axis-known")
-def axis_known(context: ManifestContext) -> Iterator[Hit]:
-    """Every axis of 'each' is in the matrix of every profile that has the step."""
-    for index, step in enumerate(context.manifest.steps):
-        for place, axis in duplicates(step.each):
-            yield Hit(("steps", index, "each", place), f"axis {axis!r} twice")
-        for name, profile in context.manifest.profiles.items():
-            if step.id not in steps_of(context.manifest, name):
-                continue
-            for place, axis in enumerate(step.each):
-                if axis not in profile.matrix:
-                    yield Hit(
-                        ("steps", index, "each", place),
-                        f"profile {name!r} has no axis {axis!r}",
-                        nearest(axis, profile.matrix)
-                        or f"its axes: {', '.join(profile.matrix) or 'none'}",
-                    )
 
 
 @MANIFEST.rule("axis-values")
@@ -80,6 +63,15 @@ def pin_known(context: ManifestContext) -> Iterator[Hit]:
         for local, id in profile.pins.items():
             if id not in context.pins:
                 yield Hit(("profiles", name, "pins", local), *_no_pin(id, context))
+        for model, source in profile.models.items():
+            yield from _pin_of(
+                context,
+                name,
+                profile,
+                InputRef(pin=source.pin),
+                [],
+                ("profiles", name, "models", model, "pin"),
+            )
         steps = steps_of(context.manifest, name)
         for index, step in enumerate(context.manifest.steps):
             if step.id in steps:
@@ -90,18 +82,28 @@ def _input_pins(
     context: ManifestContext, name: str, profile: Profile, index: int, step: StepSpec
 ) -> Iterator[Hit]:
     for input_name, source in step.inputs.items():
-        if source.pin is None:
-            continue
-        path = ("steps", index, "inputs", input_name, "pin")
-        try:
-            ids = pin_ids(source.pin, profile, step.each)
-        except BadReference as error:
-            yield Hit(path, f"profile {name!r}: {error}")
-            continue
-        for id in ids:
-            if id not in context.pins and id not in profile.pins.values():
-                message, hint = _no_pin(id, context)
-                yield Hit(path, f"profile {name!r}: {message}", hint)
+        if source.pin is not None:
+            path = ("steps", index, "inputs", input_name, "pin")
+            yield from _pin_of(context, name, profile, source, step.each, path)
+
+
+def _pin_of(
+    context: ManifestContext,
+    name: str,
+    profile: Profile,
+    source: InputRef,
+    each: list[str],
+    path: tuple[str | int, ...],
+) -> Iterator[Hit]:
+    try:
+        ids = pin_ids(source, profile, each)
+    except BadReference as error:
+        yield Hit(path, f"profile {name!r}: {error}")
+        return
+    for id in ids:
+        if id not in context.pins and id not in profile.pins.values():
+            message, hint = _no_pin(id, context)
+            yield Hit(path, f"profile {name!r}: {message}", hint)
 
 
 def _no_pin(id: str, context: ManifestContext) -> tuple[str, str]:
@@ -117,6 +119,21 @@ def unused_pin_name(context: ManifestContext) -> Iterator[Hit]:
             if f"${{pins.{local}}}" not in text:
                 path = ("profiles", name, "pins", local)
                 yield Hit(path, f"nothing refers to ${{pins.{local}}}", key=True)
+
+
+@MANIFEST.rule("unused-model", "warning")
+def unused_model(context: ManifestContext) -> Iterator[Hit]:
+    """Every model of a profile is read by a step of it."""
+    for name, profile in context.manifest.profiles.items():
+        read: set[str] = set()
+        for step in steps_of(context.manifest, name).values():
+            for source in step.inputs.values():
+                with contextlib.suppress(BadReference):
+                    read.update(models(source, profile, step.each))
+        for model in profile.models:
+            if model not in read:
+                path = ("profiles", name, "models", model)
+                yield Hit(path, f"no step of profile {name!r} reads the model {model!r}", key=True)
 
 
 @MANIFEST.rule("unknown-step")

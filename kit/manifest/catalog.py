@@ -184,14 +184,13 @@ def load_experiment(experiment: str | Path, catalog: Catalog | None = None) -> L
 def needed_pins(manifest: Manifest, profile: str) -> list[str]:
     """Ids of the pins a profile's steps name, in order of first use.
 
-    References are followed through the profile's local names and the matrix.
+    References are followed through the profile's local names, models and matrix.
     """
     spec = profile_of(manifest, profile)
     found: dict[str, None] = {}
     for step in steps_of(manifest, profile).values():
-        for reference in step.inputs.values():
-            if reference.pin is not None:
-                found.update(dict.fromkeys(pin_ids(reference.pin, spec, step.each)))
+        for source in step.inputs.values():
+            found.update(dict.fromkeys(pin_ids(source, spec, step.each)))
     return list(found)
 
 

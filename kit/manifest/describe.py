@@ -51,6 +51,10 @@ def _profile(
     return {
         "summary": profile.summary,
         "inputs": [_input(id, pins.get(id)) for id in needed_pins(manifest, name)],
+        "models": {
+            name: {"pin": model.pin, "step": model.step, "at": model.at}
+            for name, model in profile.models.items()
+        },
         "matrix": profile.matrix,
         "steps": [_step(step, profile) for step in steps],
         "cells": len(expectation.cells) if expectation else 0,

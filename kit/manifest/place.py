@@ -24,7 +24,7 @@ _CLAIM = re.compile(r"\bclaim '?([^\s',;]+)")
 
 def in_manifest(error: InvalidInput, loaded: Loaded[Manifest], profile: str) -> InvalidInput:
     """An error of planning, at its place in the manifest."""
-    return _at(error, loaded.locate(_manifest_path(error.where, loaded, profile)))
+    return _at(error, loaded.locate(error.path or _manifest_path(error.where, loaded, profile)))
 
 
 def in_expectation(error: KitError, loaded: Loaded[Expectation], name: str) -> KitError:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kit.manifest.types import AxisValue, Profile
+from kit.manifest.types import AxisValue, InputRef, ModelSource, Profile, StepSpec
 
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
@@ -78,15 +78,53 @@ def combinations(
         yield dict(zip(known, values, strict=True))
 
 
-def pin_ids(text: str, profile: Profile, each: Sequence[str]) -> list[str]:
-    """Every pin id that an input's ``pin`` means in a profile, for a step over ``each``.
+def meanings(text: str, profile: Profile, each: Sequence[str]) -> dict[str, dict[str, AxisValue]]:
+    """What a reference means in a profile for a step over ``each``: value -> a point where it does.
 
     Raises:
         BadReference: The reference leads nowhere.
     """
     used = [axis for axis in each if f"${{{axis}" in text]
-    return list(
-        dict.fromkeys(
-            str(resolve(text, point, profile.pins)) for point in combinations(profile, used)
-        )
-    )
+    found: dict[str, dict[str, AxisValue]] = {}
+    for point in combinations(profile, used):
+        found.setdefault(str(resolve(text, point, profile.pins)), point)
+    return found
+
+
+def pin_ids(source: InputRef, profile: Profile, each: Sequence[str]) -> list[str]:
+    """Every pin that an input means in a profile, itself or by the name of a model.
+
+    Raises:
+        BadReference: The reference leads nowhere.
+    """
+    if source.pin is not None:
+        return list(meanings(source.pin, profile, each))
+    found: dict[str, None] = {}
+    for model in models(source, profile, each).values():
+        if model.pin is not None:
+            found[str(resolve(model.pin, {}, profile.pins))] = None
+    return list(found)
+
+
+def models(source: InputRef, profile: Profile, each: Sequence[str]) -> dict[str, ModelSource]:
+    """The models that an input's ``model`` means in a profile, by name; none without ``model``.
+
+    Names that the profile does not have are left out: :mod:`kit.engine.wiring` reports them.
+
+    Raises:
+        BadReference: The reference leads nowhere.
+    """
+    names = meanings(source.model, profile, each) if source.model is not None else ()
+    return {name: profile.models[name] for name in names if name in profile.models}
+
+
+def read_steps(step: StepSpec, profile: Profile) -> dict[str, set[str]]:
+    """Input -> steps that it reads in a profile, also those that make a model for it."""
+    found: dict[str, set[str]] = {}
+    for name, source in step.inputs.items():
+        try:
+            named = {model.step for model in models(source, profile, step.each).values()}
+        except BadReference:
+            named = set()
+        found[name] = {id for id in (source.step, *named) if id is not None}
+    return found

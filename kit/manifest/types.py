@@ -5,6 +5,10 @@ miniature one (models, sizes, hyperparameters) stands in its profiles; the steps
 
 References: a whole string ``"${axis}"``, ``"${axis.field}"``, ``"${pins.name}"`` is replaced when
 the plan is made. There is nothing else to compute in a manifest: no expressions, no code.
+
+Models: a profile's ``models`` names each model once, as a pin or as what a step makes. A step that
+reads ``{model: victim}`` is the same step in a profile that pins the victim and in one that trains
+it.
 """
 
 from __future__ import annotations
@@ -44,13 +48,15 @@ class Sourced(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class InputRef(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where a step's input comes from: exactly one of ``pin`` and ``step``."""
+    """Where a step's input comes from: exactly one of ``pin``, ``step`` and ``model``."""
 
     pin: str | None = None
     """A pin id, or a reference such as ``${pair.source}``."""
     step: Identifier | None = None
     """Another step of this manifest. If that step runs over axes this one lacks, the input is
     the list of all its instances over those axes."""
+    model: str | None = None
+    """A name of the profile's ``models``, or a reference to one such as ``${victim}``."""
     profiles: list[Literal["mini", "paper"]] | None = None
     """Profiles in which the input is given; all when absent. For optional inputs of the kind."""
 
@@ -87,12 +93,25 @@ AxisValue = Scalar | dict[str, Scalar]
 """A plain value, or a record with an ``id`` and further fields."""
 
 
+class ModelSource(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a model's name means in a profile: exactly one of ``pin`` and ``step``."""
+
+    pin: str | None = None
+    """A pin id, or ``${pins.name}``."""
+    step: Identifier | None = None
+    """A step of this manifest that writes a model. Axes that it shares with the reader agree."""
+    at: dict[Identifier, Scalar] = {}
+    """Axis -> id of its value: of a step over further axes, the instance that is meant."""
+
+
 class Profile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Models, data, sizes and hyperparameters under which the steps run."""
 
     summary: str
     pins: dict[Identifier, Identifier] = {}
     """Local names for pins, referred to as ``${pins.name}``."""
+    models: dict[Identifier, ModelSource] = {}
+    """Names of models, given to steps by ``{model: name}``."""
     matrix: dict[Identifier, list[AxisValue]] = {}
     set: dict[Identifier, dict[str, ParamValue | Sourced]] = {}
     """Step id -> parameter -> value. In the ``paper`` profile every value carries its source."""

@@ -41,12 +41,17 @@ def registry() -> Registry:
     registry = Registry()
     registry.add(
         StepKind(
-            "demo/train", 2, TrainParams, _run, {"model": "pin", "data": "pin"}, ("tokens.json",)
+            "demo/train", 2, TrainParams, _run, {"model": "model", "data": "pin"}, ("tokens.json",)
         )
     )
     registry.add(
         StepKind(
-            "demo/evaluate", 1, NoParams, _run, {"tokens": "step", "model": "pin"}, ("labels.json",)
+            "demo/evaluate",
+            1,
+            NoParams,
+            _run,
+            {"tokens": "step", "model": "model"},
+            ("labels.json",),
         )
     )
     registry.add(StepKind("demo/table", 1, NoParams, _run, {"cells": "steps"}, ("results.json",)))

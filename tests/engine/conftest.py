@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,15 @@ def manifest(**changes: Any) -> Manifest:
     return msgspec.convert(document, Manifest)
 
 
-def plan_of(made: Manifest | None = None, profile: str = "mini", **options: Any) -> Plan:
-    """Plan a toy experiment."""
+def plan_of(
+    made: Manifest | None = None, profile: str = "mini", *, pins: Sequence[Pin] = (), **options: Any
+) -> Plan:
+    """Plan a toy experiment; ``pins`` are added to the only one there is."""
     options.setdefault("machine", MACHINE)
     return make_plan(
         made if made is not None else manifest(),
         profile,
-        pins={PIN.id: PIN},
+        pins={pin.id: pin for pin in (PIN, *pins)},
         digests=options.pop("digests", ToyPins(Path("nowhere"))),
         registry=REGISTRY,
         **options,

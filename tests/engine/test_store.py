@@ -98,6 +98,25 @@ def flip(path: Path) -> None:
     path.write_bytes(b"HELLO")
 
 
+def test_a_file_that_somebody_adds_to_an_output_folder_is_damage(store: Store) -> None:
+    """A model is loaded by its folder: a file beside its own would be loaded too."""
+    put(store)
+    (store.path(KEY) / "folder" / "deeper").mkdir()
+    assert store.look(KEY).entry is not None
+    (store.path(KEY) / "folder" / "deeper" / "adapter.json").write_text("{}")
+    assert store.look(KEY, "sizes").entry is not None
+    assert "folder/deeper/adapter.json: the step did not write it" in store.look(KEY).problem
+
+
+@pytest.mark.parametrize("level", ["small", "all"])
+def test_damage_deep_in_a_folder_is_found(store: Store, level: str) -> None:
+    put(store)
+    inside = store.path(KEY) / "folder" / "more.txt"
+    inside.chmod(0o644)
+    inside.write_bytes(b"MORE")
+    assert "folder/more.txt: has sha256" in store.look(KEY, level).problem  # type: ignore[arg-type]
+
+
 def test_changed_content_is_found_by_hash(store: Store) -> None:
     put(store)
     flip(store.path(KEY) / "data.txt")

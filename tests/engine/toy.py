@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from kit.engine.registry import REGISTRY, NoParams, Remedy, StepContext, StepKind
+from kit.engine.registry import REGISTRY, ModelOutput, NoParams, Remedy, StepContext, StepKind
 from kit.manifest.types import Resources
 from kit.results.types import Cell, Results
 
@@ -194,6 +194,60 @@ def rank(context: StepContext, params: FailParams) -> None:
         (context.out / "number.json").write_text(json.dumps({"number": world}))
 
 
+class PretrainParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of ``toy/pretrain``."""
+
+    seed: int = 0
+    format: str = "plain"
+    forget: str = ""
+
+
+def pretrain(context: StepContext, params: PretrainParams) -> None:
+    """Write a model from nothing: one number, and a tokenizer in a folder of its own."""
+    write_model(context.out / "model", float(params.seed), forget=params.forget)
+
+
+class TrainParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of ``toy/train``."""
+
+    add: float = 1.0
+
+
+def train(context: StepContext, params: TrainParams) -> None:
+    """Add to a model's number; what it was is written beside the new model."""
+    start = context.model("model")
+    number = read_model(start.path)
+    (context.out / "report.json").write_text(json.dumps({"from": number}))
+    write_model(context.out / "weights" / "final", number + params.add)
+
+
+def attack(context: StepContext, params: MixParams) -> None:
+    """Multiply a model's number."""
+    victim = context.model("victim")
+    told = {
+        "number": read_model(victim.path) * params.factor,
+        "attributes": victim.attributes,
+        "pinned": victim.pinned,
+    }
+    (context.out / "number.json").write_text(json.dumps(told))
+
+
+def write_model(folder: Path, number: float, forget: str = "") -> None:
+    """A folder as a model is laid out, with a folder inside."""
+    (folder / "tokenizer").mkdir(parents=True)
+    (folder / "tokenizer" / "vocabulary.json").write_text("{}")
+    for name, text in (("config.json", "{}"), ("model.safetensors", repr(number))):
+        if name != forget:
+            (folder / name).write_text(text)
+
+
+def read_model(folder: Path) -> float:
+    """The number of a model, all of whose files must be there."""
+    assert (folder / "config.json").is_file()
+    assert (folder / "tokenizer" / "vocabulary.json").is_file()
+    return float((folder / "model.safetensors").read_text())
+
+
 class SharedParams(Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of ``toy/shared``, as a training over many GPUs has them."""
 
@@ -266,6 +320,35 @@ REGISTRY.add(
 )
 REGISTRY.add(
     StepKind("toy/pinned", 1, NoParams, pinned, {"source": "pin"}, ("data.txt",), environment=CPU)
+)
+REGISTRY.add(
+    StepKind(
+        "toy/pretrain",
+        1,
+        PretrainParams,
+        pretrain,
+        {},
+        ("model",),
+        environment=CPU,
+        model=ModelOutput(attributes=lambda params: {"format": params.format}),
+    )
+)
+REGISTRY.add(
+    StepKind(
+        "toy/train",
+        1,
+        TrainParams,
+        train,
+        {"model": "model"},
+        ("weights/final", "report.json"),
+        environment=CPU,
+        model=ModelOutput(folder="weights/final", inherits="model"),
+    )
+)
+REGISTRY.add(
+    StepKind(
+        "toy/attack", 1, MixParams, attack, {"victim": "model"}, ("number.json",), environment=CPU
+    )
 )
 REGISTRY.add(
     StepKind(

@@ -13,7 +13,7 @@ from kit.manifest.catalog import Catalog, is_path, load_experiment, needed_pins,
 from kit.manifest.home import find_root, kit_home
 from kit.manifest.refs import BadReference, combinations, pin_ids, resolve
 from kit.manifest.summary import summaries
-from kit.manifest.types import Profile
+from kit.manifest.types import InputRef, Profile
 
 
 def pin_file(id: str) -> str:
@@ -182,7 +182,7 @@ def test_combinations_vary_the_last_axis_fastest() -> None:
     assert found == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
     assert list(combinations(PROFILE, [])) == [{}]
     assert len(list(combinations(PROFILE, ["pair", "n"], limit=3))) == 3
-    assert pin_ids("${pair.to}", PROFILE, ["pair", "n"]) == ["model", "x"]
+    assert pin_ids(InputRef(pin="${pair.to}"), PROFILE, ["pair", "n"]) == ["model", "x"]
 
 
 def test_one_broken_manifest_does_not_hide_the_others(repo: Path) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def model_folder(ctx: StepContext, name: str = "model") -> Path:
     """The model's folder; in a rehearsal one with config and tokenizer but no weights."""
     if not ctx.rehearsal:
-        return ctx.pin(name).path
+        return ctx.model(name).path
     from kit.lm.standin import make_folder
     from kit.methods.defensive_tokens.standin import VOCABULARY
 
@@ -41,7 +41,7 @@ def tokenizer_and_format(
     from kit.lm.chat import get_format
     from kit.lm.load import load_tokenizer
 
-    chat = get_format(str(ctx.pin(name).attributes["chat_format"]))
+    chat = get_format(str(ctx.model(name).attributes["chat_format"]))
     return load_tokenizer(model_folder(ctx, name)), chat
 
 
@@ -66,7 +66,7 @@ def embeddings(ctx: StepContext, name: str) -> Tensor:
         return random_embeddings(model_folder(ctx, name), seed, device=ctx.device)
     from kit.lm.files import read_embeddings
 
-    return read_embeddings(ctx.pin(name).path, device=ctx.device)
+    return read_embeddings(ctx.model(name).path, device=ctx.device)
 
 
 def generation_backend(
@@ -111,7 +111,7 @@ def released_prefix(ctx: StepContext, model: str, *, n: int) -> Tensor:
     from kit.lm.files import read_config
     from kit.methods.defensive_tokens.released import read_released
 
-    key = str(ctx.pin(model).attributes["released_tokens_key"])
+    key = str(ctx.model(model).attributes["released_tokens_key"])
     width = int(read_config(model_folder(ctx, model))["hidden_size"])
     return read_released(ctx.pin("released").path, key, n=n, width=width)
 
