@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -15,7 +15,7 @@ from kit.cli.main import run as kit_command
 from kit.engine.environment import this_machine
 from kit.engine.plan import Plan
 from kit.engine.planner import make_plan
-from kit.engine.registry import REGISTRY, StepKind
+from kit.engine.registry import REGISTRY, Sort, StepKind
 from kit.manifest.catalog import Catalog
 from kit.manifest.types import Manifest
 from kit.pins.store import PinStore
@@ -69,7 +69,7 @@ def test_a_kind_is_declared_in_full(kind: StepKind) -> None:
     assert kind.outputs
     assert kind.doc
     assert kind.optional <= kind.inputs.keys()
-    assert set(kind.inputs.values()) <= {"pin", "step", "steps"}
+    assert set(kind.inputs.values()) <= set(get_args(Sort))
     config = kind.params.__struct_config__
     assert config.frozen
     assert config.forbid_unknown_fields
