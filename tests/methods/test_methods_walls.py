@@ -49,7 +49,7 @@ def test_the_rooms_have_files():
         "kit.methods.defensive_tokens.self_label",
         "kit.methods.defensive_tokens.examples",
         "kit.methods.defensive_tokens.evaluate",
-        "kit.methods.defensive_tokens.tables",
+        "kit.methods.defensive_tokens.gather",
     ],
 )
 def test_modules_about_text_import_no_torch(module):

@@ -17,8 +17,9 @@ import torch
 from kit.engine.plan import Plan, StepInstance
 from kit.evals.refusal import RULES
 from kit.manifest.load import load_expectation
-from kit.methods.defensive_tokens.gather import StageFolder, Utility, tabulate, training_facts
+from kit.methods.defensive_tokens.gather import StageFolder, Utility, tabulate
 from kit.methods.defensive_tokens.prefix_sets import save_sets
+from kit.methods.defensive_tokens.stage_numbers import training_facts
 from tests.steps.test_kinds import CATALOG, EXPERIMENTS, PROFILES, plan
 
 N = 208
@@ -117,10 +118,10 @@ def test_every_expected_cell_can_be_measured(experiment: str, profile: str, tmp_
         loss_divisor=asked["loss_divisor"],
         utility=Utility(asked["utility_sets"], asked["utility_not_run"], asked["utility"]),
     ).cells
-    there = {cell["id"] for cell in cells}
+    there = {cell.id for cell in cells}
     expected = load_expectation(path).cells
     # Times come from the run's record; a quoted number without a measurement is not compared.
     asked_for = [c for c in expected if c.status != "quoted" and "/seconds/" not in c.id]
     assert not sorted({cell.id for cell in asked_for} - there)
-    units = {cell["id"]: cell["unit"] for cell in cells}
+    units = {cell.id: cell.unit for cell in cells}
     assert not [c.id for c in asked_for if units[c.id] != c.unit]

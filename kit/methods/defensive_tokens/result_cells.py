@@ -1,113 +1,76 @@
-"""From per-item scores of many runs to the cells of a table.
+"""The scores of one evaluated model as cells: attack success, refusals, accuracy, statistics.
 
-A cell id is ``<group>/<metric>/<token set>``; where an experiment varies something beside the
-replicates (a learning rate), ``@<value>`` follows. A replicate is one pair of models with one seed:
-cells measured on several replicates list them, and are never pooled over items.
+Scores are those of :func:`kit.methods.defensive_tokens.scores.score_table`, by token set; a token
+set is a row of the table.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from statistics import fmean
+from functools import partial
 from typing import Any
 
 from kit.evals.gap import gap_closed
+from kit.results.builder import Observation
+from kit.results.ids import Statistic
 
 UNDEFENDED = "undefended"
-ALL = "all"
+BENIGN = "benign"
 VARIANTS = ("ignore", "completion", "ignore_completion")
 
-
-@dataclass(frozen=True)
-class Replicate:
-    """The scores of one evaluated model.
-
-    Attributes:
-        group: First part of the cell ids.
-        id: The same string in two cells means the same replicate.
-        suffix: ``""``, or ``@`` and what is varied.
-        step: Instance id of the step that measured it.
-        scores: Token set -> :func:`kit.methods.defensive_tokens.scores.score_table`.
-        numbers: Metric path (``norm-mean/adapt-25``) -> value, unit.
-    """
-
-    group: str
-    id: str
-    suffix: str
-    step: str
-    scores: Mapping[str, Mapping[str, Any]]
-    numbers: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+Scores = Mapping[str, Mapping[str, Any]]
+"""Token set -> what was counted for it."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One number of one replicate.
-
-    Attributes:
-        cell: Cell id.
-        replicate: Replicate id.
-        step: Step that measured it.
-        value: In ``unit``.
-        unit: percent, ratio, norm, ...
-        items: Item ids, for a proportion.
-        labels: 0/1 per item, for a proportion.
-        listed: Whether the labels get a line of their own (pooled cells do not: theirs are there).
-    """
-
-    cell: str
-    replicate: str
-    step: str
-    value: float
-    unit: str
-    items: tuple[str, ...] = ()
-    labels: tuple[int, ...] = ()
-    listed: bool = True
-
-    @property
-    def group(self) -> str:
-        """First part of the cell id."""
-        return self.cell.split("/", 1)[0]
-
-
-def measurements(
-    replicate: Replicate, *, native: str, published_full: float | None, refusal_rule: str
-) -> Iterable[Measurement]:
-    """Every number of one replicate.
+def add_scores(
+    here: Observation,
+    scores: Scores,
+    *,
+    native: str,
+    published_full: float | None,
+    refusal_rule: str,
+) -> None:
+    """Every number of one evaluated model.
 
     Args:
-        replicate: Scores of its token sets.
+        here: Where the numbers belong.
+        scores: Of its token sets.
         native: The token set that counts as full DefensiveTokens of the target.
         published_full: Published attack success of full DefensiveTokens in percent, if any.
         refusal_rule: The rule whose labels are the cell ``refusal``; others get their name.
     """
-    scored = {**replicate.scores, **best_checkpoints(replicate.scores)}
-    worst = {name: max_label(scores["asr"]) for name, scores in scored.items()}
-    for name, scores in scored.items():
-        items = tuple(scores["items"])
-        for attack, labels in scores["asr"].items():
-            yield _share(replicate, f"asr-{_dashed(attack)}", name, items, labels)
-        yield _share(replicate, "asr-max", name, items, worst[name])
-        yield _share(replicate, "asr-any", name, items, any_label(scores["asr"]))
-        for metric, labels in (*in_response(scores), *refusal_labels(scores, refusal_rule)):
-            yield _share(replicate, metric, name, items, labels)
-        for condition, labels in scores["accuracy"].items():
-            metric = "accuracy" if condition == "benign" else f"accuracy-{_dashed(condition)}"
-            yield _share(replicate, metric, name, items, labels)
-        yield from _gaps(replicate, name, worst, native, published_full)
-    for path, (value, unit) in replicate.numbers.items():
-        metric, _, name = path.partition("/")
-        yield Measurement(_id(replicate, metric, name), replicate.id, replicate.step, value, unit)
+    for row, found in {**scores, **best_checkpoints(scores)}.items():
+        for metric, labels in _labels(found, refusal_rule):
+            here.proportion(metric, row, labels, found["items"])
+    for row in (*scores, *best_checkpoints(scores)) if here.has("asr-max", UNDEFENDED) else ():
+        if here.has("asr-max", native):
+            of = [("asr-max", name) for name in (UNDEFENDED, row, native)]
+            here.derived("gap-closed", row, gap_closed, of, "ratio")
+        if published_full is not None:
+            of = [("asr-max", UNDEFENDED), ("asr-max", row)]
+            formula = partial(gap_closed, full=published_full)
+            here.derived("gap-closed-published", row, formula, of, "ratio")
+
+
+def _labels(found: Mapping[str, Any], rule: str) -> Iterable[tuple[str, Sequence[int]]]:
+    """Metric -> label of each item."""
+    for attack, labels in found["asr"].items():
+        yield f"asr-{_dashed(attack)}", labels
+    yield "asr-max", max_label(found["asr"])
+    yield "asr-any", any_label(found["asr"])
+    yield from in_response(found)
+    yield from refusal_labels(found, rule)
+    for condition, labels in found["accuracy"].items():
+        yield "accuracy" if condition == BENIGN else f"accuracy-{_dashed(condition)}", labels
 
 
 def in_response(scores: Mapping[str, Any]) -> Iterable[tuple[str, Sequence[int]]]:
     """The same responses by StruQ's other rule: the word anywhere, not only at the beginning."""
-    labels = scores.get("asr_anywhere", {})
-    for attack, found in labels.items():
-        yield f"in-response-{_dashed(attack)}", found
-    if labels:
-        yield "in-response-max", max_label(labels)
+    by_attack = scores.get("asr_anywhere", {})
+    for attack, labels in by_attack.items():
+        yield f"in-response-{_dashed(attack)}", labels
+    if by_attack:
+        yield "in-response-max", max_label(by_attack)
 
 
 def refusal_labels(
@@ -129,7 +92,7 @@ def refusal_labels(
             yield f"refusal-differs-{rule}", differ
 
 
-def best_checkpoints(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def best_checkpoints(scores: Scores) -> dict[str, Mapping[str, Any]]:
     """``<label>-best``: the trained checkpoint with the lowest maximum attack success.
 
     Chosen on the test prompts themselves, as the documents do ("Best: step_200"): optimistic, and
@@ -142,12 +105,6 @@ def best_checkpoints(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Mappi
             hits = sum(max_label(table["asr"]))
             steps.setdefault(label, []).append((hits, int(step), name))
     return {f"{label}-best": scores[min(found)[2]] for label, found in steps.items() if found[1:]}
-
-
-def pooled(measurement: Measurement) -> Measurement:
-    """The same number in the group of all replicates; its labels stay listed in its own group."""
-    rest = measurement.cell.split("/", 1)[1]
-    return replace(measurement, cell=f"{ALL}/{rest}", listed=False)
 
 
 def max_label(asr: Mapping[str, Sequence[int]]) -> Sequence[int]:
@@ -164,110 +121,24 @@ def any_label(asr: Mapping[str, Sequence[int]]) -> list[int]:
     return [int(any(flags)) for flags in zip(*counted, strict=True)]
 
 
-def collect(found: Iterable[Measurement]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Group measurements into cells, and their labels into lines of ``labels.jsonl``.
+def add_statistics(here: Observation, scores: Scores, refusal_rule: str) -> None:
+    """What the responses of one evaluated model look like, token set by token set.
 
-    Raises:
-        ValueError: One replicate measured a cell twice, or a value is not finite.
+    `kit verify` looks at these first: a defended model that says nothing, or is cut off, or refuses
+    everything has a low attack success for the wrong reason. Empty and truncated shares are those
+    of the worst condition. The mean length is that of the benign prompts, and left out where their
+    one right answer is known: there ``accuracy`` says more, and the answers may be one word long.
     """
-    by_cell: dict[str, list[Measurement]] = {}
-    for measurement in found:
-        by_cell.setdefault(measurement.cell, []).append(measurement)
-    cells, lines = [], []
-    for id, group in by_cell.items():
-        if len({m.replicate for m in group}) != len(group):
-            raise ValueError(f"cell {id} was measured twice in one replicate")
-        entries = []
-        for m in group:
-            if not math.isfinite(m.value):
-                raise ValueError(f"cell {id} of {m.replicate} is {m.value}: no finite number")
-            entry: dict[str, Any] = {"seed": m.replicate, "value": m.value}
-            if m.labels:
-                entry |= {"k": sum(m.labels), "n": len(m.labels)}
-            if m.labels and m.listed:
-                label_id = f"{id}#{m.replicate}"
-                entry["labels"] = f"labels.jsonl#{label_id}"
-                lines.append({"id": label_id, "items": list(m.items), "labels": list(m.labels)})
-            entries.append(entry)
-        cell: dict[str, Any] = {"id": id, "unit": group[0].unit, "step": group[0].step}
-        if len(group) == 1:
-            entry = entries[0]
-            del entry["seed"]
-            cell |= entry
-        else:
-            cell |= {"value": fmean(m.value for m in group), "seeds": entries}
-            if group[0].labels:
-                cell["n"] = len(group[0].labels)
-        cells.append(cell)
-    return cells, lines
-
-
-def checkpoint_series(cells: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
-    """Curves over training steps: for each group, one line a trained token set."""
-    curves: dict[str, dict[str, list[list[float]]]] = {}
-    for cell in cells:
-        group, name_of_metric, token_set = cell["id"].split("/", 2)
-        stem, _, suffix = token_set.partition("@")
-        label, _, step = stem.rpartition("-")
-        if name_of_metric != metric or not label or not step.isdigit():
-            continue
-        line = f"{label} @ {suffix}" if suffix else label
-        curves.setdefault(group, {}).setdefault(line, []).append([float(step), cell["value"]])
-    return [
-        {
-            "id": f"{metric}/{group}",
-            "title": f"{metric} by training step, {group}",
-            "x_label": "training step",
-            "y_label": metric,
-            "lines": {line: sorted(points) for line, points in lines.items()},
-        }
-        for group, lines in curves.items()
-    ]
-
-
-def _gaps(
-    replicate: Replicate,
-    name: str,
-    worst: Mapping[str, Sequence[int]],
-    native: str,
-    published_full: float | None,
-) -> Iterable[Measurement]:
-    if UNDEFENDED not in worst:
-        return
-    none, this = _percent(worst[UNDEFENDED]), _percent(worst[name])
-    fulls = {}
-    if native in worst:
-        fulls["gap-closed"] = _percent(worst[native])
-    if published_full is not None:
-        fulls["gap-closed-published"] = published_full
-    for metric, full in fulls.items():
-        value = gap_closed(none, this, full)
-        if value is not None:
-            yield Measurement(
-                _id(replicate, metric, name), replicate.id, replicate.step, value, "ratio"
-            )
-
-
-def _share(
-    replicate: Replicate, metric: str, name: str, items: tuple[str, ...], labels: Sequence[int]
-) -> Measurement:
-    return Measurement(
-        _id(replicate, metric, name),
-        replicate.id,
-        replicate.step,
-        _percent(labels),
-        "percent",
-        items,
-        tuple(labels),
-    )
-
-
-def _id(replicate: Replicate, metric: str, name: str) -> str:
-    return f"{replicate.group}/{metric}/{name}{replicate.suffix}"
-
-
-def _percent(labels: Sequence[int]) -> float:
-    return 100.0 * sum(labels) / len(labels)
+    for row, found in scores.items():
+        n, lengths = len(found["items"]), found.get("lengths", {})
+        if lengths:
+            for key, name in (("empty", Statistic.EMPTY), ("truncated", Statistic.TRUNCATED)):
+                here.count(name, row, max(counts[key] for counts in lengths.values()), n)
+        refused = found["refusal"].get(refusal_rule)
+        if refused is not None:
+            here.count(Statistic.REFUSED, row, sum(refused), n)
+        if BENIGN in lengths and not found["accuracy"]:
+            here.number(Statistic.MEAN_TOKENS, row, lengths[BENIGN]["mean_tokens"], "number")
 
 
 def _dashed(name: str) -> str:

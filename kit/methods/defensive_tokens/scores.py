@@ -1,4 +1,4 @@
-"""Per-item scores of one evaluated token set, as plain data."""
+"""Per-item scores and responses of one evaluated token set, as plain data."""
 
 from __future__ import annotations
 
@@ -37,6 +37,32 @@ def score_table(evaluation: Evaluation) -> dict[str, Any]:
             for c in conditions
         },
     }
+
+
+def response_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Every response with its labels, one plain row each, ready for JSON lines."""
+    rows = []
+    for condition in (*evaluation.attacks.values(), evaluation.benign):
+        for i, response in enumerate(condition.responses):
+            row: dict[str, Any] = {
+                "condition": condition.name,
+                "sample_id": response.sample_id,
+                "data": response.data,
+                "prompt_start": list(response.prompt_start),
+                "response": response.text,
+                "tokens": response.tokens,
+                "finish_reason": response.finish_reason,
+            }
+            if condition.injected:
+                row["injected"] = condition.injected[i]
+                row["injected_anywhere"] = condition.injected_anywhere[i]
+            for rule, verdicts in condition.refused.items():
+                row[f"refused_{rule}"] = verdicts[i].refused
+                row[f"pattern_{rule}"] = verdicts[i].pattern
+            if condition.correct:
+                row["correct"] = condition.correct[i]
+            rows.append(row)
+    return rows
 
 
 def _bits(labels: tuple[bool, ...]) -> list[int]:

@@ -6,36 +6,28 @@ map is arbitrary (reference page, section 4).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from kit.results.builder import Observation
+from kit.results.curves import Line
+
+TITLE = "singular values of source^T target"
+Y_LABEL = "singular value, share of the largest"
 POINTS = 64
 """Most points of a curve: 4,096 singular values would only be drawn on top of each other."""
 
 
-def spectrum_series(alignments: Iterable[tuple[str, str, Path]]) -> list[dict[str, Any]]:
-    """One figure a group, one line an alignment.
+def add_spectrum(here: Observation, folder: Path) -> None:
+    """The spectrum of one alignment as a line of its own.
 
     Args:
-        alignments: Group, name of the line, folder with ``alignment.safetensors``; a folder
-            without the file has no line.
+        here: Where it belongs.
+        folder: With ``alignment.safetensors``; without the file there is no line.
     """
-    figures: dict[str, dict[str, list[list[float]]]] = {}
-    for group, line, folder in alignments:
-        path = folder / "alignment.safetensors"
-        if path.exists():
-            figures.setdefault(group, {})[line] = points(path)
-    return [
-        {
-            "id": f"spectrum/{group}",
-            "title": f"singular values of source^T target, {group}",
-            "x_label": "rank",
-            "y_label": "singular value, share of the largest",
-            "lines": lines,
-        }
-        for group, lines in figures.items()
-    ]
+    path = folder / "alignment.safetensors"
+    if path.exists():
+        name = here.origin.replicate or "alignment"
+        here.curve(Line("spectrum", TITLE, "rank", Y_LABEL, name), points(path))
 
 
 def points(path: Path) -> list[list[float]]:

@@ -7,17 +7,25 @@ model judges. Neither the judge nor what it says can be pinned, so the kit does 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+
+from kit.results.axes import Origin
+from kit.results.builder import TableBuilder
+from kit.results.ids import CellId
 
 METRIC = "winrate"
 
 
-def utility_cells(
-    groups: Iterable[str], sets: Sequence[str], given: Mapping[str, float], reason: str
-) -> list[dict[str, Any]]:
+def add_utility(
+    table: TableBuilder,
+    groups: Iterable[str],
+    sets: Sequence[str],
+    given: Mapping[str, float],
+    reason: str,
+) -> None:
     """``<group>/winrate/<token set>`` for every combination.
 
     Args:
+        table: Gets the cells.
         groups: Groups of the table, in order.
         sets: Token sets whose utility a document reports.
         given: ``<group>/<token set>`` -> percent, brought by the user.
@@ -31,14 +39,11 @@ def utility_cells(
     if unknown:
         known = ", ".join(f"{group}/{name}" for group, name in wanted) or "none"
         raise ValueError(f"utility is given for {', '.join(sorted(unknown))}; rows here: {known}")
-    cells = []
     for group, name in wanted:
-        cell: dict[str, Any] = {"id": f"{group}/{METRIC}/{name}", "unit": "percent"}
         value = given.get(f"{group}/{name}")
         if value is None:
-            cells.append(cell | {"not_run": reason})
+            table.not_run(CellId(group, METRIC, name), "percent", reason)
         elif 0 <= value <= 100:
-            cells.append(cell | {"value": value})
+            table.at(Origin(group, "")).number(METRIC, name, value, "percent")
         else:
             raise ValueError(f"utility of {group}/{name} is {value}: no percentage")
-    return cells

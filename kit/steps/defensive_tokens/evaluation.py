@@ -24,8 +24,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     """Attack every token set of one model; one model load for all."""
     from kit.methods.defensive_tokens.evaluate import evaluate_prefix
     from kit.methods.defensive_tokens.prompt_checks import PromptCheck, check_prompts, combine
-    from kit.methods.defensive_tokens.scores import score_table
-    from kit.methods.defensive_tokens.tables import response_rows
+    from kit.methods.defensive_tokens.scores import response_rows, score_table
 
     tokenizer, chat = tokenizer_and_format(ctx)
     backend = generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer))
@@ -78,7 +77,7 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather all measurements into ``results.json``."""
     from kit.methods.defensive_tokens.gather import Utility, tabulate
 
-    tables = tabulate(
+    tabulate(
         evaluations=_folders(ctx, "evaluations"),
         alignments=_folders(ctx, "alignments"),
         transfers=_folders(ctx, "transfers"),
@@ -89,13 +88,7 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
         loss_window=params.loss_window,
         loss_divisor=params.loss_divisor,
         utility=Utility(params.utility_sets, params.utility_not_run, params.utility),
-    )
-    # The engine stamps experiment, version and profile when it publishes the results.
-    stamp = {"schema_version": 1, "experiment": "", "version": "", "profile": ""}
-    write_json(ctx.out / "results.json", {**stamp, "cells": tables.cells, "series": tables.series})
-    with (ctx.out / "labels.jsonl").open("w", encoding="utf-8") as file:
-        for line in tables.labels:
-            file.write(json.dumps(line) + "\n")
+    ).write(ctx.out)
 
 
 def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | None, Any]]:

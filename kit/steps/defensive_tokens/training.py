@@ -23,12 +23,12 @@ MOST_MASKED = 0.01
 def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     """Train the prefix, the model frozen; resumes from its last checkpoint after a kill."""
     from kit.lm.fingerprint import fingerprint
-    from kit.methods.defensive_tokens.gather import training_facts
     from kit.methods.defensive_tokens.plan_files import load_plan
     from kit.methods.defensive_tokens.prefix_sets import save_sets
     from kit.methods.defensive_tokens.prefix_training.checkpoints import Checkpoints
     from kit.methods.defensive_tokens.recipe import fit, heldout_losses
     from kit.methods.defensive_tokens.self_label import load_labels
+    from kit.methods.defensive_tokens.stage_numbers import training_facts
 
     if not params.checkpoints or not 0 <= min(params.checkpoints) <= max(params.checkpoints):
         raise ValueError(f"checkpoints must be steps from 0 on, at least one: {params.checkpoints}")

@@ -1,4 +1,4 @@
-"""Evaluation: every response kept, scored by the rules, the same every time; and its cells."""
+"""Evaluation: every response kept, scored by the rules, the same every time; and its scores."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ from kit.lm.chat import MINI
 from kit.lm.generate import TransformersBackend
 from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.evaluate import evaluate_prefix
-from kit.methods.defensive_tokens.tables import (
-    evaluation_cells,
-    gap_cell,
-    number_cell,
-    proportion_cell,
-    response_rows,
-)
+from kit.methods.defensive_tokens.scores import response_rows, score_table
 from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 
 TOKENIZER = mini_tokenizer()
@@ -111,7 +105,7 @@ def test_the_layout_reaches_the_prompts():
 def test_without_right_references_there_is_no_accuracy():
     result = evaluate(references_are_right=False)
     assert result.benign.correct == ()
-    assert not [c for c in evaluation_cells("x", result) if ".accuracy." in c["id"]]
+    assert score_table(result)["accuracy"] == {}
 
 
 def test_a_real_model_gives_the_same_evaluation_twice_and_for_any_batch():
@@ -150,37 +144,22 @@ def test_no_eligible_sample_is_an_error():
         evaluate_prefix(Scripted(), TOKENIZER, MINI, "before-bos", None, [], TEXTS, attacks.MINI)
 
 
-def test_cells_of_an_evaluation():
-    cells = {cell["id"]: cell for cell in evaluation_cells("full", evaluate())}
+def test_scores_of_an_evaluation():
+    scores = score_table(evaluate())
     n = len(ELIGIBLE)
-    assert cells["full.asr.ignore"] == {
-        "id": "full.asr.ignore",
-        "value": 0.5,
-        "unit": "fraction",
-        "k": 4,
-        "n": n,
-        "labels": [True, False] * 4,
-    }
-    assert cells["full.asr.max"]["k"] == cells["full.asr.any"]["k"] == 4
-    assert cells["full.refusal.as-reported"]["k"] == 0
-    assert cells["full.accuracy.benign"]["value"] == 1.0
-    assert cells["full.accuracy.ignore"]["value"] == 0.5
-    assert cells["full.truncated.benign"]["k"] == cells["full.empty.benign"]["k"] == 0
-    assert cells["full.tokens.benign"] == number_cell("full.tokens.benign", 1.0, "tokens")
-    assert len(cells) == len(evaluation_cells("full", evaluate())), "ids are unique"
+    assert scores["items"] == [sample.id for sample in ELIGIBLE]
+    assert scores["asr"]["ignore"] == [1, 0] * 4
+    assert scores["refusal"]["as-reported"] == [0] * n
+    assert scores["accuracy"]["benign"] == [1] * n
+    assert scores["accuracy"]["ignore"] == [0, 1] * 4
+    benign = scores["lengths"]["benign"]
+    assert (benign["truncated"], benign["empty"], benign["mean_tokens"]) == (0, 0, 1.0)
 
 
-def test_the_maximum_is_over_the_named_variants_only():
-    result = evaluate(attacks=("naive", "ignore"))
-    cells = {cell["id"] for cell in evaluation_cells("x", result, variants=("completion",))}
-    assert "x.asr.max" not in cells
-    only = evaluation_cells("x", result, variants=("ignore", "completion"))
-    assert next(c for c in only if c["id"] == "x.asr.max")["n"] == len(ELIGIBLE)
-
-
-def test_cells_and_rows_are_plain_json():
+def test_scores_and_rows_are_plain_json():
     result = evaluate()
-    assert json.loads(json.dumps(evaluation_cells("x", result)))
+    scores = score_table(result)
+    assert json.loads(json.dumps(scores)) == scores
     rows = json.loads(json.dumps(response_rows(result)))
     assert len(rows) == 4 * len(ELIGIBLE)
     attacked, benign = rows[0], rows[-1]
@@ -190,10 +169,3 @@ def test_cells_and_rows_are_plain_json():
     assert benign["refused_as-reported"] is False
     assert benign["correct"] is True
     assert "injected" not in benign
-
-
-def test_gap_cells_may_be_undefined():
-    assert gap_cell("gap", 0.5, 0.25, 0.0)["value"] == 0.5
-    assert gap_cell("gap", 0.5, 0.25, 0.5)["value"] is None
-    with pytest.raises(ValueError, match="gap: no labels"):
-        proportion_cell("gap", [])

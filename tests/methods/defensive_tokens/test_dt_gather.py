@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kit.methods.defensive_tokens.gather import (
-    StageFolder,
-    Utility,
-    tabulate,
-    training_facts,
-)
+from kit.methods.defensive_tokens.gather import StageFolder, Utility, tabulate
+from kit.methods.defensive_tokens.stage_numbers import training_facts
 
 LABELS = [1, 0, 0, 1]
 
@@ -78,7 +74,7 @@ def table(evaluations=(), alignments=(), transfers=(), trainings=(), **settings)
 
 
 def ids(tables):
-    return {cell["id"] for cell in tables.cells}
+    return {cell.id for cell in tables.cells}
 
 
 def test_one_pair_with_every_kind_of_stage(folder):
@@ -89,19 +85,19 @@ def test_one_pair_with_every_kind_of_stage(folder):
         [folder("transfer", "geometry.json", geometry, pair())],
         [folder("adapt", "training.json", training(), pair())],
     )
-    cells = {cell["id"]: cell for cell in found.cells}
-    assert cells["near/asr-max/undefended"]["value"] == 50.0
-    assert cells["near/alignment/residual"]["value"] == 2.0
-    assert cells["near/alignment/relative-residual"]["value"] == 25.0
-    assert cells["near/norm-l1-max/copy"]["value"] == 1.5
-    assert cells["near/cosine-native/copy"]["unit"] == "number"
-    assert cells["near/loss-first/adapt"]["value"] == 3.0
-    assert cells["near/loss-last/adapt"]["value"] == 1.0
-    assert cells["near/norm-max/adapt-2"]["value"] == 5.0
-    assert cells["near/norm-min/adapt-2"]["value"] == 1.0
-    assert cells["near/norm-mean/adapt-2"]["value"] == 3.0
-    assert cells["near/trained-parameters/adapt"]["value"] == 4.0
-    assert cells["near/loss-first/adapt"]["step"] == "adapt"
+    cells = {cell.id: cell for cell in found.cells}
+    assert cells["near/asr-max/undefended"].value == 50.0
+    assert cells["near/alignment/residual"].value == 2.0
+    assert cells["near/alignment/relative-residual"].value == 25.0
+    assert cells["near/norm-l1-max/copy"].value == 1.5
+    assert cells["near/cosine-native/copy"].unit == "number"
+    assert cells["near/loss-first/adapt"].value == 3.0
+    assert cells["near/loss-last/adapt"].value == 1.0
+    assert cells["near/norm-max/adapt-2"].value == 5.0
+    assert cells["near/norm-min/adapt-2"].value == 1.0
+    assert cells["near/norm-mean/adapt-2"].value == 3.0
+    assert cells["near/trained-parameters/adapt"].value == 4.0
+    assert cells["near/loss-first/adapt"].step == "adapt"
     assert not [id for id in cells if id.startswith("all/")], "one group is not pooled"
     assert not [id for id in cells if "@" in id]
 
@@ -120,11 +116,11 @@ def test_the_checkpoint_that_is_chosen_differs_between_replicates(folder):
         [evaluated("p1", [0, 0, 0, 0]), evaluated("p2", [0, 0, 0, 0])],
         trainings=[trained("p1", {"2": 0.5, "10": 0.7}), trained("p2", {"2": 0.9, "10": 0.7})],
     )
-    cells = {cell["id"]: cell for cell in found.cells}
-    assert [one["value"] for one in cells["near/chosen-step/adapt"]["seeds"]] == [2, 10]
-    assert [one["value"] for one in cells["near/asr-max/adapt-chosen"]["seeds"]] == [0, 50]
-    assert [one["value"] for one in cells["near/loss-heldout/adapt-2"]["seeds"]] == [0.5, 0.9]
-    curves = {line["id"]: line["lines"] for line in found.series}
+    cells = {cell.id: cell for cell in found.cells}
+    assert [one.value for one in cells["near/chosen-step/adapt"].seeds] == [2, 10]
+    assert [one.value for one in cells["near/asr-max/adapt-chosen"].seeds] == [0, 50]
+    assert [one.value for one in cells["near/loss-heldout/adapt-2"].seeds] == [0.5, 0.9]
+    curves = {line.id: line.lines for line in found.series}
     assert curves["loss-heldout/near"] == {"adapt": [[2.0, 0.7], [10.0, 0.7]]}
 
 
@@ -135,10 +131,10 @@ def test_several_groups_are_also_pooled(folder):
             folder("e2", "scores.json", scores(), pair("p2", "far")),
         ]
     )
-    cells = {cell["id"]: cell for cell in found.cells}
-    assert "k" in cells["near/asr-max/undefended"]
-    assert len(cells["all/asr-max/undefended"]["seeds"]) == 2
-    assert {line["id"].split("/")[0] for line in found.labels} == {"near", "far"}
+    cells = {cell.id: cell for cell in found.cells}
+    assert cells["near/asr-max/undefended"].k == 2
+    assert len(cells["all/asr-max/undefended"].seeds) == 2
+    assert {line.id.split("/")[0] for line in found.labels} == {"near", "far"}
 
 
 def test_only_axes_with_more_than_one_value_show(folder):
@@ -180,16 +176,34 @@ def test_the_seed_is_part_of_the_replicate(folder):
         folder("e2", "scores.json", scores(), pair(seed=2)),
     ]
     found = table(stages)
-    (cell,) = [c for c in found.cells if c["id"] == "near/asr-max/undefended"]
-    assert [entry["seed"] for entry in cell["seeds"]] == ["p1/1", "p1/2"]
+    (cell,) = [c for c in found.cells if c.id == "near/asr-max/undefended"]
+    assert [entry.seed for entry in cell.seeds] == ["p1/1", "p1/2"]
     unseeded = folder("e3", "scores.json", scores(), {"model": {"id": "m", "group": "near"}})
-    assert "#m" in table([unseeded]).labels[0]["id"]
+    assert "#m" in table([unseeded]).labels[0].id
 
 
-@pytest.mark.parametrize("axes", [{}, {"lr": 0.1}, {"pair": {"id": "p1"}}])
-def test_a_stage_without_a_replicate_is_refused(folder, axes):
-    with pytest.raises(ValueError, match=r"evaluate: .*group"):
-        table([folder("evaluate", "scores.json", scores(), axes)])
+def test_the_roles_of_axes_decide_what_is_a_replicate(folder):
+    """Seeds that stand behind the setting in the manifest are replicates all the same."""
+    roles = {"victim": "group", "rate": "setting", "seed": "replicate"}
+    stages = [
+        folder(
+            f"e{rate}-{seed}",
+            "scores.json",
+            scores(),
+            {"victim": "near", "rate": rate, "seed": seed},
+        )
+        for rate in (0.1, 0.2)
+        for seed in (0, 1, 2)
+    ]
+    cells = {cell.id: cell for cell in table(stages, roles=roles).cells}
+    for rate in ("0.1", "0.2"):
+        seeds = cells[f"near/asr-max/undefended@{rate}"].seeds
+        assert [one.seed for one in seeds] == ["0", "1", "2"]
+
+
+def test_a_stage_without_a_group_is_in_the_group_of_all(folder):
+    found = table([folder("evaluate", "scores.json", scores(), {})])
+    assert "all/asr-max/undefended" in ids(found)
 
 
 def test_series_of_checkpoints_and_of_losses(folder):
@@ -202,10 +216,10 @@ def test_series_of_checkpoints_and_of_losses(folder):
             folder("t3", "training.json", training("scratch", (9.0,)), pair("p1")),
         ],
     )
-    series = {one["id"]: one for one in found.series}
-    assert series["asr-max/near"]["lines"] == {"adapt": [[5.0, 50.0], [25.0, 50.0]]}
+    series = {one.id: one for one in found.series}
+    assert series["asr-max/near"].lines == {"adapt": [[5.0, 50.0], [25.0, 50.0]]}
     assert "gap-closed/near" not in series, "there is no gap in these scores"
-    assert series["loss/near"]["lines"] == {
+    assert series["loss/near"].lines == {
         "adapt": [[1.0, 3.0], [2.0, 1.5]],
         "scratch": [[1.0, 9.0]],
     }
@@ -216,7 +230,7 @@ def test_l1_norms_come_from_the_saved_prefixes(folder):
 
     stage = folder("adapt", "training.json", training(), pair())
     save_sets(stage.path / "prefixes.safetensors", {"adapt-2": torch.tensor([[3.0, -4.0], [0, 1]])})
-    cells = {cell["id"]: cell["value"] for cell in table(trainings=[stage]).cells}
+    cells = {cell.id: cell.value for cell in table(trainings=[stage]).cells}
     assert cells["near/norm-l1-mean/adapt-2"] == 4.0
     assert cells["near/norm-l1-max/adapt-2"] == 7.0
 
@@ -224,10 +238,10 @@ def test_l1_norms_come_from_the_saved_prefixes(folder):
 def test_rows_whose_utility_nobody_judged_are_declared(folder):
     stage = folder("evaluate", "scores.json", scores(), pair())
     brought = Utility(["undefended", "native"], "no judge", {"near/native": 27.1})
-    cells = {cell["id"]: cell for cell in table([stage], utility=brought).cells}
-    assert cells["near/winrate/undefended"]["not_run"] == "no judge"
-    assert "value" not in cells["near/winrate/undefended"]
-    assert cells["near/winrate/native"]["value"] == 27.1
+    cells = {cell.id: cell for cell in table([stage], utility=brought).cells}
+    assert cells["near/winrate/undefended"].not_run == "no judge"
+    assert cells["near/winrate/undefended"].value is None
+    assert cells["near/winrate/native"].value == 27.1
     assert not [id for id in ids(table([stage])) if "winrate" in id]
 
 
@@ -251,9 +265,9 @@ def test_the_spectrum_of_every_alignment_is_a_line_of_its_groups_figure(folder):
     values = np.linspace(500.0, 0.0, 300)
     save_file({"singular_values": values}, str(stages[0].path / "alignment.safetensors"))
     (figure,) = table(alignments=stages).series
-    assert figure["id"] == "spectrum/near"
-    assert list(figure["lines"]) == ["p1"], "the other folder has no tensors"
-    line = figure["lines"]["p1"]
+    assert figure.id == "spectrum/near"
+    assert list(figure.lines) == ["p1/7"], "the other folder has no tensors"
+    line = figure.lines["p1/7"]
     assert (line[0], line[-1]) == ([1.0, 1.0], [300.0, 0.0])
     assert len(line) == 64
     assert [y for _, y in line] == [values[int(x) - 1] / 500.0 for x, _ in line]
@@ -267,7 +281,7 @@ def test_losses_of_a_varied_axis_are_lines_of_their_own(folder):
         ]
     )
     (loss,) = found.series
-    assert set(loss["lines"]) == {"adapt @ 0.1", "adapt @ 0.2"}
+    assert set(loss.lines) == {"adapt @ 0.1", "adapt @ 0.2"}
 
 
 def test_nothing_measured_is_an_empty_table():
@@ -302,10 +316,10 @@ def test_the_printed_loss_is_what_the_follow_ups_log_would_have_said(folder):
 
     made = training(losses=tuple(sum(step) / accumulation for step in micro))
     stage = folder("adapt", "training.json", made, pair())
-    cells = {c["id"]: c["value"] for c in table(trainings=[stage], loss_window=10).cells}
+    cells = {c.id: c.value for c in table(trainings=[stage], loss_window=10).cells}
     assert "near/loss-first-printed/adapt" not in cells
     asked = table(trainings=[stage], loss_window=10, loss_divisor=accumulation).cells
-    printed = {c["id"]: c["value"] for c in asked}
+    printed = {c.id: c.value for c in asked}
     assert printed["near/loss-first-printed/adapt"] == pytest.approx(logged(micro[:10]))
     assert printed["near/loss-last-printed/adapt"] == pytest.approx(logged(micro[-10:]))
     assert {id: v for id, v in printed.items() if not id.endswith("-printed/adapt")} == cells
