@@ -1,0 +1,126 @@
+"""RepNoise (Rosati et al. 2024): make harmful states look like Gaussian noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kit.methods.tar.baselines.recipe import Terms
+from kit.methods.tar.forward import forward
+from kit.methods.tar.losses import cross_entropy
+from kit.methods.tar.scores import at_least_fp32
+from kit.methods.tar.settings import HIDDEN_STATES
+from kit.train.batching import IGNORE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kit.train.batching import Batch
+
+RELEASED = "domenicrosati/repnoise_0.001_beta"
+"""Llama-2-7b-chat; whether the TAR paper trained its own on Llama-3 could not be found out."""
+BETA = 0.001
+ALPHA = 1.0
+"""representation_noising/loss.py of the authors' repository, which warns that both need a grid
+search for every model."""
+
+
+def maximum_mean_discrepancy(
+    first: Tensor, second: Tensor, *, kernels: int = 5, ratio: float = 2.0
+) -> Tensor:
+    """Biased squared MMD of two samples under a sum of Gaussian kernels; a scalar.
+
+    Bandwidths are the mean squared distance between different points of both samples, times
+    ratio^-2 .. ratio^2 for five kernels; they carry no gradient (loss.py ``MMD_loss``).
+
+    Args:
+        first: [n, d].
+        second: [n, d], as many rows.
+        kernels: Number of bandwidths.
+        ratio: Between neighbours.
+
+    Raises:
+        ValueError: Samples of different shape.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"samples of {tuple(first.shape)} and {tuple(second.shape)}")
+    points = torch.cat([first, second])
+    count = len(points)
+    # Differences, not torch.cdist, whose gradient at distance zero is not defined.
+    squares = (points[:, None] - points[None]).square().sum(-1)
+    middle = squares.detach().sum() / (count * count - count)
+    widths = [middle * ratio ** (i - kernels // 2) for i in range(kernels)]
+    kernel = torch.stack([torch.exp(-squares / width) for width in widths]).sum(0)
+    half = len(first)
+    within = kernel[:half, :half] + kernel[half:, half:]
+    return (within - kernel[:half, half:] - kernel[half:, :half]).mean()
+
+
+def repnoise(
+    model: PreTrainedModel,
+    harmful: Batch,
+    harmless: Batch,
+    *,
+    generator: torch.Generator,
+    beta: float = BETA,
+    alpha: float = ALPHA,
+    offset: float = 1.0,
+) -> Terms:
+    """CE(harmless) + beta mean_layers MMD(h, noise) - alpha log(offset + mean_layers CE(harmful)).
+
+    The pairs are answers to the same prompt, and only tokens that differ count. Their masked
+    cross-entropy in the released code also sets the scores in front of some labels to zero and
+    drops token 0; here a label counts where it differs, and nothing else is changed.
+
+    Args:
+        model: In training.
+        harmful: Prompts with harmful answers.
+        harmless: The same prompts with harmless answers, padded to the same width.
+        generator: Draws the noise, on the CPU.
+        beta: Of the noise term.
+        alpha: Of the ascent term.
+        offset: 1 in the released code, 0 in the formula.
+
+    Raises:
+        ValueError: Pairs of different shape, or without a difference.
+    """
+    if harmful.ids.shape != harmless.ids.shape:
+        raise ValueError(
+            f"pairs of {tuple(harmful.ids.shape)} and {tuple(harmless.ids.shape)} do not line up"
+        )
+    differs = harmful.ids != harmless.ids
+    if not differs.any():
+        raise ValueError("harmful and harmless answers are the same")
+    out = forward(model, harmless)
+    yield "harmless", cross_entropy(out.states, out.head, _labels(harmless, differs))
+
+    activations: list[Tensor] = []
+    whole: Any = model
+    decoder = whole.get_decoder()
+    hooks = [
+        block.mlp.register_forward_hook(lambda _m, _i, value: activations.append(value))
+        for block in decoder.layers
+    ]
+    try:
+        out = forward(model, harmful, layers=HIDDEN_STATES)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    keep = differs[..., None]
+    noisy = []
+    for value in activations:
+        noise = torch.randn(value.shape, generator=generator).to(value.device)
+        pair = [(at_least_fp32(t) * keep).flatten(1) for t in (value, noise)]
+        noisy.append(maximum_mean_discrepancy(pair[0], pair[1].to(pair[0].dtype)))
+    labels = _labels(harmful, differs)
+    # The last hidden state is behind the final norm already.
+    normed = [*(decoder.norm(h) for h in out.layers[:-1]), out.layers[-1]]
+    ascent = torch.stack([cross_entropy(h, out.head, labels) for h in normed]).mean()
+    noise_term = beta * torch.stack(noisy).mean()
+    yield "harmful-noise-and-ascent", noise_term - alpha * torch.log(offset + ascent)
+
+
+def _labels(batch: Batch, differs: Tensor) -> Tensor:
+    return batch.ids.masked_fill(~(differs & batch.attention_mask), IGNORE)
