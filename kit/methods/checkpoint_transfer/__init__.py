@@ -1,0 +1,1 @@
+"""Unlearning by checkpoint-activation transfer (docs/methods/checkpoint-transfer.md)."""
