@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kit.methods.checkpoint_transfer.muon_routes import BY_SHAPE, MuonRoute
 from kit.methods.checkpoint_transfer.recipe import BLOCK_OUTPUT, GO_ON, Recipe
+from kit.train.routing import BELOW_10000_ROWS, BELOW_50000_ROWS
 
 _PAGE = "reference page, section"
 
@@ -50,8 +50,8 @@ PRESETS: Mapping[str, Mapping[str, Difference]] = {
     "v2-muon-bug": {
         "use_at": _ONE_BLOCK_LATE,
         "on_divergence": _GOES_ON,
-        "muon_route": Difference(
-            MuonRoute(BY_SHAPE, 10_000),
+        "muon_routing": Difference(
+            BELOW_10000_ROWS,
             f"{_PAGE} 1.11; seed log, line 184",
             "query_key_value and the MLP's first matrix go to AdamW at the full learning rate",
         ),
@@ -59,8 +59,8 @@ PRESETS: Mapping[str, Mapping[str, Difference]] = {
     "v2-muon-repaired": {
         "use_at": _ONE_BLOCK_LATE,
         "on_divergence": _GOES_ON,
-        "muon_route": Difference(
-            MuonRoute(BY_SHAPE, 50_000),
+        "muon_routing": Difference(
+            BELOW_50000_ROWS,
             f"{_PAGE} 1.11 (4e7b9ea); seed log, line 184",
             "right for this vocabulary only: a smaller one's matrices would go to Muon",
         ),

@@ -20,7 +20,7 @@ from kit.methods.checkpoint_transfer.counting import (
     count_steps,
 )
 from kit.methods.checkpoint_transfer.losses import RETAIN_LOSSES
-from kit.methods.checkpoint_transfer.muon_routes import BLOCK_MATRICES, MuonRoute
+from kit.train.routing import HIDDEN_LAYERS, ROUTINGS
 
 LAYERS = (5, 10, 15, 20, 25, 30)
 """The published layers (seed log, line 11; reference page, section 1.4)."""
@@ -55,7 +55,8 @@ class Recipe:
         lora_alpha: Of LoRA; updates are scaled by alpha / rank.
         lora_dropout: Of LoRA, during training.
         optimizer: ``adamw`` or ``muon``.
-        muon_route: Which tensors Muon updates; the others go to AdamW.
+        muon_routing: Which tensors Muon updates, a rule of :mod:`kit.train.routing`; the others
+            go to AdamW.
         learning_rate: Peak; linear decay to 0 over the run.
         warmup: Optimizer steps of linear rise.
         weight_decay: Decoupled.
@@ -83,7 +84,7 @@ class Recipe:
     lora_alpha: float = 16.0
     lora_dropout: float = 0.05
     optimizer: str = "adamw"
-    muon_route: MuonRoute = BLOCK_MATRICES
+    muon_routing: str = HIDDEN_LAYERS
     learning_rate: float = 1e-3
     warmup: int = 0
     weight_decay: float = 0.01
@@ -96,6 +97,7 @@ class Recipe:
         _one_of("use_at", self.use_at, STATES)
         _one_of("retain_loss", self.retain_loss, RETAIN_LOSSES)
         _one_of("coefficient_schedule", self.coefficient_schedule, COEFFICIENT_SCHEDULES)
+        _one_of("muon_routing", self.muon_routing, ROUTINGS)
         _one_of("optimizer", self.optimizer, ("adamw", "muon"))
         _one_of("on_divergence", self.on_divergence, (STOP, GO_ON))
         for name in ("affine", "all_reduce", "full_rank"):

@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 
-from kit.methods.checkpoint_transfer.muon_routes import MuonRoute
 from kit.methods.checkpoint_transfer.presets import PRESETS, UNDECIDED, make_recipe
 from kit.methods.checkpoint_transfer.recipe import Recipe, parse_bool
 
@@ -71,6 +70,7 @@ def test_what_makes_a_preset_cannot_be_undone() -> None:
     [
         ({"fit_at": "after"}, "unknown fit_at"),
         ({"retain_loss": "mse"}, "unknown retain_loss"),
+        ({"muon_routing": "by-size"}, "unknown muon_routing"),
         ({"optimizer": "sgd"}, "unknown optimizer"),
         ({"affine": "False"}, "write true or false"),
         ({"layers": (5, 5)}, "rising order"),
@@ -96,10 +96,3 @@ def test_switches_are_parsed() -> None:
     for wrong in ("0", 1, None, "no"):
         with pytest.raises(ValueError, match="no switch"):
             parse_bool(wrong)
-
-
-def test_a_route_is_whole() -> None:
-    with pytest.raises(ValueError, match="unknown Muon route"):
-        MuonRoute("size")
-    with pytest.raises(ValueError, match="a bound of rows"):
-        MuonRoute(below=10)
