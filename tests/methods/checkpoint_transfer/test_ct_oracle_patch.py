@@ -1,0 +1,64 @@
+"""Patching a block: exact where the answer is known, and gone afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kit.lm.hidden import block_outputs
+from kit.methods.checkpoint_transfer.affine import AffineMap
+from kit.methods.checkpoint_transfer.oracle_patch import oracle_patch
+from tests.methods.checkpoint_transfer.tiny import DEPTH, WIDTH, batch, model
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("block", range(DEPTH))
+def test_a_model_patched_with_itself_is_itself(kind: str, block: int) -> None:
+    one, (ids, mask) = model(0, kind), batch(1)
+    plain = one(ids, attention_mask=mask).logits
+    with oracle_patch(one, model(0, kind), AffineMap(torch.eye(WIDTH), torch.zeros(WIDTH)), block):
+        patched = one(ids, attention_mask=mask).logits
+    torch.testing.assert_close(patched[mask], plain[mask])
+
+
+def test_the_last_block_patched_is_the_teachers_state_read_by_the_students_head() -> None:
+    student, teacher, (ids, mask) = model(0), model(1), batch(1)
+    affine = AffineMap(torch.randn(WIDTH, WIDTH), torch.randn(WIDTH))
+    with oracle_patch(student, teacher, affine, DEPTH - 1):
+        patched = student(input_ids=ids, attention_mask=mask).logits
+    raw = block_outputs(teacher, ids, mask, [DEPTH - 1])[DEPTH - 1]
+    expected = student.lm_head(student.model.norm(affine(raw)))
+    torch.testing.assert_close(patched[mask], expected[mask])
+
+
+def test_an_early_patch_runs_the_students_later_blocks() -> None:
+    """Patched at block 0 and read at block 0, the states are the teacher's; later ones are not."""
+    student, teacher, (ids, mask) = model(0), model(1), batch(1)
+    with oracle_patch(student, teacher, None, 0):
+        states = student.model(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    raw = block_outputs(teacher, ids, mask, [0, 2])
+    torch.testing.assert_close(states[1][mask], raw[0][mask])
+    assert not torch.allclose(states[3][mask], raw[2][mask], atol=1e-3)
+
+
+def test_the_patch_is_gone_afterwards() -> None:
+    student, (ids, mask) = model(0), batch(1)
+    plain = student(ids, attention_mask=mask).logits
+    with oracle_patch(student, model(1), None, 1):
+        assert not torch.equal(student(ids, attention_mask=mask).logits, plain)
+    assert torch.equal(student(ids, attention_mask=mask).logits, plain)
+
+
+def test_what_the_teacher_cannot_follow_is_refused() -> None:
+    student, (ids, mask) = model(0), batch(1)
+    cache = student(ids, attention_mask=mask, use_cache=True).past_key_values
+    with oracle_patch(student, model(1), None, 1):
+        with pytest.raises(ValueError, match="without a cache"):
+            student(ids[:, :1], past_key_values=cache)
+        with pytest.raises(ValueError, match="whole sequences of ids"):
+            student(inputs_embeds=torch.zeros(1, 2, WIDTH))
+    with (
+        pytest.raises(ValueError, match="block 9 of a model"),
+        oracle_patch(student, student, None, 9),
+    ):
+        pass
