@@ -139,6 +139,7 @@ class FileStates:
         if name not in self._open:
             handle = self._stack.enter_context(safe_open(self._folder / name, framework="pt"))
             self._open[name] = handle
-            for key in handle.keys():
+            keys: list[str] = list(handle.keys())
+            for key in keys:
                 self._keys.setdefault(int(key.split("/")[0]), []).append(key)
         return self._open[name]
