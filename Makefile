@@ -112,7 +112,7 @@ $(EXPORTS_VENV)/.exports: requirements/exports.txt
 	@$(EXPORTS_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-test-exports: $(VENV)/.dev $(EXPORTS_VENV)/.exports  ## a whole experiment through real Snakemake, Jobs against Kubernetes' schema
+test-exports: $(VENV)/.dev $(EXPORTS_VENV)/.exports  ## a whole experiment through real Snakemake
 	@KIT_TEST_TOOLS=$(CURDIR)/$(EXPORTS_VENV)/bin $(VENV)/bin/pytest -q -rs -m 'slow or not slow' tests/engine/export
 
 clean:  ## remove the environment and the store; runs are kept

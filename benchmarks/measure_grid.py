@@ -43,8 +43,6 @@ def peak_gb() -> float:
 def measure(cells: int, folder: Path) -> dict[str, Any]:
     """One size; the store is there already."""
     from kit.engine.drive import Options
-    from kit.engine.export.k8s import write_k8s
-    from kit.engine.export.pods import Cluster
     from kit.engine.export.snakefile import write_snakemake
     from kit.engine.plan import read_plan
     from kit.engine.session import Session, finished
@@ -67,8 +65,6 @@ def measure(cells: int, folder: Path) -> dict[str, Any]:
     )
     row["read"], _ = timed(lambda: read_plan(where / "plan.json"))
     row["plan_bytes"] = (where / "plan.json").stat().st_size
-    row["k8s"], _ = timed(lambda: write_k8s(plan, folder / "k8s", Cluster(image="kit")))
-    row["k8s_bytes"] = sum(path.stat().st_size for path in (folder / "k8s").iterdir())
     row["export_memory_gb"] = peak_gb()
     return row
 

@@ -17,7 +17,6 @@ PARTS = {
     "check": "what is finished",
     "run": "`kit run`, all cached",
     "snakemake": "`export snakemake`",
-    "k8s": "`export k8s`",
     "snakemake_dry_run": "`snakemake -n`",
 }
 

@@ -20,9 +20,9 @@ from measure import PLATFORM, PYTHON
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = {
-    "cpu": ("cpu", "report", "sign"),
-    "dev": ("cpu", "report", "sign", "dev"),
-    "gpu": ("gpu", "report", "sign"),
+    "cpu": ("cpu", "report"),
+    "dev": ("cpu", "report", "dev"),
+    "gpu": ("gpu", "report"),
 }
 TOOLS = "exports"
 """The lock of `make test-exports`: programs in an environment of their own, without the kit."""

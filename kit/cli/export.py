@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kit.cli.export_plan import k8s, snakemake
+from kit.cli.export_plan import snakemake
 from kit.errors import UsageError
 
 
@@ -69,28 +69,6 @@ def crate(run: Path, output: Path, agent: str, licence: str) -> None:
 @command.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--to",
-    "target",
-    type=click.Choice(["tensorboard", "wandb"]),
-    required=True,
-    help="Who reads it.",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder.")
-def events(run: Path, target: str, output: Path) -> None:
-    """The curves of RUN for TensorBoard or wandb, made offline.
-
-    Needs the package of that name. Nothing is uploaded; events.jsonl stays the only truth.
-    """
-    from kit.engine import export_logs
-
-    write = {"tensorboard": export_logs.to_tensorboard, "wandb": export_logs.to_wandb}[target]
-    click.echo(f"{write(run, output)} points", err=True)
-    click.echo(str(output))
-
-
-@command.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
     "--format",
     "form",
     type=click.Choice(["csv", "latex"]),
@@ -127,4 +105,3 @@ def table(run: Path, form: str, cells: tuple[str, ...], labels: bool, output: Pa
 
 
 command.add_command(snakemake)
-command.add_command(k8s)

@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("kit.cli.report", "One self-contained HTML file of a run."),
     "reproduce": ("kit.cli.reproduce", "doctor, fetch, run, verify, report."),
     "compare": ("kit.cli.compare", "Two runs cell by cell; the first step that differs."),
-    "export": ("kit.cli.export", "RO-Crate, Snakefile, Kubernetes Jobs, artifact appendix."),
+    "export": ("kit.cli.export", "RO-Crate, Snakefile, table, artifact appendix."),
     "log": ("kit.cli.log", "The reproduction log."),
     "reference": ("kit.cli.reference", "Rewrite reference values of an expectation from runs."),
     "mini": ("kit.cli.mini", "The miniature worlds: make their models and data again."),

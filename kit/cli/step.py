@@ -59,7 +59,7 @@ def command(
 ) -> None:
     """Run STEP, an instance id such as 'train[seed=1]', of the plan file PLAN.
 
-    This is what SLURM, Snakemake or Kubernetes call. The steps it reads must be finished; a step
+    This is what SLURM and Snakemake call. The steps it reads must be finished; a step
     that is finished already is left as it is.
     """
     from kit.cli.state import state

@@ -20,15 +20,10 @@ if TYPE_CHECKING:
 @click.option(
     "--expectation", type=click.Path(path_type=Path), help="Compare with this file instead."
 )
-@click.option("--waivers", type=click.Path(path_type=Path), help="Known deviations (YAML).")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
 @click.option("--all", "every", is_flag=True, help="Explain every cell.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
 @click.option("--selftest", is_flag=True, help="Plant deviations and count how many are found.")
-@click.option("--sign", type=click.Path(path_type=Path), help="Write a signed statement.")
-@click.option("--key", type=click.Path(path_type=Path), help="Private key, with --sign.")
-@click.option("--signature", type=click.Path(path_type=Path), help="Check this signed statement.")
-@click.option("--signer", help="Key id it must be signed with, with --signature.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -36,43 +31,32 @@ def command(
     results: Path | None,
     profile: str,
     expectation: Path | None,
-    waivers: Path | None,
     as_json: bool,
     every: bool,
     junit: Path | None,
     selftest: bool,
-    sign: Path | None,
-    key: Path | None,
-    signature: Path | None,
-    signer: str | None,
 ) -> None:
     """Compare the run directory RUN with the published numbers and claims.
 
     With --results FILE the argument is an experiment, and the table in FILE is checked by the same
     rules. Exit code: 0 reproduced, 1 a primary claim fails, 3 incomplete or inconclusive, 4 invalid
-    input. The verdict is written to RUN/verdict.json. With --signature FILE the verdict found now
-    must be, byte for byte, the one that the statement in FILE was signed over.
+    input. The verdict is written to RUN/verdict.json.
     """
     from kit.verify import case as cases
 
     as_json = as_json or state().mode() == "json"
-    case = cases.open_case(run, results, profile, expectation, waivers)
+    case = cases.open_case(run, results, profile, expectation)
     if selftest:
         _selftest(case, as_json)
         return
     verdict = cases.verdict_of(case)
-    signed_by = cases.check_signature(verdict, signature, signer) if signature else None
     cases.deliver(case, verdict, junit)
-    if sign is not None:
-        cases.sign(verdict, sign, key)
     if as_json:
         click.echo(cases.encode(verdict), nl=False)
     else:
         from kit.verify.render import render
 
         render(verdict, console(), every)
-        if signed_by is not None:
-            console().print(f"signature right: key {signed_by}", markup=False)
     context.exit(verdict.exit_code)
 
 

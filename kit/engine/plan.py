@@ -1,7 +1,7 @@
 """The plan: step instances with resolved parameters and keys, in an order they can run in.
 
 ``plan.json`` is complete: ``kit step plan.json INSTANCE`` needs nothing else but the store, which
-is what lets SLURM, Snakemake or Kubernetes drive the same steps.
+is what lets SLURM or Snakemake run the same steps.
 """
 
 from __future__ import annotations

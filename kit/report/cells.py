@@ -40,7 +40,7 @@ class Row(Struct, kw_only=True):
     interval: str
     verdict: str
     word: str
-    """The verdict as printed: with ``waived`` or ``shifted`` where that applies."""
+    """The verdict as printed: with ``shifted`` where that applies."""
     detail: str
     summary: str
     facts: list[tuple[str, str]]
@@ -77,8 +77,6 @@ def row(
 
 def word(cell: CellReport) -> str:
     """The verdict in words, with what qualifies it."""
-    if cell.waiver is not None:
-        return f"{cell.verdict} (waived)"
     if cell.shifted:
         return f"{cell.verdict} (shifted)"
     return cell.verdict.replace("-", " ")
@@ -160,7 +158,6 @@ def _facts(
         ("p of no difference", _p(cell)),
         ("labels changed", _share(cell.flip_rate)),
         ("would decide it", cell.needed or ""),
-        ("waived", _waiver(cell)),
         ("measured by", measured.step if measured is not None else ""),
     ]
     return [(name, text) for name, text in facts if text]
@@ -204,12 +201,6 @@ def _p(cell: CellReport) -> str:
 
 def _share(rate: float | None) -> str:
     return "" if rate is None else f"{100 * rate:.1f} % of the items"
-
-
-def _waiver(cell: CellReport) -> str:
-    if cell.waiver is None:
-        return ""
-    return f"{cell.waiver.reason} ({cell.waiver.owner}, {cell.waiver.date})"
 
 
 def tally(words: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -81,8 +81,6 @@ def _deviation(cell: CellReport) -> Deviation:
     why = ""
     if cell.margin_reason:
         why = f"Margin chosen by {cell.margin_source or 'nobody named'}: {cell.margin_reason}"
-    if cell.waiver is not None:
-        why = f"Waived by {cell.waiver.owner} on {cell.waiver.date}: {cell.waiver.reason}"
     return Deviation(
         name=cell.id,
         word=word(cell),

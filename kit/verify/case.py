@@ -21,7 +21,6 @@ from kit.verify.core import Subject, verify
 from kit.verify.inputs import Run, read_run
 from kit.verify.timings import with_timings
 from kit.verify.verdict import Verdict
-from kit.verify.waivers import read_waivers
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ def open_case(
     results: Path | None = None,
     profile: str = "mini",
     expectation: Path | None = None,
-    waivers: Path | None = None,
 ) -> Case:
     """Read everything a verdict rests on.
 
@@ -57,7 +55,6 @@ def open_case(
         results: Table brought from elsewhere.
         profile: Profile of that table.
         expectation: Expectation file instead of the repository's.
-        waivers: Waiver file instead of ``waivers/<experiment>.<profile>.yaml``.
 
     Raises:
         KitError: Anything that is not what it must be.
@@ -77,7 +74,6 @@ def open_case(
             table,
             labels,
             where,
-            waivers,
             found=found,
         )
     from kit.verify.counts import with_counts
@@ -88,7 +84,7 @@ def open_case(
     brought, source = read_table(results, loaded.value)
     brought, notes = with_counts(brought, str(results))
     notes = ["not run here: the table was brought from elsewhere", *notes]
-    return _case(loaded, file, root, brought, source, results, waivers, notes=notes)
+    return _case(loaded, file, root, brought, source, results, notes=notes)
 
 
 def _case(
@@ -98,15 +94,11 @@ def _case(
     results: Results,
     labels: LabelSource,
     where: Path,
-    waivers: Path | None,
     *,
     found: Run | None = None,
     notes: Sequence[str] = (),
 ) -> Case:
-    if waivers is not None and not waivers.is_file():
-        raise InvalidInput("no such waiver file", where=str(waivers))
     expected = loaded.value
-    name = f"{expected.experiment}.{expected.profile}.yaml"
     subject = Subject(
         expected=expected,
         results=results,
@@ -117,7 +109,6 @@ def _case(
         overrides=found.overrides if found else [],
         rehearsal=found is not None and found.rehearsal,
         not_run_here=found is None,
-        waivers=read_waivers(waivers or root / "waivers" / name, expected),
         notes=found.notes if found else notes,
     )
     return Case(
@@ -200,46 +191,3 @@ def deliver(case: Case, verdict: Verdict, junit: Path | None = None) -> None:
         write_junit(verdict, junit)
     if case.output is not None:
         write_output(case.output, encode(verdict))
-
-
-def sign(verdict: Verdict, target: Path, key: Path | None) -> None:
-    """Write the signed statement about a verdict.
-
-    Args:
-        verdict: As delivered.
-        target: The envelope's file.
-        key: Private key; ``signing-key.pem`` in the kit's home when absent.
-    """
-    from kit.verify.statement import sign as envelope
-    from kit.verify.statement import statement
-
-    if key is None:
-        from kit.manifest.home import kit_home
-
-        key = kit_home() / "signing-key.pem"
-    write_output(target, envelope(statement(verdict, encode(verdict)), key))
-
-
-def check_signature(verdict: Verdict, file: Path, signer: str | None) -> str:
-    """The id of the key that signed exactly this verdict.
-
-    Args:
-        verdict: As found now.
-        file: The envelope.
-        signer: The key id it must have, if the reader knows whose it should be.
-
-    Raises:
-        InvalidInput: No such file, a wrong signature, another verdict, another key.
-    """
-    from kit.verify.statement import check, key_id
-
-    if not file.is_file():
-        raise InvalidInput("no such signed statement", where=str(file))
-    envelope = file.read_bytes()
-    check(envelope, encode(verdict), str(file))
-    found = key_id(envelope)
-    if signer is not None and signer.lower() != found:
-        raise InvalidInput(
-            f"signed with key {found}", where=str(file), why=f"{signer} was asked for"
-        )
-    return found

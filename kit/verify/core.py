@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -24,7 +24,7 @@ from kit.verify.outcome import decide_run, uncovered
 from kit.verify.preconditions import check_pair
 from kit.verify.proportions import Z95, wilson
 from kit.verify.seeds import mean_spread, seed_group
-from kit.verify.verdict import EXIT_CODES, CellReport, Interval, Verdict, Waiver
+from kit.verify.verdict import EXIT_CODES, CellReport, Interval, Verdict
 
 NO_NUMBER = {
     "running": "the document has no final number: running",
@@ -50,7 +50,6 @@ class Subject:
         overrides: What the run changed; not empty means ``modified``.
         rehearsal: Stand-in weights and data.
         not_run_here: The table was brought from elsewhere.
-        waivers: Deviations somebody answers for, by cell.
         notes: Sentences the verdict repeats.
     """
 
@@ -63,7 +62,6 @@ class Subject:
     overrides: Sequence[str] = ()
     rehearsal: bool = False
     not_run_here: bool = False
-    waivers: Mapping[str, Waiver] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
@@ -170,7 +168,6 @@ def _report(
         margin = float(Fraction(rule.margin))
     table, slash, _ = expected.id.partition("/")
     has = measured is not None and measured.value is not None
-    waiver = subject.waivers.get(expected.id) if finding.verdict == "deviates" else None
     return CellReport(
         id=expected.id,
         table=table if slash else "all",
@@ -200,7 +197,6 @@ def _report(
         p=finding.p,
         z=None if finding.p is None else normal_score(finding.p, finding.difference or 0.0),
         needed=finding.needed,
-        waiver=waiver,
     )
 
 

@@ -6,7 +6,6 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from kit.engine.durable import write_output
-from kit.verify.render import word
 from kit.verify.verdict import Verdict
 
 _SKIPPED = frozenset({"not-run", "not-compared", "inconclusive", "undetermined", "not-evaluated"})
@@ -15,13 +14,13 @@ _BROKEN = frozenset({"invalid", "missing"})
 
 
 def junit(verdict: Verdict) -> bytes:
-    """The document. Deviating cells and failing claims are failures, waived ones are skipped."""
+    """The document. Deviating cells and failing claims are failures."""
     suites = ET.Element("testsuites", name=f"{verdict.experiment}.{verdict.profile}")
     cells = ET.SubElement(suites, "testsuite", name="cells")
     for cell in verdict.cells:
-        outcome = "inconclusive" if cell.waiver else cell.verdict
+        outcome = cell.verdict
         detail = cell.detail + (f"; to decide: {cell.needed}" if cell.needed else "")
-        _case(cells, cell.table, cell.id, outcome, word(cell), detail)
+        _case(cells, cell.table, cell.id, outcome, cell.verdict, detail)
     claims = ET.SubElement(suites, "testsuite", name="claims")
     for claim in verdict.claims:
         rank = "primary" if claim.primary else "secondary"

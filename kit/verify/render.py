@@ -47,7 +47,7 @@ def lines(verdict: Verdict, every: bool = False) -> Iterable[str]:
     for cell in listed:
         said = f" published={cell.published}" if cell.published is not None else ""
         here = f" value={show(cell.value)}" if cell.value is not None else ""
-        yield f"cell {cell.id} {word(cell)}:{said}{here} {cell.detail}{_needed(cell)}"
+        yield f"cell {cell.id} {cell.verdict}:{said}{here} {cell.detail}{_needed(cell)}"
     for line in verdict.omnibus:
         yield f"table {line.table}: {line.sentence}"
     for claim in verdict.claims:
@@ -60,7 +60,7 @@ def shown(verdict: Verdict, every: bool) -> list[CellReport]:
     """The cells to print: all of a small table, of a large one those that need a reader's eye."""
     if every or len(verdict.cells) <= MANY:
         return verdict.cells
-    return [cell for cell in verdict.cells if cell.verdict in GRAVE or cell.waiver is not None]
+    return [cell for cell in verdict.cells if cell.verdict in GRAVE]
 
 
 def _canaries(verdict: Verdict) -> Iterable[str]:
@@ -91,14 +91,6 @@ def headline(verdict: Verdict) -> str:
     return f"{verdict.verdict}{marked}: {'; '.join(verdict.reasons)}"
 
 
-def word(cell: CellReport) -> str:
-    """The cell's verdict, with its waiver beside it."""
-    if cell.waiver is None:
-        return cell.verdict
-    by = f"{cell.waiver.reason}, {cell.waiver.owner}, {cell.waiver.date}"
-    return f"{cell.verdict} (waived: {by})"
-
-
 def _needed(cell: CellReport) -> str:
     return f"; to decide: {cell.needed}" if cell.needed else ""
 
@@ -123,7 +115,7 @@ def render(verdict: Verdict, console: Console, every: bool = False) -> None:
     quiet = ("match", "reproduced", "not-compared")
     for cell in listed:
         if every or cell.verdict not in quiet or cell.shifted:
-            console.print(_line(cell.id, word(cell), cell.verdict, cell.detail + _needed(cell)))
+            console.print(_line(cell.id, cell.verdict, cell.verdict, cell.detail + _needed(cell)))
     for table in verdict.omnibus:
         console.print(
             Text(f"{table.table}: {table.sentence}", "yellow" if table.exceeds else "dim")
@@ -176,7 +168,7 @@ def _cells(verdict: Verdict, listed: list[CellReport]) -> Table:
             show(cell.value) if cell.value is not None else "-",
             f"{cell.seeds}x{n}" if cell.seeds else n,
             _difference(cell),
-            Text(cell.verdict + ("*" if cell.waiver else ""), COLOURS.get(cell.verdict, "")),
+            Text(cell.verdict, COLOURS.get(cell.verdict, "")),
         )
     return table
 

@@ -48,16 +48,6 @@ EXIT_CODES: dict[RunVerdict, int] = {
 """Exit code of ``kit verify`` for each run verdict."""
 
 
-class Waiver(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A deviation somebody answers for; the cell stays visible as ``deviates (waived: ...)``."""
-
-    cell: str
-    reason: str
-    owner: str
-    date: str
-    """ISO 8601 day."""
-
-
 class Interval(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A confidence (or prediction) interval."""
 
@@ -121,7 +111,6 @@ class CellReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Signed normal score of ``p``, for the calibration figure."""
     needed: str | None = None
     """For an inconclusive cell: how many items or seeds would decide it."""
-    waiver: Waiver | None = None
 
 
 class ClaimReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

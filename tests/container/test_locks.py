@@ -15,9 +15,9 @@ from packaging.version import Version
 from tests.container.conftest import ROOT
 
 EXTRAS = {
-    "cpu": ("cpu", "report", "sign"),
-    "dev": ("cpu", "report", "sign", "dev"),
-    "gpu": ("gpu", "report", "sign"),
+    "cpu": ("cpu", "report"),
+    "dev": ("cpu", "report", "dev"),
+    "gpu": ("gpu", "report"),
 }
 MACHINE = {
     "python_version": "3.11",

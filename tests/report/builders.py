@@ -11,7 +11,6 @@ from kit.verify.verdict import (
     Interval,
     Omnibus,
     Verdict,
-    Waiver,
 )
 
 NOTE = "tiny-adapt-note, Key Results"
@@ -150,12 +149,6 @@ def tiny_cells() -> list[CellReport]:
             margin_source="author",
             value_interval=Interval(low=5.9, high=13.8, level=0.95),
             detail="9.1 % against 1.0 %: higher by 8.1 points.",
-            waiver=Waiver(
-                cell="refusal/baseline",
-                owner="A. Reader",
-                date="2026-11-20",
-                reason="miniature models refuse more; the claim is on the difference",
-            ),
         ),
         cell(
             "loss/final",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.results.types import Cell, Results, Series
-from kit.verify.verdict import CanaryReport, Omnibus, Verdict, Waiver
+from kit.verify.verdict import CanaryReport, Omnibus, Verdict
 from tests.report.builders import cell, claim, tiny_claims, verdict
 from tests.report.runs import plan, record, results, write_run
 
@@ -68,7 +68,6 @@ def hostile_verdict() -> Verdict:
             kind=text,
             margin_source=text,
             verdict="deviates" if i % 2 else "inconclusive",
-            waiver=Waiver(cell="x", reason=text, owner=text, date=text) if i % 4 == 1 else None,
         )
         for i, text in enumerate(HOSTILE)
     ]

@@ -131,7 +131,7 @@ def test_filter_by_text_and_verdict(browser: Any, tmp_path: Path) -> None:
     browser.execute_script(
         "arguments[0].value = ''; arguments[0].dispatchEvent(new Event('input'))", field
     )
-    assert len(browser.execute_script(SHOWN)) == 2  # a waived deviation is one too
+    assert len(browser.execute_script(SHOWN)) == 2
 
 
 def test_sort_up_and_down_keeps_details_with_their_line(browser: Any, tmp_path: Path) -> None:

@@ -86,42 +86,6 @@ def test_export_crate(folder: Path, tmp_path: Path) -> None:
     assert zipfile.is_zipfile(tmp_path / "out.zip")
 
 
-@pytest.mark.parametrize("target", ["tensorboard", "wandb"])
-def test_export_events_without_the_package(
-    folder: Path,
-    tmp_path: Path,
-    target: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for module in ("tensorboard", "tensorboard.summary.writer.event_file_writer", "wandb"):
-        monkeypatch.setitem(sys.modules, module, None)
-    out = tmp_path / "curves"
-    assert kit(["export", "events", str(folder), "--to", target, "-o", str(out)]) == 4
-    said = capsys.readouterr().err
-    assert f"this export needs {target}, which is not installed" in said
-    assert f"pip install {target}" in said
-    assert not out.exists()
-
-
-def test_export_events_calls_the_writer(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from kit.engine import export_logs
-
-    asked: list[tuple[Path, Path]] = []
-    monkeypatch.setattr(
-        export_logs, "to_tensorboard", lambda run, out: asked.append((run, out)) or 7
-    )
-    command = ["export", "events", str(folder), "--to", "tensorboard", "-o", str(tmp_path)]
-    assert kit(command) == 0
-    assert asked == [(folder, tmp_path)]
-    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path)
-
-
 def test_log_add_and_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = str(tmp_path / "log")
     assert kit(["log", "add", str(folder), "--name", "A. Reader", "--folder", log]) == 0

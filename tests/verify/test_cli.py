@@ -140,49 +140,6 @@ def test_rehearsal(run_dir: Path) -> None:
     assert verdict_of(run_dir)["verdict"] == "REHEARSED"
 
 
-def test_waivers_are_found_beside_the_repository(
-    run_dir: Path, repo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_run(run_dir, cells_of(10, 9))
-    (repo / "waivers").mkdir()
-    entry = {"cell": "t1/none", "reason": "r", "owner": "o", "date": "2026-01-31"}
-    (repo / "waivers" / "made.mini.yaml").write_text(json.dumps({"waivers": [entry]}))
-    kit(["verify", str(run_dir), "--junit", str(repo / "j.xml")])
-    cell = verdict_of(run_dir)["cells"][0]
-    assert (cell["verdict"], cell["waiver"]) == ("deviates", entry)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "cell t1/none deviates (waived: r, o, 2026-01-31)" in said
-    assert "deviates (waived: r, o, 2026-01-31)" in (repo / "j.xml").read_text()
-    assert verdict_of(run_dir)["verdict"] == "PARTIALLY"  # claims do not look at waivers
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"reason": " "}, "field 'reason' is empty"),
-        ({"owner": ""}, "field 'owner' is empty"),
-        ({"date": "last week"}, "Invalid isoformat string"),
-        ({"cell": "t9/none"}, "unknown cell 't9/none'"),
-        ({"by": "me"}, "unknown field `by`"),
-    ],
-)
-def test_a_waiver_needs_cell_reason_owner_and_date(
-    run_dir: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    change: dict[str, str],
-    said: str,
-) -> None:
-    entry = {"cell": "t1/none", "reason": "r", "owner": "o", "date": "2026-01-31"} | change
-    path = tmp_path / "w.yaml"
-    path.write_text(json.dumps({"waivers": [entry]}))
-    assert kit(["verify", str(run_dir), "--waivers", str(path)]) == 4
-    message = capsys.readouterr().err
-    assert said in message
-    assert f"{path}: waivers[0]" in "".join(message.splitlines())
-    assert not (run_dir / "verdict.json").exists()
-
-
 def test_another_expectation(run_dir: Path, repo: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     given = repo / "expected_results" / "family" / "made.mini.yaml"

@@ -1,18 +1,14 @@
-"""Run verdicts, exit codes, marks, omnibus lines, waivers."""
+"""Run verdicts, exit codes, marks, omnibus lines."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell
 from kit.results.types import Cell
 from kit.verify.render import lines
-from kit.verify.verdict import Verdict, Waiver
-from kit.verify.waivers import read_waivers
-from tests.verify.builders import claim, expectation, expected_cell, run, share
+from kit.verify.verdict import Verdict
+from tests.verify.builders import claim, expected_cell, run, share
 
 
 def low(id: str, value: str, primary: bool = True) -> object:
@@ -115,51 +111,3 @@ def test_q_is_at_least_p_and_z_has_the_sign_of_the_difference() -> None:
         assert cell.difference is not None
         assert cell.q >= cell.p
         assert cell.z * cell.difference >= 0
-
-
-WAIVED = """
-waivers:
-  - cell: t/a
-    reason: another tokenizer, see the notes
-    owner: a.reviewer
-    date: 2026-01-31
-"""
-
-
-def test_a_waived_cell_stays_visible(tmp_path: Path) -> None:
-    path = tmp_path / "w.yaml"
-    path.write_text(WAIVED)
-    waivers = read_waivers(path, expectation([expected_cell(n=208)]))
-    verdict = run([expected_cell(n=208)], [share("t/a", 60, 208)], [low("c1", "20")],
-                  waivers=waivers)  # type: ignore[list-item]  # fmt: skip
-    assert verdict.cells[0].verdict == "deviates"
-    assert verdict.cells[0].waiver == Waiver(
-        cell="t/a", reason="another tokenizer, see the notes", owner="a.reviewer", date="2026-01-31"
-    )
-    assert any("deviates (waived: another tokenizer" in line for line in lines(verdict))
-    assert verdict.verdict == "NOT REPRODUCED"  # claims do not look at waivers
-
-
-def test_a_waiver_of_an_agreeing_cell_is_not_shown() -> None:
-    waiver = Waiver(cell="t/a", reason="r", owner="o", date="2026-01-31")
-    assert with_claims(low("c1", "20"), waivers={"t/a": waiver}).cells[0].waiver is None
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "says"),
-    [
-        ("t/a", "t/zz", "unknown cell 't/zz'"),
-        ("2026-01-31", "last week", "isoformat"),
-        ("owner: a.reviewer", "owner: ''", "field 'owner' is empty"),
-        ("    owner: a.reviewer\n", "", "owner"),
-        ("waivers:", "exceptions:", "field 'waivers' must be a list"),
-        (WAIVED, "waivers: 3", "field 'waivers' must be a list"),
-        ("reason:", "[reason:", "not YAML"),
-    ],
-)
-def test_bad_waivers_are_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
-    path = tmp_path / "w.yaml"
-    path.write_text(WAIVED.replace(old, new))
-    with pytest.raises(InvalidInput, match=says) as caught:
-        read_waivers(path, expectation([expected_cell(n=208)]))
-    assert str(path) in str(caught.value)

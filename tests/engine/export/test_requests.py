@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.engine.export.names import dns_name, file_name, plan_name
-from kit.engine.export.needs import Ask, ask, require_architecture, small
+from kit.engine.export.snakefile import Ask, ask, file_name, require_architecture
 from kit.engine.plan import Plan
 from kit.errors import UsageError
 from kit.manifest.types import Resources
@@ -47,32 +46,9 @@ def test_file_names_can_be_read() -> None:
     assert re.fullmatch(r"one-[0-9a-f]{12}", file_name(plan.by_id["table"]))
 
 
-@given(st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=4))
-def test_dns_names_are_labels(parts: list[str]) -> None:
-    name = dns_name("kit", *parts)
-    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name)
-    assert len(name) <= 52
-    assert name == dns_name("kit", *parts)
-
-
-def test_dns_names_stay_distinct() -> None:
-    names = [dns_name("a.b"), dns_name("a-b"), dns_name("A-b"), dns_name("a--b")]
-    assert len(set(names)) == 4
-    assert dns_name("a-b") == "a-b"
-    assert dns_name("x" * 60) != dns_name("x" * 61)
-
-
-def test_another_plan_has_another_name() -> None:
-    plan = plan_of()
-    assert plan_name(plan) == plan_name(plan_of())
-    assert plan_name(plan) != plan_name(plan_of(seed=5))
-    assert plan_name(plan).startswith("toy-mini-")
-
-
 def test_requests_come_from_the_plan() -> None:
     assert ask(Resources(memory_gb=1.5, minutes=3)) == Ask(0, 1536 + 256, 16, 1)
     assert ask(Resources(gpus=2, memory_gb=32, minutes=0.5)) == Ask(2, 32768 + 256, 11, 8)
-    assert small() == ask(Resources())
 
 
 def on_gpu(arch: Any) -> Plan:
