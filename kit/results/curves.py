@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from itertools import pairwise
 
 from kit.results.axes import Origin
 from kit.results.ids import parse
-from kit.results.types import Cell, Series
+from kit.results.types import Cell, Curve, Point, Series
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Line:
         title: Of the figure, without the group.
         x_label: Of the horizontal axis.
         y_label: Of the vertical axis.
+        unit: Of the points' values.
         name: Of the line, without its settings.
     """
 
@@ -27,6 +28,7 @@ class Line:
     title: str
     x_label: str
     y_label: str
+    unit: str
     name: str
 
 
@@ -35,13 +37,18 @@ class Curves:
 
     def __init__(self) -> None:
         self._figures: dict[tuple[str, str], Line] = {}
-        self._points: dict[tuple[str, str], dict[str, dict[str, list[list[float]]]]] = {}
+        self._points: dict[tuple[str, str], dict[str, dict[str, list[Point]]]] = {}
 
     def add(self, origin: Origin, line: Line, points: Iterable[Sequence[float]]) -> None:
         """Add the curve of one replicate.
 
+        Args:
+            origin: Whose it is.
+            line: Where it belongs.
+            points: ``(x, value)``, for a proportion ``(x, value, k, n)``; in any order.
+
         Raises:
-            ValueError: The replicate has this line already.
+            ValueError: The replicate has this line already, or two points at one x.
         """
         figure = line.figure, origin.group
         self._figures.setdefault(figure, line)
@@ -49,14 +56,14 @@ class Curves:
         curves = self._points.setdefault(figure, {}).setdefault(name, {})
         if origin.replicate in curves:
             raise ValueError(f"line {name} of {'/'.join(figure)} twice in {origin.replicate!r}")
-        curves[origin.replicate] = sorted([float(x), float(y)] for x, y in points)
+        made = sorted((_point(*values) for values in points), key=lambda point: point.x)
+        twice = next((a.x for a, b in pairwise(made) if a.x == b.x), None)
+        if twice is not None:
+            raise ValueError(f"line {name} of {'/'.join(figure)} has two points at {twice:g}")
+        curves[origin.replicate] = made
 
     def series(self) -> list[Series]:
-        """The figures, in the order in which they were begun; a line is the mean of its curves.
-
-        Raises:
-            ValueError: Replicates were measured at different x.
-        """
+        """The figures, in the order in which they were begun."""
         made = []
         for (figure, group), lines in self._points.items():
             line = self._figures[figure, group]
@@ -66,19 +73,19 @@ class Curves:
                     title=f"{line.title}, {group}",
                     x_label=line.x_label,
                     y_label=line.y_label,
+                    unit=line.unit,
                     lines={
-                        name: _mean(name, list(found.values())) for name, found in lines.items()
+                        name: [Curve(seed=seed, points=of) for seed, of in found.items()]
+                        for name, found in lines.items()
                     },
                 )
             )
         return made
 
 
-def _mean(name: str, curves: Sequence[list[list[float]]]) -> list[list[float]]:
-    at = [x for x, _ in curves[0]]
-    if any([x for x, _ in curve] != at for curve in curves):
-        raise ValueError(f"the replicates of line {name} were measured at different points")
-    return [[x, fmean(curve[i][1] for curve in curves)] for i, x in enumerate(at)]
+def _point(x: float, value: float, k: float | None = None, n: float | None = None) -> Point:
+    counts = (None if k is None else int(k), None if n is None else int(n))
+    return Point(float(x), float(value), *counts)
 
 
 def by_checkpoint(
@@ -91,23 +98,40 @@ def by_checkpoint(
         metric: Second part of the cell ids.
         x_label: What the number at the end of a row counts.
     """
-    figures: dict[str, dict[str, list[list[float]]]] = {}
+    figures: dict[str, dict[str, dict[str, list[Point]]]] = {}
+    units: dict[str, str] = {}
     for cell in cells:
         id = parse(cell.id)
         name, _, step = id.row.rpartition("-")
         if id.about_generations or id.metric != metric or cell.value is None:
             continue
         if name and step.isdigit():
-            line = " @ ".join((name, *id.settings))
-            lines = figures.setdefault(id.group, {})
-            lines.setdefault(line, []).append([float(step), cell.value])
+            line = figures.setdefault(id.group, {}).setdefault(" @ ".join((name, *id.settings)), {})
+            units[id.group] = cell.unit
+            for seed, value, k, n in _replicates(cell):
+                line.setdefault(seed, []).append(Point(float(step), value, k, n))
     return [
         Series(
             id=f"{metric}/{group}",
             title=f"{metric} by {x_label}, {group}",
             x_label=x_label,
             y_label=metric,
-            lines={line: sorted(points) for line, points in lines.items()},
+            unit=units[group],
+            lines={
+                line: [
+                    Curve(seed=seed, points=sorted(points, key=lambda point: point.x))
+                    for seed, points in found.items()
+                ]
+                for line, found in lines.items()
+            },
         )
         for group, lines in figures.items()
     ]
+
+
+def _replicates(cell: Cell) -> list[tuple[str, float, int | None, int | None]]:
+    """Seed, value, k and n; a cell measured once names no seed."""
+    if cell.seeds:
+        return [(seed.seed, seed.value, seed.k, seed.n) for seed in cell.seeds]
+    assert cell.value is not None
+    return [("", cell.value, cell.k, cell.n)]

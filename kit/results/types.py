@@ -21,6 +21,13 @@ class SeedValue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Path of the per-item labels relative to the run directory."""
 
 
+class LineRef(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A line of a series of the same table."""
+
+    series: str
+    line: str
+
+
 class Cell(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One measured number."""
 
@@ -31,22 +38,50 @@ class Cell(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     n: int | None = None
     seeds: list[SeedValue] = []
     labels: str | None = None
-    series: list[list[float]] = []
+    trajectory: LineRef | None = None
+    """For a measured curve: the line that holds its points. Such a cell has no ``value``; what is
+    asked of the curve (its end, its maximum) is derived from the points."""
     step: str = ""
     """Instance id of the step that measured it."""
     not_run: str | None = None
     """Reason, when the cell was deliberately not measured."""
 
 
+class Point(Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """One measured point; written as ``[x, value]`` or ``[x, value, k, n]``."""
+
+    x: float
+    value: float
+    """In the unit of its series."""
+    k: int | None = None
+    n: int | None = None
+    """Items behind ``k``, where the value is a proportion."""
+
+
+class Curve(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one replicate measured along x."""
+
+    seed: str = ""
+    """Identifies the replicate as in :class:`SeedValue`; empty where there is only one curve and
+    nothing to tell apart."""
+    points: list[Point]
+    """With rising x."""
+
+
 class Series(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A curve for the report (loss, ASR by checkpoint, trade-off)."""
+    """Trajectories that belong in one figure (loss, ASR by checkpoint, accuracy under attack).
+
+    Means and intervals are derived from the curves where they are needed, never stored.
+    """
 
     id: str
     title: str
     x_label: str
     y_label: str
-    lines: dict[str, list[list[float]]]
-    """Line name -> [x, y] points."""
+    unit: str
+    """Of every point's value."""
+    lines: dict[str, list[Curve]]
+    """Line name -> one curve a replicate."""
 
 
 class Canary(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

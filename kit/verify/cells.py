@@ -17,6 +17,7 @@ from kit.verify.kinds.seeded import seeds
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import PROPORTIONS
 from kit.verify.pairs import ItemsDiffer, discordance
+from kit.verify.trajectory import mean_line
 
 OF_ITEMS = frozenset({"binomial", "paired", "flip"})
 """Kinds that compare one run's items."""
@@ -46,8 +47,9 @@ def judge(
             raise InvalidInput("field 'tolerance.side' is missing", where=place)
         return bound(cell, _need(rule.bound, "bound", place), rule.side)
     if rule.kind == "trajectory":
+        line = [(point.x, point.value) for point in mean_line(cell.curves, cell.unit)]
         drift = None if rule.drift is None else Fraction(rule.drift)
-        return trajectory(cell.series, expected.series, _margin(rule, place), drift)
+        return trajectory(line, expected.series, _margin(rule, place), drift)
     if rule.kind == "seeds":
         return seeds(cell, expected, _margin(rule, place), place)
     if rule.kind in OF_ITEMS:

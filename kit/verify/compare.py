@@ -100,8 +100,16 @@ def _cells(first: Run, second: Run) -> list[CellPair]:
             pairs.append(CellPair(id=id, unit=unit, says=f"only in the {side}"))
             continue
         unit = ours[id].unit
-        one = measure(ours[id], unit, str(first.path / "results.json"), first.labels)
-        two = measure(theirs[id], unit, str(second.path / "results.json"), second.labels)
+        one = measure(
+            ours[id], unit, str(first.path / "results.json"), first.labels, first.results.series
+        )
+        two = measure(
+            theirs[id],
+            unit,
+            str(second.path / "results.json"),
+            second.labels,
+            second.results.series,
+        )
         pairs.append(_pair(one, two))
     tested = [index for index, pair in enumerate(pairs) if pair.p is not None]
     adjusted = benjamini_hochberg([pairs[index].p or 0.0 for index in tested])
@@ -112,7 +120,7 @@ def _cells(first: Run, second: Run) -> list[CellPair]:
 
 def _pair(one: Measurement, two: Measurement) -> CellPair:
     if one.value is None or two.value is None:
-        same = one.value is None and two.value is None and one.series == two.series
+        same = one.value is None and two.value is None and one.curves == two.curves
         return CellPair(id=one.id, unit=one.unit, says="same" if same else "differs")
     found = contrast(one, two, Fraction(0))
     p = None

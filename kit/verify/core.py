@@ -19,12 +19,11 @@ from kit.verify.claim_reports import report_claims
 from kit.verify.finding import Finding
 from kit.verify.measurement import Measurement, measure
 from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
-from kit.verify.numbers import scale_of, show
+from kit.verify.numbers import show
 from kit.verify.outcome import decide_run, uncovered
 from kit.verify.preconditions import check_pair
-from kit.verify.proportions import Z95, wilson
-from kit.verify.seeds import mean_spread, seed_group
-from kit.verify.verdict import EXIT_CODES, CellReport, Interval, Verdict
+from kit.verify.trajectory import value_interval
+from kit.verify.verdict import EXIT_CODES, CellReport, Verdict
 
 NO_NUMBER = {
     "running": "the document has no final number: running",
@@ -83,7 +82,7 @@ def verify(subject: Subject) -> Verdict:
             broken.setdefault(id, f"canary {canary.id} failed: {canary.detail}")
     found = {cell.id: cell for cell in results.cells}
     measured = {
-        cell.id: measure(found[cell.id], cell.unit, subject.where, subject.labels)
+        cell.id: measure(found[cell.id], cell.unit, subject.where, subject.labels, results.series)
         for cell in expected.cells
         if cell.id in found
     }
@@ -135,7 +134,7 @@ def _finding(
         return Finding("invalid", broken)
     if cell is not None and cell.not_run is not None:
         return Finding("not-run", cell.not_run)
-    empty = measured is None or (measured.value is None and not measured.series)
+    empty = measured is None or (measured.value is None and not measured.curves)
     says = "" if empty or measured is None or measured.value is None else show(measured.value)
     if expected.status in NO_NUMBER and expected.value is None:
         here = f"; this run has {says}" if says else ""
@@ -213,24 +212,6 @@ def _compared_with(expected: ExpectedCell) -> float | None:
     if said is not None:
         return float(said.value)
     return float(rule.bound) if rule is not None and rule.bound is not None else None
-
-
-def value_interval(cell: Measurement) -> Interval | None:
-    """95 % interval of the measured value: t over seeds, Wilson for one proportion."""
-    assert cell.value is not None
-    scale = scale_of(cell.unit)
-    if cell.seeds:
-        spread = mean_spread(seed_group(cell))
-        if spread is None:
-            return None
-        low, high = spread.interval(float(cell.value), 0.95)
-        if cell.proportion:
-            low, high = max(low, 0.0), min(high, scale)
-        return Interval(low=low, high=high, level=0.95)
-    if cell.k is None or cell.n is None:
-        return None
-    low, high = wilson(cell.k / cell.n, cell.n, Z95)
-    return Interval(low=low * scale, high=high * scale, level=0.95)
 
 
 def _adjusted(reports: list[CellReport]) -> list[CellReport]:

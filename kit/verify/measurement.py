@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import isfinite
 
 from kit.errors import InvalidInput
 from kit.results.labels import Labels, LabelSource
-from kit.results.types import Cell, SeedValue
+from kit.results.types import Cell, Curve, Point, SeedValue, Series
 from kit.verify.numbers import PROPORTIONS, exact, factor, scale_of
 
 AGREE = Fraction(1, 1_000_000)
@@ -38,7 +40,7 @@ class Measurement:
         n: Items behind a proportion (of each seed).
         seeds: Replicates, when there are at least two; items and seeds are never pooled.
         labels: Reference of the per-item labels of a cell measured once.
-        series: Points of a curve.
+        curves: Of a trajectory, one a replicate.
         source: Where labels are read from.
     """
 
@@ -49,7 +51,7 @@ class Measurement:
     n: int | None
     seeds: tuple[Seed, ...]
     labels: str | None
-    series: tuple[tuple[float, float], ...]
+    curves: tuple[Curve, ...]
     source: LabelSource | None = None
 
     @property
@@ -66,7 +68,13 @@ class Measurement:
         return self.source.get(self.labels)
 
 
-def measure(cell: Cell, unit: str, where: str, source: LabelSource | None) -> Measurement:
+def measure(
+    cell: Cell,
+    unit: str,
+    where: str,
+    source: LabelSource | None,
+    series: Sequence[Series] = (),
+) -> Measurement:
     """Convert a results cell into the expectation's unit.
 
     Args:
@@ -74,10 +82,12 @@ def measure(cell: Cell, unit: str, where: str, source: LabelSource | None) -> Me
         unit: Unit of the expectation.
         where: File, for messages.
         source: Where its labels are.
+        series: Of the same table, for a cell that is a trajectory.
 
     Raises:
         InvalidInput: Not a finite number, k > n, a value that contradicts k/n or its seeds, a
-            seed twice, labels of another length or sum, units that cannot be converted.
+            seed twice, labels of another length or sum, units that cannot be converted, a line
+            that is not there or whose points do not rise.
     """
     place = f"{where}: cell {cell.id}"
     ratio = factor(cell.unit, unit)
@@ -102,17 +112,45 @@ def measure(cell: Cell, unit: str, where: str, source: LabelSource | None) -> Me
         n = _common_n(seeds)
     else:
         check_labels(labels, k, n, source, place)
-    series = _series(cell, ratio, place)
-    return Measurement(cell.id, unit, value, k, n, seeds, labels, series, source)
+    curves = _curves(cell, unit, place, series)
+    return Measurement(cell.id, unit, value, k, n, seeds, labels, curves, source)
 
 
-def _series(cell: Cell, ratio: Fraction, place: str) -> tuple[tuple[float, float], ...]:
-    for point in cell.series:
-        if len(point) != 2 or not all(isfinite(x) for x in point):
-            raise InvalidInput(f"field 'series': {point} is not a point [x, y]", where=place)
-    if ratio == 1:
-        return tuple((x, y) for x, y in cell.series)
-    return tuple((x, float(exact(y) * ratio)) for x, y in cell.series)
+def _curves(cell: Cell, unit: str, place: str, series: Sequence[Series]) -> tuple[Curve, ...]:
+    """The curves that a cell refers to, in the expectation's unit."""
+    if cell.trajectory is None:
+        return ()
+    here = f"{place}: field 'trajectory'"
+    figure = next((one for one in series if one.id == cell.trajectory.series), None)
+    if figure is None or cell.trajectory.line not in figure.lines:
+        raise InvalidInput(
+            f"there is no line {cell.trajectory.line!r} of a series {cell.trajectory.series!r}",
+            where=here,
+        )
+    ratio = factor(figure.unit, unit)
+    if ratio is None:
+        raise InvalidInput(
+            f"field 'unit': {figure.unit!r} cannot be compared with {unit!r}", where=here
+        )
+    curves = figure.lines[cell.trajectory.line]
+    names = [curve.seed for curve in curves]
+    if len(set(names)) != len(names):
+        raise InvalidInput("two curves of one seed", where=here)
+    return tuple(_curve(curve, figure.unit, ratio, here) for curve in curves)
+
+
+def _curve(curve: Curve, unit: str, ratio: Fraction, place: str) -> Curve:
+    where = f"{place}: seed {curve.seed}" if curve.seed else place
+    xs = [point.x for point in curve.points]
+    if not all(isfinite(x) for x in xs) or any(b <= a for a, b in pairwise(xs)):
+        raise InvalidInput("field 'points': x does not rise", where=where)
+    points = []
+    for point in curve.points:
+        at = f"{where}: x = {point.x:g}: field 'value'"
+        value = _value(point.value, point.k, point.n, unit, ratio, at)
+        assert value is not None
+        points.append(Point(point.x, float(value), point.k, point.n))
+    return Curve(seed=curve.seed, points=points)
 
 
 def _seed(

@@ -52,7 +52,8 @@ def references(expected: Expectation, runs: Sequence[Run], record: str) -> dict[
         found = {cell.id: cell for cell in run.results.cells}
         for cell in expected.cells:
             if cell.id in found and found[cell.id].not_run is None:
-                measured = measure(found[cell.id], cell.unit, where, run.labels)
+                series = run.results.series
+                measured = measure(found[cell.id], cell.unit, where, run.labels, series)
                 for seed, value in _replicates(measured, found[cell.id].seeds, run.path.name):
                     mine = values.setdefault(cell.id, {})
                     if seed in mine:

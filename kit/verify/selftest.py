@@ -72,7 +72,8 @@ def selftest(subject: Subject, trials: int = TRIALS, seed: int = 0) -> SelfTest:
         if raw is None or raw.not_run is not None or expected.tolerance is None:
             untested.append(expected.id)
             continue
-        cell = measure(raw, expected.unit, subject.where, subject.labels)
+        series = subject.results.series
+        cell = measure(raw, expected.unit, subject.where, subject.labels, series)
         if cell.value is None:
             untested.append(expected.id)
             continue

@@ -73,7 +73,7 @@ def _base(expected: ExpectedCell) -> float | None:
 
 
 def _moved(cell: Measurement, value: float) -> Measurement:
-    return Measurement(cell.id, cell.unit, exact(value), None, None, (), None, cell.series)
+    return Measurement(cell.id, cell.unit, exact(value), None, None, (), None, cell.curves)
 
 
 def _items(

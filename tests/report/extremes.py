@@ -6,10 +6,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from kit.results.types import Cell, Results, Series
+from kit.results.types import Cell, Point, Results, Series
 from kit.verify.verdict import CanaryReport, Omnibus, Verdict
 from tests.report.builders import cell, claim, tiny_claims, verdict
-from tests.report.runs import plan, record, results, write_run
+from tests.report.runs import curve, plan, record, results, write_run
 
 HOSTILE = (
     "<script>window.pwned=1</script>",
@@ -113,7 +113,11 @@ def hostile_results() -> Results:
             title=text,
             x_label=text,
             y_label=text,
-            lines={text: [[0, 1], [1, 2]], f"{text} b": [[0, 2], [1, 1]]},
+            unit="loss",
+            lines={
+                text: curve([Point(0, 1), Point(1, 2)], text),
+                f"{text} b": curve([Point(0, 2), Point(1, 1)], text),
+            },
         )
         for text in HOSTILE
     ]

@@ -10,9 +10,14 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from kit.results.types import Cell, Results, SeedValue, Series
+from kit.results.types import Cell, Curve, Point, Results, SeedValue, Series
 from kit.verify.verdict import Verdict
 from tests.report.builders import tiny_cells, verdict
+
+
+def curve(points: list[Point], seed: str = "") -> list[Curve]:
+    """A line of a single curve."""
+    return [Curve(seed=seed, points=points)]
 
 
 def results(**changes: Any) -> Results:
@@ -37,18 +42,25 @@ def results(**changes: Any) -> Results:
     ]
     steps = (0, 25, 50, 100, 150, 200)
     asr = {
-        f"{arm}, seed {s}": [
-            [t, max(0.0, top * 2 ** (-t / half) + noise.gauss(0, 1))] for t in steps
+        arm: [
+            Curve(
+                seed=str(s),
+                points=[
+                    Point(t, max(0.0, top * 2 ** (-t / half) + noise.gauss(0, 1))) for t in steps
+                ],
+            )
+            for s in range(10)
         ]
         for arm, top, half in (("transferred start", 34, 9), ("random start", 41, 60))
-        for s in range(10)
     }
     loss = {
-        "adapted": [[t, 0.05 + 0.024 * 2 ** (-t / 40) + noise.gauss(0, 0.001)] for t in range(200)]
+        "adapted": curve(
+            [Point(t, 0.05 + 0.024 * 2 ** (-t / 40) + noise.gauss(0, 0.001)) for t in range(200)]
+        )
     }
-    frontier = {
-        "tampered": [[x, 60 - 0.4 * x, 52 - 0.4 * x, 66 - 0.4 * x] for x in range(0, 101, 10)],
-        "safe": [[x, 25 + 0.02 * x * x / 2] for x in range(0, 101, 10)],
+    attack = {
+        "tampered": curve([Point(x, 60 - x / 2, 120 - x, 200) for x in range(0, 101, 10)]),
+        "safe": curve([Point(x, 25 + 0.02 * x * x / 2) for x in range(0, 101, 10)]),
     }
     fields: dict[str, Any] = {
         "schema_version": 1,
@@ -62,6 +74,7 @@ def results(**changes: Any) -> Results:
                 title="Attack success by checkpoint",
                 x_label="gradient steps",
                 y_label="attack success (percent)",
+                unit="percent",
                 lines=asr,
             ),
             Series(
@@ -69,6 +82,7 @@ def results(**changes: Any) -> Results:
                 title="Training loss",
                 x_label="gradient steps",
                 y_label="loss",
+                unit="loss",
                 lines=loss,
             ),
             Series(
@@ -76,7 +90,8 @@ def results(**changes: Any) -> Results:
                 title="Tamper curve",
                 x_label="attack steps",
                 y_label="forget accuracy (percent)",
-                lines=frontier,
+                unit="percent",
+                lines=attack,
             ),
         ],
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from msgspec import convert
 
 from kit.manifest.expectation_types import (
     Claim,
@@ -13,7 +15,7 @@ from kit.manifest.expectation_types import (
     Tolerance,
 )
 from kit.results.labels import Labels, LabelTable
-from kit.results.types import Canary, Cell, Results, SeedValue
+from kit.results.types import Canary, Cell, Curve, LineRef, Point, Results, SeedValue, Series
 from kit.verify.core import Subject, verify
 from kit.verify.verdict import CellReport, ClaimReport, Verdict
 
@@ -110,6 +112,27 @@ def run(
 def one(expected: ExpectedCell, measured: Cell, **fields: Any) -> CellReport:
     """The report of a single cell."""
     return run([expected], [measured], **fields).cells[0]
+
+
+def line_of(
+    name: str, seeds: Mapping[str, Sequence[tuple[float, ...]]], unit: str = "loss"
+) -> Series:
+    """A series with a single line of the same name; its points by seed."""
+    curves = [Curve(seed=seed, points=convert(of, list[Point])) for seed, of in seeds.items()]
+    return Series(id=name, title=name, x_label="step", y_label="y", unit=unit, lines={name: curves})
+
+
+def trajectory_cell(id: str, unit: str = "loss") -> Cell:
+    """A cell that refers to the line of its own id."""
+    return Cell(id=id, unit=unit, trajectory=LineRef(series=id, line=id))
+
+
+def one_curve(
+    expected: ExpectedCell, seeds: Mapping[str, Sequence[tuple[float, ...]]], unit: str
+) -> CellReport:
+    """The report of a single trajectory."""
+    made = table([trajectory_cell(expected.id, unit)], series=[line_of(expected.id, seeds, unit)])
+    return verify(Subject(expected=expectation([expected]), results=made)).cells[0]
 
 
 def one_claim(made: Claim, measured: Sequence[Cell], **fields: Any) -> ClaimReport:

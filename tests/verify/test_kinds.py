@@ -14,6 +14,7 @@ from tests.verify.builders import (
     labels,
     memory,
     one,
+    one_curve,
     reference,
     seeded,
     seeded_shares,
@@ -323,8 +324,7 @@ def curve(ys: list[float], drift: str | None = None) -> CellReport:
     fields = {"margin": "0.1"} | ({"drift": drift} if drift else {})
     cell = expected_cell(value=None, unit="loss", tolerance=tolerance("trajectory", **fields),
                          series=[["0", "2.000"], ["10", "1.500"], ["20", "1.200"]])  # fmt: skip
-    series = [[x, y] for x, y in zip([0, 10, 20], ys, strict=False)]
-    return one(cell, Cell(id="t/a", unit="loss", series=series))
+    return one_curve(cell, {"": [(x, y) for x, y in zip([0, 10, 20], ys, strict=False)]}, "loss")
 
 
 def test_trajectory_pointwise_and_zero_mean() -> None:
@@ -340,8 +340,8 @@ def test_trajectory_pointwise_and_zero_mean() -> None:
 def test_a_curve_in_another_unit_is_converted() -> None:
     cell = expected_cell(value=None, unit="percent", series=[["0", "50.0"], ["10", "2.5"]],
                          tolerance=tolerance("trajectory", margin="1"))  # fmt: skip
-    curve_ = Cell(id="t/a", unit="fraction", series=[[0, 0.5], [10, 0.025]])
-    assert one(cell, curve_).verdict == "match"
+    found = one_curve(cell, {"": [(0, 0.5), (10, 0.025)]}, "fraction")
+    assert found.verdict == "match"
 
 
 def bounded(k: int, bound: str = "1", side: str = "at_most", n: int = 208) -> CellReport:

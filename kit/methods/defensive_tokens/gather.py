@@ -98,7 +98,7 @@ def tabulate(
     for stage in trainings:
         here, facts = table.at(origins[stage.instance]), stage.read("training.json")
         add_training(here, facts, stage.path, loss_window, loss_divisor)
-        line = Line("loss", "training loss", "training step", "loss", facts["label"])
+        line = Line("loss", "training loss", "training step", "loss", "loss", facts["label"])
         here.curve(line, enumerate(facts["losses"], 1))
     table.pool_groups()
     if utility is not None:

@@ -27,7 +27,7 @@ def add_spectrum(here: Observation, folder: Path) -> None:
     path = folder / "alignment.safetensors"
     if path.exists():
         name = here.origin.replicate or "alignment"
-        here.curve(Line("spectrum", TITLE, "rank", Y_LABEL, name), points(path))
+        here.curve(Line("spectrum", TITLE, "rank", Y_LABEL, "number", name), points(path))
 
 
 def points(path: Path) -> list[list[float]]:

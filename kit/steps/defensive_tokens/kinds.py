@@ -101,7 +101,7 @@ for _kind in (
     ),
     StepKind(
         name="defensive-tokens/tabulate",
-        version=2,
+        version=3,
         params=Tabulate,
         run=run_tabulate,
         inputs={

@@ -10,6 +10,7 @@ import torch
 
 from kit.methods.defensive_tokens.gather import StageFolder, Utility, tabulate
 from kit.methods.defensive_tokens.stage_numbers import training_facts
+from kit.results.types import Curve, Point
 
 LABELS = [1, 0, 0, 1]
 
@@ -121,7 +122,12 @@ def test_the_checkpoint_that_is_chosen_differs_between_replicates(folder):
     assert [one.value for one in cells["near/asr-max/adapt-chosen"].seeds] == [0, 50]
     assert [one.value for one in cells["near/loss-heldout/adapt-2"].seeds] == [0.5, 0.9]
     curves = {line.id: line.lines for line in found.series}
-    assert curves["loss-heldout/near"] == {"adapt": [[2.0, 0.7], [10.0, 0.7]]}
+    assert curves["loss-heldout/near"] == {
+        "adapt": [
+            Curve(seed="p1/7", points=[Point(2.0, 0.5), Point(10.0, 0.7)]),
+            Curve(seed="p2/7", points=[Point(2.0, 0.9), Point(10.0, 0.7)]),
+        ]
+    }
 
 
 def test_several_groups_are_also_pooled(folder):
@@ -217,11 +223,16 @@ def test_series_of_checkpoints_and_of_losses(folder):
         ],
     )
     series = {one.id: one for one in found.series}
-    assert series["asr-max/near"].lines == {"adapt": [[5.0, 50.0], [25.0, 50.0]]}
+    assert series["asr-max/near"].lines == {
+        "adapt": [Curve(points=[Point(5.0, 50.0, 2, 4), Point(25.0, 50.0, 2, 4)])]
+    }
     assert "gap-closed/near" not in series, "there is no gap in these scores"
     assert series["loss/near"].lines == {
-        "adapt": [[1.0, 3.0], [2.0, 1.5]],
-        "scratch": [[1.0, 9.0]],
+        "adapt": [
+            Curve(seed="p1/7", points=[Point(1.0, 4.0), Point(2.0, 2.0)]),
+            Curve(seed="p2/7", points=[Point(1.0, 2.0), Point(2.0, 1.0)]),
+        ],
+        "scratch": [Curve(seed="p1/7", points=[Point(1.0, 9.0)])],
     }
 
 
@@ -267,8 +278,9 @@ def test_the_spectrum_of_every_alignment_is_a_line_of_its_groups_figure(folder):
     (figure,) = table(alignments=stages).series
     assert figure.id == "spectrum/near"
     assert list(figure.lines) == ["p1/7"], "the other folder has no tensors"
-    line = figure.lines["p1/7"]
-    assert (line[0], line[-1]) == ([1.0, 1.0], [300.0, 0.0])
+    (curve,) = figure.lines["p1/7"]
+    line = [(point.x, point.value) for point in curve.points]
+    assert (line[0], line[-1]) == ((1.0, 1.0), (300.0, 0.0))
     assert len(line) == 64
     assert [y for _, y in line] == [values[int(x) - 1] / 500.0 for x, _ in line]
 
