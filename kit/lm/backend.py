@@ -1,4 +1,4 @@
-"""What every way of generating has in common: greedy, prompts as token ids, a prefix or none."""
+"""What every way of running a language model has in common: token ids in, ids or numbers out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Generation:
-    """One greedy continuation.
+    """A greedy continuation.
 
     Attributes:
         ids: New token ids, without the stop token.
@@ -25,11 +25,28 @@ class Generation:
     finish_reason: FinishReason
 
 
-class Backend(Protocol):
-    """Anything that continues prompts greedily and never produces a prefix slot.
+@dataclass(frozen=True)
+class LogLikelihood:
+    """How likely a model finds a continuation.
 
-    An engine whose vocabulary was enlarged by the slots must ban them itself: the rows that were
-    added to its output matrix are random (pitfall P10).
+    Attributes:
+        total: Sum of the tokens' log-probabilities, nats.
+        tokens: How many tokens were summed.
+        greedy: Whether greedy decoding would produce exactly these tokens (``is_greedy`` of
+            lm-evaluation-harness).
+    """
+
+    total: float
+    tokens: int
+    greedy: bool
+
+
+class Backend(Protocol):
+    """Anything that continues prompts greedily and scores given continuations.
+
+    A prefix is an optional argument: n vectors for the ids from ``vocabulary_size`` on, which are
+    never produced. An engine whose vocabulary was enlarged for them must ban them itself: the rows
+    that were added to its output matrix are random (pitfall P10).
     """
 
     @property
@@ -40,20 +57,56 @@ class Backend(Protocol):
         self,
         prompts: Sequence[Sequence[int]],
         *,
-        prefix: Tensor | None,
         max_new_tokens: int,
         stop_ids: Sequence[int],
         banned_ids: Sequence[int] = (),
+        prefix: Tensor | None = None,
     ) -> list[Generation]:
         """Continue every prompt.
 
         Args:
             prompts: Token ids; may contain prefix slots.
-            prefix: [n, d] vectors for the slots, or ``None``.
-            max_new_tokens: Upper limit; a stop token counts as one.
+            max_new_tokens: Upper limit; a stop token counts as well.
             stop_ids: Ids that end a continuation.
             banned_ids: More ids that are never produced; those beyond the vocabulary are ignored.
+            prefix: [n, d] vectors for the slots, or ``None``.
 
         Returns:
-            One generation a prompt, in the order of the prompts.
+            A generation for each prompt, in the order of the prompts.
         """
+
+    def loglikelihoods(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        prefix: Tensor | None = None,
+    ) -> list[LogLikelihood]:
+        """Score continuations.
+
+        Args:
+            pairs: Token ids of a context and of what follows it, neither empty. The context may
+                contain prefix slots.
+            prefix: [n, d] vectors for the slots, or ``None``.
+
+        Returns:
+            A result for each pair, in the order of the pairs.
+
+        Raises:
+            ValueError: An empty context or continuation: nothing predicts the first token of a
+                text, which harnesses put an end-of-text token in front of.
+        """
+
+
+def check_pairs(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], vocabulary_size: int) -> None:
+    """Refuse pairs that have no log-likelihood.
+
+    Raises:
+        ValueError: An empty context or continuation, or a continuation beyond the vocabulary.
+    """
+    for number, (context, continuation) in enumerate(pairs):
+        if not context:
+            raise ValueError(f"pair {number} has an empty context: give a begin or end-of-text id")
+        if not continuation:
+            raise ValueError(f"pair {number} has an empty continuation")
+        if not all(0 <= token < vocabulary_size for token in continuation):
+            raise ValueError(f"pair {number} continues with an id that is not in the vocabulary")

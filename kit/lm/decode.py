@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kit.lm.backend import Generation
+from kit.lm.forward import last_scores
 from kit.lm.model import embedding_matrix, output_rows
 from kit.lm.padding import left_pad, positions
 from kit.lm.prefix import embed
@@ -65,16 +66,17 @@ def _next_scores(model: PreTrainedModel, embeds: Tensor, mask: Tensor, cache: ob
 
     ``embeds`` are the columns that the cache does not hold yet; ``mask`` covers all columns.
     """
-    position_ids = positions(mask)[:, -embeds.shape[1] :]
     # Without padding no mask is passed, which lets attention take its fast causal path.
-    hidden = model.model(
+    scores = last_scores(
+        model,
+        1,
         inputs_embeds=embeds,
         attention_mask=None if bool(mask.all()) else mask,
-        position_ids=position_ids,
+        position_ids=positions(mask)[:, -embeds.shape[1] :],
         past_key_values=cache,
         use_cache=cache is not None,
-    ).last_hidden_state
-    return model.lm_head(hidden[:, -1]).float()  # type: ignore[no-any-return]
+    )
+    return scores[:, 0].float()
 
 
 def _banned(ids: Sequence[int], model: PreTrainedModel, device: torch.device) -> Tensor | None:

@@ -1,20 +1,23 @@
-"""Greedy generation on plain transformers."""
+"""Greedy generation and log-likelihoods on plain transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kit.lm.backend import Generation
+from kit.lm.backend import Generation, LogLikelihood, check_pairs
 from kit.lm.model import vocabulary_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+MOST_SCORES = 1 << 28
+"""Scores (positions times vocabulary) that exist at once: 1 GiB in float32."""
+
 
 class TransformersBackend:
-    """Greedy decoding with a key-value cache, padded on the left, shortest prompts first.
+    """Batches padded on the left, shortest prompts first; decoding with a key-value cache.
 
     Ties go to the lowest id. In fp32 the result does not depend on the batch size or on the cache,
     except where the two best scores differ by less than the rounding of a differently shaped matrix
@@ -58,10 +61,10 @@ class TransformersBackend:
         self,
         prompts: Sequence[Sequence[int]],
         *,
-        prefix: Tensor | None,
         max_new_tokens: int,
         stop_ids: Sequence[int],
         banned_ids: Sequence[int] = (),
+        prefix: Tensor | None = None,
     ) -> list[Generation]:
         """See :meth:`Backend.generate`.
 
@@ -79,7 +82,7 @@ class TransformersBackend:
         self._fit(prompts, max_new_tokens)
         results: dict[int, Generation] = {}
         with torch.inference_mode():
-            for batch in self._batches(prompts):
+            for batch in self._batches(prompts, [1] * len(prompts)):
                 generations = decode_batch(
                     self.model,
                     [prompts[i] for i in batch],
@@ -93,6 +96,40 @@ class TransformersBackend:
                 results.update(zip(batch, generations, strict=True))
         return [results[i] for i in range(len(prompts))]
 
+    def loglikelihoods(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        prefix: Tensor | None = None,
+    ) -> list[LogLikelihood]:
+        """See :meth:`Backend.loglikelihoods`; pairs with the same input are computed once.
+
+        Raises:
+            ValueError: An empty context or continuation, or one too long for the model.
+        """
+        import torch
+
+        from kit.lm.likelihood import score_batch, shared_inputs
+
+        check_pairs(pairs, self.vocabulary_size)
+        shared = shared_inputs(pairs)
+        inputs, users = list(shared), list(shared.values())
+        self._fit(inputs, 0)
+        longest = [max(len(pairs[number][1]) for number in numbers) for numbers in users]
+        results: dict[int, LogLikelihood] = {}
+        with torch.inference_mode():
+            for batch in self._batches(inputs, longest):
+                scored = score_batch(
+                    self.model,
+                    [inputs[i] for i in batch],
+                    [[pairs[number][1] for number in users[i]] for i in batch],
+                    prefix=prefix,
+                    pad_id=self.pad_id,
+                )
+                for i, group in zip(batch, scored, strict=True):
+                    results.update(zip(users[i], group, strict=True))
+        return [results[number] for number in range(len(pairs))]
+
     def _fit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         """Refuse what lies beyond the positions that the model was made for."""
         limit = getattr(self.model.config, "max_position_embeddings", None)
@@ -104,15 +141,25 @@ class TransformersBackend:
                 f"the model takes {limit:,}"
             )
 
-    def _batches(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Indices by length (then position), cut where a batch would exceed either bound."""
+    def _batches(self, prompts: Sequence[Sequence[int]], scored: Sequence[int]) -> list[list[int]]:
+        """Indices by length (then position), cut where a batch would exceed a bound.
+
+        Args:
+            prompts: Token ids.
+            scored: Columns of each prompt that pass through the output layer.
+        """
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        most_scored = max(1, MOST_SCORES // self.vocabulary_size)
         batches: list[list[int]] = []
+        widest = 0
         for i in order:
             last = batches[-1] if batches else []
-            full = len(last) >= self.max_batch
-            if not last or full or (len(last) + 1) * len(prompts[i]) > self.max_tokens:
+            rows, columns = len(last) + 1, max(widest, scored[i])
+            full = rows > self.max_batch or rows * columns > most_scored
+            if not last or full or rows * len(prompts[i]) > self.max_tokens:
                 batches.append([i])
+                widest = scored[i]
             else:
                 last.append(i)
+                widest = columns
         return batches

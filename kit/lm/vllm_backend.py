@@ -1,4 +1,4 @@
-"""Greedy generation with vLLM: one engine serves the undefended model and every prefix.
+"""Greedy generation and log-likelihoods with vLLM: an engine serves a model and every prefix.
 
 Prompts are token ids, never strings: given strings, vLLM puts a second beginning-of-text token in
 front (pitfall P1). A prefix is written over a few unused rows of the running engine's embedding
@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.lm.backend import Generation
-from kit.lm.files import read_config
+from kit.lm.architectures import architecture
+from kit.lm.backend import Generation, LogLikelihood, check_pairs
+from kit.lm.files import read_config, tied_embeddings
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,7 @@ class VllmBackend:
     def __init__(
         self,
         path: str | Path,
-        slot_rows: Sequence[int],
+        slot_rows: Sequence[int] = (),
         *,
         max_model_len: int = 4096,
         dtype: str = "bfloat16",
@@ -93,7 +94,7 @@ class VllmBackend:
         Args:
             path: A model folder; nothing is read from elsewhere.
             slot_rows: Unused ids, from :func:`spare_ids`; at most so many prefix vectors can be
-                served. They are never produced, with or without a prefix.
+                served. They are never produced, with or without a prefix. None serve no prefix.
             max_model_len: Most tokens of a prompt and its continuation. The longest evaluation
                 prompt has 2,053 tokens (reference page, section 2.1), to which come 512.
             dtype: Of weights and arithmetic; never "auto" (pitfall P12).
@@ -113,7 +114,10 @@ class VllmBackend:
             ValueError: Not a model folder, rows that are not distinct ids of the vocabulary, or an
                 unknown execution.
         """
-        self.vocabulary = int(read_config(path)["vocab_size"])
+        config = read_config(path)
+        self.vocabulary = int(config["vocab_size"])
+        self.path = Path(path)
+        self.model_type = str(config.get("model_type"))
         self.slot_rows = tuple(int(row) for row in slot_rows)
         if len(set(self.slot_rows)) != len(self.slot_rows) or not all(
             0 <= row < self.vocabulary for row in self.slot_rows
@@ -152,19 +156,19 @@ class VllmBackend:
         self,
         prompts: Sequence[Sequence[int]],
         *,
-        prefix: Tensor | None,
         max_new_tokens: int | Sequence[int],
         stop_ids: Sequence[int],
         banned_ids: Sequence[int] = (),
+        prefix: Tensor | None = None,
     ) -> list[Generation]:
         """See :meth:`kit.lm.generate.Backend.generate`.
 
         Args:
             prompts: As there.
-            prefix: As there.
-            max_new_tokens: As there, or one limit for each prompt.
+            max_new_tokens: As there, or a limit for each prompt.
             stop_ids: As there.
             banned_ids: As there; the slot rows always are banned too.
+            prefix: As there.
 
         Raises:
             ValueError: An empty prompt, a slot without a vector, a prompt that uses a slot row, a
@@ -173,10 +177,7 @@ class VllmBackend:
         from vllm import SamplingParams
 
         limits = _limits(max_new_tokens, len(prompts))
-        available = 0 if prefix is None else prefix.shape[0]
-        if available > len(self.slot_rows):
-            raise ValueError(f"{available} prefix vectors for {len(self.slot_rows)} slot rows")
-        renamed = [self._rename(prompt, available) for prompt in prompts]
+        renamed = self._renamed(prompts, prefix)
         banned = {i for i in banned_ids if 0 <= i < self.vocabulary} | set(self.slot_rows)
 
         def parameters(limit: int) -> Any:
@@ -196,6 +197,48 @@ class VllmBackend:
                 use_tqdm=False,
             )
         return [_generation(output.outputs[0], set(stop_ids)) for output in outputs]
+
+    def loglikelihoods(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        prefix: Tensor | None = None,
+    ) -> list[LogLikelihood]:
+        """See :meth:`kit.lm.backend.Backend.loglikelihoods`.
+
+        Raises:
+            ValueError: As :meth:`generate`; an empty context or continuation; a prefix for a model
+                with tied embeddings, where its vectors would be scored as tokens.
+        """
+        from vllm import SamplingParams
+
+        check_pairs(pairs, self.vocabulary)
+        if prefix is not None and tied_embeddings(self.path):
+            raise ValueError(
+                f"{self.path} ties input and output embeddings: written into them, a prefix would "
+                "count among the tokens that are scored; use the transformers backend"
+            )
+        renamed = self._renamed([[*context, *tokens] for context, tokens in pairs], prefix)
+        # 0 asks for the log-probability of the prompt's own tokens and no other's.
+        parameters = SamplingParams(
+            temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False
+        )
+        with self._prefix(prefix):
+            outputs = self.engine.generate(
+                [{"prompt_token_ids": ids} for ids in renamed],
+                [parameters] * len(renamed),
+                use_tqdm=False,
+            )
+        return [
+            _likelihood(output.prompt_logprobs, ids, len(tokens))
+            for output, ids, (_, tokens) in zip(outputs, renamed, pairs, strict=True)
+        ]
+
+    def _renamed(self, prompts: Sequence[Sequence[int]], prefix: Tensor | None) -> list[list[int]]:
+        available = 0 if prefix is None else prefix.shape[0]
+        if available > len(self.slot_rows):
+            raise ValueError(f"{available} prefix vectors for {len(self.slot_rows)} slot rows")
+        return [self._rename(prompt, available) for prompt in prompts]
 
     def _rename(self, prompt: Sequence[int], available: int) -> list[int]:
         if not prompt:
@@ -241,9 +284,11 @@ class VllmBackend:
     def _on_embeddings(self, work: Callable[[Tensor], Any]) -> Any:
         import torch
 
+        path = architecture(self.model_type).embedding[0]
+
         def run(model: torch.nn.Module) -> Any:
             with torch.inference_mode():
-                result = work(model.model.embed_tokens.weight)  # type: ignore[union-attr, arg-type]
+                result = work(model.get_parameter(path))
                 torch.cuda.synchronize()
             return result
 
@@ -300,3 +345,16 @@ def _generation(output: Any, stop: set[int]) -> Generation:
     if ids and ids[-1] in stop:
         return Generation(ids[:-1], "stop")
     return Generation(ids, "length")
+
+
+def _likelihood(prompt: Any, ids: Sequence[int], count: int) -> LogLikelihood:
+    """Of the last ``count`` tokens of a prompt.
+
+    Args:
+        prompt: What vLLM says of each token: its id -> log-probability and rank, 1 the best.
+        ids: The prompt.
+        count: Tokens of the continuation.
+    """
+    own = [at[token] for at, token in zip(prompt[-count:], ids[-count:], strict=True)]
+    total = sum(float(entry.logprob) for entry in own)
+    return LogLikelihood(total, count, all(entry.rank == 1 for entry in own))

@@ -129,3 +129,26 @@ def test_banned_and_slot_ids_are_never_produced(backend: VllmBackend) -> None:
     )
     assert not favourites & {i for g in second for i in g.ids}
     assert all(len(g.ids) <= limit for g, limit in zip(second, limits, strict=True))
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_log_likelihoods_agree(backend: VllmBackend, model: Any, seed: int | None) -> None:
+    """To what vLLM's attention leaves: a continuation of n tokens differs n times as much."""
+    prefix = None
+    if seed is not None:
+        prefix = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(seed))
+    pairs = [(prompt[:-4], prompt[-4:]) for prompt in prompts(prefix is not None)]
+    plain = TransformersBackend(model.to("cuda"), pad_id=0)
+    put = None if prefix is None else prefix.cuda()
+    best = plain.generate([c for c, _ in pairs], max_new_tokens=4, stop_ids=[], prefix=put)
+    pairs += [(c, list(g.ids)) for (c, _), g in zip(pairs, best, strict=True)]
+    pairs = [(c, t) for c, t in pairs if not set(ROWS) & {*c, *t}]
+    theirs = plain.loglikelihoods(pairs, prefix=put)
+    ours = backend.loglikelihoods(pairs, prefix=prefix)
+    apart = max(abs(a.total - b.total) for a, b in zip(ours, theirs, strict=True))
+    same = sum(a.greedy == b.greedy for a, b in zip(ours, theirs, strict=True))
+    print(json.dumps({"prefix": seed, "apart": apart, "greedy alike": same, "of": len(pairs)}))
+    assert [a.tokens for a in ours] == [b.tokens for b in theirs]
+    assert apart < 4 * NEARLY_EQUAL
+    assert any(a.greedy for a in theirs)
+    assert same >= len(pairs) * 9 // 10

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from kit.lm import generate
 from kit.lm.backend import Generation
 from kit.lm.generate import TransformersBackend
 from kit.lm.padding import left_pad
@@ -77,12 +78,22 @@ def test_a_small_token_budget_only_changes_the_batches():
 def test_batches_respect_both_bounds_and_hold_every_prompt_once():
     wanted = prompts(50, 5)
     backend = TransformersBackend(tiny_llama(V), 0, max_batch=6, max_tokens=40)
-    batches = backend._batches(wanted)
+    batches = backend._batches(wanted, [1] * len(wanted))
     assert sorted(i for batch in batches for i in batch) == list(range(50))
     for batch in batches:
         longest = max(len(wanted[i]) for i in batch)
         assert len(batch) <= 6
         assert len(batch) == 1 or len(batch) * longest <= 40
+
+
+def test_batches_keep_scores_within_a_bound(monkeypatch):
+    """Long continuations have scores for every token: they share a batch with fewer others."""
+    monkeypatch.setattr(generate, "MOST_SCORES", 12 * V)
+    wanted, scored = prompts(50, 5), [1 + i % 5 for i in range(50)]
+    batches = TransformersBackend(tiny_llama(V), 0)._batches(wanted, scored)
+    assert sorted(i for batch in batches for i in batch) == list(range(50))
+    for batch in batches:
+        assert len(batch) * max(scored[i] for i in batch) <= 12
 
 
 def test_matches_transformers_generate():

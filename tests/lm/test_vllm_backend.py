@@ -20,6 +20,7 @@ from tests.lm.tiny_world import llama3_tokenizer, tiny_llama
 
 ROWS = (60, 61, 62)
 STOP = (2, 17)
+CONFIG = {"vocab_size": 64, "model_type": "llama", "tie_word_embeddings": False}
 
 
 class FakeEngine:
@@ -44,6 +45,8 @@ class FakeEngine:
         self.seen += zip(prompts, parameters, strict=True)
         if self.fail:
             raise RuntimeError("engine died")
+        if getattr(parameters[0], "prompt_logprobs", None) is not None:
+            return [self.score(prompt["prompt_token_ids"]) for prompt in prompts]
         backend = TransformersBackend(self.model, pad_id=0)
         outputs = []
         for prompt, p in zip(prompts, parameters, strict=True):
@@ -61,6 +64,15 @@ class FakeEngine:
             outputs.append(SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids)]))
         return outputs
 
+    def score(self, ids: list[int]) -> Any:
+        """As vLLM does with ``prompt_logprobs=0``: nothing for the first token, then its own."""
+        logs = self.model(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+        entries: list[Any] = [None]
+        for at, token in zip(logs[:-1], ids[1:], strict=True):
+            rank = int((at >= at[token]).sum())
+            entries.append({token: SimpleNamespace(logprob=float(at[token]), rank=rank)})
+        return SimpleNamespace(prompt_logprobs=entries, outputs=[])
+
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VllmBackend:
@@ -72,7 +84,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VllmBackend:
     module.LLM = FakeEngine  # type: ignore[attr-defined]
     module.SamplingParams = lambda **values: SimpleNamespace(**values)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
-    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 64}))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     return VllmBackend(tmp_path, ROWS, prefix_caching=True)
 
 
@@ -88,6 +100,37 @@ def test_agrees_with_transformers_with_and_without_a_prefix(backend: VllmBackend
         assert backend.generate(PROMPTS, prefix=prefix, banned_ids=(5, 99), **settings) == wanted
         wanted = plain.generate(PROMPTS[:1], prefix=None, banned_ids=ROWS, **settings)
         assert backend.generate(PROMPTS[:1], prefix=None, **settings) == wanted
+
+
+PAIRS = [([1, 5, 6], [7, 8]), ([1], [30]), ([64, 65, 66, 1, 9], [4, 4, 4])]
+
+
+def test_log_likelihoods_agree_with_transformers(backend: VllmBackend) -> None:
+    plain = TransformersBackend(tiny_llama(), pad_id=0)
+    greedy = plain.generate([[1, 5]], max_new_tokens=3, stop_ids=[], banned_ids=ROWS)[0].ids
+    pairs = [*PAIRS, ([1, 5], list(greedy))]
+    for prefix in (torch.randn(3, 32), torch.randn(3, 32)):
+        wanted = plain.loglikelihoods(pairs, prefix=prefix)
+        got = backend.loglikelihoods(pairs, prefix=prefix)
+        assert [g.total for g in got] == pytest.approx([w.total for w in wanted], abs=1e-5)
+        assert [g.tokens for g in got] == [2, 1, 3, 3]
+        assert [g.greedy for g in got] == [w.greedy for w in wanted]
+        assert {g.greedy for g in got} == {True, False}
+    assert all(p.max_tokens == 1 and p.prompt_logprobs == 0 for _, p in backend.engine.seen)
+
+
+def test_a_prefix_is_not_scored_among_tied_embeddings(backend: VllmBackend) -> None:
+    (backend.path / "config.json").write_text(json.dumps(CONFIG | {"tie_word_embeddings": True}))
+    with pytest.raises(ValueError, match="ties input and output embeddings"):
+        backend.loglikelihoods(PAIRS, prefix=torch.zeros(3, 32))
+    assert len(backend.loglikelihoods(PAIRS[:2])) == 2
+
+
+def test_an_engine_without_slot_rows_serves_no_prefix(backend: VllmBackend) -> None:
+    plain = VllmBackend(backend.path)
+    assert len(plain.generate(PROMPTS[:1], max_new_tokens=2, stop_ids=STOP)) == 1
+    with pytest.raises(ValueError, match="3 prefix vectors for 0 slot rows"):
+        plain.generate(PROMPTS, max_new_tokens=2, stop_ids=STOP, prefix=torch.zeros(3, 32))
 
 
 def test_rows_come_back_bit_for_bit_and_the_cache_is_cleared(backend: VllmBackend) -> None:
@@ -146,7 +189,7 @@ def test_wrong_input_is_refused(backend: VllmBackend, change: dict[str, Any], me
 
 
 def test_slot_rows_must_be_distinct_ids(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 64}))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     for rows in ((1, 1), (64,), (-1,)):
         with pytest.raises(ValueError, match="not distinct ids"):
             VllmBackend(tmp_path, rows)

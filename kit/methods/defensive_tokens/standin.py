@@ -22,7 +22,7 @@ from kit.methods.defensive_tokens.samples import Sample
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from kit.lm.backend import Generation
+    from kit.lm.backend import Generation, LogLikelihood
 
 _NEUTRAL = (
     "amber autumn basket bell birch bridge candle canvas cedar chalk cliff cloud clover copper "
@@ -132,6 +132,13 @@ class AnswerLengths:
         return [
             replace(one, ids=tuple(words[token % len(words)] for token in one.ids)) for one in made
         ]
+
+    def loglikelihoods(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], **rest: Any
+    ) -> list[LogLikelihood]:
+        """Of the wrapped backend: scoring takes as long whatever the answers would be."""
+        scored: list[LogLikelihood] = self.backend.loglikelihoods(pairs, **rest)
+        return scored
 
 
 def standin_attack_texts() -> AttackTexts:
