@@ -12,6 +12,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from kit.lm.model import inner_model
 
 if TYPE_CHECKING:
@@ -37,7 +39,11 @@ def last_scores(model: PreTrainedModel, count: int, **inputs: Any) -> Tensor:
         [B, count, V] in the dtype that the model gives.
     """
     if "logits_to_keep" in inspect.signature(inner_model(model).forward).parameters:
-        inputs["logits_to_keep"] = count
+        # As a tensor, because the copy that it makes is multiplied like a plain matrix.
+        batch = inputs["inputs_embeds" if "inputs_embeds" in inputs else "input_ids"]
+        inputs["logits_to_keep"] = torch.arange(
+            batch.shape[1] - count, batch.shape[1], device=batch.device
+        )
     return model(**inputs).logits[:, -count:]  # type: ignore[no-any-return]
 
 

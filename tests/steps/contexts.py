@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kit.engine.registry import PinInput, StepInput
+from kit.engine.registry import ModelInput, PinInput, StepInput
 from kit.manifest.types import Resources
 from kit.mini.injection.paths import ATTACKS_FILE, DATA_DIR, WEIGHTS_DIR, mini_model_dir
 
@@ -39,6 +39,10 @@ class FakeContext:
 
     def pin(self, name: str) -> PinInput:
         return self.pins[name]
+
+    def model(self, name: str) -> ModelInput:
+        pin = self.pins[name]
+        return ModelInput(pin.id, pin.path, pin.attributes, pinned=True)
 
     def step(self, name: str) -> StepInput:
         (found,) = self.before[name]
