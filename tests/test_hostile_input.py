@@ -128,7 +128,9 @@ def test_axes_that_multiply(tmp_path: Path, refused: Refused) -> None:
     profile = manifest["profiles"]["mini"]
     for axis in ("a", "b", "c"):
         profile["matrix"][axis] = list(range(1000))
-    manifest["steps"][0]["each"] += ["a", "b", "c"]
+    for step in manifest["steps"]:
+        if "each" in step:
+            step["each"] = [*step["each"], "a", "b", "c"]
     path = tmp_path / "small.json"
     path.write_text(json.dumps(manifest))
     text = refused("plan", str(path))

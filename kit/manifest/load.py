@@ -16,7 +16,6 @@ import msgspec
 
 from kit.errors import Many
 from kit.manifest.expectation_types import Expectation
-from kit.manifest.json_nodes import NotJson, parse_json, position
 from kit.manifest.pin_types import Pins
 from kit.manifest.source import Node, Problems, Source, shown
 from kit.manifest.text import check_characters, read_text
@@ -104,25 +103,7 @@ def _tree(text: str, path: Path) -> tuple[Node | None, Problems]:
     """The tree as far as it can be read, and what was wrong on the way."""
     problems = Problems(shown(path))
     check_characters(text, problems)
-    return (None if problems.found else _nodes(text, path, problems)), problems
-
-
-def _nodes(text: str, path: Path, problems: Problems) -> Node | None:
-    strict = path.suffix == ".json"
-    if strict or text.lstrip()[:1] in ("{", "["):
-        attempt = Problems(problems.name)
-        try:
-            root = parse_json(text, attempt)
-        except NotJson as error:
-            if strict or not error.reason:
-                problems.found += attempt.found
-                if error.reason:
-                    problems.add(*position(text, error.offset), f"not JSON: {error.reason}")
-                return None
-        else:
-            problems.found += attempt.found
-            return root
-    return parse_yaml(text, problems)
+    return (None if problems.found else parse_yaml(text, problems)), problems
 
 
 def _read(path: Path, kind: type[T], name: str, full: bool) -> Loaded[T]:

@@ -1,4 +1,4 @@
-"""YAML 1.2 text to a :class:`Node` tree, by the event stream of ruamel.yaml's pure parser.
+"""YAML 1.2 text, and so JSON, to a :class:`Node` tree, by the events of ruamel.yaml's pure parser.
 
 Working on events instead of a loader's result keeps three promises cheaply: every value has a
 position, every problem of a document is reported and not only the first, and nothing recursive
@@ -8,6 +8,7 @@ directives, several documents) is noted as an error while the rest is still read
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -125,7 +126,7 @@ class _Builder:
         return self._scalar(event, line, column)
 
     def _scalar(self, event: Any, line: int, column: int) -> Node:
-        text = str(event.value)
+        text = str(event.value) if event.style != '"' else _whole(str(event.value))
         node = Node("scalar", line, column, value=text, raw=text, quoted=event.style is not None)
         if not node.quoted:
             node.value, wrong = resolve(text)
@@ -169,6 +170,16 @@ class _Builder:
             )
             node.value = node.raw
         return node
+
+
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+
+def _whole(text: str) -> str:
+    """A text in which the two escapes that JSON writes for a rare character are that character."""
+    return _PAIR.sub(
+        lambda pair: pair.group().encode("utf-16", "surrogatepass").decode("utf-16"), text
+    )
 
 
 def _label(event: Any) -> str:

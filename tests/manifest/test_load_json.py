@@ -1,4 +1,4 @@
-"""JSON is accepted equally, strictly, and with positions."""
+"""JSON is YAML 1.2: read by the same parser, with positions."""
 
 from __future__ import annotations
 
@@ -30,26 +30,19 @@ def test_positions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"a": 1,}', "a comma before '}'"),
-        ("[1, 2,]", "a comma before ']'"),
-        ("{a: 1}", "expected a string in double quotes"),
-        ('{"a" 1}', "expected ':'"),
-        ('{"a": 1 "b": 2}', "expected ','"),
-        ("{'a': 1}", "expected a string in double quotes"),
-        ('{"a": 01}', "expected ','"),
-        ('{"a": NaN}', "expected a value"),
-        ('{"a": Infinity}', "expected a value"),
-        ('{"a": 1} x', "text after the end"),
-        ('{"a": "\n"}', "not closed on its line"),
-        ('{"a": "\\q"}', "bad string"),
-        ("", "expected a value"),
-        ("# no comments", "expected a value"),
-        ('{"a": 1', "expected ','"),
+        ('{"a" 1}', "x.json:1:"),
+        ('{"a": 1 "b": 2}', "x.json:1:"),
+        ('{"a": 1} x', "x.json:1:10"),
+        ('{"a": 1,\n "b": [2', "x.json:2:"),
+        ('{"a": "\\q"}', "x.json:1:"),
+        ('{"a": .inf}', "not a finite number"),
+        ("", "the document is empty"),
     ],
 )
-def test_what_is_not_json(tmp_path: Path, text: str, said: str) -> None:
+def test_what_cannot_be_read_is_said_with_its_position(
+    tmp_path: Path, text: str, said: str
+) -> None:
     (error,) = errors(write(tmp_path, text, "x.json"))
-    assert "x.json:" in error
     assert said in error
 
 
@@ -63,7 +56,7 @@ def test_what_is_not_json(tmp_path: Path, text: str, said: str) -> None:
         ('{"a": "\\u0000"}', "U+0000 in a string"),
     ],
 )
-def test_what_is_json_and_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_what_is_json_and_refused_all_the_same(tmp_path: Path, text: str, said: str) -> None:
     (error,) = errors(write(tmp_path, text, "x.json"))
     assert said in error
 

@@ -117,11 +117,11 @@ def test_hostile_nesting_is_quick(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["!", "'", "&", "a: !", "x "])
 def test_a_line_without_end_is_quick(tmp_path: Path, text: str) -> None:
-    """Some of these take the parser quadratic time; YAML is refused by the line, JSON is not."""
+    """Some of these take the parser quadratic time: a line has its limit."""
     line = text + text[-1] * 4_000_000
     (error,) = errors(write(tmp_path, f"b: 1\n{line}\n"))
     assert "x.yaml:2:1: a line of 4,000,0" in error
-    assert parse(write(tmp_path, f'{{"a": "{"x" * 1_000_000}"}}')).root.plain()
+    assert parse(write(tmp_path, f'{{"a": "{"x" * 100_000}"}}')).root.plain()
 
 
 def test_files_of_five_megabytes_are_refused(tmp_path: Path) -> None:
