@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from kit.errors import EXIT_INCOMPLETE, EXIT_INVALID, EXIT_OK, EXIT_USAGE
