@@ -65,15 +65,30 @@ class Batch:
     item_ids: tuple[str, ...]
 
 
-def collate(examples: Sequence[Example], pad_id: int, device: torch.device | str = "cpu") -> Batch:
+def collate(
+    examples: Sequence[Example],
+    pad_id: int,
+    device: torch.device | str = "cpu",
+    *,
+    width: int | None = None,
+) -> Batch:
     """One batch, in the order given.
 
+    Args:
+        examples: The rows.
+        pad_id: Fills them up.
+        device: Of the tensors.
+        width: Columns; the longest example's if not given.
+
     Raises:
-        ValueError: No examples.
+        ValueError: No examples, or one that is longer than ``width``.
     """
     if not examples:
         raise ValueError("a batch needs at least one example")
-    width = max(len(example.ids) for example in examples)
+    longest = max(len(example.ids) for example in examples)
+    width = longest if width is None else width
+    if longest > width:
+        raise ValueError(f"an example of {longest} tokens does not fit {width} columns")
     ids, labels, mask = [], [], []
     for example in examples:
         padding = width - len(example.ids)

@@ -190,6 +190,10 @@ class Engine(Protocol):
         """
         ...
 
+    def any_process(self, flag: bool) -> bool:
+        """Whether the flag is up in any process; all of them ask together."""
+        ...
+
     def save(self, folder: CheckpointFolder, progress: Progress) -> None:
         """Write everything that a resumed training needs, as one file."""
         ...

@@ -13,6 +13,9 @@ from kit.train.batching import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kit.train.batches import MicroBatch
 
 MICRO_MEAN = "micro-mean"
 TOKEN_MEAN = "token-mean"
@@ -64,6 +67,47 @@ def token_weights(
         tokens = sum(label_counts[start : start + micro_batch])
         weights += [1.0 / (groups * tokens) if tokens else 0.0] * micro_batch
     return weights
+
+
+def language_model_loss(
+    model: PreTrainedModel, micro_batch: MicroBatch, *, chunk: int = 4096
+) -> Tensor:
+    """A micro-batch's share of the cross-entropy of a global batch.
+
+    Where the output layer is all that stands between states and scores, the scores exist for
+    ``chunk`` tokens at once. Other models go through their own forward pass; of their scores only
+    a chunk is copied to fp32.
+
+    Args:
+        model: A causal language model, with adapters or without.
+        micro_batch: Rows and weights.
+        chunk: Most label tokens whose fp32 scores exist at once.
+
+    Returns:
+        A float32 scalar, in nats where the weights of the batch add up to 1.
+    """
+    from kit.lm.forward import unlike_plain_head
+    from kit.lm.model import decoder, inner_model
+
+    batch = micro_batch.batch
+    rows, columns, targets = predicting_positions(batch.labels)
+    weights = micro_batch.weights[rows]
+    inputs = {
+        "input_ids": batch.ids,
+        "attention_mask": batch.attention_mask,
+        "position_ids": batch.position_ids,
+        "use_cache": False,
+    }
+    if unlike_plain_head(inner_model(model).config) is None:
+        states = decoder(model)(**inputs).last_hidden_state[rows, columns]
+        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        return weighted_cross_entropy(states, head, targets, weights, chunk=chunk)
+    scores = model(**inputs).logits[rows, columns]
+    return weighted_cross_entropy(scores, _as_they_are, targets, weights, chunk=chunk)
+
+
+def _as_they_are(scores: Tensor) -> Tensor:
+    return scores
 
 
 def weighted_cross_entropy(

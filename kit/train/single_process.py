@@ -249,6 +249,13 @@ class SingleProcess:
             finally:
                 self.model.train()
 
+    def any_process(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        if self._accelerator is None or self.world_size == 1:
+            return flag
+        up = self._accelerator.reduce(torch.tensor(float(flag), device=self.device), "sum")
+        return bool(cast("Tensor", up) > 0)
+
     def save(self, folder: CheckpointFolder, progress: Progress) -> None:
         """Write weights, optimizer, generators of all processes and progress as one file.
 
