@@ -80,7 +80,9 @@ def _profile(profile: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"  model {name}: {made if model['step'] else model['pin']}", ""
     for axis, values in profile["matrix"].items():
         names = [str(v.get("id", v)) if isinstance(v, dict) else str(v) for v in values]
-        yield f"  axis {axis}: {', '.join(names)}", ""
+        yield f"  axis {axis} ({profile['roles'][axis] or 'no role'}): {', '.join(names)}", ""
+    for entry in profile["exclude"]:
+        yield f"  without {', '.join(f'{axis}={value}' for axis, value in entry.items())}", ""
     yield "  steps", "bold"
     for step in profile["steps"]:
         yield from _step(step)

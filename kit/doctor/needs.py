@@ -6,8 +6,9 @@ import msgspec
 
 from kit.doctor.core import Needs
 from kit.engine.registry import Registry
+from kit.manifest.axes import combinations
 from kit.manifest.catalog import profile_of, steps_of
-from kit.manifest.refs import BadReference, combinations, resolve
+from kit.manifest.refs import BadReference, resolve
 from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec
 
 

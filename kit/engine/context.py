@@ -67,6 +67,7 @@ class Context:
     ) -> None:
         self.instance = job.instance.id
         self.axes = job.instance.axes if kind.reads_axes else HiddenAxes(kind.name)
+        self.roles = dict(job.instance.roles)
         self.out = out
         self.scratch = scratch
         self.device = "cuda" if job.instance.resources.gpus else "cpu"

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from kit.errors import InvalidInput, UsageError
 from kit.manifest import refs
-from kit.manifest.types import AxisValue
+from kit.manifest.axes import LARGEST_SEED, axis_id, excluded, id_fault
+from kit.manifest.types import AxisValue, Profile, Scalar
 
 MOST_POINTS = 200_000
 """Combinations of one step's axes; two axes of a manifest of 5 MB could ask for a billion."""
-
-LARGEST_SEED = 2**32 - 1
-"""NumPy takes no larger one."""
-
-_LABEL = re.compile(r"[^\s,=\[\]]+")
 
 
 @dataclass(frozen=True)
@@ -43,28 +40,31 @@ class Point:
 
 def label_of(value: AxisValue, *, where: str) -> str:
     """The short name of an axis value: a record's ``id``, or the scalar as JSON prints it."""
-    if isinstance(value, dict) and "id" not in value:
+    fault = id_fault(value)
+    if fault:
         raise InvalidInput(
-            "a record of the matrix has no 'id'",
+            fault,
             where=where,
-            why="instances are named after it",
-            next_step="add an id to every record of the axis",
-        )
-    label = refs.axis_id(value)
-    if not _LABEL.fullmatch(label):
-        raise InvalidInput(
-            f"{label!r} cannot name an instance",
-            where=where,
-            why="spaces, commas, '=' and brackets delimit instance ids",
             next_step="use a record with a plain id: {id: short-name, value: ...}",
         )
-    return label
+    return axis_id(value)
 
 
 def expand(
-    matrix: Mapping[str, Sequence[AxisValue]], each: Sequence[str], *, where: str
+    matrix: Mapping[str, Sequence[AxisValue]],
+    each: Sequence[str],
+    exclude: Sequence[Mapping[str, Scalar]] = (),
+    *,
+    where: str,
 ) -> list[Point]:
-    """All combinations of the axes in ``each``, the last axis varying fastest."""
+    """All combinations of the axes in ``each``, the last axis varying fastest.
+
+    Args:
+        matrix: Axis -> values.
+        each: Axes to combine.
+        exclude: Combinations to leave out, axis -> id.
+        where: For messages.
+    """
     columns: list[list[tuple[str, AxisValue]]] = []
     for axis in each:
         if axis not in matrix:
@@ -86,13 +86,14 @@ def expand(
         raise InvalidInput(
             f"its axes have {points:,} combinations; the limit is {MOST_POINTS:,}", where=where
         )
-    return [
+    made = [
         Point(
             labels={axis: label for axis, (label, _) in zip(each, combination, strict=True)},
             values={axis: value for axis, (_, value) in zip(each, combination, strict=True)},
         )
         for combination in itertools.product(*columns)
     ]
+    return [point for point in made if not excluded(point.labels, exclude)]
 
 
 def resolve(
@@ -139,10 +140,8 @@ def resolve_matrix(
     }
 
 
-def shift_seeds(
-    matrix: Mapping[str, Sequence[AxisValue]], first: int, *, where: str
-) -> dict[str, list[AxisValue]]:
-    """Move all seeds of the matrix together so that the smallest becomes ``first``.
+def seed_offset(matrix: Mapping[str, Sequence[AxisValue]], first: int, *, where: str) -> int:
+    """By how much all seeds of the matrix move so that the smallest becomes ``first``.
 
     Seeds are the axis ``seed`` and the field ``seed`` of record axes; moving them together keeps
     replicates distinct and paired as before.
@@ -171,6 +170,16 @@ def shift_seeds(
             where=where,
             next_step="for example --seed 7",
         )
+    return offset
+
+
+def shift_seeds(profile: Profile, first: int, *, where: str) -> Profile:
+    """A profile with its seeds moved, also where combinations and models name one.
+
+    Raises:
+        UsageError: As :func:`seed_offset`.
+    """
+    offset = seed_offset(profile.matrix, first, where=where)
 
     def moved(axis: str, value: AxisValue) -> AxisValue:
         if isinstance(value, dict):
@@ -178,4 +187,15 @@ def shift_seeds(
             return {**value, "seed": seed + offset} if isinstance(seed, int) else value
         return value + offset if axis == "seed" and isinstance(value, int) else value
 
-    return {axis: [moved(axis, value) for value in values] for axis, values in matrix.items()}
+    def named(entry: Mapping[str, Scalar]) -> dict[str, Any]:
+        return {axis: moved(axis, value) for axis, value in entry.items()}
+
+    return msgspec.structs.replace(
+        profile,
+        matrix={a: [moved(a, value) for value in values] for a, values in profile.matrix.items()},
+        exclude=[named(entry) for entry in profile.exclude],
+        models={
+            name: msgspec.structs.replace(model, at=named(model.at))
+            for name, model in profile.models.items()
+        },
+    )

@@ -63,6 +63,8 @@ class StepInstance(Struct, frozen=True, kw_only=True):
     steps: dict[str, StepUse] = {}
     models: dict[str, ModelUse] = {}
     axes: dict[str, Any] = {}
+    roles: dict[str, str] = {}
+    """Axis -> role, of the axes that its function may look at."""
     resources: Resources = Resources()
     environment: dict[str, Any] = {}
     outputs: list[str] = []
@@ -117,6 +119,8 @@ class Plan(Struct, kw_only=True, dict=True):
     notes: list[str] = []
     results: str
     """Instance id of the step whose ``results.json`` is the result."""
+    roles: dict[str, str] = {}
+    """Axis -> ``replicate``, ``setting`` or ``group``."""
     pins: list[Pin] = []
     """The pins used, whole, so that a plan can be run without the catalog."""
     environment: dict[str, Any] = {}

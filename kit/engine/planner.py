@@ -18,9 +18,9 @@ from kit.engine.plan import ModelUse, PinUse, Plan, StepInstance, StepUse
 from kit.engine.registry import Registry, StepKind
 from kit.engine.wiring import check, in_order
 from kit.errors import InvalidInput, KitError, UsageError
+from kit.manifest.axes import axis_id
 from kit.manifest.catalog import profile_of, steps_of
 from kit.manifest.pin_types import Pin
-from kit.manifest.refs import axis_id
 from kit.manifest.types import InputRef, Manifest, ModelSource, Profile, Sourced, StepSpec
 
 
@@ -75,16 +75,20 @@ def make_plan(
                 f"the profile sets parameters of {step!r}, which is no step of it", where=where
             )
     matrix = resolve_matrix(profile.matrix, profile.pins, where=where)
+    profile = msgspec.structs.replace(profile, matrix=matrix)
+    written = profile
     if seed is not None:
-        matrix = shift_seeds(matrix, seed, where=where)
+        profile = shift_seeds(profile, seed, where=where)
     chosen = [parse_override(text, [spec.id for spec in specs]) for text in overrides]
-    builder = _Builder(profile, profile_name, pins, digests, machine, rehearsal, where, gpus)
+    builder = _Builder(
+        profile, profile_name, manifest.axes, pins, digests, machine, rehearsal, where, gpus
+    )
     for spec in specs:
         kind = registry.get(spec.kind, where=f"{where}, step {spec.id!r}")
         builder.add(
             spec,
             kind,
-            expand(matrix, spec.each, where=f"{where}, step {spec.id!r}"),
+            expand(profile.matrix, spec.each, profile.exclude, where=f"{where}, step {spec.id!r}"),
             [override for override in chosen if override.step == spec.id],
         )
     results = builder.by_step.get(manifest.results, [])
@@ -103,9 +107,10 @@ def make_plan(
         rehearsal=rehearsal,
         seed=seed,
         overrides=list(overrides),
-        modified=bool(overrides) or (seed is not None and matrix != dict(profile.matrix)),
+        modified=bool(overrides) or profile != written,
         notes=[*manifest.notes, *dict.fromkeys(builder.notes)],
         results=results[0].id,
+        roles={axis: role for axis, role in manifest.axes.items() if axis in profile.matrix},
         pins=[pins[id] for id in sorted(builder.used_pins)],
         environment={
             "device": "cuda" if any(i.resources.gpus for i in builder.instances) else "cpu",
@@ -148,6 +153,7 @@ class _Builder:
         self,
         profile: Profile,
         profile_name: str,
+        roles: Mapping[str, str],
         pins: Mapping[str, Pin],
         digests: PinDigests,
         machine: Machine,
@@ -155,7 +161,7 @@ class _Builder:
         where: str,
         gpus: int | None = None,
     ) -> None:
-        self.gpus = gpus
+        self.gpus, self.roles = gpus, roles
         self.notes: list[str] = []
         self.profile, self.profile_name = profile, profile_name
         self.pins, self.digests = pins, digests
@@ -216,6 +222,10 @@ class _Builder:
         keyed = inputs.keyed
         if kind.reads_axes:
             keyed["axes"] = point.values
+            inputs.axes.update(point.values)
+        roles = {axis: self.roles[axis] for axis in sorted(inputs.axes)}
+        if roles:
+            keyed["roles"] = roles
         if kind.model is not None:
             inherited = inputs.models.get(kind.model.inherits)
             self._written[id] = ModelUse(
@@ -235,6 +245,7 @@ class _Builder:
             steps=inputs.steps,
             models=inputs.models,
             axes=point.values,
+            roles=roles,
             resources=resources,
             environment=environment,
             outputs=list(kind.outputs),
@@ -268,6 +279,13 @@ class _Builder:
             return
         assert source.step is not None  # kit.engine.wiring saw to it
         found = self._upstream(spec, source.step, point, source.at)
+        if not found:
+            raise InvalidInput(
+                f"nothing to read: 'exclude' leaves no instance of {source.step!r} for "
+                f"{point.instance(spec.id)}",
+                where=where,
+                next_step="exclude what would read it, too",
+            )
         many = sort == "steps"
         inputs.steps[name] = StepUse(instances=[one.id for one in found], many=many)
         if sort == "model":
@@ -277,6 +295,8 @@ class _Builder:
             inputs.keyed[name] = [made.key, inputs.models[name].attributes]
         else:
             inputs.keyed[name] = _keyed(found, with_axes=many or kind.reads_axes)
+            if many or kind.reads_axes:
+                inputs.axes.update(axis for one in found for axis in one.axes)
 
     def _pin(self, id: str, where: str, path: tuple[str | int, ...]) -> tuple[PinUse, Any]:
         pin = self.pins.get(id)
@@ -334,6 +354,8 @@ class _Inputs:
     steps: dict[str, StepUse] = field(default_factory=dict)
     models: dict[str, ModelUse] = field(default_factory=dict)
     keyed: dict[str, Any] = field(default_factory=dict)
+    axes: set[str] = field(default_factory=set)
+    """Axes whose values the function may look at."""
 
 
 def _keyed(found: Iterable[StepInstance], *, with_axes: bool) -> list[Any]:

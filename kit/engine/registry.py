@@ -84,6 +84,8 @@ class StepContext(Protocol):
     Attributes:
         instance: Instance id, e.g. ``train[pair=newer-0]``.
         axes: Axis name -> value of this instance.
+        roles: Axis name -> ``replicate``, ``setting`` or ``group``, of every axis that the function
+            may look at: its own with ``reads_axes``, and those of its lists. In the key.
         out: Empty folder to write the promised outputs into.
         scratch: Folder that survives a kill (checkpoints of long training); emptied on success.
         device: ``cpu`` or ``cuda``.
@@ -93,6 +95,7 @@ class StepContext(Protocol):
 
     instance: str
     axes: dict[str, Any]
+    roles: dict[str, str]
     out: Path
     scratch: Path
     device: str

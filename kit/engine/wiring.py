@@ -10,12 +10,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from kit.engine.matrix import MOST_POINTS
 from kit.engine.registry import OWN, Registry
 from kit.errors import InvalidInput
+from kit.manifest.axes import axis_id, combinations
 from kit.manifest.catalog import profile_of, steps_of
 from kit.manifest.names import nearest
-from kit.manifest.refs import BadReference, axis_id, meanings, read_steps
-from kit.manifest.types import InputRef, Manifest, ModelSource, Profile, StepSpec
+from kit.manifest.refs import BadReference, meanings, read_steps
+from kit.manifest.types import (
+    AxisValue,
+    InputRef,
+    Manifest,
+    ModelSource,
+    Profile,
+    Scalar,
+    StepSpec,
+)
 
 Level = Literal["error", "warning", "info"]
 Path = tuple[str | int, ...]
@@ -92,6 +102,59 @@ def axis_known(manifest: Manifest, profile: str, registry: Registry) -> Iterator
                     f"profile {profile!r} has no axis {axis!r}",
                     nearest(axis, matrix) or f"its axes: {', '.join(matrix) or 'none'}",
                 )
+
+
+def axis_role(manifest: Manifest, profile: str, registry: Registry) -> Iterator[Hit]:
+    """Every axis has a role, and every role an axis."""
+    for axis in profile_of(manifest, profile).matrix:
+        if axis not in manifest.axes:
+            yield Hit(
+                ("profiles", profile, "matrix", axis),
+                f"axis {axis!r} has no role (manifests of kit 0.1.0 gave none)",
+                f"add it beside 'steps', 'axes: {{ {axis}: replicate }}' if its values are one "
+                "observation each; 'setting' if they are compared, 'group' for tables of their own",
+                key=True,
+            )
+    for axis in manifest.axes:
+        if not any(axis in one.matrix for one in manifest.profiles.values()):
+            yield Hit(("axes", axis), f"no profile has the axis {axis!r}", key=True)
+
+
+def exclude(manifest: Manifest, profile: str, registry: Registry) -> Iterator[Hit]:
+    """Excluded combinations are of axes and values that exist, and leave something."""
+    spec = profile_of(manifest, profile)
+    for index, entry in enumerate(spec.exclude):
+        path: Path = ("profiles", profile, "exclude", index)
+        if not entry:
+            yield Hit(path, "an empty combination would exclude everything")
+        for axis, value in entry.items():
+            yield from _axis_value(axis, value, spec.matrix, (*path, axis))
+    if spec.exclude:
+        for index, step in indexed(manifest, profile):
+            if step.each and next(combinations(spec, step.each, limit=MOST_POINTS), None) is None:
+                yield Hit(
+                    ("steps", index, "each"),
+                    f"profile {profile!r}: 'exclude' leaves no combination for step {step.id!r}",
+                )
+
+
+def _axis_value(
+    axis: str, value: Scalar, matrix: dict[str, list[AxisValue]], path: Path
+) -> Iterator[Hit]:
+    ids = [axis_id(one) for one in matrix.get(axis, [])]
+    if axis not in matrix:
+        yield Hit(
+            path,
+            f"there is no axis {axis!r}",
+            nearest(axis, matrix) or f"axes: {', '.join(matrix) or 'none'}",
+            key=True,
+        )
+    elif axis_id(value) not in ids:
+        yield Hit(
+            path,
+            f"axis {axis!r} has no value {axis_id(value)!r}",
+            nearest(axis_id(value), ids) or f"its values: {', '.join(ids)}",
+        )
 
 
 def input_source(manifest: Manifest, profile: str, registry: Registry) -> Iterator[Hit]:
@@ -237,7 +300,6 @@ def models(manifest: Manifest, profile: str, registry: Registry) -> Iterator[Hit
 
 def _at(model: ModelSource, step: StepSpec, profile: Profile, path: Path) -> Iterator[Hit]:
     for axis, value in model.at.items():
-        ids = [axis_id(one) for one in profile.matrix.get(axis, [])]
         if axis not in step.each:
             yield Hit(
                 (*path, axis),
@@ -245,12 +307,8 @@ def _at(model: ModelSource, step: StepSpec, profile: Profile, path: Path) -> Ite
                 nearest(axis, step.each) or f"its axes: {', '.join(step.each) or 'none'}",
                 key=True,
             )
-        elif axis_id(value) not in ids:
-            yield Hit(
-                (*path, axis),
-                f"axis {axis!r} has no value {axis_id(value)!r}",
-                nearest(axis_id(value), ids) or f"its values: {', '.join(ids)}",
-            )
+        else:
+            yield from _axis_value(axis, value, profile.matrix, (*path, axis))
 
 
 def _named(
@@ -322,6 +380,8 @@ RULES: dict[str, Rule] = {
     "duplicate-step": duplicate_step,
     "step-kind": step_kind,
     "axis-known": axis_known,
+    "axis-role": axis_role,
+    "exclude": exclude,
     "input-source": input_source,
     "kind-inputs": kind_inputs,
     "models": models,

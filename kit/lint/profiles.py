@@ -12,9 +12,10 @@ from kit.engine.registry import StepKind
 from kit.engine.wiring import Hit
 from kit.lint.core import MANIFEST, ManifestContext, duplicates
 from kit.lint.steps import kind_of
+from kit.manifest.axes import axis_id, combinations
 from kit.manifest.catalog import steps_of
 from kit.manifest.names import nearest
-from kit.manifest.refs import BadReference, axis_id, combinations, models, pin_ids, resolve
+from kit.manifest.refs import BadReference, models, pin_ids, resolve
 from kit.manifest.types import InputRef, Profile, Sourced, StepSpec
 
 _PLACEHOLDERS = {"todo", "tbd", "n/a", "none", "unknown", "...", "xxx"}
@@ -22,22 +23,12 @@ _PLACEHOLDERS = {"todo", "tbd", "n/a", "none", "unknown", "...", "xxx"}
 
 @MANIFEST.rule("axis-values")
 def axis_values(context: ManifestContext) -> Iterator[Hit]:
-    """An axis has values, each with its own id that can stand in an instance name."""
+    """An axis has values, each with an id of its own."""
     for name, profile in context.manifest.profiles.items():
         for axis, values in profile.matrix.items():
             path = ("profiles", name, "matrix", axis)
             if not values:
                 yield Hit(path, f"axis {axis!r} has no values")
-            for index, value in enumerate(values):
-                label = axis_id(value)
-                if not label:
-                    yield Hit((*path, index), f"a record of axis {axis!r} has no id")
-                elif any(character in " ,=[]" for character in label):
-                    yield Hit(
-                        (*path, index),
-                        f"{label!r} cannot name an instance (blank, comma, '=' or bracket)",
-                        "use a record with a plain id: {id: short-name, ...}",
-                    )
             for index, label in duplicates(axis_id(value) for value in values):
                 if label:
                     yield Hit((*path, index), f"axis {axis!r} has {label!r} twice")

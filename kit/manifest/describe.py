@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from kit.manifest.axes import combinations
 from kit.manifest.catalog import Catalog, needed_pins, profile_of, steps_of
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.pin_types import Pin
-from kit.manifest.refs import combinations
 from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec
 
 
@@ -56,6 +56,8 @@ def _profile(
             for name, model in profile.models.items()
         },
         "matrix": profile.matrix,
+        "roles": {axis: manifest.axes.get(axis) for axis in profile.matrix},
+        "exclude": profile.exclude,
         "steps": [_step(step, profile) for step in steps],
         "cells": len(expectation.cells) if expectation else 0,
         "claims": _claims(expectation),
@@ -94,7 +96,7 @@ def _step(step: StepSpec, profile: Profile) -> dict[str, Any]:
         "id": step.id,
         "kind": step.kind,
         "each": step.each,
-        "instances": sum(1 for _ in combinations(profile, step.each)),
+        "instances": sum(1 for _ in combinations(profile, step.each, limit=200_000)),
         "resources": None
         if resources is None
         else {

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from kit.errors import Many
+from kit.manifest.axes import faults
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.pin_types import Pins
 from kit.manifest.source import Node, Problems, Source, shown
@@ -52,7 +53,13 @@ def read_manifest(path: Path | str, *, full: bool = False) -> Loaded[Manifest]:
     Raises:
         Many: Everything that is wrong with the file, in file order.
     """
-    return _read(Path(path), Manifest, "manifest", full)
+    loaded = _read(Path(path), Manifest, "manifest", full)
+    problems = Problems(loaded.source.name)
+    for place, fault in faults(loaded.value):
+        problems.add(*loaded.source.position(place), fault)
+    if problems.found:
+        raise Many(problems.sorted())
+    return loaded
 
 
 def read_pins(path: Path | str, *, full: bool = False) -> Loaded[Pins]:

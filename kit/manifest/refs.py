@@ -6,25 +6,19 @@ out which pins a profile needs and whether every reference leads somewhere.
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kit.manifest.axes import axis_id, combinations
 from kit.manifest.types import AxisValue, InputRef, ModelSource, Profile, StepSpec
 
+_MOST = 200_000
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
 class BadReference(ValueError):
     """A reference that leads nowhere; the message says why."""
-
-
-def axis_id(value: AxisValue) -> str:
-    """The short name of an axis value: of a record its ``id``, of a scalar its text."""
-    if isinstance(value, dict):
-        return str(value.get("id", ""))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def resolve(value: Any, axes: Mapping[str, AxisValue], pins: Mapping[str, str]) -> Any:
@@ -68,16 +62,6 @@ def resolve(value: Any, axes: Mapping[str, AxisValue], pins: Mapping[str, str]) 
     )
 
 
-def combinations(
-    profile: Profile, axes: Sequence[str], limit: int = 1000
-) -> Iterator[dict[str, AxisValue]]:
-    """Combinations of axis values, the last axis varying fastest; at most ``limit`` of them."""
-    known = [axis for axis in axes if axis in profile.matrix]
-    product = itertools.product(*(profile.matrix[axis] for axis in known))
-    for values in itertools.islice(product, limit):
-        yield dict(zip(known, values, strict=True))
-
-
 def meanings(text: str, profile: Profile, each: Sequence[str]) -> dict[str, dict[str, AxisValue]]:
     """What a reference means in a profile for a step over ``each``: value -> a point where it does.
 
@@ -86,8 +70,10 @@ def meanings(text: str, profile: Profile, each: Sequence[str]) -> dict[str, dict
     """
     used = [axis for axis in each if f"${{{axis}" in text]
     found: dict[str, dict[str, AxisValue]] = {}
-    for point in combinations(profile, used):
-        found.setdefault(str(resolve(text, point, profile.pins)), point)
+    # A value may have all its combinations excluded, which only all axes together show.
+    for point in combinations(profile, each if used and profile.exclude else used, limit=_MOST):
+        meaning = str(resolve(text, point, profile.pins))
+        found.setdefault(meaning, {axis: point[axis] for axis in used if axis in point})
     return found
 
 

@@ -89,8 +89,13 @@ class Resources(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where these figures come from (a record, or an estimate)."""
 
 
+Role = Literal["replicate", "setting", "group"]
+"""What an axis is for: ``replicate`` values are one observation each (a seed, a pair of models),
+``setting`` values are compared with one another, ``group`` values get tables of their own."""
+
 AxisValue = Scalar | dict[str, Scalar]
-"""A plain value, or a record with an ``id`` and further fields."""
+"""A plain value, or a record with an ``id`` and further fields. The field ``seed`` moves with
+``--seed``; ``group`` names the group of a replicate."""
 
 
 class ModelSource(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -113,6 +118,8 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     models: dict[Identifier, ModelSource] = {}
     """Names of models, given to steps by ``{model: name}``."""
     matrix: dict[Identifier, list[AxisValue]] = {}
+    exclude: list[dict[Identifier, Scalar]] = []
+    """Combinations that are left out, each axis -> id of its value; axes not named are any."""
     set: dict[Identifier, dict[str, ParamValue | Sourced]] = {}
     """Step id -> parameter -> value. In the ``paper`` profile every value carries its source."""
     resources: dict[Identifier, Resources] = {}
@@ -134,6 +141,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     counterpart: Identifier | None = None
     """The same question in the other variant."""
     documents: list[Document]
+    axes: dict[Identifier, Role] = {}
+    """Axis -> what it is for; every axis of a profile's matrix has a role."""
     steps: Annotated[list[StepSpec], Meta(min_length=1)]
     results: Identifier
     """The step whose ``results.json`` is compared with the expectation."""

@@ -58,6 +58,7 @@ documents:
 steps:
   - { id: flip, kind: coins/flip, version: 1, each: [seed] }
   - { id: table, kind: coins/table, version: 1, inputs: { flips: { step: flip } } }
+axes: { seed: replicate }
 results: table
 profiles:
   mini:

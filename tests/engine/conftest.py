@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ def manifest(**changes: Any) -> Manifest:
         },
     }
     document.update(changes)
+    axes = {axis for made in document["profiles"].values() for axis in made.get("matrix", {})}
+    document.setdefault("axes", dict.fromkeys(sorted(axes), "replicate"))
     return msgspec.convert(document, Manifest)
 
 
@@ -99,6 +102,24 @@ def plan_of(
         registry=REGISTRY,
         **options,
     )
+
+
+def relabelled(plan: Plan, labels: Sequence[str]) -> Plan:
+    """A plan whose labels ``n0``, ``n1``, ... are others: a plan file may have been edited.
+
+    Manifests take no such labels; what is made of a plan must bear them.
+    """
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {renamed(key): renamed(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [renamed(inner) for inner in value]
+        if isinstance(value, str):
+            return re.sub(r"=n(\d+)\]", lambda m: f"={labels[int(m.group(1))]}]", value)
+        return value
+
+    return msgspec.convert(renamed(msgspec.to_builtins(plan)), Plan)
 
 
 @pytest.fixture(autouse=True)

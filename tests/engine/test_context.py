@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,12 @@ def context(tmp_path: Path, *, reads_axes: bool = False) -> tuple[Context, list[
         emit=events.append,
     )
     return made, events
+
+
+def test_roles_of_readable_axes(run_toy: Callable[..., Path], tmp_path: Path) -> None:
+    run_toy(plan_of())
+    folder = Store(tmp_path / "home").path(plan_of().by_id["table"].key)
+    assert json.loads((folder / "roles.json").read_text()) == {"seed": "replicate"}
 
 
 def test_it_is_a_step_context(tmp_path: Path) -> None:

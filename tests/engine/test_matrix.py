@@ -6,6 +6,7 @@ import pytest
 
 from kit.engine.matrix import expand, label_of, resolve, resolve_matrix, shift_seeds
 from kit.errors import InvalidInput, UsageError
+from kit.manifest.types import ModelSource, Profile
 
 MATRIX = {"pair": [{"id": "newer", "source": "a"}, {"id": "older", "source": "b"}], "seed": [0, 1]}
 
@@ -27,20 +28,23 @@ def test_without_axes_there_is_one_instance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "label"), [(True, "true"), (0.1, "0.1"), (3, "3"), ("a/b:c", "a/b:c")]
+    ("value", "label"),
+    [(True, "true"), (0.1, "0.1"), (-0.5, "-0.5"), (3, "3"), ("a_b.C+1-2", "a_b.C+1-2")],
 )
 def test_labels(value: object, label: str) -> None:
     assert label_of(value, where="") == label  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", ["a b", "a,b", "a=b", "[x]", ""])
+@pytest.mark.parametrize(
+    "value", ["a b", "a,b", "a=b", "[x]", "", "a/b", "..", "-5", "x" * 65, "a\u200bb", "\u00e4"]
+)
 def test_labels_that_would_break_instance_ids(value: str) -> None:
     with pytest.raises(InvalidInput, match="cannot name an instance"):
         label_of(value, where="")
 
 
 def test_a_record_needs_an_id() -> None:
-    with pytest.raises(InvalidInput, match="no 'id'") as caught:
+    with pytest.raises(InvalidInput, match="has no id") as caught:
         expand({"pair": [{"source": "a"}]}, ["pair"], where="toy, step 'x'")
     assert "toy, step 'x', axis 'pair'" in caught.value.where
 
@@ -95,25 +99,46 @@ def test_pins_in_the_matrix() -> None:
 
 
 def test_seeds_move_together() -> None:
-    matrix = {
-        "cell": [{"id": "a", "seed": 3}, {"id": "b", "seed": 5}, {"id": "c"}],
-        "seed": [4, 6],
-        "size": [1],
-    }
-    assert shift_seeds(matrix, 10, where="") == {
+    profile = Profile(
+        summary="",
+        matrix={
+            "cell": [{"id": "a", "seed": 3}, {"id": "b", "seed": 5}, {"id": "c"}],
+            "seed": [4, 6],
+            "size": [1],
+        },
+        exclude=[{"cell": "a", "seed": 6}],
+        models={"base": ModelSource(step="train", at={"seed": 4, "size": 1})},
+    )
+    moved = shift_seeds(profile, 10, where="")
+    assert moved.matrix == {
         "cell": [{"id": "a", "seed": 10}, {"id": "b", "seed": 12}, {"id": "c"}],
         "seed": [11, 13],
         "size": [1],
     }
+    assert moved.exclude == [{"cell": "a", "seed": 13}]
+    assert moved.models["base"].at == {"seed": 11, "size": 1}
+
+
+def test_excluded_combinations_are_left_out() -> None:
+    """An entry holds for all values of the axes it does not name; only where all its axes are."""
+    exclude = [{"pair": "newer", "seed": 1}]
+    made = expand(MATRIX, ["pair", "seed"], exclude, where="here")
+    assert [point.instance("x") for point in made] == [
+        "x[pair=newer,seed=0]",
+        "x[pair=older,seed=0]",
+        "x[pair=older,seed=1]",
+    ]
+    assert len(expand(MATRIX, ["pair"], exclude, where="here")) == 2
+    assert len(expand(MATRIX, ["pair", "seed"], [{"seed": 1}], where="here")) == 2
 
 
 @pytest.mark.parametrize("matrix", [{}, {"size": [1]}, {"seed": ["a", "b"]}, {"seed": [True]}])
 def test_no_seeds_to_move(matrix: dict[str, list[object]]) -> None:
     with pytest.raises(UsageError, match="nothing to move"):
-        shift_seeds(matrix, 1, where="")  # type: ignore[arg-type]
+        shift_seeds(Profile(summary="", matrix=matrix), 1, where="")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("first", [-1, 2**32 - 1])
 def test_seeds_stay_in_the_range_that_libraries_take(first: int) -> None:
     with pytest.raises(UsageError, match="from 0 to 4294967295"):
-        shift_seeds({"seed": [3, 4]}, first, where="")
+        shift_seeds(Profile(summary="", matrix={"seed": [3, 4]}), first, where="")

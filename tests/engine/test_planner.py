@@ -215,6 +215,71 @@ def test_fraction_goes_where_there_is_such_a_parameter() -> None:
         fraction_overrides(failing, "mini", REGISTRY, 0.5)
 
 
+# Axes.
+
+
+def cells(**changes: Any) -> Any:
+    """Data for each seed, mixed with each factor, but not all of them."""
+    mini = {
+        "summary": "s",
+        "matrix": {"seed": [0, 1], "factor": [2, 3]},
+        "exclude": [{"seed": 1, "factor": 3}],
+        "set": {"make": {"seed": "${seed}"}, "mix": {"factor": "${factor}"}},
+    }
+    axes = {"seed": "replicate", "factor": "setting"}
+    mixed = steps({"id": "mix", "each": ["seed", "factor"]})
+    return manifest(**{"axes": axes, "steps": mixed, "profiles": {"mini": mini}, **changes})
+
+
+def test_roles_reach_whoever_may_look_at_axes() -> None:
+    made = plan_of(cells())
+    assert made.roles == {"seed": "replicate", "factor": "setting"}
+    assert made.by_id["table"].roles == made.roles  # its list has both
+    assert made.by_id["mix[seed=0,factor=2]"].roles == {}  # no key of theirs knows the axes
+
+
+def test_a_role_is_in_the_keys_that_axes_are_in() -> None:
+    other = plan_of(cells(axes={"seed": "replicate", "factor": "group"}))
+    before = plan_of(cells())
+    moved = [id for id in before.by_id if before.by_id[id].key != other.by_id[id].key]
+    assert moved == ["table"]
+
+
+def test_combinations_may_be_excluded() -> None:
+    made = plan_of(cells())
+    mixed = [one.id for one in made.instances if one.step == "mix"]
+    assert mixed == ["mix[seed=0,factor=2]", "mix[seed=0,factor=3]", "mix[seed=1,factor=2]"]
+    assert made.by_id["table"].steps["numbers"].instances == mixed
+    # With other seeds the same corner is left out.
+    moved = [one.id for one in plan_of(cells(), seed=7).instances if one.step == "mix"]
+    assert moved == ["mix[seed=7,factor=2]", "mix[seed=7,factor=3]", "mix[seed=8,factor=2]"]
+
+
+def test_a_reader_whose_inputs_are_all_excluded_is_an_error() -> None:
+    """A step over seeds that lists the factors of each: none is left for seed 1."""
+    listing = [
+        *cells().steps[:2],
+        {
+            "id": "each",
+            "kind": "toy/table",
+            "version": 1,
+            "each": ["seed"],
+            "inputs": {"numbers": {"step": "mix"}},
+        },
+        *cells().steps[2:],
+    ]
+    made = msgspec.to_builtins(cells())
+    made["steps"] = msgspec.to_builtins(listing)
+    made["profiles"]["mini"]["exclude"] = [{"seed": 1, "factor": 2}, {"seed": 1, "factor": 3}]
+    with pytest.raises(InvalidInput, match="leaves no instance of 'mix' for each\\[seed=1\\]"):
+        plan_of(msgspec.convert(made, type(cells())))
+
+
+def test_an_axis_without_a_role_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"axis 'factor' has no role \(manifests of kit 0.1.0"):
+        plan_of(cells(axes={"seed": "replicate"}))
+
+
 # Errors.
 
 

@@ -81,6 +81,7 @@ def table(context: StepContext, params: NoParams) -> None:
 
     results = Results(schema_version=1, experiment="?", version="?", profile="?", cells=cells)
     (context.out / "results.json").write_bytes(msgspec.json.encode(results))
+    (context.out / "roles.json").write_text(json.dumps(context.roles))
     (context.out / "labels.jsonl").write_text("".join(json.dumps(x) + "\n" for x in labels))
 
 

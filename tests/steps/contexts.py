@@ -34,6 +34,7 @@ class FakeContext:
     resources: Resources = field(default_factory=Resources)
     instance: str = "step"
     axes: dict[str, Any] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
     canaries: dict[str, tuple[bool, str]] = field(default_factory=dict)
     progressed: list[tuple[int, int]] = field(default_factory=list)
 

@@ -111,6 +111,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
             for id, (kind, given) in inputs.items()
         ],
         "results": "table",
+        "axes": {"pair": "replicate"},
         "profiles": {
             "mini": {
                 "summary": "mini",

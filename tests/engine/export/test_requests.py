@@ -14,7 +14,7 @@ from kit.engine.export.snakefile import Ask, ask, file_name, require_architectur
 from kit.engine.plan import Plan
 from kit.errors import UsageError
 from kit.manifest.types import Resources
-from tests.engine.conftest import manifest, plan_of
+from tests.engine.conftest import manifest, plan_of, relabelled
 
 LABELS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=90).filter(
     lambda text: re.fullmatch(r"[^\s,=\[\]]+", text) is not None
@@ -25,14 +25,15 @@ LABELS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=
 def test_file_names_are_harmless_and_distinct(labels: list[str]) -> None:
     profile = {
         "summary": "s",
-        "matrix": {"x": [{"id": label, "seed": n} for n, label in enumerate(labels)]},
+        "matrix": {"x": [{"id": f"n{n}", "seed": n} for n in range(len(labels))]},
         "set": {"make": {"seed": "${x.seed}"}},
     }
     steps = [
         {"id": "make", "kind": "toy/make", "version": 2, "each": ["x"]},
         {"id": "t", "kind": "toy/table", "version": 1, "inputs": {"numbers": {"step": "make"}}},
     ]
-    plan = plan_of(manifest(steps=steps, results="t", profiles={"mini": profile}))
+    made = plan_of(manifest(steps=steps, results="t", profiles={"mini": profile}))
+    plan = relabelled(made, labels)
     names = [file_name(one) for one in plan.instances]
     assert len(set(names)) == len(labels) + 1
     for name in names:

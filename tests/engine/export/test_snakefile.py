@@ -20,17 +20,17 @@ from kit.engine.session import Session
 from kit.engine.store import Store
 from kit.errors import Preflight
 from kit.manifest.types import Resources
-from tests.engine.conftest import ToyPins, manifest, plan_of
+from tests.engine.conftest import ToyPins, manifest, plan_of, relabelled
 from tests.engine.export.tools import kit_program, tool
 
 NASTY = ["plain", "$(>evil)", "a'b\"c", "x/../y", "{wildcards}", ";exit", "ä", "-n"]
-"""Labels of a matrix may be all this; a label that is a command must stay a label."""
+"""Labels of an edited plan may be all this; a label that is a command must stay a label."""
 
 
 def nasty_plan(labels: list[str]) -> Plan:
     profile = {
         "summary": "s",
-        "matrix": {"cell": [{"id": label, "seed": n} for n, label in enumerate(labels)]},
+        "matrix": {"cell": [{"id": f"n{n}", "seed": n} for n in range(len(labels))]},
         "set": {"make": {"seed": "${cell.seed}", "size": 100}},
     }
     steps = [
@@ -44,7 +44,8 @@ def nasty_plan(labels: list[str]) -> Plan:
         },
         {"id": "all", "kind": "toy/table", "version": 1, "inputs": {"numbers": {"step": "import"}}},
     ]
-    return plan_of(manifest(steps=steps, results="all", profiles={"mini": profile}))
+    made = plan_of(manifest(steps=steps, results="all", profiles={"mini": profile}))
+    return relabelled(made, labels)
 
 
 def export(plan: Plan, folder: Path) -> Path:
