@@ -105,7 +105,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("kind: defensive-tokens/evaluate", "kind: ../x/evil", "must be a step kind"),
         ("${model.target}", "${model.__class__}", "has no field '__class__'"),
         ("${model.target}", "../../../etc/passwd", "there is no pin '../../../etc/passwd'"),
-        ("${model.seed}", "$(touch x)", "xpected `int`, got `str`"),
+        ("${model.seed}", "$(touch x)", "is no seed: a whole number"),
         ("batch: 16", "batch: 9223372036854775808", "does not fit in 64 bits"),
         ("id: source-0, group", "id: '../../x y', group", "cannot name an instance"),
     ],
@@ -128,6 +128,7 @@ def test_axes_that_multiply(tmp_path: Path, refused: Refused) -> None:
     profile = manifest["profiles"]["mini"]
     for axis in ("a", "b", "c"):
         profile["matrix"][axis] = list(range(1000))
+        manifest["axes"][axis] = "setting"
     for step in manifest["steps"]:
         if "each" in step:
             step["each"] = [*step["each"], "a", "b", "c"]
