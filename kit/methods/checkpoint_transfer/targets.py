@@ -125,7 +125,7 @@ class RetainReference:
             if not self._adapter_off:
                 return block_outputs(self.model, ids, mask, blocks)
             training, adapted = self.model.training, self.model
-            adapted.eval()
+            adapted.train(False)
             try:
                 with adapted.disable_adapter():  # type: ignore[operator]
                     return block_outputs(adapted, ids, mask, blocks)
@@ -232,7 +232,7 @@ def _gather(
 def _split(rows: dict[int, Tensor], mask: Tensor) -> list[dict[int, Tensor]]:
     """Rows of a batch by example."""
     lengths = mask.sum(1).tolist()
-    cut = {block: values.split(lengths) for block, values in rows.items()}
+    cut = {block: torch.split(values, lengths) for block, values in rows.items()}
     return [{block: parts[at] for block, parts in cut.items()} for at in range(len(lengths))]
 
 
