@@ -67,7 +67,6 @@ def main() -> None:
                 key = f"read_{'cold' if cold else 'warm'}_{device}_seconds"
                 record[key], _ = timed(lambda device=device: [m.sum() for m in read(device)])
         matrices = read("cuda")
-        results: dict[str, Alignment] = {}
         for turn in ("first", "second"):
             record[f"svd_{turn}_seconds"], fitted = timed(
                 lambda: orthogonal_map(*matrices, device="cuda")

@@ -129,7 +129,7 @@ def unit_length_weights(source: Tensor, target: Tensor, chunk_rows: int = 16384)
 
     A row that is zero in either matrix has no direction and gets weight 0.
     """
-    _check(source, target, None, METHODS[0])
+    _check(source, target, None)
     products = []
     for start in range(0, len(source), chunk_rows):
         part = slice(start, start + chunk_rows)
