@@ -1,7 +1,7 @@
 """The preference loss of TAR-Refusal: DPO against log-probabilities of the initial model.
 
-Source: reference page 1.2 (sigmoid loss, beta 0.1, no label smoothing, log-probabilities summed
-over the response, those of the reference computed once an example).
+Source: [CODE] modules/objectives.py ``DPOLoss``: sigmoid loss, beta 0.1, no label smoothing,
+log-probabilities summed over the response, those of the reference computed once an example.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.lm.model import decoder, decoder_layers
 from kit.methods.tar.scores import Head
 from kit.methods.tar.settings import BLOCK_OUTPUTS, LAYERS
 
@@ -43,16 +44,16 @@ def forward(model: PreTrainedModel, batch: Batch, *, layers: str | None = None) 
     """
     if layers is not None and layers not in LAYERS:
         raise ValueError(f"unknown layers {layers!r}; known: {', '.join(LAYERS)}")
-    whole: Any = model
-    decoder = whole.get_decoder()
     last_block: list[Tensor] = []
 
     def keep(_module: Any, _inputs: Any, output: Any) -> None:
         last_block.append(output[0] if isinstance(output, tuple) else output)
 
-    hook = decoder.layers[-1].register_forward_hook(keep) if layers == BLOCK_OUTPUTS else None
+    hook = (
+        decoder_layers(model)[-1].register_forward_hook(keep) if layers == BLOCK_OUTPUTS else None
+    )
     try:
-        out = decoder(
+        out = decoder(model)(
             input_ids=batch.ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
@@ -66,4 +67,5 @@ def forward(model: PreTrainedModel, batch: Batch, *, layers: str | None = None) 
     if layers == BLOCK_OUTPUTS:
         # transformers puts the embeddings first and the final norm behind the last block.
         states = (*states[1:-1], last_block[0])
-    return Pass(states=out.last_hidden_state, head=whole.get_output_embeddings(), layers=states)
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return Pass(states=out.last_hidden_state, head=head, layers=states)

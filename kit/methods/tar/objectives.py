@@ -1,13 +1,14 @@
-"""The two losses of the outer loop and the adversary's, on models and batches."""
+"""The losses of the outer loop on models and micro-batches; each returns its share, a scalar."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from kit.lm.model import output_rows
+from kit.methods.tar.batches import Counted, CountedPairs
 from kit.methods.tar.dpo import Pairs, dpo_loss, margins, response_log_probs
 from kit.methods.tar.forward import forward
 from kit.methods.tar.losses import (
@@ -24,6 +25,7 @@ from kit.methods.tar.settings import (
     INVERSE_CROSS_ENTROPY,
     TarSettings,
 )
+from kit.train import losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,89 +34,80 @@ if TYPE_CHECKING:
     from kit.train.batching import Batch
 
 
-@dataclass(frozen=True)
-class RetainLoss:
-    """The two halves of the retain loss, of one graph.
-
-    Attributes:
-        language_model: Cross-entropy on retain data.
-        representation: Distance to the original model's states, scaled.
-    """
-
-    language_model: Tensor
-    representation: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """Their sum."""
-        return self.language_model + self.representation
-
-
-def language_model_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Mean next-token cross-entropy: the adversary's loss, and half of the retain loss."""
-    out = forward(model, batch)
-    return cross_entropy(out.states, out.head, batch.labels)
+def language_model_loss(model: PreTrainedModel, counted: Counted) -> Tensor:
+    """Next-token cross-entropy: the adversary's loss, and half of the retain loss."""
+    return losses.language_model_loss(model, counted.micro)
 
 
 def retain_loss(
-    model: PreTrainedModel, reference: PreTrainedModel, batch: Batch, settings: TarSettings
-) -> RetainLoss:
+    model: PreTrainedModel, reference: PreTrainedModel, counted: Counted, settings: TarSettings
+) -> Tensor:
     """L_retain, unweighted: stay a language model, and stay near the original states.
 
     Args:
         model: The model in training, not attacked.
         reference: The original model, frozen.
-        batch: Retain examples.
-        settings: Distance, layers and padding of the representation term.
+        counted: Retain examples.
+        settings: Distance, layers and padding of the representation term, and its scale.
 
     Raises:
         ValueError: A reference model of another shape.
     """
+    batch = counted.batch
     with torch.no_grad():
         original = forward(reference, batch, layers=settings.layers).layers
     ours = forward(model, batch, layers=settings.layers)
+    padding = settings.representation_padding
     distance = representation_distance(
         ours.layers,
         original,
         batch.attention_mask,
         distance=settings.distance,
-        padding=settings.representation_padding,
+        padding=padding,
+        total=counted.total(padding),
     )
-    return RetainLoss(
-        language_model=cross_entropy(ours.states, ours.head, batch.labels),
-        representation=settings.representation_scale * distance,
-    )
+    nats = cross_entropy(ours.states, ours.head, batch.labels, weights=counted.label_weights)
+    return nats + settings.representation_scale * distance
 
 
 def tamper_resistance_loss(
-    model: PreTrainedModel, batch: Batch | Pairs, settings: TarSettings
+    model: PreTrainedModel, held_out: Counted | CountedPairs, settings: TarSettings
 ) -> Tensor:
     """L_TR of the attacked model on the held-out batch, unweighted.
 
     Args:
         model: At the attacked point.
-        batch: Held-out examples; ``Pairs`` for DPO.
+        held_out: Examples; pairs for DPO.
         settings: Chooses the loss.
 
     Raises:
         ValueError: A batch of the wrong sort for the loss.
     """
-    if isinstance(batch, Pairs) != (settings.objective == DPO):
+    if isinstance(held_out, CountedPairs) != (settings.objective == DPO):
         raise ValueError(
-            f"the objective {settings.objective!r} cannot be measured on {type(batch).__name__}"
+            f"the objective {settings.objective!r} cannot be measured on {type(held_out).__name__}"
         )
-    if isinstance(batch, Pairs):
-        return dpo_loss(preference_margins(model, batch), beta=settings.beta)
+    if isinstance(held_out, CountedPairs):
+        margin = preference_margins(model, held_out.pairs)
+        return held_out.row_share * dpo_loss(margin, beta=settings.beta)
+    batch, weights = held_out.batch, held_out.label_weights
     out = forward(model, batch)
     if settings.objective == ENTROPY:
+        padding = settings.entropy_padding
         return negative_entropy(
-            out.states, out.head, batch.attention_mask, padding=settings.entropy_padding
+            out.states,
+            out.head,
+            batch.attention_mask,
+            padding=padding,
+            total=held_out.total(padding),
         )
     if settings.objective == INVERSE_CROSS_ENTROPY:
-        return inverse_cross_entropy(out.states, out.head, batch.labels)
+        return inverse_cross_entropy(out.states, out.head, batch.labels, weights=weights)
     clamped = settings.objective == CLAMPED_CROSS_ENTROPY
-    highest = math.log(model.config.vocab_size) if clamped else math.inf
-    return negative_cross_entropy(out.states, out.head, batch.labels, highest=highest)
+    highest = math.log(output_rows(model)) if clamped else math.inf
+    return negative_cross_entropy(
+        out.states, out.head, batch.labels, highest=highest, weights=weights
+    )
 
 
 def preference_margins(model: PreTrainedModel, pairs: Pairs) -> Tensor:
@@ -127,6 +120,22 @@ def reference_log_probs(reference: PreTrainedModel, batch: Batch) -> Tensor:
     """Summed log-probabilities of responses under the initial model; [B], kept for the run."""
     with torch.no_grad():
         return _response_log_probs(reference, batch)
+
+
+def check_reference(model: PreTrainedModel, reference: PreTrainedModel) -> None:
+    """Refuse a reference model that cannot be the original of the one in training.
+
+    Raises:
+        ValueError: Another width, number of blocks or vocabulary; or the very same model.
+    """
+    if model is reference:
+        raise ValueError("the reference model is the model in training: it would move along")
+    for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
+        ours, theirs = getattr(model.config, name), getattr(reference.config, name)
+        if ours != theirs:
+            raise ValueError(
+                f"the reference model has another shape: {name} {theirs} against {ours}"
+            )
 
 
 def _response_log_probs(model: PreTrainedModel, batch: Batch) -> Tensor:

@@ -84,10 +84,14 @@ _ADVERSARIES = {
     ),
 }
 
+_WIDTH = Sourced(256, "[CODE] modules/dataloaders.py: cut at and padded to 256; paper E.1")
 _DOMAIN: dict[str, dict[str, Sourced]] = {
-    "bio": {},
-    "chem": {"tamper_scale": Sourced(3.0, "paper E.2 (notes among the seeds)")},
-    "cyber": {},
+    "bio": {"width": _WIDTH},
+    "chem": {
+        "width": _WIDTH,
+        "tamper_scale": Sourced(3.0, "paper E.2 (notes among the seeds)"),
+    },
+    "cyber": {"width": _WIDTH},
     "refusal": {
         "objective": Sourced(DPO, "paper E.2"),
         "outer_steps": Sourced(100, "rebuttal; TamperBench"),

@@ -27,6 +27,7 @@ def representation_distance(
     *,
     distance: str = NORM,
     padding: str = INCLUDED,
+    total: float | None = None,
 ) -> Tensor:
     """Mean over layers of the mean over positions of ||h - h_reference||, or of its square.
 
@@ -38,6 +39,7 @@ def representation_distance(
         mask: [B, T] bool, true on real tokens.
         distance: One of ``DISTANCES``.
         padding: Whether positions of padding count.
+        total: Positions that the mean is over; those of this batch if not given.
 
     Returns:
         A scalar. At equal states its gradient is zero, for the norm too.
@@ -58,9 +60,10 @@ def representation_distance(
         difference = at_least_fp32(state) - at_least_fp32(original.detach())
         picked = counted_positions(difference, mask, padding)
         if distance == NORM:
-            means.append(torch.linalg.vector_norm(picked, dim=-1).mean())
+            values = torch.linalg.vector_norm(picked, dim=-1)
         else:
-            means.append(picked.square().sum(-1).mean())
+            values = picked.square().sum(-1)
+        means.append(values.sum() / (total or len(picked)))
     return torch.stack(means).mean()
 
 
@@ -81,6 +84,7 @@ def random_mapping_loss(
     mask: Tensor,
     *,
     padding: str = INCLUDED,
+    total: float | None = None,
 ) -> Tensor:
     """Mean over layers and positions of 1 - |cos(h, vector of the input token)|.
 
@@ -93,6 +97,7 @@ def random_mapping_loss(
         vectors: [V, d] from ``hashed_vectors``.
         mask: [B, T] bool.
         padding: Whether positions of padding count.
+        total: Positions that the mean is over; those of this batch if not given.
 
     Returns:
         A scalar between 0 and 1.
@@ -104,5 +109,5 @@ def random_mapping_loss(
         wanted = counted_positions(vectors[ids].to(state.device), mask, padding)
         ours = at_least_fp32(counted_positions(state, mask, padding))
         cosine = cosine_similarity(ours, wanted.to(ours.dtype), dim=-1)
-        means.append((1 - cosine.abs()).mean())
+        means.append((1 - cosine.abs()).sum() / (total or len(cosine)))
     return torch.stack(means).mean()

@@ -80,6 +80,7 @@ class TarSettings:
         held_out_split: ``own`` (never seen by an adversary) or ``adversary`` (the same data).
         retain_split: ``train`` or ``test`` of the retain data.
         special_token_labels: ``masked`` or ``kept`` in chat data.
+        width: Columns that every batch is padded to; none pads to the longest example.
         recovery_steps: Supervised steps on retain data after the loop.
     """
 
@@ -117,6 +118,7 @@ class TarSettings:
     held_out_split: str = "own"
     retain_split: str = "train"
     special_token_labels: str = "masked"
+    width: int | None = None
     recovery_steps: int = 0
 
     def __post_init__(self) -> None:

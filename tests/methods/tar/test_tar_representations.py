@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kit.methods.tar.forward import forward
-from kit.methods.tar.objectives import retain_loss
+from kit.methods.tar.objectives import check_reference, retain_loss
 from kit.methods.tar.presets import preset
 from kit.methods.tar.representations import (
     hashed_vectors,
     random_mapping_loss,
     representation_distance,
 )
-from tests.methods.tar.conftest import assert_same_loss, build_model, rows_of
+from tests.methods.tar.conftest import assert_same_loss, build_model, count, rows_of
 
 
 def settings(**changes):
@@ -22,9 +24,8 @@ def settings(**changes):
 
 @pytest.mark.parametrize("distance", ["norm", "squared-norm"])
 def test_retain_loss_by_hand(model, reference, retain, distance):
-    loss = retain_loss(
-        model, reference, retain, settings(distance=distance, representation_padding="masked")
-    )
+    chosen = settings(distance=distance, representation_padding="masked")
+    loss = retain_loss(model, reference, count(retain), chosen)
     with torch.no_grad():
         originals = [states for _, _, states, _ in rows_of(reference, retain)]
     sums = torch.zeros(4, dtype=torch.float64)
@@ -41,8 +42,10 @@ def test_retain_loss_by_hand(model, reference, retain, distance):
             if label != -100:
                 nats = nats - torch.log_softmax(scores[t - 1], -1)[label]
                 labels_seen += 1
-    assert_same_loss(model, loss.total, nats / labels_seen + (sums / tokens).mean())
-    assert_same_loss(model, loss.representation, (sums / tokens).mean())
+    assert_same_loss(model, loss, nats / labels_seen + (sums / tokens).mean())
+    doubled = replace(chosen, representation_scale=2.0)
+    loss = retain_loss(model, reference, count(retain), doubled)
+    assert_same_loss(model, loss, nats / labels_seen + 2 * (sums / tokens).mean())
 
 
 def test_block_outputs_differ_from_hidden_states_as_documented(model, retain):
@@ -67,16 +70,18 @@ def test_no_hook_is_left(model, retain):
 
 @pytest.mark.parametrize("distance", ["norm", "squared-norm"])
 def test_equal_models_have_no_distance_and_a_finite_gradient(model, retain, distance):
-    loss = retain_loss(model, build_model(0), retain, settings(distance=distance))
-    assert loss.representation.item() == 0
-    loss.representation.backward()
+    states = forward(model, retain, layers="hidden-states").layers
+    same = forward(build_model(0), retain, layers="hidden-states").layers
+    loss = representation_distance(states, same, retain.attention_mask, distance=distance)
+    assert loss.item() == 0
+    loss.backward()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     assert grads
     assert all(not g.any() for g in grads)
 
 
 def test_the_reference_gets_no_gradient(model, reference, retain):
-    retain_loss(model, reference, retain, settings()).total.backward()
+    retain_loss(model, reference, count(retain), settings()).backward()
     assert all(p.grad is None for p in reference.parameters())
     assert model.model.embed_tokens.weight.grad.any()
 
@@ -89,17 +94,19 @@ def test_padding_changes_the_loss_only_where_it_is_included(model, reference, re
     assert width < padded.ids.shape[1]
     for padding, same in (("masked", True), ("included", False)):
         values = [
-            retain_loss(model, reference, batch, settings(representation_padding=padding))
+            retain_loss(model, reference, count(batch), settings(representation_padding=padding))
             for batch in (padded, bare)
         ]
-        close = torch.isclose(values[0].representation, values[1].representation, rtol=1e-9)
+        close = torch.isclose(values[0], values[1], rtol=1e-9)
         assert bool(close) is same
 
 
 def test_a_reference_of_another_shape_is_refused(model, retain):
     for other in (build_model(1, layers=2), build_model(1, width=8)):
         with pytest.raises(ValueError, match="reference model has another shape"):
-            retain_loss(model, other, retain, settings())
+            retain_loss(model, other, count(retain), settings())
+        with pytest.raises(ValueError, match="reference model has another shape"):
+            check_reference(model, other)
 
 
 def test_random_mapping_by_hand(model, forget):

@@ -4,46 +4,52 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.methods.tar.baselines.recipe import TUNED, Terms
+from kit.methods.tar.baselines.common import FORGET, STAY
+from kit.methods.tar.baselines.recipe import TUNED, Term
 from kit.methods.tar.forward import forward
 from kit.methods.tar.losses import cross_entropy, negative_cross_entropy
-from kit.methods.tar.objectives import language_model_loss
 from kit.train.batching import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from kit.methods.tar.batches import Counted
     from kit.train.batching import Batch
 
 RECIPE = TUNED
+UNRELATED = "unrelated"
+"""A second stream of retain data, of which only the labels are used."""
 
 
-def llmu(model: PreTrainedModel, forget: Batch, retain: Batch, unrelated: Batch) -> Terms:
+def llmu() -> tuple[Term, ...]:
     """CE(retain) - CE(forget) + CE(forget inputs, labels of a random retain batch).
 
-    Args:
-        model: In training.
-        forget: Forget examples.
-        retain: Retain examples.
-        unrelated: A second retain batch, of which only the labels are used.
-
-    Raises:
-        ValueError: Fewer unrelated rows than forget rows.
+    The last is the mean over rows of each row's mean, as in [CODE] ``obj_mismatch_next_token``. The
+    two forget terms share a pass here; the released loop takes two.
     """
-    yield "retain", language_model_loss(model, retain)
-    out = forward(model, forget)
-    # The two forget terms share a pass. The released obj_mismatch_next_token takes a second
-    # one, and averages rows, not tokens.
-    mismatch = cross_entropy(out.states, out.head, mismatched_labels(forget, unrelated))
-    ascent = negative_cross_entropy(out.states, out.head, forget.labels)
-    yield "forget-ascent-and-mismatch", ascent + mismatch
+    return STAY, Term("forget-ascent-and-mismatch", (FORGET, UNRELATED), _away)
+
+
+def _away(model: PreTrainedModel, batches: tuple[Counted, Counted]) -> Tensor:
+    forget, unrelated = batches
+    out = forward(model, forget.batch)
+    ascent = negative_cross_entropy(
+        out.states, out.head, forget.batch.labels, weights=forget.label_weights
+    )
+    labels = mismatched_labels(forget.batch, unrelated.batch)
+    counts = (labels[:, 1:] != IGNORE).sum(1)
+    rows = forget.micro.row_share / len(counts) / counts.clamp(min=1)
+    return ascent + cross_entropy(out.states, out.head, labels, weights=rows)
 
 
 def mismatched_labels(forget: Batch, unrelated: Batch) -> Tensor:
     """The unrelated labels cut or filled with -100 to the shape of the forget batch; [B, T].
 
     Padding of the forget batch predicts nothing.
+
+    Raises:
+        ValueError: Fewer unrelated rows than forget rows.
     """
     rows, width = forget.ids.shape
     if unrelated.labels.shape[0] < rows:

@@ -4,43 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.methods.tar.baselines.recipe import Terms
+from kit.methods.tar.baselines.recipe import Term
 from kit.methods.tar.forward import forward
 from kit.methods.tar.losses import inverse_cross_entropy
 from kit.methods.tar.objectives import language_model_loss
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kit.train.batching import Batch
+    from kit.methods.tar.batches import Counted
 
 RELEASED = "cais/zephyr_7b_r2d2"
 """Zephyr-7B; whether the TAR paper trained its own on Llama-3 could not be found out."""
 
 
-def r2d2(
-    model: PreTrainedModel,
-    away: Batch,
-    toward: Batch,
-    benign: Batch,
-    *,
-    away_scale: float,
-    toward_scale: float,
-) -> Terms:
+def r2d2(*, away_scale: float, toward_scale: float) -> tuple[Term, ...]:
     """SFT(benign) - a log(1 - p(affirmative answer)) + b CE(refusal), under adversarial suffixes.
 
     The pool of suffixes that the method keeps optimising with GCG is no part of this: its sizes and
     the coefficients could not be obtained, and the paper's row is the released checkpoint.
 
     Args:
-        model: In training.
-        away: Requests with their suffixes; labels on the affirmative answer.
-        toward: The same with labels on a refusal.
-        benign: Ordinary chat.
-        away_scale: a.
-        toward_scale: b.
+        away_scale: a; the stream ``away`` has requests with suffixes, labels on the affirmative
+            answer.
+        toward_scale: b; the stream ``toward`` has the same with labels on a refusal.
     """
-    yield "benign", language_model_loss(model, benign)
-    out = forward(model, away)
-    yield "away", away_scale * inverse_cross_entropy(out.states, out.head, away.labels)
-    yield "toward", toward_scale * language_model_loss(model, toward)
+
+    def away(model: PreTrainedModel, counted: Counted) -> Tensor:
+        batch = counted.batch
+        out = forward(model, batch)
+        loss = inverse_cross_entropy(
+            out.states, out.head, batch.labels, weights=counted.label_weights
+        )
+        return away_scale * loss
+
+    def toward(model: PreTrainedModel, counted: Counted) -> Tensor:
+        return toward_scale * language_model_loss(model, counted)
+
+    return (
+        Term("benign", ("benign",), language_model_loss),
+        Term("away", ("away",), away),
+        Term("toward", ("toward",), toward),
+    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.methods.tar.baselines.recipe import Recipe, Terms
+from kit.methods.tar.baselines.common import FORGET, STAY
+from kit.methods.tar.baselines.recipe import Recipe, Term
 from kit.methods.tar.forward import forward
 from kit.methods.tar.losses import INCLUDED
-from kit.methods.tar.objectives import language_model_loss
 from kit.methods.tar.representations import random_mapping_loss
 from kit.methods.tar.settings import HIDDEN_STATES
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kit.train.batching import Batch
+    from kit.methods.tar.batches import Counted
 
 RECIPE = Recipe(
     steps=1000,
@@ -31,28 +31,25 @@ RECIPE = Recipe(
 
 
 def random_mapping(
-    model: PreTrainedModel,
-    forget: Batch,
-    retain: Batch,
-    vectors: Tensor,
-    *,
-    layers: str = HIDDEN_STATES,
-    padding: str = INCLUDED,
-) -> Terms:
+    vectors: Tensor, *, layers: str = HIDDEN_STATES, padding: str = INCLUDED
+) -> tuple[Term, ...]:
     """L_LM(retain) + mean over layers and tokens of 1 - |cos(h, vector of the token)| on forget.
 
     Args:
-        model: In training.
-        forget: Forget examples.
-        retain: Retain examples.
         vectors: [V, d] from ``representations.hashed_vectors``.
         layers: Which states are mapped.
         padding: Whether padding counts.
     """
-    yield "retain", language_model_loss(model, retain)
-    states = forward(model, forget, layers=layers).layers
-    mask = forget.attention_mask
-    yield (
-        "forget-random-mapping",
-        random_mapping_loss(states, forget.ids, vectors, mask, padding=padding),
-    )
+
+    def mapped(model: PreTrainedModel, forget: Counted) -> Tensor:
+        batch = forget.batch
+        return random_mapping_loss(
+            forward(model, batch, layers=layers).layers,
+            batch.ids,
+            vectors,
+            batch.attention_mask,
+            padding=padding,
+            total=forget.total(padding),
+        )
+
+    return STAY, Term("forget-random-mapping", (FORGET,), mapped)

@@ -1,17 +1,34 @@
-"""What a baseline's training needs beside its loss."""
+"""How a baseline is written down: what its training needs, and the terms of its loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
-Terms = Iterator[tuple[str, "Tensor"]]
-"""Named losses that add up. Each is computed when it is asked for, so that whoever takes their
-gradients in turn never holds two graphs."""
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a loss, on its own data: it is computed, and its gradient taken, by itself.
+
+    Attributes:
+        name: For messages.
+        data: Names of the streams that it draws from.
+        loss: Maps the model and a micro-batch to the micro-batch's share; a ``Counted``, or a
+            tuple of them where there are several streams or the items are pairs.
+    """
+
+    name: str
+    data: tuple[str, ...]
+    loss: Callable[[PreTrainedModel, Any], Tensor]
+
+
+Objective = Callable[[int], Sequence[Term]]
+"""Terms of a step, counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +39,7 @@ class Recipe:
         steps: Optimizer steps.
         learning_rate: Peak.
         warmup: Linear warm-up, steps.
-        batch: Examples of each kind a step.
+        batch: Examples of each stream a step.
         optimizer: Name of the optimizer.
         source: Document and place.
     """

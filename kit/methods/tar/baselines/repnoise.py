@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kit.methods.tar.baselines.recipe import Terms
-from kit.methods.tar.forward import forward
+from kit.lm.model import decoder_layers, final_norm
+from kit.methods.tar.baselines.recipe import Term
+from kit.methods.tar.forward import Pass, forward
 from kit.methods.tar.losses import cross_entropy
 from kit.methods.tar.scores import at_least_fp32
 from kit.methods.tar.settings import HIDDEN_STATES
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from kit.methods.tar.batches import Counted
     from kit.train.batching import Batch
 
+PAIRS = "pairs"
+"""Stream of (harmful, harmless) examples."""
 RELEASED = "domenicrosati/repnoise_0.001_beta"
 """Llama-2-7b-chat; whether the TAR paper trained its own on Llama-3 could not be found out."""
 BETA = 0.001
@@ -59,33 +63,73 @@ def maximum_mean_discrepancy(
 
 
 def repnoise(
-    model: PreTrainedModel,
-    harmful: Batch,
-    harmless: Batch,
     *,
     generator: torch.Generator,
     beta: float = BETA,
     alpha: float = ALPHA,
     offset: float = 1.0,
-) -> Terms:
+) -> tuple[Term, ...]:
     """CE(harmless) + beta mean_layers MMD(h, noise) - alpha log(offset + mean_layers CE(harmful)).
 
-    The pairs are answers to the same prompt, and only tokens that differ count. Their masked
-    cross-entropy in the released code also sets the scores in front of some labels to zero and
-    drops token 0; here a label counts where it differs, and nothing else is changed.
+    The pairs are answers to the same prompt, and only tokens that differ count. The masked
+    cross-entropy of the released code also sets the scores in front of some labels to zero and
+    drops token 0; here a label counts where it differs, and nothing else is changed. Neither the
+    discrepancy nor the logarithm adds up over micro-batches: with several, each has its own, as it
+    is on several GPUs in the released code.
 
     Args:
-        model: In training.
-        harmful: Prompts with harmful answers.
-        harmless: The same prompts with harmless answers, padded to the same width.
         generator: Draws the noise, on the CPU.
         beta: Of the noise term.
         alpha: Of the ascent term.
         offset: 1 in the released code, 0 in the formula.
-
-    Raises:
-        ValueError: Pairs of different shape, or without a difference.
     """
+
+    def harmless_loss(model: PreTrainedModel, pair: tuple[Counted, Counted]) -> Tensor:
+        harmful, harmless = (counted.batch for counted in pair)
+        out = forward(model, harmless)
+        labels = _labels(harmless, _differences(harmful, harmless))
+        return pair[0].micro.row_share * cross_entropy(out.states, out.head, labels)
+
+    def harmful_loss(model: PreTrainedModel, pair: tuple[Counted, Counted]) -> Tensor:
+        harmful, harmless = (counted.batch for counted in pair)
+        differs = _differences(harmful, harmless)
+        out, activations = _with_mlp_outputs(model, harmful)
+        keep = differs[..., None]
+        noisy = []
+        for value in activations:
+            noise = torch.randn(value.shape, generator=generator).to(value)
+            first, second = ((at_least_fp32(t) * keep).flatten(1) for t in (value, noise))
+            noisy.append(maximum_mean_discrepancy(first, second))
+        labels = _labels(harmful, differs)
+        # The last hidden state is behind the final norm already.
+        norm = final_norm(model)
+        normed = [*(norm(h) for h in out.layers[:-1]), out.layers[-1]]
+        ascent = torch.stack([cross_entropy(h, out.head, labels) for h in normed]).mean()
+        loss = beta * torch.stack(noisy).mean() - alpha * torch.log(offset + ascent)
+        return pair[0].micro.row_share * loss
+
+    return (
+        Term("harmless", (PAIRS,), harmless_loss),
+        Term("harmful-noise-and-ascent", (PAIRS,), harmful_loss),
+    )
+
+
+def _with_mlp_outputs(model: PreTrainedModel, batch: Batch) -> tuple[Pass, list[Tensor]]:
+    activations: list[Tensor] = []
+    blocks: Any = decoder_layers(model)
+    hooks = [
+        block.mlp.register_forward_hook(lambda _m, _i, value: activations.append(value))
+        for block in blocks
+    ]
+    try:
+        return forward(model, batch, layers=HIDDEN_STATES), activations
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _differences(harmful: Batch, harmless: Batch) -> Tensor:
+    """Where the answers differ; [B, T] bool."""
     if harmful.ids.shape != harmless.ids.shape:
         raise ValueError(
             f"pairs of {tuple(harmful.ids.shape)} and {tuple(harmless.ids.shape)} do not line up"
@@ -93,33 +137,7 @@ def repnoise(
     differs = harmful.ids != harmless.ids
     if not differs.any():
         raise ValueError("harmful and harmless answers are the same")
-    out = forward(model, harmless)
-    yield "harmless", cross_entropy(out.states, out.head, _labels(harmless, differs))
-
-    activations: list[Tensor] = []
-    whole: Any = model
-    decoder = whole.get_decoder()
-    hooks = [
-        block.mlp.register_forward_hook(lambda _m, _i, value: activations.append(value))
-        for block in decoder.layers
-    ]
-    try:
-        out = forward(model, harmful, layers=HIDDEN_STATES)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    keep = differs[..., None]
-    noisy = []
-    for value in activations:
-        noise = torch.randn(value.shape, generator=generator).to(value.device)
-        pair = [(at_least_fp32(t) * keep).flatten(1) for t in (value, noise)]
-        noisy.append(maximum_mean_discrepancy(pair[0], pair[1].to(pair[0].dtype)))
-    labels = _labels(harmful, differs)
-    # The last hidden state is behind the final norm already.
-    normed = [*(decoder.norm(h) for h in out.layers[:-1]), out.layers[-1]]
-    ascent = torch.stack([cross_entropy(h, out.head, labels) for h in normed]).mean()
-    noise_term = beta * torch.stack(noisy).mean()
-    yield "harmful-noise-and-ascent", noise_term - alpha * torch.log(offset + ascent)
+    return differs
 
 
 def _labels(batch: Batch, differs: Tensor) -> Tensor:

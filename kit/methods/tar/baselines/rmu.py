@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kit.methods.tar.baselines.recipe import Recipe, Terms
-from kit.methods.tar.forward import forward
+from kit.lm.hidden import block_outputs
+from kit.methods.tar.baselines.common import FORGET, RETAIN
+from kit.methods.tar.baselines.recipe import Recipe, Term
 from kit.methods.tar.losses import MASKED, counted_positions
 from kit.methods.tar.scores import at_least_fp32
-from kit.methods.tar.settings import BLOCK_OUTPUTS
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kit.train.batching import Batch
+    from kit.methods.tar.batches import Counted
 
 RECIPE = Recipe(
     steps=250,
@@ -45,23 +45,17 @@ def steering_vector(width: int, coefficient: float, seed: int) -> Tensor:
 
 
 def rmu(
-    model: PreTrainedModel,
     reference: PreTrainedModel,
-    forget: Batch,
-    retain: Batch,
     target: Tensor,
     *,
     block: int = BLOCK,
     retain_scale: float = RETAIN_SCALE,
     features: str = MEAN,
-) -> Terms:
+) -> tuple[Term, ...]:
     """mean_t ||h(t) - c u||^2 on forget + alpha mean_t ||h(t) - h_reference(t)||^2 on retain.
 
     Args:
-        model: In training.
         reference: The frozen original.
-        forget: Forget examples.
-        retain: Retain examples.
         target: [d] from ``steering_vector``.
         block: Compared block, counted from 0.
         retain_scale: alpha.
@@ -69,13 +63,27 @@ def rmu(
             as its paper writes; the ratio of the terms is the same.
 
     Raises:
-        ValueError: Unknown name, or a block that the model does not have.
+        ValueError: Unknown name.
     """
-    yield "forget-steering", _distance(_states(model, forget, block), target, forget, features)
-    with torch.no_grad():
-        original = _states(reference, retain, block)
-    ours = _states(model, retain, block)
-    yield "retain-anchor", retain_scale * _distance(ours, original, retain, features)
+    if features not in (MEAN, SUM):
+        raise ValueError(f"features is {features!r}; known: {MEAN}, {SUM}")
+
+    def distance(model: PreTrainedModel, counted: Counted, wanted: Tensor) -> Tensor:
+        states = _states(model, counted, block)
+        difference = at_least_fp32(states) - at_least_fp32(wanted.to(states.device))
+        squares = counted_positions(difference, counted.batch.attention_mask, MASKED).square()
+        per_token = squares.mean(-1) if features == MEAN else squares.sum(-1)
+        return per_token.sum() / counted.total(MASKED)
+
+    def anchored(model: PreTrainedModel, counted: Counted) -> Tensor:
+        with torch.no_grad():
+            original = _states(reference, counted, block)
+        return retain_scale * distance(model, counted, original)
+
+    return (
+        Term("forget-steering", (FORGET,), lambda model, counted: distance(model, counted, target)),
+        Term("retain-anchor", (RETAIN,), anchored),
+    )
 
 
 def trained_names(model: PreTrainedModel, blocks: tuple[int, ...] = UPDATED_BLOCKS) -> list[str]:
@@ -87,16 +95,6 @@ def trained_names(model: PreTrainedModel, blocks: tuple[int, ...] = UPDATED_BLOC
     return names
 
 
-def _states(model: PreTrainedModel, batch: Batch, block: int) -> Tensor:
-    layers = forward(model, batch, layers=BLOCK_OUTPUTS).layers
-    if not 0 <= block < len(layers):
-        raise ValueError(f"block {block} of a model of {len(layers)} blocks")
-    return layers[block]
-
-
-def _distance(states: Tensor, target: Tensor, batch: Batch, features: str) -> Tensor:
-    if features not in (MEAN, SUM):
-        raise ValueError(f"features is {features!r}; known: {MEAN}, {SUM}")
-    difference = at_least_fp32(states) - at_least_fp32(target.to(states.device))
-    squares = counted_positions(difference, batch.attention_mask, MASKED).square()
-    return squares.mean() if features == MEAN else squares.sum(-1).mean()
+def _states(model: PreTrainedModel, counted: Counted, block: int) -> Tensor:
+    batch = counted.batch
+    return block_outputs(model, batch.ids, batch.attention_mask, [block])[block]

@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cosine_similarity
 
-from kit.methods.tar.baselines.recipe import Terms
+from kit.lm.hidden import block_outputs
+from kit.methods.tar.baselines.common import RETAIN
+from kit.methods.tar.baselines.recipe import Objective, Term
 from kit.methods.tar.forward import forward
 from kit.methods.tar.losses import MASKED, counted_positions
 from kit.methods.tar.representations import representation_distance
 from kit.methods.tar.scores import at_least_fp32
-from kit.methods.tar.settings import BLOCK_OUTPUTS, HIDDEN_STATES
+from kit.methods.tar.settings import HIDDEN_STATES
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kit.train.batching import Batch
+    from kit.methods.tar.batches import Counted
 
+HARMFUL = "harmful"
+"""Stream of harmful requests with harmful answers."""
 RELEASED = "GraySwanAI/Llama-3-8B-Instruct-RR"
 """The checkpoint that the TAR paper evaluates."""
 STEPS = 150
@@ -40,48 +45,58 @@ def coefficients(step: int, *, alpha: float = ALPHA, steps: int = STEPS) -> tupl
 
 
 def rr(
-    model: PreTrainedModel,
     reference: PreTrainedModel,
-    harmful: Batch,
-    retain: Batch,
     *,
-    step: int,
     steps: int = STEPS,
     alpha: float = ALPHA,
     blocks: Sequence[int] = BLOCKS,
-) -> Terms:
+) -> Objective:
     """c_s mean ReLU(cos(h, h_reference)) on harmful + c_r mean ||h - h_reference|| on retain.
 
+    The model is trained through LoRA adapters. Harmful states are compared at some blocks, retain
+    states at every hidden state.
+
     Args:
-        model: In training, through LoRA adapters.
         reference: The original: the same model with its adapters off will do.
-        harmful: Harmful requests with harmful answers.
-        retain: Benign examples.
-        step: Counted from 0.
         steps: Of the run.
         alpha: Scale of both terms.
-        blocks: Where harmful states are compared; all hidden states are kept on retain.
+        blocks: Where harmful states are compared.
 
     Raises:
-        ValueError: A block that the model does not have.
+        ValueError: No block, or (at the first step) a block that the model does not have.
     """
-    harmful_scale, retain_scale = coefficients(step, alpha=alpha, steps=steps)
-    with torch.no_grad():
-        before = forward(reference, retain, layers=HIDDEN_STATES).layers
-    kept = forward(model, retain, layers=HIDDEN_STATES).layers
-    mask = retain.attention_mask
-    yield (
-        "retain-distance",
-        retain_scale * representation_distance(kept, before, mask, padding=MASKED),
-    )
-    with torch.no_grad():
-        original = forward(reference, harmful, layers=BLOCK_OUTPUTS).layers
-    ours = forward(model, harmful, layers=BLOCK_OUTPUTS).layers
-    if not blocks or not all(0 <= block < len(ours) for block in blocks):
-        raise ValueError(f"blocks {tuple(blocks)} of a model of {len(ours)} blocks")
-    cosines = [
-        cosine_similarity(at_least_fp32(ours[b]), at_least_fp32(original[b]), dim=-1)[..., None]
-        for b in blocks
-    ]
-    turned = [counted_positions(c, harmful.attention_mask, MASKED).relu().mean() for c in cosines]
-    yield "harmful-cosine", harmful_scale * torch.stack(turned).mean()
+    if not blocks:
+        raise ValueError("harmful states are compared at one block at least")
+
+    def turned(model: PreTrainedModel, counted: Counted) -> Tensor:
+        batch = counted.batch
+        with torch.no_grad():
+            original = block_outputs(reference, batch.ids, batch.attention_mask, blocks)
+        ours = block_outputs(model, batch.ids, batch.attention_mask, blocks)
+        sums = []
+        for block in blocks:
+            now, before = at_least_fp32(ours[block]), at_least_fp32(original[block])
+            cosine = cosine_similarity(now, before, dim=-1)[..., None]
+            sums.append(counted_positions(cosine, batch.attention_mask, MASKED).relu().sum())
+        return torch.stack(sums).mean() / counted.total(MASKED)
+
+    def kept(model: PreTrainedModel, counted: Counted) -> Tensor:
+        batch = counted.batch
+        with torch.no_grad():
+            before = forward(reference, batch, layers=HIDDEN_STATES).layers
+        return representation_distance(
+            forward(model, batch, layers=HIDDEN_STATES).layers,
+            before,
+            batch.attention_mask,
+            padding=MASKED,
+            total=counted.total(MASKED),
+        )
+
+    def terms(step: int) -> tuple[Term, ...]:
+        harmful, retain = coefficients(step, alpha=alpha, steps=steps)
+        return (
+            Term("retain-distance", (RETAIN,), lambda m, c: retain * kept(m, c)),
+            Term("harmful-cosine", (HARMFUL,), lambda m, c: harmful * turned(m, c)),
+        )
+
+    return terms
