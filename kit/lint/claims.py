@@ -8,6 +8,7 @@ from kit.engine.wiring import Hit
 from kit.lint.core import EXPECTATION, ExpectationContext
 from kit.manifest.expectation_types import Claim
 from kit.manifest.names import nearest
+from kit.results.asks import split
 
 MOST_PRIMARY = 15
 _UNMEASURED = ("quoted", "running", "diverged", "cancelled")
@@ -25,18 +26,27 @@ def used_cells(claim: Claim) -> list[tuple[tuple[str | int, ...], str]]:
 
 @EXPECTATION.rule("claim-cells")
 def claim_cells(context: ExpectationContext) -> Iterator[Hit]:
-    """A claim names cells that exist, in one unit."""
+    """A claim names cells that exist, in one unit; of a curve it asks something."""
     cells = context.cells()
     for index, claim in enumerate(context.expectation.claims):
-        units = set()
+        units: set[str] = set()
         for place, id in used_cells(claim):
+            base, ask = split(id)
             if id in cells:
                 units.add(cells[id].unit)
+                if cells[id].series:
+                    yield Hit(
+                        ("claims", index, *place),
+                        f"claim {claim.id!r}: {id!r} is a curve, and a claim compares numbers",
+                        f"ask {id}:end, :max, :min, :area, :first-above:V or :first-below:V",
+                    )
+            elif ask is not None and base in cells:
+                units.add(ask.unit(cells[base].unit))
             else:
                 yield Hit(
                     ("claims", index, *place),
-                    f"claim {claim.id!r}: there is no cell {id!r}",
-                    nearest(id, cells),
+                    f"claim {claim.id!r}: there is no cell {base!r}",
+                    nearest(base, cells),
                 )
         if len(units) > 1 and not (claim.kind == "ratio" and units == {"seconds", "minutes"}):
             yield Hit(
@@ -130,8 +140,9 @@ def rests_on_unmeasured(context: ExpectationContext) -> Iterator[Hit]:
     cells = context.cells()
     for index, claim in enumerate(context.expectation.claims):
         for place, id in used_cells(claim):
-            if id in cells and cells[id].status in _UNMEASURED:
+            cell = cells.get(id) or cells.get(split(id)[0])
+            if cell is not None and cell.status in _UNMEASURED:
                 yield Hit(
                     ("claims", index, *place),
-                    f"claim {claim.id!r} rests on unmeasured {id!r} ({cells[id].status})",
+                    f"claim {claim.id!r} rests on unmeasured {id!r} ({cell.status})",
                 )

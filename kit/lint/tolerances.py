@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kit.engine.wiring import Hit
+from kit.lint.claims import used_cells
 from kit.lint.core import EXPECTATION, ExpectationContext
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
+from kit.results.asks import of_one_curve, split
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "exact": (),
@@ -25,6 +27,7 @@ _FIELDS = ("margin", "floor", "bound", "side", "flip_rate", "drift")
 _NONNEGATIVE = ("margin", "floor", "flip_rate", "drift")
 _OPTIONAL = {"trajectory": ("drift",), "paired": ("flip_rate",)}
 _PROPORTIONS = ("percent", "fraction")
+_OF_ITEMS = ("binomial", "paired", "flip")
 _EMPTY_REASONS = {"todo", "tbd", "none", "n/a", "unknown", "default", "...", "see above"}
 
 
@@ -77,12 +80,19 @@ def tolerance_fits(context: ExpectationContext) -> Iterator[Hit]:
                 f"cell {cell.id!r}: 'relative' is forbidden for a {cell.unit}",
                 "5 % of 0.5 % is a fraction of an item; use binomial, paired or absolute",
             )
-        if tolerance.kind in ("binomial", "paired", "flip") and not (proportion and cell.n):
+        if tolerance.kind in _OF_ITEMS and not (proportion and cell.n):
             yield Hit(path, f"cell {cell.id!r}: {tolerance.kind} needs a proportion with n")
         if tolerance.kind == "trajectory" and not cell.series:
             yield Hit(path, f"cell {cell.id!r}: trajectory needs a series")
         if tolerance.kind != "trajectory" and cell.series:
             yield Hit(path, f"cell {cell.id!r} has a series: its tolerance is 'trajectory'")
+        if tolerance.kind in _OF_ITEMS and of_one_curve(cell.id):
+            yield Hit(
+                path,
+                f"cell {cell.id!r}: {tolerance.kind} compares items of one point, and this is "
+                "chosen among many or no share of items",
+                "use seeds, bound or absolute",
+            )
         if tolerance.kind == "paired" and cell.labels is None:
             yield Hit(
                 path,
@@ -130,3 +140,42 @@ def series_points(context: ExpectationContext) -> Iterator[Hit]:
             if before is not None and float(point[0]) <= before:
                 yield Hit(path, f"cell {cell.id!r}: x does not rise")
             before = float(point[0])
+
+
+@EXPECTATION.rule("trajectory-question")
+def trajectory_question(context: ExpectationContext) -> Iterator[Hit]:
+    """What is asked of a trajectory has the unit of its answer, and a level that can be crossed."""
+    cells = context.cells()
+    for index, cell in enumerate(context.expectation.cells):
+        path = ("cells", index)
+        base, ask = split(cell.id)
+        if cell.runs > 1 and not cell.series:
+            yield Hit((*path, "runs"), f"cell {cell.id!r} has runs, which only a series has")
+        if ask is None:
+            continue
+        if cell.series:
+            yield Hit((*path, "series"), f"cell {cell.id!r} is a number of a curve, and no curve")
+        if base in cells and not cells[base].series and cells[base].value is not None:
+            yield Hit((*path, "id"), f"cell {base!r} is a single number: nothing to ask of it")
+        own = cells[base].unit if base in cells else cell.unit
+        if cell.unit != ask.unit(own):
+            yield Hit(
+                (*path, "unit"),
+                f"cell {cell.id!r} is a {ask.unit(own)}, not a {cell.unit}",
+                "a first crossing is a count of x, an area a number",
+            )
+    for place, id in _questions(context):
+        base, ask = split(id)
+        whole = {"percent": 100, "fraction": 1}.get(cells[base].unit) if base in cells else None
+        if ask is None or ask.level is None or whole is None or 0 <= ask.level <= whole:
+            continue
+        yield Hit(place, f"{id!r}: no {cells[base].unit} crosses {float(ask.level):g}")
+
+
+def _questions(context: ExpectationContext) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(place, id) wherever an id may ask something of a trajectory."""
+    for index, cell in enumerate(context.expectation.cells):
+        yield ("cells", index, "id"), cell.id
+    for index, claim in enumerate(context.expectation.claims):
+        for place, id in used_cells(claim):
+            yield ("claims", index, *place), id

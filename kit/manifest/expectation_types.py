@@ -12,7 +12,15 @@ from msgspec import Meta, Struct
 
 from kit.manifest.types import Identifier
 
-CellId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9./@+_-]{0,127}$(?!\n)")]
+CellId = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9./@+_-]{0,127}"
+        r"(:(end|max|min|area|first-(above|below):[-+]?[0-9]{1,40}(\.[0-9]{1,40})?))?$(?!\n)"
+    ),
+]
+"""A cell; with ``:<question>`` behind it what is asked of a trajectory: ``end``, ``max``, ``min``,
+``area``, ``first-above:<value>``, ``first-below:<value>``."""
 Number = Annotated[
     str, Meta(pattern=r"^[-+]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,2})?$(?!\n)")
 ]
@@ -105,6 +113,8 @@ class ExpectedCell(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Path of published per-item labels, where they exist."""
     series: list[list[Number]] = []
     """For ``trajectory``: [x, y] points."""
+    runs: Annotated[int, Meta(ge=1)] = 1
+    """For ``trajectory``: runs that the published curve is the mean of."""
     note: str = ""
 
 

@@ -8,6 +8,7 @@ and what was measured there; cells, label lines and curves follow::
         here = table.at(axes.origin(one.instance, one.axes))
         here.proportion("asr", "lora", labels, items)
         here.number("loss", "lora", 1.25, "loss")
+        here.trajectory(Line("forget", ..., unit="percent", name="lora"), [(0, 25.0, 5, 20), ...])
         here.derived("gap-closed", "lora", gap_closed, [("asr", "none"), ...], "ratio")
     table.build().write(folder)
 
@@ -27,7 +28,7 @@ from kit.results.curves import Curves, Line
 from kit.results.files import LABELS, write_table
 from kit.results.ids import ALL, CellId, Statistic
 from kit.results.labels import Labels
-from kit.results.types import Cell, SeedValue, Series
+from kit.results.types import Cell, LineRef, SeedValue, Series
 
 UNLISTED = ""
 """Id of label vectors before the cell that they belong to is known."""
@@ -178,6 +179,21 @@ class Observation:
         """
         self._builder.curves.add(self.origin, line, points)
 
+    def trajectory(self, line: Line, points: Iterable[Sequence[float]]) -> None:
+        """A measured curve of this replicate that cells and claims may ask something of.
+
+        Its cell is ``<group>/<figure of the line>/<name of the line>[@<setting>]``.
+
+        Args:
+            line: Figure and name of the line; replicates of one group at one setting share it.
+            points: x and value, for a proportion also k and n.
+
+        Raises:
+            ValueError: The replicate has this line already, or two points at one x.
+        """
+        ref = self._builder.curves.add(self.origin, line, points)
+        self._builder.add_trajectory(self.id(line.figure, line.name), line.unit, ref, self.origin)
+
     def _operand(self, id: CellId) -> float:
         found = self._builder.find(id, self.origin.replicate)
         if found is None:
@@ -223,6 +239,7 @@ class TableBuilder:
         self.curves = Curves()
         self._found: dict[tuple[CellId, str], Measurement] = {}
         self._not_run: dict[CellId, Cell] = {}
+        self._trajectories: dict[CellId, Cell] = {}
 
     def at(self, origin: Origin) -> Observation:
         """Where the numbers of one instance are added."""
@@ -248,6 +265,11 @@ class TableBuilder:
     def find(self, id: CellId, replicate: str) -> Measurement | None:
         """What was measured, if it was."""
         return self._found.get((id, replicate))
+
+    def add_trajectory(self, id: CellId, unit: str, line: LineRef, origin: Origin) -> None:
+        """Add the cell of a line; once for all its replicates."""
+        made = Cell(id=str(id), unit=unit, trajectory=line, step=origin.step)
+        self._trajectories.setdefault(id, made)
 
     def not_run(self, id: CellId, unit: str, reason: str) -> None:
         """Declare a cell that is deliberately not measured.
@@ -283,7 +305,10 @@ class TableBuilder:
         by_cell: dict[CellId, list[Measurement]] = {}
         for one in self._found.values():
             by_cell.setdefault(one.id, []).append(one)
-        both = by_cell.keys() & self._not_run.keys()
+        both = self._trajectories.keys() & by_cell.keys()
+        if both:
+            raise ValueError(f"cell {min(map(str, both))} is a number and a curve")
+        both = (by_cell.keys() | self._trajectories.keys()) & self._not_run.keys()
         if both:
             raise ValueError(f"cell {min(map(str, both))} is declared as not run and was measured")
         labels: list[Labels] = []
@@ -294,7 +319,7 @@ class TableBuilder:
             for id in by_cell
             if id.about_generations is about
         ]
-        cells += self._not_run.values()
+        cells += [*self._trajectories.values(), *self._not_run.values()]
         return Table(cells, labels, self.curves.series())
 
 

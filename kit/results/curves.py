@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from kit.results.axes import Origin
 from kit.results.ids import parse
-from kit.results.types import Cell, Curve, Point, Series
+from kit.results.types import Cell, Curve, LineRef, Point, Series
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Curves:
         self._figures: dict[tuple[str, str], Line] = {}
         self._points: dict[tuple[str, str], dict[str, dict[str, list[Point]]]] = {}
 
-    def add(self, origin: Origin, line: Line, points: Iterable[Sequence[float]]) -> None:
-        """Add the curve of one replicate.
+    def add(self, origin: Origin, line: Line, points: Iterable[Sequence[float]]) -> LineRef:
+        """Add the curve of one replicate; returns its line.
 
         Args:
             origin: Whose it is.
@@ -61,6 +61,7 @@ class Curves:
         if twice is not None:
             raise ValueError(f"line {name} of {'/'.join(figure)} has two points at {twice:g}")
         curves[origin.replicate] = made
+        return LineRef(series="/".join(figure), line=name)
 
     def series(self) -> list[Series]:
         """The figures, in the order in which they were begun."""

@@ -15,6 +15,9 @@ class SeedValue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed: str
     """Identifies the replicate; the same string in two cells means the same replicate (paired)."""
     value: float
+    beyond: bool = False
+    """The true value is larger than ``value``: what was waited for (a first crossing) had not
+    happened when measuring ended. A cell with such a seed has no ``value`` of its own."""
     k: int | None = None
     n: int | None = None
     labels: str | None = None

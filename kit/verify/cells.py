@@ -6,18 +6,20 @@ from fractions import Fraction
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
+from kit.results.asks import of_one_curve
 from kit.results.labels import LabelSource
 from kit.verify.baseline import baseline
 from kit.verify.finding import Finding, invalid
 from kit.verify.kinds.binomial import binomial
 from kit.verify.kinds.bounded import bound
+from kit.verify.kinds.curve import trajectory
+from kit.verify.kinds.never import never
 from kit.verify.kinds.pairwise import flip, paired
-from kit.verify.kinds.plain import absolute, exact, relative, trajectory
+from kit.verify.kinds.plain import absolute, exact, relative
 from kit.verify.kinds.seeded import seeds
 from kit.verify.measurement import Measurement
-from kit.verify.numbers import PROPORTIONS
+from kit.verify.numbers import PROPORTIONS, show
 from kit.verify.pairs import ItemsDiffer, discordance
-from kit.verify.trajectory import mean_line
 
 OF_ITEMS = frozenset({"binomial", "paired", "flip"})
 """Kinds that compare one run's items."""
@@ -45,11 +47,21 @@ def judge(
     if rule.kind == "bound":
         if rule.side is None:
             raise InvalidInput("field 'tolerance.side' is missing", where=place)
-        return bound(cell, _need(rule.bound, "bound", place), rule.side)
+        value = _need(rule.bound, "bound", place)
+        if cell.censored:
+            return never(cell, expected, rule)
+        if len(cell.seeds) < 2 and of_one_curve(expected.id):
+            return Finding(
+                "inconclusive",
+                f"{show(cell.value or 0)}: nothing says how this spreads over seeds",
+                needed="at least 2 seeds",
+            )
+        return bound(cell, value, rule.side)
+    if cell.censored:
+        return never(cell, expected, rule)
     if rule.kind == "trajectory":
-        line = [(point.x, point.value) for point in mean_line(cell.curves, cell.unit)]
         drift = None if rule.drift is None else Fraction(rule.drift)
-        return trajectory(line, expected.series, _margin(rule, place), drift)
+        return trajectory(cell, expected, _margin(rule, place), drift)
     if rule.kind == "seeds":
         return seeds(cell, expected, _margin(rule, place), place)
     if rule.kind in OF_ITEMS:

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Claim
+from kit.results.asks import of_one_curve, split
 from kit.verify.claims import Evidence, claim_cells, evaluate
 from kit.verify.finding import ALPHA
 from kit.verify.measurement import Measurement
@@ -25,22 +26,29 @@ def report_claims(
     reports: Sequence[CellReport],
     measured: Mapping[str, Measurement],
     expectation: str,
+    unanswered: Mapping[str, str],
 ) -> list[ClaimReport]:
     """Evaluate every claim; primary ones are Holm-adjusted together.
 
     Args:
         claims: The expectation's claims.
-        reports: The cells' reports.
+        reports: The cells' reports; what a claim asks of a trajectory stands under the report of
+            the trajectory unless it has its own.
         measured: The measurements by cell id.
         expectation: The expectation's file, for messages.
+        unanswered: What no trajectory answered, with the reason.
 
     Raises:
         InvalidInput: A claim is incomplete, or compares units that do not compare.
     """
     by_id = {report.id: report for report in reports}
+    for id in {id for claim in claims for id in claim_cells(claim)} - by_id.keys():
+        by_id[id] = by_id[split(id)[0]]  # an answer of a trajectory that is listed
     evidence: dict[str, Evidence | str] = {}
     for claim in claims:
-        gap = _open_cells(claim, by_id, measured)
+        asks = [id for id in claim_cells(claim) if id in unanswered]
+        gap = f"{asks[0]}: {unanswered[asks[0]]}" if asks else ""
+        gap = gap or _open_cells(claim, by_id, measured)
         try:
             evidence[claim.id] = gap or _evidence(claim, by_id, measured)
         except ValueError as error:
@@ -74,11 +82,13 @@ def _evidence(
     """The evidence; open where a cell that is measured over seeds was measured once.
 
     The items of one run say nothing about how seeds spread, so dropping seeds must not turn the
-    question into an easier one.
+    question into an easier one. The maximum or first crossing of one curve is such a run as well.
     """
     found = evaluate(claim, measured)
     once = [
-        id for id in claim_cells(claim) if reports[id].kind == "seeds" and not measured[id].seeds
+        id
+        for id in claim_cells(claim)
+        if len(measured[id].seeds) < 2 and (reports[id].kind == "seeds" or of_one_curve(id))
     ]
     if not once:
         return found
@@ -106,7 +116,9 @@ def _open_cells(
             return f"{id} is invalid: {report.detail}"
         if report.verdict == "not-run":
             return f"{id} was not run: {report.detail}"
-        if id not in measured or measured[id].value is None:
+        if id not in measured or (measured[id].value is None and not measured[id].censored):
+            if id in measured and measured[id].curves:
+                return f"{id} is a curve: ask its :end, :max, :min, :area or a first crossing"
             quoted = " (the document quotes it and never measured it)"
             return f"{id} was not measured{quoted if report.status == 'quoted' else ''}"
     return ""

@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from kit.manifest.expectation_types import Claim
+from kit.verify.censored import in_words, values_of
 from kit.verify.contrast import Contrast, contrast
 from kit.verify.finding import ALPHA
 from kit.verify.measurement import Measurement
@@ -57,7 +58,8 @@ def evaluate(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
 
     Args:
         claim: The claim; ``order``, ``threshold``, ``direction``, ``ratio`` or ``within``.
-        cells: Measurements by id; must have every cell of the claim, with a value.
+        cells: Measurements by id; must have every cell of the claim, with a value or
+            values of its seeds.
 
     Raises:
         ValueError: The claim is not complete, or its cells have units that do not compare.
@@ -106,8 +108,11 @@ def _ratio(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
     """``a / b side value``, asked as ``a - value * b`` against 0, which needs a positive b."""
     value, (a, b) = _number(claim), _two(claim, cells)
     question = _facing(contrast(a, b, Fraction(0), value), _side(claim))
-    assert a.value is not None
-    assert b.value is not None
+    if a.value is None or b.value is None:
+        estimate = f"{a.id} / {b.id} = {_value(a)} / {_value(b)}"
+        if any(bounded.value <= 0 for _, bounded in values_of(b)):
+            return Evidence(None, None, "undetermined", estimate, "the denominator is 0 or less")
+        return _combine([question], estimate, inclusive=True)
     ratio = show(a.value / b.value) if b.value else "undefined"
     estimate = f"{a.id} / {b.id} = {_value(a)} / {_value(b)} = {ratio}"
     if b.value <= 0:
@@ -119,16 +124,16 @@ def _ratio(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
 def _within(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:
     """``|a - b| <= margin`` by two one-sided tests, or one side only when ``side`` is given."""
     margin, (a, b) = Fraction(claim.margin), _two(claim, cells)
-    assert a.value is not None
-    assert b.value is not None
     questions = []
     if claim.side != "at_least":
         questions.append(contrast(a, b, margin).flipped())
     if claim.side != "at_most":
         questions.append(contrast(a, b, -margin))
-    gap = contrast(a, b, Fraction(0)).estimate
-    estimate = f"{a.id} {_value(a)} against {b.id} {_value(b)}: {show(gap, signed=True)}"
-    return _combine(questions, estimate + points(a.unit), inclusive=True)
+    estimate = f"{a.id} {_value(a)} against {b.id} {_value(b)}"
+    if not (a.censored or b.censored):
+        gap = contrast(a, b, Fraction(0)).estimate
+        estimate += f": {show(gap, signed=True)}{points(a.unit)}"
+    return _combine(questions, estimate, inclusive=True)
 
 
 _KINDS = {
@@ -190,6 +195,8 @@ def _two(claim: Claim, cells: Mapping[str, Measurement]) -> tuple[Measurement, M
 
 
 def _value(cell: Measurement) -> str:
+    if cell.censored:
+        return f"({in_words(cell)})"
     assert cell.value is not None
     text = show(cell.value)
     return f"{text} %" if cell.unit == "percent" else text

@@ -120,7 +120,7 @@ def _cells(first: Run, second: Run) -> list[CellPair]:
 
 def _pair(one: Measurement, two: Measurement) -> CellPair:
     if one.value is None or two.value is None:
-        same = one.value is None and two.value is None and one.curves == two.curves
+        same = (one.value, one.seeds, one.curves) == (two.value, two.seeds, two.curves)
         return CellPair(id=one.id, unit=one.unit, says="same" if same else "differs")
     found = contrast(one, two, Fraction(0))
     p = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import inf, sqrt
 
+from kit.verify.censored import ordering
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import factor, scale_of
 from kit.verify.pairs import ItemsDiffer, discordance, tango_tails
@@ -23,7 +24,8 @@ class Contrast:
     """Evidence about ``estimate = a - w * b - at``.
 
     Attributes:
-        estimate: Exact, in the unit of ``a``.
+        estimate: Exact, in the unit of ``a``; of first crossings of which some never happened,
+            only the share of comparisons that go this way less that of the others.
         above: One-sided p of "larger than 0"; None without a noise model.
         below: One-sided p of "smaller than 0"; None without a noise model.
         method: How it was tested.
@@ -51,13 +53,17 @@ def contrast(
     Raises:
         ValueError: The units of the two cells cannot be converted.
     """
+    if b is not None:
+        ratio = factor(b.unit, a.unit)
+        if ratio is None:
+            raise ValueError(f"units {a.unit!r} ({a.id}) and {b.unit!r} ({b.id}) do not compare")
+        weight *= ratio
+    if a.censored or (b is not None and b.censored):
+        known = ordering(a, b, at, weight)
+        return Contrast(known.lead, known.above, known.below, known.method)
     assert a.value is not None
     if b is None:
         return _alone(a, a.value - at, at)
-    ratio = factor(b.unit, a.unit)
-    if ratio is None:
-        raise ValueError(f"units {a.unit!r} ({a.id}) and {b.unit!r} ({b.id}) do not compare")
-    weight *= ratio
     assert b.value is not None
     estimate = a.value - weight * b.value - at
     common = [(x, y) for x in a.seeds for y in b.seeds if x.id == y.id]

@@ -10,12 +10,15 @@ from msgspec import structs
 
 from kit import __version__
 from kit.manifest.expectation_types import Expectation, ExpectedCell
+from kit.results.asks import split, with_answers
 from kit.results.labels import LabelSource, LabelTable
 from kit.results.types import Cell, Results
 from kit.verify.baseline import baseline
 from kit.verify.canaries import built_in, from_steps
 from kit.verify.cells import judge
+from kit.verify.censored import in_words
 from kit.verify.claim_reports import report_claims
+from kit.verify.claims import claim_cells
 from kit.verify.finding import Finding
 from kit.verify.measurement import Measurement, measure
 from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
@@ -80,19 +83,21 @@ def verify(subject: Subject) -> Verdict:
     for canary in canaries:
         for id in canary.cells:
             broken.setdefault(id, f"canary {canary.id} failed: {canary.detail}")
-    found = {cell.id: cell for cell in results.cells}
+    units = units_of(expected)
+    found, unanswered = with_answers(results, units)
     measured = {
-        cell.id: measure(found[cell.id], cell.unit, subject.where, subject.labels, results.series)
-        for cell in expected.cells
-        if cell.id in found
+        id: measure(found[id], unit, subject.where, subject.labels, results.series)
+        for id, unit in units.items()
+        if id in found
     }
+    broken |= unanswered
     reports = _adjusted(
         [
             _report(subject, cell, found.get(cell.id), measured.get(cell.id), broken.get(cell.id))
             for cell in expected.cells
         ]
     )
-    claims = report_claims(expected.claims, reports, measured, subject.expectation)
+    claims = report_claims(expected.claims, reports, measured, subject.expectation, unanswered)
     verdict, reasons = decide_run(reports, claims, subject.rehearsal)
     return Verdict(
         experiment=expected.experiment,
@@ -115,6 +120,17 @@ def verify(subject: Subject) -> Verdict:
     )
 
 
+def units_of(expected: Expectation) -> dict[str, str]:
+    """Unit of every cell that is compared, and of everything that claims ask of trajectories."""
+    units: dict[str, str] = {cell.id: cell.unit for cell in expected.cells}
+    for claim in expected.claims:
+        for id in claim_cells(claim):
+            base, ask = split(id)
+            if ask is not None and id not in units:
+                units[id] = ask.unit(units[base])
+    return units
+
+
 def _unlisted(extra: Sequence[str]) -> list[str]:
     if not extra:
         return []
@@ -130,12 +146,14 @@ def _finding(
     broken: str | None,
 ) -> Finding:
     """Absences first, then preconditions, then the numbers."""
-    if broken is not None and cell is not None and cell.not_run is None:
-        return Finding("invalid", broken)
     if cell is not None and cell.not_run is not None:
         return Finding("not-run", cell.not_run)
-    empty = measured is None or (measured.value is None and not measured.curves)
-    says = "" if empty or measured is None or measured.value is None else show(measured.value)
+    if broken is not None and (cell is not None or split(expected.id)[1] is not None):
+        return Finding("invalid", broken)
+    empty = measured is None or not (
+        measured.value is not None or measured.curves or measured.censored
+    )
+    says = _in_words(measured)
     if expected.status in NO_NUMBER and expected.value is None:
         here = f"; this run has {says}" if says else ""
         return Finding("not-compared", f"{NO_NUMBER[expected.status]}{here}")
@@ -144,13 +162,24 @@ def _finding(
         return Finding("not-compared", f"{why}{f'; this run has {says}' if says else ''}")
     if empty or measured is None:
         return Finding("missing", "the table has no value for this cell")
-    if measured.value is None and expected.tolerance.kind != "trajectory":
-        return Finding("missing", "the table has no value for this cell")
+    curve = expected.tolerance.kind == "trajectory"
+    if curve != bool(measured.curves):
+        what = "curve" if curve else "value"
+        return Finding("missing", f"the table has no {what} for this cell")
     if baseline(expected) is None and expected.tolerance.kind not in WITHOUT_BASELINE:
         hint = ": kit reference EXP RUN..." if expected.status == "reference" else ""
         return Finding("not-compared", f"no number to compare with yet{hint}; this run has {says}")
     place = f"{subject.expectation}: cell {expected.id}"
     return judge(expected, measured, subject.published, place)
+
+
+def _in_words(measured: Measurement | None) -> str:
+    """The measured number for a sentence; empty for a curve and where there is none."""
+    if measured is None:
+        return ""
+    if measured.censored:
+        return in_words(measured)
+    return "" if measured.value is None else show(measured.value)
 
 
 def _report(

@@ -9,6 +9,7 @@ from itertools import pairwise
 from math import isfinite
 
 from kit.errors import InvalidInput
+from kit.results.asks import curves_of
 from kit.results.labels import Labels, LabelSource
 from kit.results.types import Cell, Curve, Point, SeedValue, Series
 from kit.verify.numbers import PROPORTIONS, exact, factor, scale_of
@@ -26,6 +27,8 @@ class Seed:
     k: int | None
     n: int | None
     labels: str | None
+    beyond: bool = False
+    """The true value is larger: a crossing that did not happen while it was measured."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,11 @@ class Measurement:
     Attributes:
         id: Cell id.
         unit: Unit of the expectation; everything below stands in it.
-        value: Exact value; the mean over seeds.
+        value: Exact value; the mean over seeds. None for a curve, and where a seed is ``beyond``.
         k: Count behind a proportion measured once.
         n: Items behind a proportion (of each seed).
-        seeds: Replicates, when there are at least two; items and seeds are never pooled.
+        seeds: Replicates, when there are at least two, or a single one is ``beyond``; items and
+            seeds are never pooled.
         labels: Reference of the per-item labels of a cell measured once.
         curves: Of a trajectory, one a replicate.
         source: Where labels are read from.
@@ -60,6 +64,11 @@ class Measurement:
         if self.seeds:
             return all(seed.k is not None and seed.n is not None for seed in self.seeds)
         return self.k is not None and self.n is not None
+
+    @property
+    def censored(self) -> bool:
+        """Some seed's value is only known to be larger than something."""
+        return any(seed.beyond for seed in self.seeds)
 
     def read_labels(self) -> Labels | None:
         """Per-item labels of a cell measured once, where they exist."""
@@ -101,12 +110,18 @@ def measure(
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidInput(f"field 'seeds': seed {twice!r} stands twice", where=place)
     value = _value(cell.value, cell.k, cell.n, cell.unit, ratio, f"{place}: field 'value'")
-    if seeds:
+    censored = any(seed.beyond for seed in seeds)
+    if censored and value is not None:
+        raise InvalidInput(
+            "field 'value': there is no mean where the value of a seed is beyond what was measured",
+            where=place,
+        )
+    if seeds and not censored:
         mean = sum((seed.value for seed in seeds), Fraction(0)) / len(seeds)
         _same(value, mean, unit, f"{place}: field 'value'", "the mean of its seeds")
         value = mean
     k, n, labels = cell.k, cell.n, cell.labels
-    if len(seeds) == 1:
+    if len(seeds) == 1 and not censored:
         k, n, labels, seeds = seeds[0].k, seeds[0].n, seeds[0].labels, ()
     if seeds:
         n = _common_n(seeds)
@@ -121,22 +136,17 @@ def _curves(cell: Cell, unit: str, place: str, series: Sequence[Series]) -> tupl
     if cell.trajectory is None:
         return ()
     here = f"{place}: field 'trajectory'"
-    figure = next((one for one in series if one.id == cell.trajectory.series), None)
-    if figure is None or cell.trajectory.line not in figure.lines:
-        raise InvalidInput(
-            f"there is no line {cell.trajectory.line!r} of a series {cell.trajectory.series!r}",
-            where=here,
-        )
-    ratio = factor(figure.unit, unit)
+    try:
+        curves, own = curves_of(cell.trajectory, series)
+    except ValueError as error:
+        raise InvalidInput(str(error), where=here) from None
+    ratio = factor(own, unit)
     if ratio is None:
-        raise InvalidInput(
-            f"field 'unit': {figure.unit!r} cannot be compared with {unit!r}", where=here
-        )
-    curves = figure.lines[cell.trajectory.line]
+        raise InvalidInput(f"field 'unit': {own!r} cannot be compared with {unit!r}", where=here)
     names = [curve.seed for curve in curves]
     if len(set(names)) != len(names):
         raise InvalidInput("two curves of one seed", where=here)
-    return tuple(_curve(curve, figure.unit, ratio, here) for curve in curves)
+    return tuple(_curve(curve, own, ratio, here) for curve in curves)
 
 
 def _curve(curve: Curve, unit: str, ratio: Fraction, place: str) -> Curve:
@@ -160,7 +170,7 @@ def _seed(
     value = _value(seed.value, seed.k, seed.n, cell.unit, ratio, f"{where}: field 'value'")
     assert value is not None
     check_labels(seed.labels, seed.k, seed.n, source, where)
-    return Seed(seed.seed, value, seed.k, seed.n, seed.labels)
+    return Seed(seed.seed, value, seed.k, seed.n, seed.labels, seed.beyond)
 
 
 def _value(

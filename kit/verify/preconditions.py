@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.expectation_types import Expectation
+from kit.results.asks import split
 from kit.results.ids import EXTRA
 from kit.results.types import Results
 from kit.verify.claims import claim_cells
@@ -58,7 +61,9 @@ def check_pair(
     ]
     found = [cell.id for cell in results.cells]
     problems += [InvalidInput(f"cell {id!r} stands twice", where=where) for id in _twice(found)]
-    listed = set(known)
+    asked = [id for claim in expected.claims for id in claim_cells(claim)]
+    problems += _unasked(dict.fromkeys([*known, *asked]), expectation)
+    listed = {*known, *(id.partition(":")[0] for id in known)}
     extra = [id for id in found if id not in listed and not id.startswith(EXTRA)]
     problems += [
         InvalidInput(
@@ -77,13 +82,24 @@ def check_pair(
         problems += [
             InvalidInput(f"claim {claim.id!r} names unknown cell {id!r}", where=expectation)
             for id in claim_cells(claim)
-            if id not in listed
+            if id not in listed and id.partition(":")[0] not in listed
         ]
     if len(problems) == 1:
         raise problems[0]
     if problems:
         raise Many(problems)
     return extra
+
+
+def _unasked(ids: Iterable[str], expectation: str) -> list[KitError]:
+    """Questions that no trajectory answers."""
+    problems: list[KitError] = []
+    for id in ids:
+        try:
+            split(id)
+        except ValueError as error:
+            problems.append(InvalidInput(str(error), where=expectation))
+    return problems
 
 
 def _comparable(version: str) -> str:

@@ -17,6 +17,7 @@ import msgspec
 from kit.engine.durable import write_output
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Expectation, Reference
+from kit.results.asks import with_answers
 from kit.verify.inputs import Run, read_object
 from kit.verify.measurement import Measurement, measure
 from kit.verify.preconditions import check_pair
@@ -49,7 +50,7 @@ def references(expected: Expectation, runs: Sequence[Run], record: str) -> dict[
             what = "a rehearsal" if run.rehearsal else f"modified ({', '.join(changed)})"
             raise InvalidInput(f"the run is {what}", where=str(run.path), why="no reference")
         check_pair(expected, run.results, where, expected.experiment)
-        found = {cell.id: cell for cell in run.results.cells}
+        found, _ = with_answers(run.results, [cell.id for cell in expected.cells])
         for cell in expected.cells:
             if cell.id in found and found[cell.id].not_run is None:
                 series = run.results.series
@@ -65,10 +66,10 @@ def references(expected: Expectation, runs: Sequence[Run], record: str) -> dict[
 
 
 def _replicates(cell: Measurement, seeds: Sequence[Any], run: str) -> list[tuple[str, Fraction]]:
+    if cell.value is None:  # a curve, or a crossing that some seeds never came to
+        return []
     if cell.seeds:
         return [(seed.id, seed.value) for seed in cell.seeds]
-    if cell.value is None:
-        return []
     return [(seeds[0].seed if seeds else run, cell.value)]
 
 
@@ -139,12 +140,13 @@ def compact_record(expected: Expectation, runs: Sequence[Run]) -> bytes:
     The first line of a run is its record with the sha256 of its whole ``results.json``; a cell
     follows on a line of its own, so that a change shows as such in a diff.
     """
-    wanted = {cell.id for cell in expected.cells}
+    wanted = [cell.id for cell in expected.cells]
     lines: list[Any] = []
     for run in runs:
         record = without_host(read_object(run.path / "record.json"))
         head = {"run": run.path.name, "results_sha256": run.results_sha256, "record": record}
-        lines += [head, *(cell for cell in run.results.cells if cell.id in wanted)]
+        cells, _ = with_answers(run.results, wanted)
+        lines += [head, *(cell for id, cell in cells.items() if id in set(wanted))]
     return b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
 
 

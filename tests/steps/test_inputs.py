@@ -131,7 +131,7 @@ def training(label: str = "adapt", **changes: object) -> params.TrainPrefix:
 
 def test_a_whole_rehearsal_reads_no_pin_and_gives_a_table(rehearsed: Steps) -> None:
     run = rehearsed.run
-    align = run("align", steps.run_align, params.Align(method="newton"))
+    align = run("align", steps.run_align, params.Align())
     run("transfer", steps.run_transfer, TRANSFER, align="align")
     made = run("data", steps.run_training_data, DATA)
     run("labels", steps.run_self_label, LABELS, data="data")

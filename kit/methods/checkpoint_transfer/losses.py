@@ -90,18 +90,19 @@ def kl_retain(reference: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
     Every position that is not padding counts, the last one too (section 1.5).
 
     Args:
-        reference: [B, T, V] logits of the model before unlearning.
+        reference: [n, V] logits of the model before unlearning, at the n positions that are not
+            padding in row-major order.
         logits: [B, T, V] logits of the model that is trained.
-        mask: [B, T] bool.
+        mask: [B, T] bool with n true positions.
 
     Raises:
         ValueError: Shapes that differ, or no token.
     """
-    kept = _tokens(mask)
-    if reference.shape != logits.shape:
-        raise ValueError(f"logits {list(logits.shape)}, reference {list(reference.shape)}")
-    aims = log_softmax(reference.detach()[kept].float(), dim=-1)
-    found = log_softmax(logits[kept].float(), dim=-1)
+    rows = logits[_tokens(mask)]
+    if reference.shape != rows.shape:
+        raise ValueError(f"logits {list(rows.shape)}, reference {list(reference.shape)}")
+    aims = log_softmax(reference.detach().float(), dim=-1)
+    found = log_softmax(rows.float(), dim=-1)
     return kl_div(found, aims, reduction="none", log_target=True).sum(-1).mean()
 
 

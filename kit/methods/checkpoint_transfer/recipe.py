@@ -51,6 +51,8 @@ class Recipe:
         all_reduce: Whether processes average their gradients. Without, the first process is
             trained on its own share alone, and is the one that is saved.
         full_rank: Train all weights; else LoRA.
+        train_embeddings: Of full rank: whether the matrices of the vocabulary are trained too, as
+            in the published runs. A miniature model keeps them as they were in its pretraining.
         lora_rank: Of LoRA.
         lora_alpha: Of LoRA; updates are scaled by alpha / rank.
         lora_dropout: Of LoRA, during training.
@@ -80,6 +82,7 @@ class Recipe:
     global_batch: int = GLOBAL_BATCH
     all_reduce: bool = True
     full_rank: bool = False
+    train_embeddings: bool = True
     lora_rank: int = 16
     lora_alpha: float = 16.0
     lora_dropout: float = 0.05
@@ -100,13 +103,13 @@ class Recipe:
         _one_of("muon_routing", self.muon_routing, ROUTINGS)
         _one_of("optimizer", self.optimizer, ("adamw", "muon"))
         _one_of("on_divergence", self.on_divergence, (STOP, GO_ON))
-        for name in ("affine", "all_reduce", "full_rank"):
+        for name in ("affine", "all_reduce", "full_rank", "train_embeddings"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; write true or false")
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
             raise ValueError(f"layers {self.layers}: name each once, in rising order, from 0")
-        if min(self.retain_coef, self.remove_coef) < 0:
-            raise ValueError("coefficients are not negative")
+        if self.retain_coef < 0 or self.remove_coef <= 0:
+            raise ValueError("a retain coefficient is not negative, a remove coefficient above 0")
         if not self.full_rank and self.lora_rank < 1:
             raise ValueError(f"a LoRA rank of {self.lora_rank}; for all weights set full_rank")
         if self.learning_rate <= 0:

@@ -86,7 +86,7 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def _parquet_rows(file: Path) -> Iterable[Mapping[str, Any]]:
-    # Through pyarrow, which datasets brings: the cache that datasets itself writes is not wanted.
+    # Through pyarrow: datasets would first write a cache of its own.
     parquet: Any = importlib.import_module("pyarrow.parquet")
     try:
         rows: list[dict[str, Any]] = parquet.read_table(file).to_pylist()

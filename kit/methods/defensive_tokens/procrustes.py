@@ -16,8 +16,6 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-METHODS = ("svd", "newton")
-
 
 @dataclass(frozen=True)
 class Alignment:
@@ -66,7 +64,6 @@ def orthogonal_map(
     center: bool = False,
     scale: bool = False,
     row_weights: Tensor | None = None,
-    method: str = "svd",
     device: str | torch.device = "cpu",
     chunk_rows: int = 16384,
 ) -> Alignment:
@@ -81,16 +78,13 @@ def orthogonal_map(
         center: Subtract each matrix's (weighted) mean row for the fit.
         scale: Let :meth:`Alignment.apply` multiply with the optimal isotropic scale.
         row_weights: [V] non-negative, or ``None`` for equal weights.
-        method: ``svd``, or ``newton`` (scaled Newton iteration for the polar factor: faster on a
-            GPU, needs a non-singular M).
         device: Where to compute.
         chunk_rows: Rows upcast at once.
 
     Raises:
-        ValueError: No rows, unequal shapes, values that are not finite, unknown method, unusable
-            weights, or a singular M with ``newton``.
+        ValueError: No rows, unequal shapes, values that are not finite, unusable weights.
     """
-    _check(source, target, row_weights, method)
+    _check(source, target, row_weights)
     weights = None if row_weights is None else row_weights.to(device, torch.float64)
     moments = _Moments(source, target, weights, center, torch.device(device), chunk_rows)
     cross = moments.cross
@@ -98,13 +92,8 @@ def orthogonal_map(
     for name, square in (("source", moments.source_sq), ("target", moments.target_sq)):
         if not math.isfinite(square):
             raise ValueError(f"the {name} embeddings contain values that are not finite")
-    if method == "svd":
-        left, values, right = torch.linalg.svd(cross)
-        matrix = left @ right
-    else:
-        matrix = newton_polar(cross)
-        product = matrix.T @ cross
-        values = torch.linalg.eigvalsh((product + product.T) / 2).flip(0).clamp(min=0)
+    left, values, right = torch.linalg.svd(cross)
+    matrix = left @ right
     d = cross.shape[0]
     source_sq, target_sq = moments.source_sq, moments.target_sq
     total = float((matrix * cross).sum())
@@ -135,40 +124,12 @@ def reverse(alignment: Alignment) -> Tensor:
     return alignment.matrix.T.contiguous()
 
 
-def newton_polar(matrix: Tensor, *, tolerance: float = 1e-14, most: int = 60) -> Tensor:
-    """Orthogonal polar factor by Newton's iteration with Frobenius-norm scaling (Higham 1986).
-
-    Args:
-        matrix: [d, d] float64, non-singular.
-        tolerance: Relative change at which to stop.
-        most: Iterations after which to give up.
-
-    Raises:
-        ValueError: A singular matrix, or no convergence.
-    """
-    current = matrix
-    for _ in range(most):
-        inverse, info = torch.linalg.inv_ex(current)
-        if int(info) or not bool(torch.isfinite(inverse).all()):
-            raise ValueError("newton needs a non-singular cross product; use method='svd'")
-        zeta = float((inverse.norm() / current.norm()).sqrt())
-        after = (current * zeta + inverse.T / zeta) / 2
-        change = float((after - current).norm() / after.norm())
-        current = after
-        # Convergence is quadratic: a change of sqrt(eps) means that the next step is exact.
-        if change < math.sqrt(tolerance):
-            inverse = torch.linalg.inv(current)
-            polar: Tensor = (current + inverse.T) / 2
-            return polar
-    raise ValueError(f"newton did not converge in {most} iterations; use method='svd'")
-
-
 def unit_length_weights(source: Tensor, target: Tensor, chunk_rows: int = 16384) -> Tensor:
     """Weights with which X^T Y is that of rows scaled to length 1: 1 / (||x|| ||y||), [V] float64.
 
     A row that is zero in either matrix has no direction and gets weight 0.
     """
-    _check(source, target, None, METHODS[0])
+    _check(source, target, None)
     products = []
     for start in range(0, len(source), chunk_rows):
         part = slice(start, start + chunk_rows)
@@ -222,9 +183,7 @@ class _Moments:
             self.target_sq += float((y * y * w).sum())
 
 
-def _check(source: Tensor, target: Tensor, weights: Tensor | None, method: str) -> None:
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+def _check(source: Tensor, target: Tensor, weights: Tensor | None) -> None:
     if source.ndim != 2 or source.shape != target.shape:
         raise ValueError(
             f"source {tuple(source.shape)} and target {tuple(target.shape)} must be equal [V, d]"

@@ -30,7 +30,6 @@ def run_align(ctx: StepContext, params: Align) -> None:
         center=params.center,
         scale=params.scale,
         row_weights=unit_length_weights(source, target) if params.row_weights != "equal" else None,
-        method=params.method,
         device=ctx.device,
     )
     save_alignment(ctx.out / "alignment.safetensors", alignment)

@@ -20,7 +20,6 @@ class Align(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     center: bool = False
     scale: bool = False
-    method: Literal["svd", "newton"] = "svd"
     row_weights: Literal["equal", "unit-length"] = "equal"
     """``unit-length`` fits rows scaled to length 1, as is customary for word embeddings."""
 

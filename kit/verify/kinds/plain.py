@@ -1,4 +1,4 @@
-"""Kinds without a noise model: ``exact``, ``absolute``, ``relative``, ``trajectory``.
+"""Kinds without a noise model: ``exact``, ``absolute``, ``relative``.
 
 All include the printed precision: a published ``"1.9"`` stands for anything from 1.85 to 1.95,
 ends included. The comparison is in rationals, so the boundary belongs to the inside exactly.
@@ -6,13 +6,11 @@ ends included. The comparison is in rationals, so the boundary belongs to the in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 
 from kit.manifest.printed import Printed
-from kit.verify.finding import Finding, invalid
-from kit.verify.numbers import points, printed, show
-from kit.verify.verdict import CellVerdict
+from kit.verify.finding import Finding
+from kit.verify.numbers import points, show
 
 
 def exact(measured: Fraction, published: Printed, unit: str) -> Finding:
@@ -60,47 +58,4 @@ def _plain(
         f"difference {show(gap, signed=True)}{points(unit)}; {says}; no noise model",
         difference=float(gap),
         margin=float(allowed),
-    )
-
-
-def trajectory(
-    measured: Sequence[tuple[float, float]],
-    published: Sequence[Sequence[str]],
-    margin: Fraction,
-    drift: Fraction | None,
-) -> Finding:
-    """Pointwise ``|D_t| <= margin + u_t`` and zero-mean ``|mean D| <= drift + mean u``.
-
-    The second test sees a one-sided drift that every single point hides (TRL ``tests/invariant``).
-    Without a declared ``drift`` half of the margin is used.
-    """
-    allowed_drift = margin / 2 if drift is None else drift
-    ours = {Fraction(repr(x)): Fraction(repr(y)) for x, y in measured}
-    gaps: list[tuple[Fraction, Fraction]] = []
-    for x, y in published:
-        at = Fraction(x)
-        if at not in ours:
-            return invalid(f"field 'series': no point at x = {x}")
-        gaps.append((ours[at] - printed(y).value, printed(y).half))
-    if not gaps:
-        return invalid("field 'series': the expectation has no points")
-    worst = max(range(len(gaps)), key=lambda i: abs(gaps[i][0]) - gaps[i][1])
-    mean = sum((gap for gap, _ in gaps), Fraction(0)) / len(gaps)
-    blur = sum((half for _, half in gaps), Fraction(0)) / len(gaps)
-    identical = all(abs(gap) <= half for gap, half in gaps)
-    pointwise = all(abs(gap) <= margin + half for gap, half in gaps)
-    level = abs(mean) <= allowed_drift + blur
-    detail = (
-        f"largest residual {show(gaps[worst][0], signed=True)} at x = {published[worst][0]} "
-        f"(margin {show(margin)}), mean residual {show(mean, signed=True)} "
-        f"(drift allowed {show(allowed_drift)})"
-    )
-    verdict: CellVerdict = (
-        "match" if identical else "reproduced" if pointwise and level else "deviates"
-    )
-    return Finding(
-        verdict,
-        detail,
-        difference=float(gaps[worst][0]),
-        margin=float(margin),
     )

@@ -106,14 +106,14 @@ def test_kl_by_hand_and_its_direction() -> None:
     mask = torch.ones(1, 1, dtype=torch.bool)
     forward = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     backward = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
-    assert float(kl_retain(reference, logits, mask)) == pytest.approx(forward, rel=1e-6)
-    assert float(kl_retain(logits, reference, mask)) == pytest.approx(backward, rel=1e-6)
-    assert float(kl_retain(reference, reference, mask)) == 0.0
+    assert float(kl_retain(reference[0], logits, mask)) == pytest.approx(forward, rel=1e-6)
+    assert float(kl_retain(logits[0], reference, mask)) == pytest.approx(backward, rel=1e-6)
+    assert float(kl_retain(reference[0], reference, mask)) == 0.0
 
 
 def test_kl_equals_torch_distributions_and_ignores_padding() -> None:
     reference, logits = _states(4, 7), _states(5, 7).requires_grad_()
-    loss = kl_retain(reference, logits, MASK)
+    loss = kl_retain(reference[MASK], logits, MASK)
     p = torch.distributions.Categorical(logits=reference[MASK])
     q = torch.distributions.Categorical(logits=logits[MASK])
     torch.testing.assert_close(loss, torch.distributions.kl_divergence(p, q).mean())
@@ -144,8 +144,8 @@ def test_a_batch_without_tokens_is_refused() -> None:
     nothing = torch.zeros_like(MASK)
     logits = _states(4, 7)
     with pytest.raises(ValueError, match="at least one token"):
-        kl_retain(logits, logits, nothing)
+        kl_retain(logits[nothing], logits, nothing)
     with pytest.raises(ValueError, match="at least one token"):
         cross_entropy_retain(torch.zeros(2, 3, dtype=torch.int64), logits, nothing)
     with pytest.raises(ValueError, match="reference"):
-        kl_retain(logits[..., :3], logits, MASK)
+        kl_retain(logits[MASK][..., :3], logits, MASK)

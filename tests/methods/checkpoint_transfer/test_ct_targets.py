@@ -1,0 +1,178 @@
+"""Keeping targets does not change them; what is not needed is not computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from kit.methods.checkpoint_transfer.pairs import Pairs, batches
+from kit.methods.checkpoint_transfer.states import FileStates, MemoryStates, write_states
+from kit.methods.checkpoint_transfer.targets import (
+    CachePlan,
+    ForgetTargets,
+    RetainReference,
+    keep,
+    plan_cache,
+)
+from tests.methods.checkpoint_transfer.small_run import pairs, recipe, setting
+from tests.methods.checkpoint_transfer.tiny import model
+
+GROUPS = [range(start, start + 4) for start in range(0, 16, 4)]
+
+
+@pytest.fixture(scope="module")
+def given():
+    return setting()
+
+
+@pytest.fixture
+def targets(given) -> ForgetTargets:
+    return ForgetTargets(given.teacher, given.maps, recipe())
+
+
+def test_kept_rows_are_the_computed_ones(targets, tmp_path: Path) -> None:
+    """In files, in memory and only in part; the batch has another order and other neighbours."""
+    data, examples = pairs(), [5, 2, 11, 7]
+    computed = targets.rows(data, examples)
+    write_states(tmp_path, keep(targets.compute, data, "forget", GROUPS), shard=3)
+    some = {e: rows for e, rows in keep(targets.compute, data, "forget", GROUPS) if e % 2}
+    for kept in (FileStates(tmp_path), MemoryStates(some)):
+        targets.kept = kept
+        found = targets.rows(data, examples)
+        assert found.keys() == computed.keys() == {0, 1}
+        for block, rows in found.items():
+            torch.testing.assert_close(rows, computed[block], rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_group_gives_the_same_bits(targets, tmp_path: Path) -> None:
+    data = pairs()
+    computed = targets.rows(data, GROUPS[1])
+    write_states(tmp_path, keep(targets.compute, data, "forget", GROUPS))
+    targets.kept = FileStates(tmp_path)
+    for block, rows in targets.rows(data, GROUPS[1]).items():
+        assert torch.equal(rows, computed[block])
+
+
+def test_with_everything_kept_no_model_runs(given, targets, tmp_path: Path) -> None:
+    data = pairs()
+    reference = RetainReference(given.original)
+    targets.kept = MemoryStates(keep(targets.compute, data, "forget", GROUPS))
+    reference.kept = MemoryStates(keep(reference.compute, data, "retain", GROUPS))
+    expected = given.original(*_padded(data)).logits[_padded(data)[1]]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a frozen model ran")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(given.teacher.model, "forward", refuse)
+        patch.setattr(given.original.model, "forward", refuse)
+        targets.rows(data, [3, 1])
+        found = reference.logits(data, [3, 1])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def _padded(data: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+    return data.batch("retain", [3, 1])
+
+
+def test_the_teacher_stops_at_the_last_block_and_has_no_output(given, targets) -> None:
+    """Layers 1 and 2 are what enters blocks 1 and 2: only blocks 0 and 1 run."""
+    ran: list[int | str] = []
+    layers = given.teacher.model.layers
+    hooks = [
+        layer.register_forward_hook(lambda *_, at=at: ran.append(at))
+        for at, layer in enumerate(layers)
+    ]
+    hooks.append(given.teacher.lm_head.register_forward_hook(lambda *_: ran.append("head")))
+    targets.rows(pairs(), [0, 1])
+    for hook in hooks:
+        hook.remove()
+    assert ran == [0, 1]
+
+
+def test_targets_carry_no_gradient(given, targets) -> None:
+    assert not any(rows.requires_grad for rows in targets.rows(pairs(), [0]).values())
+    assert not RetainReference(given.original).logits(pairs(), [0]).requires_grad
+
+
+def test_states_say_what_is_wrong(tmp_path: Path) -> None:
+    rows = {0: torch.zeros(2, 3)}
+    with pytest.raises(ValueError, match="example 1 has states already"):
+        write_states(tmp_path / "a", [(1, rows), (1, rows)])
+    with pytest.raises(ValueError, match="no states to write"):
+        write_states(tmp_path / "b", [])
+    with pytest.raises(ValueError, match="holds no states"):
+        FileStates(tmp_path)
+    assert write_states(tmp_path, [(1, rows), (4, rows)], shard=1) > 2 * 24
+    kept = FileStates(tmp_path)
+    assert list(kept) == [1, 4]
+    assert 4 in kept
+    assert 2 not in kept
+    for states in (kept, MemoryStates({1: rows})):
+        with pytest.raises(ValueError, match="no states are kept of example 2"):
+            states.rows(2)
+    kept.close()
+    (tmp_path / "states.json").write_text(json.dumps({"1": "../elsewhere"}))
+    with pytest.raises(ValueError, match="not a file beside it"):
+        FileStates(tmp_path)
+
+
+def test_reference_of_a_model_with_scaled_scores_is_refused() -> None:
+    scaled = model(0)
+    scaled.config.final_logit_softcapping = 30.0
+    with pytest.raises(ValueError, match="final_logit_softcapping"):
+        RetainReference(scaled)
+
+
+def test_plan_keeps_the_retain_reference_first() -> None:
+    """At 6.9B: 16 MiB an example of reference, 96 MiB of targets (reference page, section 6)."""
+    size = {
+        "examples": 1024,
+        "tokens": 2048,
+        "width": 4096,
+        "depth": 32,
+        "blocks": (4, 9, 14, 19, 24, 29),
+        "value_bytes": 2,
+        "uses": 4,
+    }
+    mib = 1 << 20
+    whole = plan_cache(**size, budget=1 << 40)
+    assert whole == CachePlan(1024, 1024, 1024 * 112 * mib)
+    some = plan_cache(**size, budget=48 * 1024 * mib)
+    assert some == CachePlan(1024, 341, (1024 * 16 + 341 * 96) * mib)
+    assert plan_cache(**size, budget=100 * mib) == CachePlan(6, 0, 96 * mib)
+    assert plan_cache(**{**size, "uses": 1}, budget=1 << 40) == CachePlan(0, 0, 0)
+
+
+def test_an_epoch_shows_every_pair_once_in_another_order() -> None:
+    wanted = recipe(epochs=2)
+    plan = batches(wanted, 3)
+    assert [len(step) for step in plan] == [4] * 4
+    orders = [[e for step in plan[at : at + 2] for m in step for e in m.examples] for at in (0, 2)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(16))
+    assert orders[0] != orders[1]
+    assert [m.number for step in plan for m in step] == list(range(16))
+    assert plan == batches(wanted, 3)
+    assert plan != batches(wanted, 4)
+
+
+def test_processes_share_a_micro_batch_number_and_one_alone_sees_its_share() -> None:
+    together = batches(recipe(world=2), 3)
+    assert [m.number for m in together[0]] == [0, 0, 1, 1]
+    alone = batches(recipe("epoch-sweep", micro_batch=1), 3)
+    seen = [e for step in alone for m in step for e in m.examples]
+    assert len(seen) == len(set(seen)) == 4
+    assert [m.number for step in alone for m in step] == [0, 1, 2, 3]
+
+
+def test_pairs_are_whole() -> None:
+    with pytest.raises(ValueError, match="1 forget texts, 2 retain texts"):
+        Pairs([[3]], [[3], [4]], pad_id=0)
+    with pytest.raises(ValueError, match="retain text 1 has no tokens"):
+        Pairs([[3], [4]], [[3], []], pad_id=0)
+    ids, mask = Pairs([[3, 4], [5]], [[6], [7, 8, 9]], pad_id=0).batch("retain", [1, 0])
+    assert ids.tolist() == [[7, 8, 9], [6, 0, 0]]
+    assert mask.tolist() == [[True, True, True], [True, False, False]]
