@@ -9,7 +9,7 @@ import torch
 
 from kit.lm.backend import LogLikelihood
 from kit.lm.forward import last_scores
-from kit.lm.model import embedding_matrix
+from kit.lm.model import embedding_matrix, vocabulary_rows
 from kit.lm.padding import left_pad, positions
 from kit.lm.prefix import embed
 
@@ -60,10 +60,13 @@ def score_batch(
     device = embedding_matrix(model).device
     ids, mask = left_pad(inputs, pad_id, device)
     count = max(len(tokens) for group in continuations for tokens in group)
+    # Ids where there are no slots: what watches the model (a teacher beside it) can follow them.
+    plain = prefix is None and int(ids.max()) < vocabulary_rows(model)
+    read = {"input_ids": ids} if plain else {"inputs_embeds": embed(model, ids, prefix)}
     scores = last_scores(
         model,
         count,
-        inputs_embeds=embed(model, ids, prefix),
+        **read,
         attention_mask=None if bool(mask.all()) else mask,
         position_ids=positions(mask),
         use_cache=False,
