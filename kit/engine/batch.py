@@ -104,7 +104,7 @@ def fit(
     if not set(FIELDS) <= set(kind.params.__struct_fields__):
         return params, resources, ""
     batch, micro, passes = (int(getattr(params, name)) for name in FIELDS)
-    declared = max(1, resources.gpus)
+    declared = resources.world
     shares = kind.launch == "torchrun" and resources.gpus > 0
     world = gpus if gpus is not None and shares else declared
     if passes and world == declared:

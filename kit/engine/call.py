@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from kit.engine import peaks
-from kit.engine.context import Context
+from kit.engine.context import STOP, Context
 from kit.engine.events import Emit
 from kit.engine.job import Job
 from kit.engine.registry import StepKind
@@ -34,6 +34,7 @@ def call(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Meas
     context = Context(job, kind, store=Store(Path(job.home)), out=out, scratch=scratch, emit=emit)
     params = msgspec.convert(job.instance.params, kind.params)
     peaks.reset()
+    STOP.begin()
     try:
         kind.run(context, params)
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,56 @@ from kit.results.types import Canary
 
 PROGRESS_SECONDS = 0.2
 """At most one progress event in this time; functions may report every iteration."""
+_NOTHING, _LATE, _STOPPING = range(3)
+
+
+class Stopped(BaseException):
+    """The run asked this process to stop; not an ``Exception``, so that steps do not swallow it."""
+
+
+class Stop:
+    """What this process knows of being asked to stop.
+
+    Attributes:
+        asked: Whether it was.
+        waits: Whether the running step asks when to save, and so decides itself where it stops.
+    """
+
+    def __init__(self) -> None:
+        self.asked = self.waits = False
+
+    def begin(self) -> None:
+        """A step begins."""
+        self.waits = False
+
+    def ask(self) -> None:
+        """A signal came: the second one ends any step at once.
+
+        Raises:
+            Stopped: The running step does not save by itself.
+        """
+        now = self.asked or not self.waits
+        self.asked = True
+        if now:
+            raise Stopped
+
+
+STOP = Stop()
+
+
+def _agreed(wanted: int) -> int:
+    """The largest wish of all processes of this step."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return wanted
+    import torch
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        raise ValueError("a step of several processes asks what is due after init_process_group")
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    most = torch.tensor(wanted, device=device)
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    return int(most)
 
 
 class HiddenAxes(dict[str, Any]):
@@ -76,6 +127,8 @@ class Context:
         self.canaries: list[Canary] = []
         self._job, self._kind, self._store, self._emit = job, kind, store, emit
         self._last_progress = -math.inf
+        self._last_saved = time.monotonic()
+        self._due = _NOTHING
         self._reached = ""
 
     def pin(self, name: str) -> PinInput:
@@ -143,6 +196,20 @@ class Context:
             seconds=0.0,
         )
         return [self._store.path(key) for key in relatives(self._store, asked, name, but)]
+
+    def due(self) -> bool:
+        """Whether state should be saved now: the interval is over, or the step is to stop."""
+        STOP.waits = True
+        minutes = self.resources.save_minutes or self._kind.save_minutes
+        late = time.monotonic() - self._last_saved >= 60 * minutes
+        self._due = _agreed(_STOPPING if STOP.asked else _LATE if late else _NOTHING)
+        return self._due != _NOTHING
+
+    def saved(self) -> None:
+        """State is saved. Does not return if the step is to stop."""
+        self._last_saved = time.monotonic()
+        if self._due == _STOPPING:
+            raise Stopped
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report progress; cheap enough to call every iteration."""

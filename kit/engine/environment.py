@@ -112,7 +112,7 @@ def environment_class(
             chosen[name] = "x".join(
                 str(part)
                 for part in (
-                    max(1, resources.gpus),
+                    resources.world if kind.launch == "torchrun" else max(1, resources.gpus),
                     params.get("micro_batch", 1),
                     params.get("accumulation", 1),
                 )

@@ -34,7 +34,7 @@ def perform(
         job: What to do.
         registry: Where its kind is.
         emit: Takes the events.
-        launch: How the function is called; by the kind's ``launch`` when not given.
+        launch: How the function is called; as the plan says when not given.
 
     Raises:
         Exception: Whatever the step function raised; nothing is kept of its outputs.
@@ -49,7 +49,7 @@ def perform(
             next_step="make the plan again with this version of the kit",
         )
     if launch is None:
-        launch = _launcher(kind)
+        launch = torchrun.launch if instance.launch == "torchrun" else call
 
     def waiting(holder: str) -> None:
         emit(event("step-waiting", instance.id, holder=holder))
@@ -103,10 +103,6 @@ def _check_inputs(job: Job, store: Store) -> None:
                 why="something deleted it while the run was under way",
                 next_step="kit fetch EXPERIMENT, then run the same command again",
             )
-
-
-def _launcher(kind: StepKind) -> Launch:
-    return torchrun.launch if kind.launch == "torchrun" else call
 
 
 def _record(job: Job, measured: Measured, **fields: Any) -> StoredStep:

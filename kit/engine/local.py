@@ -53,7 +53,8 @@ class LocalExecutor:
         running, needs = self._running(), instance.resources
         if needs.gpus > len(self._free_gpus):
             return False
-        if not needs.gpus and sum(not one.resources.gpus for one in running) >= self.jobs:
+        busy = sum(one.resources.world for one in running if not one.resources.gpus)
+        if not needs.gpus and busy and busy + needs.world > self.jobs:
             return False
         planned = sum(one.resources.memory_gb for one in running)
         return not running or planned + needs.memory_gb <= self.memory_gb

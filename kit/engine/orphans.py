@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import BinaryIO
 
 PR_SET_PDEATHSIG = 1
@@ -26,6 +27,18 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the kernel was asked
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not yet waited for does not."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return not sys.platform.startswith("linux")
+    return state.rpartition(") ")[2][:1] not in ("Z", "X")
 
 
 def lines_or_death(source: BinaryIO) -> queue.Queue[bytes]:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from kit.engine.registry import StepKind
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Resources
@@ -85,6 +86,12 @@ class StepInstance(Struct, frozen=True, kw_only=True):
         return {
             name: sorted(digests[id] for id in use.instances) for name, use in self.steps.items()
         }
+
+
+def stop_seconds(instance: StepInstance) -> float:
+    """How long an instance may take to save its state when it is stopped."""
+    seconds = instance.resources.stop_seconds
+    return StepKind.stop_seconds if seconds is None else seconds  # plans of kit 0.1.0 have none
 
 
 class Totals(Struct, frozen=True, kw_only=True):

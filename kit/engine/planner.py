@@ -21,7 +21,15 @@ from kit.errors import InvalidInput, KitError, UsageError
 from kit.manifest.axes import axis_id
 from kit.manifest.catalog import profile_of, steps_of
 from kit.manifest.pin_types import Pin
-from kit.manifest.types import InputRef, Manifest, ModelSource, Profile, Sourced, StepSpec
+from kit.manifest.types import (
+    InputRef,
+    Manifest,
+    ModelSource,
+    Profile,
+    Resources,
+    Sourced,
+    StepSpec,
+)
 
 
 class PinDigests(Protocol):
@@ -207,6 +215,7 @@ class _Builder:
         resources = self.profile.resources.get(spec.id)
         if resources is None:
             resources = kind.resources(struct, self.profile_name)
+        resources = self._timed(kind, resources, where)
         struct, resources, note = fit(kind, struct, resources, gpus=self.gpus, where=id)
         if note:
             self.notes.append(note)
@@ -249,8 +258,29 @@ class _Builder:
             resources=resources,
             environment=environment,
             outputs=list(kind.outputs),
-            launch=kind.launch,
+            launch=kind.launch if resources.world > 1 else "worker",
             key=step_key(kind.name, kind.version, params, keyed, environment),
+        )
+
+    def _timed(self, kind: StepKind, resources: Resources, where: str) -> Resources:
+        """Needs with the kind's own times for saving where the profile says none."""
+        if resources.processes > 1 and (resources.gpus or kind.launch != "torchrun"):
+            raise InvalidInput(
+                f"{resources.processes} processes: "
+                + (
+                    "a step on GPUs has one for each"
+                    if resources.gpus
+                    else f"{kind.name} runs in a single one"
+                ),
+                where=where,
+                next_step="leave 'processes' out of its resources",
+            )
+        return msgspec.structs.replace(
+            resources,
+            save_minutes=resources.save_minutes or kind.save_minutes,
+            stop_seconds=kind.stop_seconds
+            if resources.stop_seconds is None
+            else resources.stop_seconds,
         )
 
     def _input(

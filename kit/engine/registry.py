@@ -130,6 +130,18 @@ class StepContext(Protocol):
         """
         ...
 
+    def due(self) -> bool:
+        """Whether state should be saved now: the interval is over, or the step is to stop.
+
+        Call it where saving is possible, at best once an optimizer step; then save and call
+        :meth:`saved`. All processes of a step call it together and get the same answer.
+        """
+        ...
+
+    def saved(self) -> None:
+        """State is saved. Does not return if the step is to stop."""
+        ...
+
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report progress; cheap enough to call every iteration."""
         ...
@@ -211,9 +223,11 @@ class StepKind:
         outputs: Files and folders that the step promises; every file it writes is hashed into the
             record.
         model: That one of the outputs is a model, which other steps can read as such.
-        launch: How it is started: ``worker`` (CPU or one GPU) or ``torchrun`` (many GPUs). With
-            parameters called ``global_batch``, ``micro_batch`` and ``accumulation`` the planner
-            solves the split for the GPUs (:mod:`kit.engine.batch`); name ``world`` in
+        launch: ``torchrun`` if the function can be shared by several processes, one a GPU: it is
+            then started by torchrun where the step has more than one (:class:`Resources`), and in
+            a single process without torchrun where it has not. ``worker``: always one process.
+            With parameters called ``global_batch``, ``micro_batch`` and ``accumulation`` the
+            planner solves the split for the GPUs (:mod:`kit.engine.batch`); name ``world`` in
             ``environment`` then.
         resources: Estimate from parameters and profile name.
         environment: Which fields of the environment class enter the key.
@@ -223,6 +237,8 @@ class StepKind:
             step. They then enter the key; without this they cannot be read, because a value that
             decides outputs and is not in the key would let one instance take another's outputs.
             The axes of a list (kind input ``steps``) are always in the key and always readable.
+        save_minutes: A long step saves its state at least this often (:meth:`StepContext.due`).
+        stop_seconds: A stopped step has so long to save its state before it is killed.
         lowers_memory: What a user can change when the step runs out of memory, best first. The
             engine cannot know it; a kind without any says that only a larger machine helps.
         steadies: What a user can change when its training diverges.
@@ -240,6 +256,8 @@ class StepKind:
     optional: frozenset[str] = frozenset()
     unread: Callable[[Any], frozenset[str]] = nothing_unread
     reads_axes: bool = False
+    save_minutes: float = 10.0
+    stop_seconds: float = 15.0
     lowers_memory: tuple[Remedy, ...] = ()
     steadies: tuple[Remedy, ...] = ()
     doc: str = field(default="")

@@ -24,13 +24,14 @@ from kit.engine.events import STEP_ENDS, Emit, Event, event
 from kit.engine.executor import Executor
 from kit.engine.failures import Failure, step_failed
 from kit.engine.job import PinPaths, log_path, make_job
-from kit.engine.plan import Plan, StepInstance
+from kit.engine.plan import Plan, StepInstance, stop_seconds
 from kit.engine.store import Level, Store, StoredStep
 from kit.errors import KitError
 
 State = Literal["waiting", "cached", "run", "failed", "stopped", "blocked"]
 _POLL_SECONDS = 0.25
-_GRACE_SECONDS = 20.0
+STOP_MARGIN = 5.0
+"""Seconds between the end of the time that a stopped step has for saving, and its death."""
 _SCAN = 32
 """Ready instances looked at for one that fits; more would make large grids quadratic."""
 
@@ -239,12 +240,17 @@ class Runner:
                 blocked.extend(self._readers[id])
 
     def _interrupt(self) -> None:
-        """Let running steps clean up; a second signal, or too long a wait, kills them."""
+        """Let running steps save and clean up; a second signal, or too long a wait, kills them."""
         self.outcome.interrupted = True
         if self._executor is None:
             return
         self._executor.stop(kill=False)
-        asked, deadline = self._signals, time.monotonic() + _GRACE_SECONDS
+        running = [same[0] for same in self._running.values()]
+        patience = max((stop_seconds(one) for one in running), default=0.0) + STOP_MARGIN
+        for one in running:
+            words = f"it has {stop_seconds(one):g} s to save its state; once more ends it at once"
+            self.emit(event("step-stopping", one.id, reason=words))
+        asked, deadline = self._signals, time.monotonic() + patience
         while self._running:
             if self._signals > asked or time.monotonic() > deadline:
                 self._executor.stop(kill=True)

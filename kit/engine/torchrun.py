@@ -8,13 +8,16 @@ a file system that the nodes share; rank 0 reports.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,13 +26,14 @@ from msgspec import Struct
 
 from kit.engine import oom_kills
 from kit.engine.call import Measured, call
+from kit.engine.context import Stopped
 from kit.engine.events import Emit, Event, EventLog, event
 from kit.engine.failures import Carried, Failure, died, failure_of
 from kit.engine.job import Job
 from kit.engine.load import load_registry
 from kit.engine.nodes import Nodes, nodes_here
-from kit.engine.orphans import die_with_parent
-from kit.engine.plan import StepInstance
+from kit.engine.orphans import alive, die_with_parent
+from kit.engine.plan import StepInstance, stop_seconds
 from kit.engine.registry import StepKind
 from kit.engine.store import Store
 from kit.errors import StepFailed
@@ -38,6 +42,8 @@ ASK_RANK_ZERO = "-"
 """Instead of a job file, on nodes that do not know it."""
 _KEY = "kit/job"
 _POLL_SECONDS = 0.2
+_AFTER_FAILURE_SECONDS = 5.0
+"""When a rank has failed, the others have so long to end and say why."""
 _RENDEZVOUS_SECONDS = 900
 """Nodes of one SLURM job start seconds apart; ones started by hand, minutes."""
 
@@ -87,7 +93,7 @@ def command(job_file: str, processes: int, nodes: Nodes) -> list[str]:
 
 
 def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Measured:
-    """Run the step function on as many processes as the step has GPUs (on this node)."""
+    """Run the step function in as many processes as share the step (on this node)."""
     told, job_file = out.parent / "events", out.parent / "job.json"
     told.mkdir()
     job_file.write_bytes(
@@ -96,64 +102,153 @@ def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Me
     nodes = nodes_here()
     if nodes.count == 1:
         nodes = msgspec.structs.replace(nodes, port=free_port())
-    line = command(str(job_file), max(1, job.instance.resources.gpus), nodes)
-    kills = oom_kills.count()
-    child = subprocess.Popen(line, stdin=subprocess.DEVNULL)
-    measured, failures = Measured(), list[Failure]()
+    line = command(str(job_file), job.instance.resources.world, nodes)
+    kills, ranks = oom_kills.count(), Ranks(told)
+    child = subprocess.Popen(line, stdin=subprocess.DEVNULL, env=_patient(job.instance))
+    trouble = math.inf
     try:
-        for item in _events(told, child):
-            if item["event"] == "rank-done":
-                _add(measured, msgspec.convert(item["measured"], Measured))
-            elif item["event"] == "rank-failed":
-                failures.append(msgspec.convert(item["failure"], Failure))
-            else:
+        while True:
+            ended = child.poll() is not None
+            for item in ranks.news():
                 emit(item)
+            if ended:
+                break
+            if ranks.trouble:
+                trouble = min(trouble, time.monotonic() + _AFTER_FAILURE_SECONDS)
+            if time.monotonic() > trouble:
+                child.kill()  # the others hang where the failed one is awaited; they go with it
+            time.sleep(_POLL_SECONDS)
     except BaseException:
-        _stop(child)
+        _stop(child, stop_seconds(job.instance), ranks.living())
         raise
-    if failures:
-        raise Carried(failures[0])
+    if ranks.lost:
+        raise _lost(job, *ranks.lost, oom_killed=oom_kills.struck(kills))
+    if ranks.failures:
+        raise Carried(min(ranks.failures, key=lambda pair: pair[0])[1])
     if child.returncode and oom_kills.struck(kills):
         raise died(job.instance, -signal.SIGKILL, Path(job.log), "", oom_killed=True)
     if child.returncode:
         raise StepFailed(
             f"torchrun ended with status {child.returncode}", next_step=f"see {job.log}"
         )
-    return measured
+    return ranks.measured
 
 
-def _add(measured: Measured, rank: Measured) -> None:
-    """Count a rank in: memory of processes adds up, memory of GPUs is each GPU's own."""
-    measured.canaries += rank.canaries
-    measured.peak_memory_gb += rank.peak_memory_gb
-    measured.peak_gpu_memory_gb = max(measured.peak_gpu_memory_gb, rank.peak_gpu_memory_gb)
+class Ranks:
+    """What the ranks of a step have written so far, and which of them are gone.
 
+    The first cause in time is the one to report: when a rank fails, the others soon complain of a
+    lost connection, and which file is read first says nothing.
 
-def _events(folder: Path, child: subprocess.Popen[bytes]) -> Iterator[Event]:
-    """Whole lines of the ranks' files until the child has ended and all is read."""
-    offsets: dict[Path, int] = {}
-    while True:
-        ended = child.poll() is not None
-        for path in sorted(folder.iterdir()):
+    Args:
+        folder: Where each rank appends events to a file of its own.
+
+    Attributes:
+        measured: Of all ranks that are done, added up.
+        failures: Time by the rank's own clock, and what it said.
+        lost: The first rank of this host that ended without a word before any other failed, as
+            (rank, process id).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.measured = Measured()
+        self.failures: list[tuple[float, Failure]] = []
+        self.lost: tuple[int, int] | None = None
+        self._folder = folder
+        self._offsets: dict[Path, int] = {}
+        self._running: dict[int, int] = {}
+
+    @property
+    def trouble(self) -> bool:
+        """Whether the step has failed, whatever the other ranks do."""
+        return bool(self.failures or self.lost)
+
+    def living(self) -> list[int]:
+        """Process ids of ranks of this host that have not ended."""
+        return [pid for pid in self._running.values() if alive(pid)]
+
+    def news(self) -> Iterator[Event]:
+        """Take in what is new; yields the events that are for the run."""
+        known = self.trouble
+        yield from self._read()
+        gone = [(rank, pid) for rank, pid in self._running.items() if not alive(pid)]
+        if not gone:
+            return
+        yield from self._read()  # what they wrote last
+        # A rank that fails says so before it ends, and torchrun ends one only after another has
+        # failed: whoever is gone without a word was first.
+        silent = [one for one in gone if one[0] in self._running]
+        if silent and not known:
+            self.lost = silent[0]
+
+    def _read(self) -> Iterator[Event]:
+        for item in self._lines():
+            if item["event"] == "rank-started":
+                if item["host"] == socket.gethostname():
+                    self._running[item["rank"]] = item["pid"]
+            elif item["event"] in ("rank-done", "rank-failed", "rank-stopped"):
+                self._end(item)
+            else:
+                yield item
+
+    def _end(self, item: Event) -> None:
+        self._running.pop(item["rank"], None)
+        if item["event"] == "rank-failed":
+            self.failures.append((item["at"], msgspec.convert(item["failure"], Failure)))
+        elif item["event"] == "rank-done":
+            # Memory of processes adds up, memory of GPUs is each GPU's own.
+            rank = msgspec.convert(item["measured"], Measured)
+            self.measured.canaries += rank.canaries
+            self.measured.peak_memory_gb += rank.peak_memory_gb
+            most = max(self.measured.peak_gpu_memory_gb, rank.peak_gpu_memory_gb)
+            self.measured.peak_gpu_memory_gb = most
+
+    def _lines(self) -> Iterator[Event]:
+        for path in sorted(self._folder.iterdir()):
             with path.open("rb") as handle:
-                handle.seek(offsets.get(path, 0))
+                handle.seek(self._offsets.get(path, 0))
                 text = handle.read()
             whole = text[: text.rfind(b"\n") + 1]
-            offsets[path] = offsets.get(path, 0) + len(whole)
+            self._offsets[path] = self._offsets.get(path, 0) + len(whole)
             for line in whole.splitlines():
                 yield msgspec.json.decode(line)
-        if ended:
-            return
-        time.sleep(_POLL_SECONDS)
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End torchrun, which ends its ranks; kill it if it takes too long."""
-    child.send_signal(signal.SIGTERM)
+def _lost(job: Job, rank: int, pid: int, *, oom_killed: bool | None) -> StepFailed:
+    """The failure of a rank that ended without a word; torchrun printed how."""
+    text = ""
+    with contextlib.suppress(OSError):
+        text = Path(job.log).read_text(encoding="utf-8", errors="replace")
+    found = re.search(rf"exitcode\s*:\s*(-?\d+)\W+(?:local_rank: \d+ )?\(pid: {pid}\)", text)
+    if found is None:
+        return StepFailed(
+            f"rank {rank} ended without a word", where=job.instance.id, next_step=f"see {job.log}"
+        )
+    error = died(job.instance, int(found.group(1)), Path(job.log), "", oom_killed=oom_killed)
+    error.what = error.what.replace("the step's process", f"rank {rank}", 1)
+    return error
+
+
+def _patient(instance: StepInstance, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of torchrun: it waits as long for its ranks as the step may need."""
+    return {**environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(stop_seconds(instance)))}
+
+
+def _stop(child: subprocess.Popen[bytes], seconds: float, ranks: Sequence[int] = ()) -> None:
+    """End torchrun and its ranks; kill them if that takes too long.
+
+    Args:
+        child: torchrun.
+        seconds: How long ranks may take to save.
+        ranks: Process ids of ranks to ask; torchrun asks its own when there are none.
+    """
+    for pid in ranks or [child.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     try:
-        child.wait(10)
+        child.wait(seconds)
     except subprocess.TimeoutExpired:
-        child.kill()
+        child.kill()  # the ranks are killed with their parent
         child.wait()
 
 
@@ -187,7 +282,8 @@ def join(
     if finished():
         return
     line = command(ASK_RANK_ZERO, processes, nodes)
-    child = subprocess.Popen(line, stdin=subprocess.DEVNULL, env=environ)
+    env = _patient(instance, environ)
+    child = subprocess.Popen(line, stdin=subprocess.DEVNULL, env=env)
     try:
         while child.poll() is None:
             if finished():  # node 0 took it from the store, or its ranks are just ending
@@ -196,7 +292,7 @@ def join(
             time.sleep(_POLL_SECONDS)
     finally:
         if child.poll() is None:
-            _stop(child)
+            _stop(child, stop_seconds(instance))
     if child.returncode and not finished():
         raise StepFailed(
             f"torchrun on node {nodes.rank} ended with status {child.returncode}",
@@ -244,8 +340,9 @@ def rank_main(text: str) -> None:
             send(item)
 
     job, step = told.job, told.job.instance.id
-    registry = load_registry()
+    send(event("rank-started", step, rank=rank, pid=os.getpid(), host=socket.gethostname()))
     try:
+        registry = load_registry()
         measured = call(
             job,
             registry.get(job.instance.kind, where=step),
@@ -253,9 +350,13 @@ def rank_main(text: str) -> None:
             Path(told.scratch),
             emit,
         )
+    except Stopped:
+        send(event("rank-stopped", step, rank=rank))
+        return
     except Exception as error:
-        failure = failure_of(error, home=Path(job.home), step=step)
-        send(event("rank-failed", step, rank=rank, failure=msgspec.to_builtins(failure)))
+        at = time.time()
+        failure = msgspec.to_builtins(failure_of(error, home=Path(job.home), step=step))
+        send(event("rank-failed", step, rank=rank, at=at, failure=failure))
         raise
     if rank:
         measured.canaries = []  # every rank runs the same checks; one report is enough

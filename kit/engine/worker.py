@@ -17,6 +17,7 @@ from types import FrameType
 
 import msgspec
 
+from kit.engine.context import STOP, Stopped
 from kit.engine.events import STEP_ENDS, Event, encode, event
 from kit.engine.execute import perform
 from kit.engine.failures import failure_of
@@ -25,16 +26,16 @@ from kit.engine.load import load_registry
 from kit.engine.orphans import lines_or_death
 
 
-class Stopped(BaseException):
-    """The run asked this process to stop; not an ``Exception``, so that steps do not swallow it."""
-
-
 def stop_on_sigterm() -> None:
-    """Let SIGTERM unwind the running step, so that its workspace is removed."""
+    """Let SIGTERM unwind the running step, so that its workspace is removed.
+
+    A step that asks when to save goes on until it has; a second signal does not wait for that.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Stopped
+        if STOP.asked or not STOP.waits:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        STOP.ask()
 
     signal.signal(signal.SIGTERM, stop)
 

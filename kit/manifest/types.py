@@ -85,8 +85,19 @@ class Resources(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     memory_gb: Annotated[float, Meta(ge=0)] = 1.0
     minutes: Annotated[float, Meta(ge=0)] = 1.0
     disk_gb: Annotated[float, Meta(ge=0)] = 0.1
+    processes: Annotated[int, Meta(ge=0)] = 0
+    """Processes that share a step on the CPU; 0 or 1 is one. On GPUs there is one for each."""
+    save_minutes: Annotated[float, Meta(gt=0)] | None = None
+    """A long step saves its state at least this often; the kind's own interval when absent."""
+    stop_seconds: Annotated[float, Meta(ge=0)] | None = None
+    """A stopped step has so long to save its state; the kind's own time when absent."""
     source: str = ""
     """Where these figures come from (a record, or an estimate)."""
+
+    @property
+    def world(self) -> int:
+        """Processes that share the step where its kind can be shared."""
+        return max(1, self.gpus or self.processes)
 
 
 Role = Literal["replicate", "setting", "group"]

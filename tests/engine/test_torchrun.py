@@ -20,6 +20,8 @@ from kit.engine.job import make_job
 from kit.engine.nodes import Nodes
 from kit.engine.registry import REGISTRY
 from kit.engine.store import Store
+from kit.engine.worker import output_to
+from kit.errors import StepFailed
 from tests.engine.conftest import ToyPins, manifest, plan_of
 
 pytest.importorskip("torch")
@@ -111,3 +113,30 @@ def test_no_rank_survives_its_run(tmp_path: Path) -> None:
     while any(psutil.pid_exists(pid) for pid in below):
         assert time.monotonic() < deadline, "a rank outlived its run"
         time.sleep(0.05)
+
+
+# Who was first.
+
+
+@pytest.mark.parametrize("again", range(3))
+def test_the_first_cause_in_time_is_reported_and_not_its_echo(tmp_path: Path, again: int) -> None:
+    """Rank 0, whose file is read first, complains of the connection that rank 1 has closed."""
+    with pytest.raises(Carried, match="rank 1 does not like this") as caught:
+        perform(job_of(tmp_path, "echo"), REGISTRY, lambda item: None)
+    assert caught.value.failure.type == "ValueError"
+
+
+def test_a_rank_that_is_killed_is_the_cause_and_not_whoever_misses_it(tmp_path: Path) -> None:
+    job = job_of(tmp_path, "killed")
+    Path(job.log).parent.mkdir(parents=True)
+    with output_to(Path(job.log)), pytest.raises(StepFailed) as caught:
+        perform(job, REGISTRY, lambda item: None)
+    assert "rank 1 was killed by SIGKILL" in caught.value.what
+    assert "connection closed" not in str(caught.value)
+
+
+def test_a_rank_that_hangs_does_not_keep_the_failure_back(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(Carried, match="rank 0 does not like this"):
+        perform(job_of(tmp_path, "stuck"), REGISTRY, lambda item: None)
+    assert time.monotonic() - began < 20

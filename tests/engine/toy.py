@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -181,11 +182,70 @@ def pinned(context: StepContext, params: NoParams) -> None:
     (context.out / "data.txt").write_text(json.dumps(seen))
 
 
+def _first_then(context: StepContext, rank: int, act: Callable[[], object]) -> None:
+    """Rank 1 acts; rank 0 complains of it a moment later, in the file that is read first."""
+    flag = context.scratch / "flag"
+    if rank == 1:
+        flag.touch()
+        cause = act()
+        assert isinstance(cause, Exception)
+        raise cause
+    while not flag.exists():
+        time.sleep(0.001)
+    time.sleep(0.03)
+    raise ConnectionError("connection closed by peer")
+
+
+class LongParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of ``toy/long``."""
+
+    steps: int = 1000
+    saving: float = 0.0
+    asks: bool = True
+
+
+def long(context: StepContext, params: LongParams) -> None:
+    """Count slowly, alone or with others in step; save the count where that is due."""
+    mine, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        from torch import distributed
+
+        distributed.init_process_group("gloo")
+    state = context.scratch / f"state-{mine}"
+    start = int(state.read_text()) if state.exists() else 0
+    saves = 0
+    for step in range(start, params.steps):
+        time.sleep(0.01)
+        context.progress(step + 1, params.steps, "steps")
+        (context.scratch / f"seen-{mine}").write_text(f"{os.getpid()} {step + 1}")
+        if params.asks and context.due():
+            time.sleep(params.saving * (1 + mine))
+            state.write_text(str(step + 1))
+            saves += 1
+            context.saved()
+    if mine == 0:
+        told = {"number": params.steps, "start": start, "saves": saves, "world": world}
+        (context.out / "number.json").write_text(json.dumps(told))
+    if world > 1:
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def rank(context: StepContext, params: FailParams) -> None:
     """One rank of several: the sum of all ranks, without torch's collectives."""
     world, mine = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     if params.how == "value" and mine == 1:
         raise ValueError("rank 1 does not like this")
+    if params.how == "echo":
+        _first_then(context, mine, lambda: ValueError("rank 1 does not like this"))
+    if params.how == "killed":
+        _first_then(context, mine, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    if params.how == "stuck":
+        if mine == 0:
+            raise ValueError("rank 0 does not like this")
+        while True:  # as a process that waits in C++ for the failed one
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            time.sleep(1)
     if params.how == "sleep":
         (context.scratch / f"pid-{mine}").write_text(str(os.getpid()))
         time.sleep(60)
@@ -361,6 +421,19 @@ REGISTRY.add(
         ("number.json",),
         launch="torchrun",
         environment=("device", "world"),
+    )
+)
+REGISTRY.add(
+    StepKind(
+        "toy/long",
+        1,
+        LongParams,
+        long,
+        {},
+        ("number.json",),
+        launch="torchrun",
+        environment=("device", "world"),
+        stop_seconds=9.0,
     )
 )
 REGISTRY.add(

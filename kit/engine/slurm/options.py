@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kit.engine.plan import StepInstance
+from kit.engine.plan import StepInstance, stop_seconds
 from kit.errors import UsageError
 
 TIME_FACTOR, LEAST_MINUTES = 3.0, 15
@@ -114,6 +114,7 @@ def request(instance: StepInstance, options: SlurmOptions, *, threads: int = 1) 
         threads: Threads of a CPU step.
     """
     needs = instance.resources
+    notice = max(SIGNAL_SECONDS, math.ceil(stop_seconds(instance)) + SIGNAL_SECONDS // 2)
     chosen = _chosen(options.parameters, on_gpu=needs.gpus > 0)
     made: dict[str, Any] = {
         "job_name": f"kit-{instance.step}",
@@ -121,7 +122,7 @@ def request(instance: StepInstance, options: SlurmOptions, *, threads: int = 1) 
         "nodes": 1,
         "ntasks_per_node": 1,
         "cpus_per_task": max(threads, needs.gpus * GPU_CPUS),
-        "signal_delay_s": SIGNAL_SECONDS,
+        "signal_delay_s": notice,
         "wckey": None,
     }
     if not chosen.keys() & _MEMORY_REQUESTS:
@@ -132,7 +133,7 @@ def request(instance: StepInstance, options: SlurmOptions, *, threads: int = 1) 
     if "time" in chosen:
         made["time"] = minutes(str(chosen.pop("time")))
         # Told at its start, a short job would requeue itself at once.
-        made["signal_delay_s"] = min(SIGNAL_SECONDS, made["time"] * 60 // 4)
+        made["signal_delay_s"] = min(notice, made["time"] * 60 // 4)
     if "cpus-per-task" in chosen:
         made["cpus_per_task"] = chosen.pop("cpus-per-task")
     made["additional_parameters"] = {"requeue": True, **chosen}

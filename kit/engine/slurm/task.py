@@ -25,10 +25,9 @@ from kit.engine.events import STEP_ENDS, Event, EventLog, event
 from kit.engine.failures import failure_of
 from kit.engine.job import Job
 from kit.engine.local import LocalExecutor
-from kit.engine.plan import StepInstance
+from kit.engine.plan import StepInstance, stop_seconds
+from kit.engine.runner import STOP_MARGIN
 from kit.errors import Preflight, StepFailed
-
-_STOP_SECONDS = 20.0
 
 
 class StepTask:
@@ -77,7 +76,7 @@ class StepTask:
 
         self._asked = True
         self._executor.stop(kill=False)
-        deadline = time.monotonic() + _STOP_SECONDS
+        deadline = time.monotonic() + stop_seconds(self._job.instance) + STOP_MARGIN
         self._follow(lambda: time.monotonic() > deadline)
         return DelayedSubmission(StepTask(self.job, self.events, self.threads))
 
