@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import kit.mini.facts.build
+import kit.mini.facts.files
 import kit.mini.injection.build
 import kit.mini.injection.files
 import kit.mini.injection.pins
@@ -49,6 +51,13 @@ WORLDS = {
             build=kit.mini.injection.build.build,
             files=kit.mini.injection.files.files,
             pins=kit.mini.injection.pins.pins,
+        ),
+        World(
+            name="facts",
+            wanted=kit.mini.facts.build.WANTED,
+            build=kit.mini.facts.build.build,
+            files=kit.mini.facts.files.files,
+            pins=list,
         ),
     )
 }

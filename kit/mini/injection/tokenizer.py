@@ -7,37 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kit.mini.injection.vocabulary import SPECIALS, UNKNOWN, words
+from kit.mini.tokenizer import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer: words have ids 0..n-1 in the order of ``words()``, control tokens follow.
-
-    Control tokens are not in the word-level model. Encoded with special-token parsing off, a text
-    that spells one becomes the unknown word.
-    """
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: index for index, word in enumerate(words())}
-    core = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-    core.pre_tokenizer = WhitespaceSplit()
-    core.add_special_tokens(list(SPECIALS))
-    pad, begin, end, *turns = SPECIALS
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=core,
-        pad_token=pad,
-        bos_token=begin,
-        eos_token=end,
-        unk_token=UNKNOWN,
-        additional_special_tokens=turns,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    """The tokenizer: words have ids 0..n-1 in the order of ``words()``, control tokens follow."""
+    return word_tokenizer(words(), UNKNOWN, SPECIALS)
 
 
 def save_tokenizer(folder: Path) -> None:
