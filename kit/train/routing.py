@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HIDDEN_LAYERS = "hidden-layers"
 BELOW_10000_ROWS = "below-10000-rows"
 BELOW_50000_ROWS = "below-50000-rows"
-ROUTINGS = (HIDDEN_LAYERS, BELOW_10000_ROWS, BELOW_50000_ROWS)
+_BELOW = re.compile(r"below-([1-9]\d*)-rows")
 
 # The stack of blocks: Llama, Qwen, Mistral and GPT-NeoX call it `layers`, GPT-2 and Falcon `h`.
 _IN_A_BLOCK = re.compile(r"(^|\.)(layers|h|blocks)\.\d+\.")
@@ -70,15 +70,15 @@ def route(parameters: Mapping[str, Parameter], optimizer: str, routing: str | No
     Args:
         parameters: By name.
         optimizer: Takes all parameters if there is no routing, else those that the rule names.
-        routing: One of :data:`ROUTINGS`, or ``None``.
+        routing: ``hidden-layers``, ``below-N-rows`` (N scaled down where a miniature repeats the
+            fault), or ``None``.
 
     Raises:
         ValueError: Unknown rule, or a rule that names nothing.
     """
     if routing is None:
         return Census({optimizer: _group(parameters, list(parameters))})
-    if routing not in ROUTINGS:
-        raise ValueError(f"unknown routing {routing!r}; known: {', '.join(ROUTINGS)}")
+    check_routing(routing)
     chosen = [name for name, p in parameters.items() if _matches(routing, name, p)]
     if not chosen:
         raise ValueError(
@@ -91,11 +91,22 @@ def route(parameters: Mapping[str, Parameter], optimizer: str, routing: str | No
     return Census(groups)
 
 
+def check_routing(routing: str) -> None:
+    """Refuse a rule that is not known.
+
+    Raises:
+        ValueError: Neither ``hidden-layers`` nor ``below-N-rows``.
+    """
+    if routing != HIDDEN_LAYERS and not _BELOW.fullmatch(routing):
+        known = f"{HIDDEN_LAYERS}, below-N-rows"
+        raise ValueError(f"unknown routing {routing!r}; known: {known}")
+
+
 def _matches(routing: str, name: str, parameter: Parameter) -> bool:
-    if routing == HIDDEN_LAYERS:
+    below = _BELOW.fullmatch(routing)
+    if below is None:
         return parameter.ndim == 2 and _IN_A_BLOCK.search(name) is not None
-    rows = 10_000 if routing == BELOW_10000_ROWS else 50_000
-    return parameter.ndim >= 2 and parameter.shape[0] < rows
+    return parameter.ndim >= 2 and parameter.shape[0] < int(below[1])
 
 
 def _group(parameters: Mapping[str, Parameter], names: list[str]) -> Group:

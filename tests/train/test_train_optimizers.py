@@ -233,6 +233,17 @@ def test_a_small_vocabulary_routes_the_same_tensors_by_name_and_others_by_rows()
     assert "gpt_neox.embed_in.weight" in route(small, "muon", BELOW_50000_ROWS).names("muon")
 
 
+def test_the_faulty_rule_scaled_to_a_miniature_takes_the_same_modules():
+    """Width 128: 384 rows of fused attention and 512 of the first MLP matrix stay out."""
+    faulty = route(neox_parameters(128, 2, 300), "muon", "below-200-rows")
+    assert {n.split(".", 3)[-1] for n in faulty.names("muon")} == {
+        "attention.dense.weight",
+        "mlp.dense_4h_to_h.weight",
+    }
+    with pytest.raises(ValueError, match="unknown routing 'below-ten-rows'"):
+        route(neox_parameters(32, 2, 300), "muon", "below-ten-rows")
+
+
 def test_matrices_alone_decay_on_request(pair):
     ours, _ = pair
     before = copy.deepcopy(ours)

@@ -99,8 +99,8 @@ def make_recipe(preset: str, *, retain_coef: float, remove_coef: float, **settin
         preset: A name of :data:`PRESETS`.
         retain_coef: See :class:`Recipe`.
         remove_coef: See :class:`Recipe`.
-        **settings: Any other field of :class:`Recipe`; a row's own, so never one in which the
-            preset differs from ``corrected``.
+        **settings: Any other field of :class:`Recipe`. A difference of the preset can be scaled
+            to a smaller model (the rows of Muon's rule), and not taken back.
 
     Raises:
         ValueError: Unknown preset or setting, or one that would undo the preset.
@@ -108,11 +108,13 @@ def make_recipe(preset: str, *, retain_coef: float, remove_coef: float, **settin
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
     differences = PRESETS[preset]
-    undone = sorted(differences.keys() & settings.keys())
-    if undone:
-        raise ValueError(f"{undone[0]} is what makes the preset {preset!r}; take another preset")
-    unknown = sorted(settings.keys() - Recipe.__dataclass_fields__.keys())
+    fields = Recipe.__dataclass_fields__
+    unknown = sorted(settings.keys() - fields.keys())
     if unknown:
         raise ValueError(f"unknown setting {unknown[0]!r}")
+    both = sorted(differences.keys() & settings.keys())
+    undone = [name for name in both if settings[name] == fields[name].default]
+    if undone:
+        raise ValueError(f"{undone[0]} is what makes the preset {preset!r}; take another preset")
     values = {name: one.value for name, one in differences.items()}
-    return Recipe(retain_coef, remove_coef, **values, **settings)
+    return Recipe(retain_coef, remove_coef, **{**values, **settings})

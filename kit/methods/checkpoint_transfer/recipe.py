@@ -20,7 +20,7 @@ from kit.methods.checkpoint_transfer.counting import (
     count_steps,
 )
 from kit.methods.checkpoint_transfer.losses import RETAIN_LOSSES
-from kit.train.routing import HIDDEN_LAYERS, ROUTINGS
+from kit.train.routing import HIDDEN_LAYERS, check_routing
 
 LAYERS = (5, 10, 15, 20, 25, 30)
 """The published layers (seed log, line 11; reference page, section 1.4)."""
@@ -100,7 +100,7 @@ class Recipe:
         _one_of("use_at", self.use_at, STATES)
         _one_of("retain_loss", self.retain_loss, RETAIN_LOSSES)
         _one_of("coefficient_schedule", self.coefficient_schedule, COEFFICIENT_SCHEDULES)
-        _one_of("muon_routing", self.muon_routing, ROUTINGS)
+        check_routing(self.muon_routing)
         _one_of("optimizer", self.optimizer, ("adamw", "muon"))
         _one_of("on_divergence", self.on_divergence, (STOP, GO_ON))
         for name in ("affine", "all_reduce", "full_rank", "train_embeddings"):

@@ -56,7 +56,9 @@ def test_epoch_sweep_trains_on_a_quarter() -> None:
     assert make_recipe("v1", retain_coef=5, remove_coef=8).effective_batch == 32
 
 
-def test_what_makes_a_preset_cannot_be_undone() -> None:
+def test_what_makes_a_preset_can_be_scaled_and_not_undone() -> None:
+    scaled = make_recipe("v2-muon-bug", retain_coef=0, remove_coef=5, muon_routing="below-200-rows")
+    assert scaled.muon_routing == "below-200-rows"
     with pytest.raises(ValueError, match="affine is what makes the preset 'epoch-sweep'"):
         make_recipe("epoch-sweep", retain_coef=5, remove_coef=5, affine=True)
     with pytest.raises(ValueError, match="unknown preset"):
@@ -70,7 +72,7 @@ def test_what_makes_a_preset_cannot_be_undone() -> None:
     [
         ({"fit_at": "after"}, "unknown fit_at"),
         ({"retain_loss": "mse"}, "unknown retain_loss"),
-        ({"muon_routing": "by-size"}, "unknown muon_routing"),
+        ({"muon_routing": "by-size"}, "unknown routing"),
         ({"optimizer": "sgd"}, "unknown optimizer"),
         ({"affine": "False"}, "write true or false"),
         ({"layers": (5, 5)}, "rising order"),
