@@ -24,17 +24,18 @@ import transformers
 
 from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS
 from kit.lm.load import load_tokenizer
+from kit.lm.prefix import BEFORE_BOS
 from kit.lm.standin import load_random_model, make_folder, released_prefix
-from kit.methods.defensive_tokens import standin, tiny_adapt
+from kit.methods.defensive_tokens import standin
 from kit.methods.defensive_tokens.attacks import PAPER
-from kit.methods.defensive_tokens.examples import encode_items
-from kit.methods.defensive_tokens.prefix_training import llama_block
+from kit.methods.defensive_tokens.examples import Encoding, encode_items
 from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.loss import accumulate
 from kit.methods.defensive_tokens.prefix_training.state import start
 from kit.methods.defensive_tokens.prefix_training.tuning import train_prefix
-from kit.methods.defensive_tokens.recipe import plan_run
-from kit.methods.defensive_tokens.self_label import SelfLabel
+from kit.methods.defensive_tokens.recipe import Recipe, plan_run
+from kit.methods.defensive_tokens.self_label import EMPTY_TURN, SelfLabel
+from kit.methods.defensive_tokens.struq import AS_REPORTED
 from kit.train.batching import Example
 
 NAIVE, FASTEST = "padded, 4 x 4", "packed, compiled"
@@ -70,7 +71,12 @@ def matmul_rate() -> float:
 def make_examples(folder: Path, steps: int) -> list[list[Example]]:
     """The examples of each step, through the same code as a real run."""
     tokenizer = load_tokenizer(folder)
-    recipe = tiny_adapt.with_steps(tiny_adapt.as_reported(), steps)
+    recipe = Recipe(
+        mixture=AS_REPORTED,
+        encoding=Encoding(layout=BEFORE_BOS, end_truncated=True, max_length=2048),
+        training=PrefixTraining(steps),
+        empty_data=EMPTY_TURN,
+    )
     samples = standin.standin_samples(51760, 0)
     plan = plan_run(samples, standin.standin_attack_texts(), PAPER, recipe)
     counts = standin.answer_lengths(len(plan.samples), 0)
@@ -91,7 +97,7 @@ def make_examples(folder: Path, steps: int) -> list[list[Example]]:
         labels,
         tokenizer,
         LLAMA3_DEFENSIVE_TOKENS,
-        replace(recipe.encoding, label_tokens="as-generated"),
+        recipe.encoding,
         n=5,
         vocabulary_size=128256,
     )
@@ -263,22 +269,16 @@ def main() -> None:
         "packed": replace(packed, steps=few),
         "packed, low memory": replace(packed, low_memory=True, steps=few),
         "packed, low memory, compiled": replace(packed, low_memory=True, compile=True, steps=few),
-        "packed, transformers' layers, compiled": replace(packed, compile=True, steps=few),
         FASTEST: replace(packed, compile=True),
     }
     record["rows"] = []
     for name, config in plans.items():
         if args.ways and name not in args.ways.split(";"):
             continue
-        fits = llama_block.fits
-        if name.startswith("packed, transformers"):
-            llama_block.fits = lambda model: False
         try:
             record["rows"].append(measure(name, model, batches, config, first))
         except Exception as error:
             print(name, "failed:", repr(error)[:2000], flush=True)
-        finally:
-            llama_block.fits = fits
         args.out.write_text(json.dumps(record) + "\n")
     record["naive_over_packed"] = ratio(record["rows"])
     print("naive over packed:", record["naive_over_packed"], flush=True)

@@ -103,10 +103,11 @@ def language_model_loss(
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         return weighted_cross_entropy(states, head, targets, weights, chunk=chunk)
     scores = model(**inputs).logits[rows, columns]
-    return weighted_cross_entropy(scores, _as_they_are, targets, weights, chunk=chunk)
+    return weighted_cross_entropy(scores, as_they_are, targets, weights, chunk=chunk)
 
 
-def _as_they_are(scores: Tensor) -> Tensor:
+def as_they_are(scores: Tensor) -> Tensor:
+    """The output layer of :func:`weighted_cross_entropy` where the scores are there already."""
     return scores
 
 

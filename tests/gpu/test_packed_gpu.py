@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from kit.methods.defensive_tokens.prefix_training import llama_block
 from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.loss import accumulate
 from kit.methods.defensive_tokens.prefix_training.packed_model import ready
@@ -71,6 +70,7 @@ def test_packed_is_as_exact_as_padded(model: Any, changes: dict[str, Any]) -> No
     exact = gradient(copy.deepcopy(model).float(), forward_rows=1)
     padded = (gradient(model, forward_rows=1) - exact).norm() / exact.norm()
     packed = (gradient(model, forward="packed", **changes) - exact).norm() / exact.norm()
+    # A fixed bound was met by chance or not: rounding differs from call to call.
     assert float(packed) < max(1.5 * float(padded), 0.02)
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
     assert all(p.grad is None for p in model.parameters())
@@ -81,16 +81,6 @@ def test_fp32_on_a_gpu_takes_the_mask_and_is_exact(model: Any) -> None:
     torch.testing.assert_close(
         gradient(wide, forward="packed"), gradient(wide), rtol=1e-3, atol=1e-5
     )
-
-
-def test_other_models_go_through_transformers(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = gradient(copy.deepcopy(model).float(), forward_rows=1)
-    padded = (gradient(model, forward_rows=1) - exact).norm() / exact.norm()
-    monkeypatch.setattr(llama_block, "fits", lambda model: False)
-    for changes in ({}, {"low_memory": True}, {"compile": True}):
-        packed = (gradient(model, forward="packed", **changes) - exact).norm() / exact.norm()
-        # A fixed bound was met by chance or not: rounding differs from call to call.
-        assert float(packed) < max(1.5 * float(padded), 0.02)
 
 
 def test_examples_are_isolated_in_the_kernel(model: Any) -> None:

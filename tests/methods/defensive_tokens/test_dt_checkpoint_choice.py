@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from kit.lm.chat import MINI
-from kit.methods.defensive_tokens import attacks, full_dt, tiny_adapt
+from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.checkpoint_choice import chosen_step, with_chosen
 from kit.methods.defensive_tokens.plan_files import load_plan, save_plan
-from kit.methods.defensive_tokens.prefix_training.state import start
 from kit.methods.defensive_tokens.recipe import fit, heldout_losses, plan_mixture
 from kit.methods.defensive_tokens.self_label import SelfLabel
 from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
+from tests.methods.defensive_tokens import recipes
 
 POOL = samples(60, every_empty=4)
 
@@ -65,10 +65,9 @@ def test_held_out_items_stand_behind_the_consumed_ones_in_the_files(tmp_path):
 
 def test_the_loss_of_each_checkpoint_is_that_of_the_held_out_items():
     """Labels that only held-out items have are learnt by no step, and their loss is another."""
-    recipe = tiny_adapt.with_steps(tiny_adapt.corrected(), 5)
+    recipe = recipes.short(recipes.CORRECTED, 2)
     tokenizer = mini_tokenizer()
     model, plan = tiny_llama(len(tokenizer)), plan_of(6, batch=recipe.training.batch, steps=2)
-    recipe = tiny_adapt.with_steps(recipe, 2)
 
     def label(sample, word):
         ids = tuple(tokenizer.encode(word, add_special_tokens=False))
@@ -76,7 +75,7 @@ def test_the_loss_of_each_checkpoint_is_that_of_the_held_out_items():
 
     words = sorted({word for sample in POOL for word in sample.output.split()})
     labels = {id: label(sample, words[0]) for id, sample in plan.samples.items()}
-    state = start(full_dt.initial_state(32, seed=0).prefix)
+    state = recipes.initial_state(32)
     run = fit(model, tokenizer, MINI, plan, labels, recipe, state)
     prefixes = {0: state.prefix, 2: run.state.prefix}
     found = heldout_losses(model, tokenizer, MINI, plan, labels, recipe, prefixes)

@@ -9,19 +9,19 @@ import torch
 
 from kit.lm.chat import MINI
 from kit.lm.generate import TransformersBackend
-from kit.methods.defensive_tokens import attacks, full_dt, tiny_adapt
-from kit.methods.defensive_tokens.prefix_training.state import start
+from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.recipe import Recipe, fit, plan_run
 from kit.methods.defensive_tokens.self_label import make_labels
 from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
+from tests.methods.defensive_tokens import recipes
 
 TOKENIZER = mini_tokenizer()
 POOL = samples(60, every_empty=4)
-RECIPES = {"as-reported": tiny_adapt.as_reported(), "corrected": tiny_adapt.corrected()}
+RECIPES = {"as-reported": recipes.REPORTED, "corrected": recipes.CORRECTED}
 
 
 def short(recipe: Recipe, steps=6) -> Recipe:
-    return tiny_adapt.with_steps(recipe, steps)
+    return recipes.short(recipe, steps)
 
 
 def plan_of(recipe):
@@ -44,7 +44,7 @@ def run(recipe, state=None, **callbacks):
     model = tiny_llama(len(TOKENIZER))
     plan = plan_of(recipe)
     labels = labels_of(plan, recipe, model)
-    state = state or full_dt.initial_state(32, seed=0)
+    state = state or recipes.initial_state(32)
     return fit(model, TOKENIZER, MINI, plan, labels, recipe, state, **callbacks)
 
 
@@ -79,54 +79,6 @@ def test_a_plan_needs_labels_for_exactly_what_it_consumes():
     consumed = {plan.items[i].sample_id for i in plan.schedule.order}
     assert set(plan.samples) == consumed
     assert len(plan.samples) == 32 < len(POOL)
-
-
-def test_the_follow_ups_recipe_as_documented():
-    """Tiny-adapt note, Setup; reference page, section 1.3."""
-    recipe = tiny_adapt.as_reported()
-    training = recipe.training
-    assert (training.steps, training.micro_batch, training.accumulation) == (200, 4, 4)
-    assert (training.batch, training.learning_rate, training.weight_decay) == (16, 0.1, 0.0)
-    assert training.schedule == "constant"
-    assert training.checkpoint_steps == (0, 25, 50, 100, 150, 200)
-    assert training.normalisation == "micro-mean"
-    assert (recipe.mixture, recipe.empty_data, recipe.seed) == ("as-reported", "empty-turn", 42)
-    assert recipe.encoding.end_truncated
-    assert recipe.encoding.label_tokens == "as-text"
-    assert (recipe.encoding.max_length, recipe.max_label_tokens) == (2048, 512)
-
-
-def test_the_corrected_recipe_differs_only_in_data_and_labels():
-    reported, corrected = tiny_adapt.as_reported(), tiny_adapt.corrected()
-    assert corrected.training == reported.training
-    assert corrected.encoding.layout == reported.encoding.layout
-    assert corrected.mixture == "struq"
-    assert not corrected.encoding.end_truncated
-
-
-def test_other_step_counts_keep_checkpoints_below_and_add_the_last():
-    recipe = tiny_adapt.with_steps(tiny_adapt.corrected(), 60)
-    assert recipe.training.checkpoint_steps == (0, 25, 50, 60)
-
-
-def test_full_training_is_one_epoch():
-    recipe = full_dt.recipe(51_760)
-    assert recipe.training.batch == 128
-    assert recipe.training.steps == 404
-    assert recipe.training.warmup == 13
-    assert recipe.training.checkpoint_steps == (0, 404)
-    assert recipe.mixture == "struq"
-    every = full_dt.recipe(51_760, checkpoint_every=100).training.checkpoint_steps
-    assert every == (0, 100, 200, 300, 400, 404)
-    with pytest.raises(ValueError, match="do not fill one batch"):
-        full_dt.recipe(100)
-
-
-def test_full_training_starts_from_standard_normal_vectors():
-    state = full_dt.initial_state(4096, seed=0)
-    assert state.prefix.shape == (5, 4096)
-    assert float(state.prefix.std()) == pytest.approx(1.0, abs=0.02)
-    assert torch.equal(full_dt.state_from(state.prefix).prefix, start(state.prefix).prefix)
 
 
 def test_repeated_sample_ids_are_refused():

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kit.lm.model import embedding_matrix
+from kit.lm.forward import unlike_plain_head
+from kit.lm.model import decoder, embedding_matrix
 from kit.lm.prefix import embed
 from kit.methods.defensive_tokens.prefix_training.config import PACKED, PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.packed import packed_losses
 from kit.train.batching import Batch, Example, collate, forward_groups
 from kit.train.losses import (
     TOKEN_MEAN,
+    as_they_are,
     predicting_positions,
     token_weights,
     weighted_cross_entropy,
@@ -118,7 +120,8 @@ def batch_loss(
 ) -> Tensor:
     """Weighted loss of one right-padded batch.
 
-    Only states that predict a label pass through the output layer.
+    Only states that predict a label pass through the output layer, where that layer is all that
+    stands between them and the scores; else the model's own forward pass is taken.
 
     Args:
         model: Causal language model.
@@ -132,15 +135,18 @@ def batch_loss(
     """
     # Padding stands right of everything real, where a causal model does not look: leaving the mask
     # out changes no label's score and lets attention take its causal path (test_prefix_tuning).
-    hidden = model.model(
-        inputs_embeds=embed(model, batch.ids, prefix),
-        position_ids=batch.position_ids[:1],
-        use_cache=False,
-    ).last_hidden_state
+    inputs = {
+        "inputs_embeds": embed(model, batch.ids, prefix),
+        "position_ids": batch.position_ids[:1],
+        "use_cache": False,
+    }
     rows, columns, targets = predicting_positions(batch.labels)
-    return weighted_cross_entropy(
-        hidden[rows, columns], model.lm_head, targets, weights[rows], chunk=chunk
-    )
+    if unlike_plain_head(model.config) is None:
+        states = decoder(model)(**inputs).last_hidden_state[rows, columns]
+        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    else:
+        states, head = model(**inputs).logits[rows, columns], as_they_are
+    return weighted_cross_entropy(states, head, targets, weights[rows], chunk=chunk)
 
 
 class _Value:

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kit.lm.model import vocabulary_rows
-from kit.methods.defensive_tokens.prefix_training import llama_block
+from kit.lm.forward import unlike_plain_attention, unlike_plain_head
+from kit.lm.model import decoder, vocabulary_rows
 from kit.methods.defensive_tokens.prefix_training.frozen_head import head_cross_entropy
-from kit.methods.defensive_tokens.prefix_training.llama_block import Spans
 from kit.methods.defensive_tokens.prefix_training.packed_model import can_use_kernel, ready
 from kit.train.batching import Example, even_groups
 
@@ -35,14 +34,13 @@ LOW_MEMORY_CHUNK = 1024
 
 @dataclass(frozen=True)
 class Packed:
-    """Examples behind one another in a single row, each without its last token.
+    """B examples behind one another in a single row, each without its last token.
 
     Attributes:
-        ids: [1, R] int64, prefix slots included; what all examples begin with stands once, first.
+        ids: [1, R] int64, prefix slots included.
         position_ids: [1, R] int64; 0, 1, 2, ... from the first token of every example.
-        spans: Which columns belong together.
-        longest: Columns, and keys, of the longest sequence.
-        shared: How many columns stand for all examples.
+        bounds: [B + 1] int32, where the examples begin and end in the row.
+        longest: Columns of the longest example.
         predicting: [N] int64, columns whose states predict a label.
         targets: [N] int64, those labels.
         owners: [N] int64, the example each label belongs to.
@@ -52,9 +50,8 @@ class Packed:
 
     ids: Tensor
     position_ids: Tensor
-    spans: Spans
-    longest: tuple[int, int]
-    shared: int
+    bounds: Tensor
+    longest: int
     predicting: Tensor
     targets: Tensor
     owners: Tensor
@@ -63,11 +60,7 @@ class Packed:
 
 
 def pack(
-    examples: Sequence[Example],
-    vocabulary_size: int,
-    device: torch.device | str = "cpu",
-    *,
-    share: bool = True,
+    examples: Sequence[Example], vocabulary_size: int, device: torch.device | str = "cpu"
 ) -> Packed:
     """One row, in the order given.
 
@@ -78,68 +71,39 @@ def pack(
         examples: At least one.
         vocabulary_size: Ids from here on are prefix slots.
         device: Where the row goes.
-        share: Put what all examples begin with into the row once.
 
     Raises:
         ValueError: No examples.
     """
     if not examples:
         raise ValueError("a packed row needs at least one example")
-    common = common_start(examples) if share else 0
     # The last id of an example is a label only: nothing is predicted from it or looks at it.
-    lengths = [len(example.ids) - 1 - common for example in examples]
-    sequences = ([common] if common else []) + lengths
-    rows = [0, *running_sum(sequences)]
-    firsts = rows[1:] if common else rows
-    keys = [0, *running_sum(([common] if common else []) + [common + n for n in lengths])]
+    lengths = [len(example.ids) - 1 for example in examples]
+    bounds = [0, *running_sum(lengths)]
     parts: dict[str, list[int]] = {
-        "ids": list(examples[0].ids[:common]),
-        "positions": list(range(common)),
-        "gather": list(range(common)),
+        "ids": [],
+        "positions": [],
         "predicting": [],
         "targets": [],
         "owners": [],
+        "bounds": bounds,
     }
-    for owner, (example, first, length) in enumerate(zip(examples, firsts, lengths, strict=False)):
-        predicting = first + example.prompt_length - common - 1
-        parts["ids"] += example.ids[common:-1]
-        parts["positions"] += range(common, common + length)
-        parts["gather"] += [*range(common), *range(first, first + length)]
-        parts["predicting"] += range(predicting, first + length)
+    for owner, (example, first, length) in enumerate(zip(examples, bounds, lengths, strict=False)):
+        parts["ids"] += example.ids[:-1]
+        parts["positions"] += range(length)
+        parts["predicting"] += range(first + example.prompt_length - 1, first + length)
         parts["targets"] += example.ids[example.prompt_length :]
         parts["owners"] += [owner] * example.labels
     ids = parts["ids"]
     parts["slots"] = [column for column, token in enumerate(ids) if token >= vocabulary_size]
     parts["vectors"] = [ids[column] - vocabulary_size for column in parts["slots"]]
-    own = [key for key, row in enumerate(parts["gather"]) if row >= common]
-    parts["first"] = [*range(common), *own]
-    parts["again"] = [key for key, row in enumerate(parts["gather"]) if row < common]
-    parts["row bounds"], parts["key bounds"] = rows, keys
     sent = _send(parts, device)
     return Packed(
         ids=sent["ids"][None],
         position_ids=sent["positions"][None],
-        spans=Spans(
-            queries=sent["row bounds"].int(),
-            keys=sent["key bounds"].int(),
-            gather=sent["gather"],
-            first=sent["first"],
-            again=sent["again"].view(len(sequences), common),
-        ),
-        longest=(max(sequences), common + max(lengths)),
-        shared=common,
+        bounds=sent["bounds"].int(),
+        longest=max(lengths),
         **{name: sent[name] for name in ("predicting", "targets", "owners", "slots", "vectors")},
-    )
-
-
-def common_start(examples: Sequence[Example]) -> int:
-    """How many tokens all examples begin with, short of those that predict a label; 0 for one."""
-    if len(examples) < 2:
-        return 0
-    most = min(example.prompt_length for example in examples) - 1
-    first = examples[0].ids
-    return next(
-        (i for i in range(most) if any(example.ids[i] != first[i] for example in examples)), most
     )
 
 
@@ -162,17 +126,14 @@ def embed_packed(model: PreTrainedModel, packed: Packed, prefix: Tensor) -> Tens
     return rows.index_copy(0, packed.slots, put)  # type: ignore[no-any-return]
 
 
-def block_causal_mask(bounds: Tensor, shared: int = 0) -> Tensor:
-    """[1, 1, R, R] bool: true where a token may look.
+def block_causal_mask(bounds: Tensor) -> Tensor:
+    """[1, 1, R, R] bool: true where a token may look, at itself and left of itself in its example.
 
-    That is at itself and left of itself in its sequence, and at the shared columns. For devices and
-    dtypes without a variable-length kernel; R^2 bytes.
+    For devices and dtypes without a variable-length kernel; R^2 bytes.
     """
     lengths = (bounds[1:] - bounds[:-1]).long()
     owner = torch.repeat_interleave(torch.arange(len(lengths), device=bounds.device), lengths)
-    seen = owner[:, None] == owner[None, :]
-    seen[:, :shared] = True
-    return torch.tril(seen)[None, None]
+    return torch.tril(owner[:, None] == owner[None, :])[None, None]
 
 
 def packed_loss(
@@ -183,7 +144,6 @@ def packed_loss(
     *,
     chunk: int = 4096,
     compiled: bool = False,
-    low_memory: bool = False,
 ) -> Tensor:
     """Weighted loss of one packed row; call it inside :func:`.packed_model.ready`.
 
@@ -193,45 +153,26 @@ def packed_loss(
         packed: B examples.
         weights: [B] float32, of one label token of each example.
         chunk: Most label tokens whose scores exist at once.
-        compiled: Compile the layers and the softmax of the output layer.
-        low_memory: Checkpoint the layers.
+        compiled: Compile the softmax of the output layer.
 
     Returns:
         A float32 scalar.
     """
     embeds = embed_packed(model, packed, prefix)
-    spans = packed.spans
-    mask = None
-    if not can_use_kernel(embeds):
-        mask = block_causal_mask(spans.queries, packed.shared)
-    if llama_block.fits(model):
-        states = llama_block.label_states(
-            model,
-            embeds,
-            packed.position_ids,
-            spans,
-            packed.longest,
-            mask,
-            packed.predicting,
-            compiled=compiled,
-            low_memory=low_memory,
-        )
-    else:
-        assert packed.shared == 0
-        bounds: dict[str, Any] = {
-            "cu_seq_lens_q": spans.queries,
-            "max_length_q": packed.longest[0],
-        }
-        states = model.model(
-            inputs_embeds=embeds[None],
-            attention_mask=mask,
-            position_ids=packed.position_ids,
-            use_cache=False,
-            **(bounds if mask is None else {}),
-        ).last_hidden_state[0, packed.predicting]
+    attention: dict[str, Any] = (
+        {"cu_seq_lens_q": packed.bounds, "max_length_q": packed.longest}
+        if can_use_kernel(embeds)
+        else {"attention_mask": block_causal_mask(packed.bounds)}
+    )
+    states = decoder(model)(
+        inputs_embeds=embeds[None],
+        position_ids=packed.position_ids,
+        use_cache=False,
+        **attention,
+    ).last_hidden_state[0, packed.predicting]
     return head_cross_entropy(
         states,
-        model.lm_head,
+        model.get_output_embeddings(),  # type: ignore[no-untyped-call]
         packed.targets,
         weights[packed.owners],
         chunk=chunk,
@@ -264,8 +205,12 @@ def packed_losses(
             half more arithmetic, a fraction of the memory.
 
     Raises:
-        ValueError: A slot without a prefix vector.
+        ValueError: A slot without a prefix vector, or a model of which a packed row would compute
+            something else than its own forward pass.
     """
+    unlike = unlike_plain_attention(model.config) or unlike_plain_head(model.config)
+    if unlike:
+        raise ValueError(f"examples cannot be packed for this model: {unlike}; use forward: padded")
     device = prefix.device
     vocabulary_size = vocabulary_rows(model)
     if max((max(e.ids) for e in examples), default=0) - vocabulary_size >= prefix.shape[0]:
@@ -274,21 +219,12 @@ def packed_losses(
         )
     if low_memory:
         chunk = min(chunk, LOW_MEMORY_CHUNK)
-    others = not llama_block.fits(model)
     for group in even_groups([len(e.ids) for e in examples], rows):
-        packed = pack([examples[i] for i in group], vocabulary_size, device, share=not others)
+        packed = pack([examples[i] for i in group], vocabulary_size, device)
         share = torch.tensor([weights[i] for i in group], dtype=torch.float32)
         if device.type == "cuda":
             share = share.pin_memory().to(device, non_blocking=True)
-        with ready(model, compiled=compiled and others, low_memory=low_memory and others):
+        with ready(model, compiled=compiled, low_memory=low_memory):
             # Inside, because the backward pass of low_memory runs the layers again. Without a name
             # here, because a name would keep the graph while the next one is made.
-            yield packed_loss(
-                model,
-                prefix,
-                packed,
-                share,
-                chunk=chunk,
-                compiled=compiled,
-                low_memory=low_memory,
-            )
+            yield packed_loss(model, prefix, packed, share, chunk=chunk, compiled=compiled)

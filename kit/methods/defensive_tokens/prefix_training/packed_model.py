@@ -16,6 +16,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
+from kit.lm.model import decoder_layers
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -100,7 +102,7 @@ def ready(
     """Prepare a model for packed rows; everything is undone at the end.
 
     Args:
-        model: With ``model.model.layers`` of decoder layers that transformers can checkpoint.
+        model: With decoder layers that transformers can checkpoint.
         compiled: Run the layers through ``torch.compile``; with ``low_memory`` their MLPs and norms
             only, because checkpointing stands between a layer and its parts.
         low_memory: Checkpoint every layer.
@@ -129,7 +131,7 @@ def ready(
 
 
 def _layers(model: PreTrainedModel) -> list[torch.nn.Module]:
-    return list(model.model.layers)
+    return list(decoder_layers(model))
 
 
 def _parts(model: PreTrainedModel) -> list[torch.nn.Module]:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from kit.lm.prefix import embed
-from kit.methods.defensive_tokens.prefix_training import llama_block
 from kit.methods.defensive_tokens.prefix_training import packed as packing
+from kit.methods.defensive_tokens.prefix_training import packed_model
 from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.frozen_head import head_cross_entropy
 from kit.methods.defensive_tokens.prefix_training.loss import accumulate
@@ -54,17 +54,8 @@ def config(**changes: object) -> PrefixTraining:
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("rows", [16, 5])
 @pytest.mark.parametrize("low_memory", [False, True])
-@pytest.mark.parametrize("own_layers", [True, False])
-def test_packed_equals_padded(
-    monkeypatch: pytest.MonkeyPatch,
-    normalisation: str,
-    rows: int,
-    low_memory: bool,
-    own_layers: bool,
-) -> None:
+def test_packed_equals_padded(normalisation: str, rows: int, low_memory: bool) -> None:
     model = tiny_llama(VOCABULARY)
-    if not own_layers:
-        monkeypatch.setattr(llama_block, "fits", lambda model: False)
     batch = examples(16)
     loss, grad = gradient(model, batch, config(normalisation=normalisation))
     same = config(
@@ -104,24 +95,20 @@ def test_packed_equals_the_published_normalisation_written_out() -> None:
     torch.testing.assert_close(prefix.grad, wanted, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_examples_do_not_see_each_other(share: bool) -> None:
+def test_examples_do_not_see_each_other() -> None:
     model = tiny_llama(VOCABULARY)
     first, second, other = examples(3)
     prefix = torch.randn(SLOTS, 32)
 
     def states(batch: Sequence[Example]) -> torch.Tensor:
-        packed = packing.pack(batch, VOCABULARY, share=share)
-        mask = packing.block_causal_mask(packed.spans.queries, packed.shared)
-        return llama_block.label_states(
-            model,
-            packing.embed_packed(model, packed, prefix),
-            packed.position_ids,
-            packed.spans,
-            packed.longest,
-            mask,
-            packed.predicting,
-        )[-second.labels :]
+        packed = packing.pack(batch, VOCABULARY)
+        with ready(model):
+            return model.model(  # type: ignore[no-any-return]
+                inputs_embeds=packing.embed_packed(model, packed, prefix)[None],
+                attention_mask=packing.block_causal_mask(packed.bounds),
+                position_ids=packed.position_ids,
+                use_cache=False,
+            ).last_hidden_state[0, packed.predicting[-second.labels :]]
 
     torch.testing.assert_close(states([first, second]), states([other, second]))
 
@@ -129,12 +116,11 @@ def test_examples_do_not_see_each_other(share: bool) -> None:
 def test_pack_lays_out_positions_bounds_and_labels() -> None:
     batch = [Example("a", (9, 8, 7, 6), 2), Example("b", (5, 4, 3), 1)]
     packed = packing.pack(batch, VOCABULARY)
-    assert packed.shared == 0
     assert packed.ids.tolist() == [[9, 8, 7, 5, 4]]
     assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]]
-    assert packed.spans.queries.tolist() == packed.spans.keys.tolist() == [0, 3, 5]
-    assert packed.spans.queries.dtype == torch.int32
-    assert packed.longest == (3, 3)
+    assert packed.bounds.tolist() == [0, 3, 5]
+    assert packed.bounds.dtype == torch.int32
+    assert packed.longest == 3
     assert packed.predicting.tolist() == [1, 2, 3, 4]
     assert packed.targets.tolist() == [7, 6, 4, 3]
     assert packed.owners.tolist() == [0, 0, 1, 1]
@@ -142,47 +128,15 @@ def test_pack_lays_out_positions_bounds_and_labels() -> None:
         packing.pack([], VOCABULARY)
 
 
-def test_pack_puts_a_common_start_into_the_row_once() -> None:
-    batch = [Example("a", (64, 1, 8, 7, 6), 3), Example("b", (64, 1, 4, 3), 3)]
-    packed = packing.pack(batch, VOCABULARY)
-    assert packed.shared == 2
-    assert packed.ids.tolist() == [[64, 1, 8, 7, 4]]
-    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 2]]
-    assert packed.spans.queries.tolist() == [0, 2, 4, 5]
-    assert packed.spans.keys.tolist() == [0, 2, 6, 9]
-    assert packed.spans.gather.tolist() == [0, 1, 0, 1, 2, 3, 0, 1, 4]
-    assert packed.spans.first.tolist() == [0, 1, 4, 5, 8]
-    assert packed.spans.again.tolist() == [[0, 1], [2, 3], [6, 7]]
-    assert packed.longest == (2, 4)
-    assert packed.predicting.tolist() == [2, 3, 4]
-    assert packed.targets.tolist() == [7, 6, 3]
-    assert packed.slots.tolist() == [0]
-    assert packed.vectors.tolist() == [0]
-
-
-def test_common_start_stops_before_the_first_prediction() -> None:
-    same = (1, 2, 3, 4, 5)
-    assert packing.common_start([Example("a", same, 3), Example("b", same, 4)]) == 2
-    assert packing.common_start([Example("a", same, 3)]) == 0
-    assert packing.common_start([Example("a", same, 1), Example("b", same, 4)]) == 0
-
-
-def test_repeated_keys_carry_their_gradients_back() -> None:
-    spans = packing.pack(
-        [Example("a", (1, 2, 8, 7), 3), Example("b", (1, 2, 4, 3, 5), 3)], VOCABULARY
-    ).spans
-    rows = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda x: llama_block.repeat_shared(x, spans).float(),
-        rows,
-        eps=1e-3,
-        atol=1e-3,
-    )
+def test_slots_are_known_by_their_ids() -> None:
+    packed = packing.pack([Example("a", (64, 1, 8), 2), Example("b", (66, 65, 4), 2)], VOCABULARY)
+    assert packed.slots.tolist() == [0, 2, 3]
+    assert packed.vectors.tolist() == [0, 2, 1]
 
 
 def test_embeddings_are_those_of_the_padded_path() -> None:
     model = tiny_llama(VOCABULARY)
-    packed = packing.pack(examples(4), VOCABULARY, share=False)
+    packed = packing.pack(examples(4), VOCABULARY)
     prefix = torch.randn(SLOTS, 32)
     torch.testing.assert_close(
         packing.embed_packed(model, packed, prefix)[None], embed(model, packed.ids, prefix)
@@ -202,34 +156,29 @@ def reference_kernel(
     key_bounds: torch.Tensor,
     most_queries: int,
     most_keys: int,
+    scale: float | None = None,
 ) -> torch.Tensor:
     """What the variable-length kernel computes, one sequence at a time."""
+    assert query_bounds is key_bounds
     out = []
-    bounds = zip(query_bounds.tolist(), key_bounds.tolist(), strict=True)
-    for (q0, k0), (q1, k1) in pairwise(bounds):
-        assert 0 < q1 - q0 <= most_queries
-        assert q1 - q0 <= k1 - k0 <= most_keys
+    for first, last in pairwise(query_bounds.tolist()):
+        assert 0 < last - first <= most_queries == most_keys
         groups = query.shape[1] // key.shape[1]
-        k, v = (x[k0:k1].repeat_interleave(groups, dim=1) for x in (key, value))
-        scores = torch.einsum("qhd,khd->hqk", query[q0:q1], k) / query.shape[2] ** 0.5
-        hidden = torch.ones_like(scores[0], dtype=torch.bool).triu(1 + (k1 - k0) - (q1 - q0))
+        k, v = (x[first:last].repeat_interleave(groups, dim=1) for x in (key, value))
+        scores = torch.einsum("qhd,khd->hqk", query[first:last], k) * (scale or 1.0)
+        hidden = torch.ones_like(scores[0], dtype=torch.bool).triu(1)
         out.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, -1e9).softmax(-1), v))
     return torch.cat(out)
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
-@pytest.mark.parametrize("together", [True, False])
 def test_the_way_of_the_kernel_is_exact_too(
-    monkeypatch: pytest.MonkeyPatch, low_memory: bool, together: bool
+    monkeypatch: pytest.MonkeyPatch, low_memory: bool
 ) -> None:
     model = tiny_llama(VOCABULARY)
     batch = examples(16)
-    if not together:
-        # Without a common start nothing is repeated.
-        batch[3] = Example("e3", (5, *batch[3].ids), batch[3].prompt_length + 1)
-    assert (packing.common_start(batch) == SLOTS + 1) == together
     loss, grad = gradient(model, batch, config())
-    monkeypatch.setattr(llama_block, "KERNEL", reference_kernel)
+    monkeypatch.setattr(packed_model, "KERNEL", reference_kernel)
     monkeypatch.setattr(packing, "can_use_kernel", lambda states: True)
     settings = config(forward="packed", low_memory=low_memory)
     kernel_loss, kernel_grad = gradient(model, batch, settings)
@@ -240,8 +189,6 @@ def test_the_way_of_the_kernel_is_exact_too(
 def test_block_causal_mask() -> None:
     mask = packing.block_causal_mask(torch.tensor([0, 2, 3], dtype=torch.int32))
     assert mask[0, 0].int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
-    shared = packing.block_causal_mask(torch.tensor([0, 1, 3, 4], dtype=torch.int32), 1)
-    assert shared[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
@@ -283,13 +230,8 @@ def test_training_runs_agree() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("own_layers", [True, False])
-def test_compiled_softmax_and_layers_agree(
-    monkeypatch: pytest.MonkeyPatch, own_layers: bool
-) -> None:
+def test_compiled_softmax_and_layers_agree() -> None:
     model = tiny_llama(VOCABULARY)
-    if not own_layers:
-        monkeypatch.setattr(llama_block, "fits", lambda model: False)
     for seed in (0, 1):
         loss, grad = gradient(model, examples(16, seed), config())
         compiled_loss, compiled_grad = gradient(
@@ -298,13 +240,6 @@ def test_compiled_softmax_and_layers_agree(
         assert compiled_loss == pytest.approx(loss, rel=1e-5)
         torch.testing.assert_close(compiled_grad, grad, rtol=1e-4, atol=1e-6)
     assert all(layer._compiled_call_impl is None for layer in model.model.layers)
-
-
-def test_only_plain_frozen_llamas_take_the_short_way() -> None:
-    assert llama_block.fits(tiny_llama())
-    assert not llama_block.fits(tiny_llama(attention_bias=True))
-    assert not llama_block.fits(tiny_llama(hidden_act="gelu"))
-    assert not llama_block.fits(tiny_llama().requires_grad_(True))
 
 
 @pytest.mark.parametrize("chunk", [100, 7])
