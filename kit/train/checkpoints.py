@@ -111,7 +111,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         name: tensor.detach().to("cpu").contiguous() for name, tensor in checkpoint.tensors.items()
     }
     values = json.dumps({"step": checkpoint.step, **checkpoint.values}, sort_keys=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name("state.tmp")  # what a kill left is overwritten by the next
     save_file(tensors, str(temporary), metadata={_HASH: _digest(tensors, values), _VALUES: values})
     with temporary.open("rb") as written:
         os.fsync(written.fileno())
