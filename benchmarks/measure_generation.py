@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure_training import machine
+from benchmarks.measure_training import machine, reported_recipe
 from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS as FORMAT
 from kit.lm.load import load_tokenizer
 from kit.lm.prefix import BEFORE_BOS, place
 from kit.lm.standin import make_folder, released_prefix
 from kit.lm.vllm_backend import VllmBackend, spare_ids
-from kit.methods.defensive_tokens import standin, tiny_adapt
+from kit.methods.defensive_tokens import standin
 from kit.methods.defensive_tokens.attacks import PAPER, PAPER_ATTACKS, attack_samples
 from kit.methods.defensive_tokens.recipe import plan_run
 
@@ -57,7 +57,7 @@ def main() -> None:
         ids = FORMAT.prompt_ids(tokenizer, instruction, data)
         return place(BEFORE_BOS, ids, n=n, vocabulary_size=128256, begin=begin)
 
-    plan = plan_run(standin.standin_samples(51760, 0), texts, PAPER, tiny_adapt.as_reported())
+    plan = plan_run(standin.standin_samples(51760, 0), texts, PAPER, reported_recipe(200))
     label_prompts = [prompt(s.instruction, s.input, 0) for s in plan.samples.values()]
     samples = standin.standin_evaluation()
     turns = [(s, s.input) for s in samples]

@@ -68,15 +68,20 @@ def matmul_rate() -> float:
     return 2 * 8192**3 / float(np.median(times[5:])) / 1e12
 
 
-def make_examples(folder: Path, steps: int) -> list[list[Example]]:
-    """The examples of each step, through the same code as a real run."""
-    tokenizer = load_tokenizer(folder)
-    recipe = Recipe(
+def reported_recipe(steps: int) -> Recipe:
+    """The follow-up's data and labels, as far as they decide what is computed."""
+    return Recipe(
         mixture=AS_REPORTED,
         encoding=Encoding(layout=BEFORE_BOS, end_truncated=True, max_length=2048),
         training=PrefixTraining(steps),
         empty_data=EMPTY_TURN,
     )
+
+
+def make_examples(folder: Path, steps: int) -> list[list[Example]]:
+    """The examples of each step, through the same code as a real run."""
+    tokenizer = load_tokenizer(folder)
+    recipe = reported_recipe(steps)
     samples = standin.standin_samples(51760, 0)
     plan = plan_run(samples, standin.standin_attack_texts(), PAPER, recipe)
     counts = standin.answer_lengths(len(plan.samples), 0)
