@@ -9,7 +9,7 @@ import torch
 
 from kit.lm.backend import LogLikelihood
 from kit.lm.forward import last_scores
-from kit.lm.model import embedding_matrix
+from kit.lm.model import embedding_matrix, vocabulary_rows
 from kit.lm.padding import left_pad, positions
 from kit.lm.prefix import embed
 
@@ -60,10 +60,13 @@ def score_batch(
     device = embedding_matrix(model).device
     ids, mask = left_pad(inputs, pad_id, device)
     count = max(len(tokens) for group in continuations for tokens in group)
+    # Ids where there are no slots: what watches the model (a teacher beside it) can follow them.
+    plain = prefix is None and int(ids.max()) < vocabulary_rows(model)
+    read = {"input_ids": ids} if plain else {"inputs_embeds": embed(model, ids, prefix)}
     scores = last_scores(
         model,
         count,
-        **_read(model, ids, prefix),
+        **read,
         attention_mask=None if bool(mask.all()) else mask,
         position_ids=positions(mask),
         use_cache=False,
@@ -76,13 +79,6 @@ def score_batch(
     ]
     values, greedy = _at(scores, torch.tensor(flat, device=device))
     return _collect(continuations, values, greedy)
-
-
-def _read(model: PreTrainedModel, ids: Tensor, prefix: Tensor | None) -> dict[str, Tensor]:
-    """What the model reads: ids where it can, so that hooks on it see them; else embeddings."""
-    if prefix is None and int(ids.max()) < len(embedding_matrix(model)):
-        return {"input_ids": ids}
-    return {"inputs_embeds": embed(model, ids, prefix)}
 
 
 def _at(scores: Tensor, where: Tensor) -> tuple[list[float], list[bool]]:

@@ -21,6 +21,14 @@ CellId = Annotated[
 ]
 """A cell; with ``:<question>`` behind it what is asked of a trajectory: ``end``, ``max``, ``min``,
 ``area``, ``first-above:<value>``, ``first-below:<value>``."""
+Pattern = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9*][a-z0-9./@+_*-]{0,127}"
+        r"(:(end|max|min|area|first-(above|below):[-+]?[0-9]{1,40}(\.[0-9]{1,40})?))?$(?!\n)"
+    ),
+]
+"""A cell id in which ``*`` stands for any name without ``/`` and ``@``."""
 Number = Annotated[
     str, Meta(pattern=r"^[-+]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,2})?$(?!\n)")
 ]
@@ -146,6 +154,21 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Why this value or margin, where the document does not give it."""
 
 
+class Figure(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A figure that the report draws beside forest plots and curves.
+
+    ``grid``: one pattern with two ``*``; the first gives the rows, the second the columns of a heat
+    map with the numbers in it. ``trade-off``: two patterns, what is drawn from left to right and
+    what upwards; a point for everything that stands for the ``*`` in both.
+    """
+
+    kind: Literal["grid", "trade-off"]
+    title: Annotated[str, Meta(min_length=3)]
+    cells: Annotated[list[Pattern], Meta(min_length=1, max_length=2)]
+    x_label: str = ""
+    y_label: str = ""
+
+
 class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The file."""
 
@@ -156,4 +179,5 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """Must agree with the manifest's N."""
     cells: list[ExpectedCell]
     claims: list[Claim]
+    figures: list[Figure] = []
     notes: list[str] = []

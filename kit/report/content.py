@@ -8,6 +8,7 @@ from typing import Any
 from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.manifest.types import Manifest
 from kit.report import claims, details, gallery, tables
+from kit.report.declared import declared
 from kit.report.files import Run
 
 
@@ -58,17 +59,20 @@ def content(
         "checks": checks,
         "more_checks": more_checks,
         "notes": notes(run, manifest),
-        **(_figures(run, expected) if figures else {}),
+        **(_figures(run, expected, expectation) if figures else {}),
     }
 
 
-def _figures(run: Run, expected: Mapping[str, ExpectedCell]) -> dict[str, Any]:
+def _figures(
+    run: Run, expected: Mapping[str, ExpectedCell], expectation: Expectation | None
+) -> dict[str, Any]:
     forests, forest_remark = gallery.forests(run.verdict, expected)
-    curves, curve_remark = gallery.curves(run.results)
+    curves, curve_remark = gallery.curves(run.results, expected)
     calibration, calibration_remark = gallery.calibration_picture(run.verdict)
     return {
         "forests": forests,
         "forest_remark": forest_remark,
+        "declared": declared(run.results, run.verdict, expectation),
         "curves": curves,
         "curve_remark": curve_remark,
         "calibration": calibration,

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from kit.manifest.expectation_types import ExpectedCell
 from kit.report.cells import SEVERITY
+from kit.report.expected_points import expected_points
 from kit.report.figures.cache import drawn
 from kit.report.figures.calibration import ENOUGH, calibration
 from kit.report.figures.curves import curve, remarks_on
@@ -116,15 +117,20 @@ def _number(cell: CellReport) -> float | None:
         return None
 
 
-def curves(results: Results | None) -> tuple[list[Picture], str]:
+def curves(
+    results: Results | None, expected: Mapping[str, ExpectedCell]
+) -> tuple[list[Picture], str]:
     """Every series of the results, as far as the room reaches, and a remark on the rest."""
     require_matplotlib()
     made: list[Picture] = []
     room = SVG_BYTES
-    series = results.series if results is not None else []
+    if results is None:
+        return [], ""
+    series = results.series
     for i, one in enumerate(series):
-        name, remarks = f"curve-{i}", remarks_on(one)
-        svg = drawn("curve", [name, one], functools.partial(curve, name, one))
+        marks = expected_points(one, expected, results.cells)
+        name, remarks = f"curve-{i}", remarks_on(one, marks)
+        svg = drawn("curve", [name, one, marks], functools.partial(curve, name, one, marks))
         room -= len(svg)
         if room < 0:
             left = len(series) - i

@@ -136,3 +136,13 @@ def _replicates(cell: Cell) -> list[tuple[str, float, int | None, int | None]]:
         return [(seed.seed, seed.value, seed.k, seed.n) for seed in cell.seeds]
     assert cell.value is not None
     return [("", cell.value, cell.k, cell.n)]
+
+
+def checkpoint_id(series: Series, line: str, x: float) -> str | None:
+    """Id of the cell that a point of :func:`by_checkpoint` comes from; None where x is no step."""
+    metric, slash, group = series.id.partition("/")
+    name, *settings = line.split(" @ ")
+    if not slash or x != int(x) or x < 0:
+        return None
+    row = "@".join((f"{name}-{int(x)}", *settings))
+    return f"{group}/{metric}/{row}"

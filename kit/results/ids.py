@@ -11,6 +11,7 @@ They are no results; :class:`Statistic` lists the names that the verifier looks 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -118,3 +119,14 @@ def statistic_of(text: str) -> tuple[str, Statistic] | None:
     """
     prefix, _, name = text.removeprefix(EXTRA).rpartition("/")
     return (prefix, _STATISTICS[name]) if name in _STATISTICS else None
+
+
+def matches(pattern: str, ids: Iterable[str]) -> dict[tuple[str, ...], str]:
+    """What stands for the ``*`` of a pattern -> the id, in the order of the ids.
+
+    >>> matches("a/*/x@*", ["a/b/x@1", "a/c/x@1@2", "a/c/x@2"])
+    {('b', '1'): 'a/b/x@1', ('c', '2'): 'a/c/x@2'}
+    """
+    shape = re.compile("([^/@:]+)".join(re.escape(part) for part in pattern.split("*")))
+    found = ((shape.fullmatch(id), id) for id in ids)
+    return {match.groups(): id for match, id in found if match is not None}

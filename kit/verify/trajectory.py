@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kit.results.types import Cell, Curve, Point, SeedValue
 from kit.verify.measurement import Measurement, measure
-from kit.verify.numbers import scale_of
+from kit.verify.numbers import PROPORTIONS, scale_of
 from kit.verify.proportions import Z95, wilson
 from kit.verify.seeds import mean_spread, seed_group
 from kit.verify.verdict import Interval
@@ -79,6 +79,15 @@ def _by_x(curves: Sequence[Curve]) -> list[tuple[str, dict[float, Point]]]:
 def _at(points: Sequence[tuple[str, dict[float, Point]]], x: float, unit: str) -> Measurement:
     seeds = [SeedValue(seed=seed, value=at[x].value, k=at[x].k, n=at[x].n) for seed, at in points]
     return measure(Cell(id=f"x = {x:g}", unit=unit, seeds=seeds), unit, "a trajectory", None)
+
+
+def share_interval(value: float, n: int, unit: str) -> Interval | None:
+    """Wilson's 95 % interval of a printed proportion of n items; None for what is none."""
+    scale = scale_of(unit)
+    if unit not in PROPORTIONS or not 0 <= value <= scale:
+        return None
+    low, high = wilson(value / scale, n, Z95)
+    return Interval(low=low * scale, high=high * scale, level=0.95)
 
 
 def value_interval(cell: Measurement) -> Interval | None:

@@ -114,3 +114,45 @@ def test_a_question_that_there_is_not_is_refused_by_the_schema(repo: Path, quest
         lint(repo)
     (problem,) = getattr(caught.value, "errors", [caught.value])
     assert f"{FILE.name}:" in str(problem.where)
+
+
+FIGURES = """\
+figures:
+  - kind: grid
+    title: attack by defence
+    cells: ["*/attacked@*"]
+  - kind: trade-off
+    title: two against each other
+    cells: ["up/*", "up/*:max"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said", "place"),
+    [
+        ('"*/attacked@*"', '"up/*"', "one * for its rows and one for its columns, not 1", "["),
+        ('["*/attacked@*"]', '["*/*", "*/*"]', "grid needs 1 of these, not 2", "["),
+        ('"up/*", "up/*:max"', '"up/*"', "trade-off needs 2 of these, not 1", "["),
+        ('"up/*", "up/*:max"', '"up/*", "up/*/*"', "the same number of *", "["),
+        ('"up/*", "up/*:max"', '"up/full", "up/adapted"', "at least one", "["),
+        ("*/attacked@*", "*/x@*", "no listed cell matches '*/x@*'", '"*/x@*"'),
+    ],
+)
+def test_figures_need_patterns_that_fit(
+    repo: Path, old: str, new: str, said: str, place: str
+) -> None:
+    with_curve(repo, ("up/attacked:max", "up/attacked@sgd:max"))
+    assert old in FIGURES
+    text = FIGURES.replace(old, new, 1)
+    with_figures = (repo / FILE).read_text() + text
+    (repo / FILE).write_text(with_figures)
+    hits = [finding for finding in lint(repo) if finding.rule == "figures"]
+    assert [hit for hit in hits if said in hit.message], hits
+    line, column = map(int, hits[0].where.split(":")[-2:])
+    assert with_figures.splitlines()[line - 1][column - 1 :].startswith(place)
+
+
+def test_figures_that_fit_are_clean(repo: Path) -> None:
+    with_curve(repo, ("up/attacked:max", "up/attacked@sgd:max"))
+    (repo / FILE).write_text((repo / FILE).read_text() + FIGURES)
+    assert "figures" not in {finding.rule for finding in lint(repo)}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kit.lm.forward import unlike_plain_head
 from kit.lm.hidden import block_outputs
 from kit.lm.model import decoder_layers, final_norm, inner_model
 from kit.methods.checkpoint_transfer.affine import AffineMap, maps_for
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from kit.methods.checkpoint_transfer.recipe import Recipe
 
     Rows = Callable[[Tensor, Tensor], dict[int, Tensor]]
-
-# Factors between norm and output layer's scores that only the model's own forward pass applies.
-_SCALED = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
 class ForgetTargets:
@@ -88,7 +86,8 @@ class RetainReference:
 
     Raises:
         ValueError: A model that is trained and has no adapter to switch off: the KL term would
-            compare it with itself.
+            compare it with itself; one that does more behind its last block than norm and output
+            layer.
     """
 
     def __init__(
@@ -99,10 +98,9 @@ class RetainReference:
             raise ValueError("there is no adapter to switch off")
         if not adapter_off:
             _require_frozen(model, "the retain reference")
-        config = inner_model(model).config
-        scaled = [name for name in _SCALED if getattr(config, name, None) not in (None, 1.0)]
-        if scaled:
-            raise ValueError(f"scores of this model are changed by {scaled[0]}, which is not kept")
+        unlike = unlike_plain_head(inner_model(model).config)
+        if unlike is not None:
+            raise ValueError(f"no retain reference by norm and output layer: {unlike}")
         self.model, self.kept, self._adapter_off = model, kept, adapter_off
         self._last = len(decoder_layers(model)) - 1
         self._norm = final_norm(model)

@@ -16,7 +16,7 @@ import msgspec
 from kit.engine.durable import write_atomic
 from kit.manifest.home import kit_home
 
-VERSION = 1
+VERSION = 2
 """Bumped by hand when the drawing code changes."""
 
 

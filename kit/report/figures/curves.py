@@ -5,12 +5,13 @@ A line is the mean over its seeds with a 95 % band; seeds that share no x are li
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from kit.report.figures.style import DASHES, MARKERS, SERIES, draw, label
+from kit.report.figures.style import DASHES, MARKERS, MUTED, SERIES, draw, label
 from kit.results.types import Curve, Series
 from kit.verify.trajectory import MeanPoint, mean_line, shared_grid
 
@@ -21,10 +22,20 @@ MOST_LINES = 12
 MOST_POINTS = 400
 
 
+class Mark(Struct, frozen=True, kw_only=True):
+    """A number that the expectation has for a point of a line."""
+
+    x: float
+    value: float
+    interval: tuple[float, float] | None = None
+
+
 class Line(Struct, frozen=True, kw_only=True):
     """One drawn line."""
 
     name: str
+    line: str
+    """Of the series; several lines are drawn of one whose seeds share no x."""
     points: list[MeanPoint]
     seeds: int
     left_out: bool = False
@@ -38,16 +49,19 @@ def gather(series: Series) -> list[Line]:
     for name, curves in series.lines.items():
         filled = [curve for curve in curves if curve.points]
         if shared_grid(filled):
-            drawn.append(_line(name, filled, series.unit))
+            drawn.append(_line(name, name, filled, series.unit))
         else:
-            drawn += [_line(f"{name}, {curve.seed}", [curve], series.unit) for curve in filled]
+            drawn += [
+                _line(f"{name}, {curve.seed}", name, [curve], series.unit) for curve in filled
+            ]
     return drawn
 
 
-def _line(name: str, curves: Sequence[Curve], unit: str) -> Line:
+def _line(name: str, line: str, curves: Sequence[Curve], unit: str) -> Line:
     grid = shared_grid(curves)
     return Line(
         name=name,
+        line=line,
         points=mean_line(curves, unit, MOST_POINTS),
         seeds=len(curves),
         left_out=any(len(curve.points) > len(grid) for curve in curves),
@@ -55,7 +69,11 @@ def _line(name: str, curves: Sequence[Curve], unit: str) -> Line:
     )
 
 
-def remarks_on(series: Series) -> list[str]:
+Marks = Mapping[str, Sequence[Mark]]
+"""Line name -> what the expectation says about it."""
+
+
+def remarks_on(series: Series, marks: Marks = MappingProxyType({})) -> list[str]:
     """What a caption says about how the lines were made from the data."""
     lines = gather(series)
     remarks = []
@@ -65,6 +83,11 @@ def remarks_on(series: Series) -> list[str]:
         remarks.append(f"Lines are means over {seeds} seeds, bands their 95 % t intervals.")
     if any(line.seeds == 1 and _banded(line) for line in lines):
         remarks.append("Bands of single runs are Wilson\u2019s 95 % intervals over their items.")
+    if any(line.line in marks for line in lines[:MOST_LINES]):
+        remarks.append(
+            "Hollow marks: what the expectation says (published, or mean of reference runs), with "
+            "Wilson\u2019s interval where the number of items is printed."
+        )
     if any(line.left_out for line in lines):
         remarks.append("Points that not every seed of a line has are left out.")
     if len(lines) > MOST_LINES:
@@ -78,20 +101,29 @@ def _banded(line: Line) -> bool:
     return any(point.interval is not None for point in line.points)
 
 
-def curve(name: str, series: Series) -> str:
-    """The figure as inline SVG."""
+def curve(name: str, series: Series, marks: Marks = MappingProxyType({})) -> str:
+    """The figure as inline SVG.
+
+    Args:
+        name: Unique on the page.
+        series: Measured.
+        marks: What the expectation says.
+    """
     lines = gather(series)[:MOST_LINES]
 
     def paint(ax: Axes) -> None:
         for i, line in enumerate(lines):
             _draw_line(ax, i, line)
+        handles = list(ax.get_lines())
+        for i, line in enumerate(lines):
+            if line.line not in {other.line for other in lines[:i]}:
+                _draw_marks(ax, i, marks.get(line.line, ()))
         ax.grid(axis="y")
         ax.set_axisbelow(True)
         ax.set_xlabel(label(series.x_label))
         ax.set_ylabel(label(series.y_label))
         if len(lines) > 1:
             columns = 1 if len(lines) <= 4 else 2
-            handles = ax.get_lines()
             ax.legend(handles, [label(line.name, 40) for line in lines], loc="best", ncols=columns)
 
     return draw(name, 7.2, 3.5, paint)
@@ -113,4 +145,20 @@ def _draw_line(ax: Axes, i: int, line: Line) -> None:
         linestyle=DASHES[i % len(DASHES)],
         marker=MARKERS[i % len(MARKERS)] if marked else "",
         markersize=4,
+    )
+
+
+def _draw_marks(ax: Axes, i: int, marks: Sequence[Mark]) -> None:
+    colour = SERIES[i % len(SERIES)]
+    for mark in marks:
+        if mark.interval is not None:
+            ax.plot((mark.x, mark.x), mark.interval, color=MUTED, linewidth=1)
+    ax.plot(
+        [mark.x for mark in marks],
+        [mark.value for mark in marks],
+        linestyle="none",
+        marker=MARKERS[i % len(MARKERS)],
+        markersize=6.5,
+        markerfacecolor="none",
+        markeredgecolor=colour,
     )

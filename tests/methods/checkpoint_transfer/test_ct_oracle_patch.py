@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kit.lm.generate import TransformersBackend
 from kit.lm.hidden import block_outputs
 from kit.methods.checkpoint_transfer.affine import AffineMap
 from kit.methods.checkpoint_transfer.oracle_patch import oracle_patch
@@ -62,3 +63,19 @@ def test_what_the_teacher_cannot_follow_is_refused() -> None:
         oracle_patch(student, student, None, 9),
     ):
         pass
+
+
+def test_the_kits_scorer_works_inside() -> None:
+    """Log-likelihoods patched at the last block are the teacher's state read by the student."""
+    student, teacher = model(0), model(1)
+    pairs = [([3, 4, 5], [6]), ([7, 8], [9, 10])]
+    with oracle_patch(student, teacher, None, DEPTH - 1):
+        patched = TransformersBackend(student, 0).loglikelihoods(pairs)
+    for (context, continuation), found in zip(pairs, patched, strict=True):
+        ids = torch.tensor([[*context, *continuation]])
+        raw = block_outputs(teacher, ids, None, [DEPTH - 1])[DEPTH - 1]
+        scores = student.lm_head(student.model.norm(raw)).log_softmax(-1)[0]
+        expected = sum(
+            float(scores[len(context) + at - 1, token]) for at, token in enumerate(continuation)
+        )
+        assert found.total == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,213 @@
+"""The figures that an expectation asks for: grids of two settings, trade-offs of two metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kit.manifest.expectation_types import Expectation, ExpectedCell, Figure
+from kit.report.expected_points import expected_interval, expected_number
+from kit.report.figures.cache import drawn
+from kit.report.figures.grid import Square, grid
+from kit.report.figures.trade_off import Setting, Spot, trade_off
+from kit.report.gallery import Picture
+from kit.report.text import plural, unit_word
+from kit.results.asks import with_answers
+from kit.results.ids import matches
+from kit.results.types import Results
+from kit.verify.measurement import Measurement, measure
+from kit.verify.numbers import scale_of, show
+from kit.verify.trajectory import value_interval
+from kit.verify.verdict import CellReport, Verdict
+
+MOST_ROWS, MOST_COLUMNS, MOST_POINTS = 40, 14, 120
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is known about the cells of a run, by id."""
+
+    measured: Mapping[str, Measurement]
+    expected: Mapping[str, ExpectedCell]
+    reports: Mapping[str, CellReport]
+
+
+def declared(
+    results: Results | None, verdict: Verdict, expectation: Expectation | None
+) -> list[Picture]:
+    """The figures, in the order of the expectation."""
+    if expectation is None or results is None:
+        return []
+    made = []
+    for i, figure in enumerate(expectation.figures):
+        numbers = _numbers(results, verdict, expectation, figure)
+        draw = _grid if figure.kind == "grid" else _trade_off
+        made.append(draw(f"figure-{i}", figure, numbers))
+    return made
+
+
+def _numbers(
+    results: Results, verdict: Verdict, expectation: Expectation, figure: Figure
+) -> Numbers:
+    expected = {cell.id: cell for cell in expectation.cells}
+    wanted: list[str] = []
+    for pattern in figure.cells:
+        question = pattern.partition(":")[2]
+        suffix = f":{question}" if question else ""
+        ids = [f"{cell.id}{suffix}" for cell in results.cells]
+        wanted += matches(pattern, [*expected, *ids]).values()
+    cells, _ = with_answers(results, wanted)
+    measured = {}
+    for id in wanted:
+        if id in cells and cells[id].not_run is None:
+            unit = expected[id].unit if id in expected else cells[id].unit
+            measured[id] = measure(cells[id], unit, "results.json", None, results.series)
+    return Numbers(measured, expected, {report.id: report for report in verdict.cells})
+
+
+def _ids(numbers: Numbers) -> list[str]:
+    return list(dict.fromkeys([*numbers.expected, *numbers.measured]))
+
+
+def _grid(name: str, figure: Figure, numbers: Numbers) -> Picture:
+    found = matches(figure.cells[0], _ids(numbers))
+    rows = _in_order(row for row, _ in found)
+    columns = _in_order(column for _, column in found)
+    values = [
+        float(cell.value)
+        for cell in (numbers.measured.get(id) for id in found.values())
+        if cell is not None and cell.value is not None
+    ]
+    units = dict.fromkeys(_unit(id, numbers) for id in found.values())
+    unit = next(iter(units), "number")
+    low, high = (0.0, scale_of(unit)) if unit in ("percent", "fraction") else _span(values)
+    shown = {
+        key: id
+        for key, id in found.items()
+        if key[0] in rows[:MOST_ROWS] and key[1] in columns[:MOST_COLUMNS]
+    }
+    squares = [
+        _square(rows.index(row), columns.index(column), id, numbers, (low, high))
+        for (row, column), id in shown.items()
+    ]
+    labels = (figure.x_label, figure.y_label)
+    data = [name, rows[:MOST_ROWS], columns[:MOST_COLUMNS], squares, labels]
+    svg = drawn(
+        "grid",
+        data,
+        lambda: grid(name, rows[:MOST_ROWS], columns[:MOST_COLUMNS], squares, labels),
+    )
+    return Picture(
+        title=figure.title, caption=_grid_caption(unit, (low, high), squares, len(found)), svg=svg
+    )
+
+
+def _grid_caption(
+    unit: str, span: tuple[float, float], squares: Sequence[Square], count: int
+) -> str:
+    words = [f"{plural(count, 'cell')}{f' ({unit_word(unit)})' if unit_word(unit) else ''}."]
+    words.append(f"Shaded from {show(span[0])} to {show(span[1])}.")
+    if any(square.published for square in squares):
+        words.append("Small: what the expectation says (published, or mean of reference runs).")
+    if any(square.verdict in ("deviates", "inconclusive", "invalid") for square in squares):
+        words.append("Framed: deviates or invalid; dashed: open.")
+    if len(squares) < count:
+        words.append(f"{len(squares)} of them are drawn.")
+    return " ".join(words)
+
+
+def _square(row: int, column: int, id: str, numbers: Numbers, span: tuple[float, float]) -> Square:
+    cell, expected, report = (
+        numbers.measured.get(id), numbers.expected.get(id), numbers.reports.get(id)
+    )  # fmt: skip
+    said = None if expected is None else expected_number(expected)
+    published = "" if said is None else f"({show(said)})"
+    if not published and expected is not None and expected.status != "unreported":
+        published = f"({expected.status})"
+    verdict = report.verdict if report is not None else ""
+    if cell is None or (cell.value is None and not cell.censored):
+        text = verdict or "not measured"
+        return Square(row=row, column=column, text=text, published=published, verdict=verdict)
+    if cell.value is None:
+        never = min(seed.value for seed in cell.seeds if seed.beyond)
+        return Square(
+            row=row, column=column, text=f"> {show(never)}", shade=1.0, published=published,
+            verdict=verdict,
+        )  # fmt: skip
+    low, high = span
+    shade = 0.5 if high == low else (float(cell.value) - low) / (high - low)
+    return Square(
+        row=row, column=column, text=show(cell.value), shade=shade, published=published,
+        verdict=verdict,
+    )  # fmt: skip
+
+
+def _trade_off(name: str, figure: Figure, numbers: Numbers) -> Picture:
+    ids = _ids(numbers)
+    across, upward = (matches(pattern, ids) for pattern in figure.cells)
+    both = [key for key in across if key in upward]
+    settings = [_setting(" ".join(key), across[key], upward[key], numbers) for key in both]
+    settings = [one for one in settings if one.measured is not None or one.published is not None]
+    drawn_ = settings[:MOST_POINTS]
+    units = [_unit(next(iter(found.values()), ""), numbers) for found in (across, upward)]
+    labels = tuple(
+        given or f"{pattern}{f' ({unit_word(unit)})' if unit_word(unit) else ''}"
+        for given, pattern, unit in zip(
+            (figure.x_label, figure.y_label), figure.cells, units, strict=True
+        )
+    )
+    pair = (labels[0], labels[1])
+    svg = drawn("trade-off", [name, drawn_, pair], lambda: trade_off(name, drawn_, pair))
+    words = [f"{plural(len(drawn_), 'setting')}; lines are 95 % intervals."]
+    if any(one.published is not None for one in drawn_):
+        words.append(
+            "Hollow marks: what the expectation says (published, or mean of reference runs), "
+            "joined to what was measured here."
+        )
+    if len(drawn_) < len(settings):
+        words.append(f"The first {MOST_POINTS} of {len(settings)} are drawn.")
+    return Picture(title=figure.title, caption=" ".join(words), svg=svg)
+
+
+def _setting(name: str, across: str, upward: str, numbers: Numbers) -> Setting:
+    x, y = (_measured(numbers.measured.get(id)) for id in (across, upward))
+    u, v = (_published(numbers.expected.get(id)) for id in (across, upward))
+    return Setting(
+        name=name,
+        measured=None if x is None or y is None else (x, y),
+        published=None if u is None or v is None else (u, v),
+    )
+
+
+def _measured(cell: Measurement | None) -> Spot | None:
+    if cell is None or cell.value is None:
+        return None
+    found = value_interval(cell)
+    interval = None if found is None else (found.low, found.high)
+    return Spot(value=float(cell.value), interval=interval)
+
+
+def _published(cell: ExpectedCell | None) -> Spot | None:
+    said = None if cell is None else expected_number(cell)
+    if cell is None or said is None:
+        return None
+    return Spot(value=said, interval=expected_interval(cell, said))
+
+
+def _unit(id: str, numbers: Numbers) -> str:
+    if id in numbers.expected:
+        return numbers.expected[id].unit
+    return numbers.measured[id].unit if id in numbers.measured else "number"
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    return (min(values), max(values)) if values else (0.0, 0.0)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Each name once: by size where all are numbers, else as they come."""
+    seen = list(dict.fromkeys(names))
+    try:
+        return sorted(seen, key=float)
+    except ValueError:
+        return seen

@@ -1,0 +1,85 @@
+"""What an expectation says about the points of a measured curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kit.manifest.expectation_types import ExpectedCell
+from kit.report.figures.curves import Mark
+from kit.results.curves import checkpoint_id
+from kit.results.types import Cell, Curve, Series
+from kit.verify.numbers import factor
+from kit.verify.trajectory import share_interval
+
+
+def expected_points(
+    series: Series, expected: Mapping[str, ExpectedCell], cells: Sequence[Cell]
+) -> dict[str, list[Mark]]:
+    """Line name -> its expected points, in the unit of the series.
+
+    They come from the published ``series`` of a trajectory cell that refers to the line, or, for
+    curves over checkpoints, from the cells of the single checkpoints.
+
+    Args:
+        series: Measured.
+        expected: Cells of the expectation by id.
+        cells: Of the table that the series belongs to.
+    """
+    marks: dict[str, list[Mark]] = {}
+    for name, curves in series.lines.items():
+        found = [
+            mark
+            for cell in cells
+            if cell.trajectory is not None
+            and (cell.trajectory.series, cell.trajectory.line) == (series.id, name)
+            and cell.id in expected
+            for mark in _of_curve(expected[cell.id], series.unit)
+        ]
+        found = found or _of_checkpoints(series, name, curves, expected)
+        if found:
+            marks[name] = found
+    return marks
+
+
+def _of_curve(cell: ExpectedCell, unit: str) -> list[Mark]:
+    marks = [_mark(float(x), float(y), cell, unit) for x, y in cell.series]
+    return [mark for mark in marks if mark is not None]
+
+
+def _of_checkpoints(
+    series: Series, line: str, curves: Sequence[Curve], expected: Mapping[str, ExpectedCell]
+) -> list[Mark]:
+    xs = sorted({point.x for curve in curves for point in curve.points})
+    marks = []
+    for x in xs:
+        cell = expected.get(checkpoint_id(series, line, x) or "")
+        said = None if cell is None else expected_number(cell)
+        mark = None if cell is None or said is None else _mark(x, said, cell, series.unit)
+        if mark is not None:
+            marks.append(mark)
+    return marks
+
+
+def expected_number(cell: ExpectedCell) -> float | None:
+    """The published number, else the mean of the kit's reference runs."""
+    if cell.value is not None:
+        return float(cell.value)
+    return float(cell.reference.mean) if cell.reference is not None else None
+
+
+def expected_interval(cell: ExpectedCell, value: float) -> tuple[float, float] | None:
+    """Wilson's interval of a published proportion; None for other numbers and for references."""
+    if cell.n is None or (cell.value is None and not cell.series):
+        return None
+    found = share_interval(value, cell.n, cell.unit)
+    return None if found is None else (found.low, found.high)
+
+
+def _mark(x: float, value: float, cell: ExpectedCell, unit: str) -> Mark | None:
+    ratio = factor(cell.unit, unit)
+    if ratio is None:
+        return None
+    span = expected_interval(cell, value)
+    scale = float(ratio)
+    interval = None if span is None else (span[0] * scale, span[1] * scale)
+    return Mark(x=x, value=value * scale, interval=interval)

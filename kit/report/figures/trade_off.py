@@ -1,0 +1,80 @@
+"""Two metrics against each other: a point a setting, published points hollow beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from kit.report.figures.style import INK, MARKERS, MUTED, SERIES, draw, label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAMED = 24
+"""More points than this are not named in the figure."""
+
+
+class Spot(Struct, frozen=True, kw_only=True):
+    """A value with its interval, in one direction."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """What one setting gave, and what was published for it."""
+
+    name: str
+    measured: tuple[Spot, Spot] | None = None
+    published: tuple[Spot, Spot] | None = None
+
+
+def trade_off(name: str, settings: Sequence[Setting], labels: tuple[str, str]) -> str:
+    """The figure as inline SVG; ``labels`` of x and y."""
+
+    def paint(ax: Axes) -> None:
+        for i, setting in enumerate(settings):
+            _setting(ax, i, setting, named=len(settings) <= NAMED)
+        ax.grid(visible=True)
+        ax.set_axisbelow(True)
+        ax.margins(0.09)
+        ax.set_xlabel(label(labels[0]))
+        ax.set_ylabel(label(labels[1]))
+
+    return draw(name, 7.2, 4.6, paint)
+
+
+def _setting(ax: Axes, i: int, setting: Setting, *, named: bool) -> None:
+    colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+    if setting.published is not None:
+        x, y = setting.published
+        _cross(ax, x, y, MUTED)
+        ax.plot(
+            [x.value], [y.value], marker=marker, markersize=6.5, markerfacecolor="none",
+            markeredgecolor=colour, linestyle="none",
+        )  # fmt: skip
+    if setting.measured is not None:
+        x, y = setting.measured
+        _cross(ax, x, y, colour)
+        ax.plot([x.value], [y.value], marker=marker, markersize=5, color=colour, linestyle="none")
+    if setting.measured is not None and setting.published is not None:
+        there, here = setting.published, setting.measured
+        ax.plot(
+            [there[0].value, here[0].value], [there[1].value, here[1].value], color=MUTED,
+            linewidth=0.7, linestyle=(0, (2, 2)),
+        )  # fmt: skip
+    at = setting.measured or setting.published
+    if named and at is not None:
+        ax.annotate(
+            label(setting.name, 28), (at[0].value, at[1].value), xytext=(5, 4),
+            textcoords="offset points", fontsize=7, color=INK,
+        )  # fmt: skip
+
+
+def _cross(ax: Axes, x: Spot, y: Spot, colour: str) -> None:
+    if x.interval is not None:
+        ax.plot(x.interval, (y.value, y.value), color=colour, linewidth=1)
+    if y.interval is not None:
+        ax.plot((x.value, x.value), y.interval, color=colour, linewidth=1)
