@@ -45,6 +45,8 @@ def read_cells(folder: Path, prefixes: Sequence[str] = ()) -> list[Cell]:
 def to_csv(cells: Iterable[Cell], labels: LabelFiles | None = None) -> str:
     """One line a number, a replicate a line: what ``kit verify EXP --results`` reads back.
 
+    Curves are no numbers and stand in ``results.json`` only.
+
     Args:
         cells: Of a run.
         labels: Where per-item labels are; they are left out without.
@@ -56,7 +58,7 @@ def to_csv(cells: Iterable[Cell], labels: LabelFiles | None = None) -> str:
         head = {"cell": cell.id, "unit": cell.unit}
         for one in cell.seeds:
             writer.writerow(head | {"seed": one.seed} | _number(one, labels))
-        if not cell.seeds:
+        if not cell.seeds and cell.trajectory is None:
             writer.writerow(head | {"not_run": cell.not_run or ""} | _number(cell, labels))
     return out.getvalue()
 
@@ -94,6 +96,8 @@ def to_latex(cells: Iterable[Cell]) -> str:
 
 def _summaries(cells: Iterable[Cell]) -> Iterator[tuple[str, ...]]:
     for cell in cells:
+        if cell.trajectory is not None:
+            continue
         values = [one.value for one in cell.seeds]
         if values:
             spread = f"{stdev(values):.4g}" if len(values) > 1 else "-"

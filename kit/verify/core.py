@@ -209,7 +209,7 @@ def _report(
         direction=expected.direction,
         k=measured.k if measured else None,
         n=measured.n if measured else None,
-        seeds=len(measured.seeds) if measured else 0,
+        seeds=_replicates(measured) if measured else 0,
         kind=rule.kind if rule else None,
         difference=finding.difference,
         interval=finding.interval,
@@ -223,9 +223,21 @@ def _report(
         shifted=finding.shifted,
         flip_rate=finding.flip_rate,
         p=finding.p,
-        z=None if finding.p is None else normal_score(finding.p, finding.difference or 0.0),
+        z=_score(finding),
         needed=finding.needed,
     )
+
+
+def _replicates(measured: Measurement) -> int:
+    """Seeds behind a number or a curve; 0 for what was measured once."""
+    return len(measured.seeds) or (len(measured.curves) if len(measured.curves) > 1 else 0)
+
+
+def _score(finding: Finding) -> float | None:
+    """Signed normal score; none where the size of the difference is unknown."""
+    if finding.p is None or finding.difference is None:
+        return None
+    return normal_score(finding.p, finding.difference)
 
 
 def _better(expected: ExpectedCell, finding: Finding) -> str:

@@ -15,7 +15,7 @@ from kit.errors import Preflight
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.load import load_expectation
 from kit.report.run_table import to_csv, to_latex
-from kit.results.types import Cell, SeedValue
+from kit.results.types import Cell, LineRef, SeedValue
 from kit.verify.tables import read_table
 
 CELLS = [
@@ -122,3 +122,10 @@ def test_latex_says_what_to_install(module: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(Preflight, match="needs pandas and jinja2") as caught:
         to_latex(CELLS)
     assert "[report]" in caught.value.next_step
+
+
+def test_a_curve_is_no_line_of_numbers() -> None:
+    curve = Cell(id="a/loss/x", unit="loss", trajectory=LineRef(series="s", line="x"))
+    number = Cell(id="a/loss/y", unit="loss", value=1.5)
+    assert [line.split(",")[0] for line in to_csv([curve, number]).splitlines()[1:]] == ["a/loss/y"]
+    assert "a/loss/x" not in to_latex([curve, number])

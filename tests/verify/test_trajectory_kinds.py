@@ -119,6 +119,30 @@ def test_false_alarms_of_a_true_curve() -> None:
     assert wrong / trials <= 0.055
 
 
+def test_a_truth_one_margin_away_at_a_point_is_not_called_equal() -> None:
+    random, wrong, trials = np.random.default_rng(12), 0, 400
+    for _ in range(trials):
+        truth = np.array([2.0, 1.5, 1.2])
+        said = [f"{y:.6f}" for y in truth + random.normal(0, 0.02, 3)]
+        moved = truth + np.array([0.0, 0.2, 0.0])
+        curves = [list(map(float, moved + random.normal(0, 0.02, 3))) for _ in range(5)]
+        cell = published(*said, margin="0.2", rule={"drift": "1"})
+        wrong += judge(cell, *curves).verdict in ("reproduced", "match")
+    assert wrong / trials <= 0.06
+
+
+def test_false_alarms_of_the_proportions_of_a_single_run() -> None:
+    random, wrong, trials = np.random.default_rng(13), 0, 400
+    for _ in range(trials):
+        shares = (0.5, 0.3, 0.02, 0.0)
+        said = [f"{100 * random.binomial(200, p) / 200:.1f}" for p in shares]
+        counts = [int(random.binomial(200, p)) for p in shares]
+        points = [(10.0 * i, k / 2, k, 200) for i, k in enumerate(counts)]
+        cell = published(*said, margin="1", unit="percent", n=200)
+        wrong += one_curve(cell, {"": points}, "percent").verdict == "deviates"
+    assert wrong / trials <= 0.055
+
+
 def test_points_that_some_curve_lacks_are_named() -> None:
     report = one_curve(
         published("2.0", "1.5"), {"a": [(0, 2.0), (10, 1.5)], "b": [(0, 2.0)]}, "loss"
@@ -348,3 +372,11 @@ def test_curves_that_are_not_listed_but_asked_are_not_extra() -> None:
     cell = asked("t/weak:max", "86.0", "seeds", margin="40")
     verdict: Verdict = verify(Subject(expected=expectation([cell]), results=tables(WEAK)))
     assert not [note for note in verdict.notes if "not in the expectation" in note]
+
+
+def test_a_curve_says_over_how_many_seeds_and_a_crossing_without_size_has_no_score() -> None:
+    assert judge(published("2.0"), [2.0], [2.1], [1.9]).seeds == 3
+    assert judge(published("2.0"), [2.0]).seeds == 0
+    six = under("t/strong", rising(30, 35, 28, 40, 33, 31))
+    found = report(asked(NEVER, "40", "seeds", "count", margin="5"), six)
+    assert (found.p, found.z, found.difference) == (2 / 64, None, None)
