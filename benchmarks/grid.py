@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Struct
 
 from kit.engine.environment import Machine
-from kit.engine.plan import Plan
 from kit.engine.planner import make_plan
 from kit.engine.registry import NoParams, Registry, StepContext, StepKind
 from kit.engine.store import FileRecord, Store, StoredStep
 from kit.manifest.types import Manifest
+from kit.results.plan import Plan
 from kit.results.types import Results
 
 

@@ -44,9 +44,9 @@ def measure(cells: int, folder: Path) -> dict[str, Any]:
     """One size; the store is there already."""
     from kit.engine.drive import Options
     from kit.engine.export.snakefile import write_snakemake
-    from kit.engine.plan import read_plan
     from kit.engine.session import Session, finished
     from kit.engine.store import Store
+    from kit.results.plan import read_plan
 
     row: dict[str, Any] = {"cells": cells}
     row["plan"], plan = timed(lambda: grid(cells))

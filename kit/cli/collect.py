@@ -33,9 +33,9 @@ def command(plan: Path, events: Path | None, runs_dir: Path, check: bool) -> Non
     from kit.cli.state import state
     from kit.engine.collect import collect
     from kit.engine.drive import Options
-    from kit.engine.plan import read_plan
     from kit.manifest.home import kit_home
     from kit.pins.store import PinStore
+    from kit.results.plan import read_plan
 
     made, home = read_plan(plan), kit_home()
     options = Options(check="all" if check else "small", progress=state().mode(), runs_dir=runs_dir)

@@ -41,11 +41,11 @@ def command(
 
     from kit.errors import EXIT_CLAIM_FAILED, EXIT_OK
     from kit.manifest.home import kit_home
+    from kit.results.run import open_run
     from kit.verify.compare import compare, lines
-    from kit.verify.inputs import read_run
 
     roots = [*stores, *([stores[-1]] if stores else [kit_home() / "store"] * 2)]
-    outcome = compare(read_run(first), read_run(second), (roots[0], roots[1]))
+    outcome = compare(open_run(first), open_run(second), (roots[0], roots[1]))
     if as_json or state().mode() == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(outcome), indent=1))
     else:

@@ -53,7 +53,7 @@ def build_command(world: World, folder: Path, seeds: int | None, jobs: int) -> N
     was stopped continues. The same machine and versions give the same bits, others the same
     statistics. On a core, a seed of the world "injection" takes about two and a half minutes.
     """
-    from kit.engine.durable import make_home
+    from kit.durable import make_home
 
     make_home(folder, next_step="name a folder you may write to")
     try:
@@ -68,7 +68,7 @@ def build_command(world: World, folder: Path, seeds: int | None, jobs: int) -> N
 @_FOLDER
 def files_command(world: World, folder: Path) -> None:
     """Write the data of WORLD into FOLDER, as the experiments read it."""
-    from kit.engine.durable import make_home
+    from kit.durable import make_home
     from kit.pins.hashing import write_text
 
     make_home(folder, next_step="name a folder you may write to")

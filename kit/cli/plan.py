@@ -11,7 +11,7 @@ from kit.cli.planning import plan_options, prepare
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from kit.engine.plan import Plan, Totals
+    from kit.results.plan import Plan, Totals
 
 PLAN_FILE = "plan.json"
 """What ``kit plan EXP --json > plan.json`` writes."""

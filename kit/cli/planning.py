@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from kit.engine.plan import Plan
     from kit.engine.session import Pins
     from kit.engine.slurm.options import SlurmOptions
     from kit.manifest.load import Loaded
     from kit.manifest.types import Manifest
+    from kit.results.plan import Plan
 
 
 @dataclass(frozen=True)

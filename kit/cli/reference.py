@@ -20,11 +20,11 @@ def command(experiment: str, runs: tuple[Path, ...]) -> None:
     from kit.errors import UsageError
     from kit.manifest.catalog import Catalog
     from kit.manifest.load import load_expectation
-    from kit.verify.inputs import read_run
+    from kit.results.run import open_run
     from kit.verify.reference import update
 
     catalog = Catalog()
-    found = [read_run(path) for path in runs]
+    found = [open_run(path) for path in runs]
     profiles = {run.results.profile for run in found}
     if len(profiles) != 1:
         raise UsageError(f"the runs have profiles {', '.join(sorted(profiles))}")

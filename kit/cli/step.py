@@ -66,10 +66,10 @@ def command(
     from kit.engine.drive import Options
     from kit.engine.nodes import parse_nodes
     from kit.engine.one_step import link_record, nth, run_one
-    from kit.engine.plan import read_plan
     from kit.engine.store import Store
     from kit.manifest.home import kit_home
     from kit.pins.store import PinStore
+    from kit.results.plan import read_plan
 
     made = read_plan(plan)
     home = kit_home()

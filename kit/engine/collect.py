@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from kit.durable import explain, write_atomic
 from kit.engine.drive import Options
-from kit.engine.durable import explain, write_atomic
 from kit.engine.events import Event, encode, read_events
-from kit.engine.plan import Plan
-from kit.engine.rundir import EVENTS, LOGS
 from kit.engine.session import Pins, Session, finished
 from kit.engine.store import Store
 from kit.errors import StepFailed
+from kit.results.files import EVENTS, LOGS
+from kit.results.plan import Plan
 
 _SHOWN = 3
 

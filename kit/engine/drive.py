@@ -14,14 +14,14 @@ from kit.engine.events import Event, EventLog, event
 from kit.engine.executor import Executor
 from kit.engine.job import PinPaths
 from kit.engine.local import LocalExecutor
-from kit.engine.plan import Plan
 from kit.engine.progress import Mode, renderer
-from kit.engine.rundir import SLURM
 from kit.engine.runner import Outcome, Runner
 from kit.engine.slurm.options import SlurmOptions
 from kit.engine.store import Level, Store
 from kit.engine.tally import Tally
 from kit.errors import Interrupted, Many
+from kit.results.files import SLURM
+from kit.results.plan import Plan
 
 
 @dataclass(frozen=True)

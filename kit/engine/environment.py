@@ -14,10 +14,10 @@ from typing import Any
 from msgspec import Struct
 
 from kit.engine.hardware import Gpu, gpus
-from kit.engine.plan import StepInstance
 from kit.engine.registry import StepKind
 from kit.errors import InvalidInput, Preflight
 from kit.manifest.types import Resources
+from kit.results.plan import StepInstance
 
 CIRCUMSTANCES = ("device", "dtype", "gpu_arch", "world", "batch_invariant")
 LIBRARIES = (

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
+from kit.durable import write_atomic
 from kit.engine import torchrun
 from kit.engine.call import Launch, Measured, call
-from kit.engine.durable import write_atomic
 from kit.engine.events import Emit, event, utc_now
 from kit.engine.job import Job
 from kit.engine.registry import Registry, StepKind

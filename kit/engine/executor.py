@@ -6,7 +6,7 @@ from typing import Protocol
 
 from kit.engine.events import Event
 from kit.engine.job import Job
-from kit.engine.plan import StepInstance
+from kit.results.plan import StepInstance
 
 
 class Executor(Protocol):

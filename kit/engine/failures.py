@@ -14,12 +14,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from kit.durable import explain, is_full
 from kit.engine import remedies, shortage
-from kit.engine.durable import explain, is_full
-from kit.engine.plan import StepInstance
 from kit.engine.secrets import redact
 from kit.engine.shortage import Shortage
 from kit.errors import KitError, Preflight, StepFailed
+from kit.results.plan import StepInstance
 
 _MAX_TEXT = 2000
 _MAX_NOTES = 500

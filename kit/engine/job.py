@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from kit.engine.plan import Plan, StepInstance
+from kit.engine.registry import StepKind
 from kit.engine.store import Level
 from kit.errors import KitError
+from kit.results.plan import Plan, StepInstance
 
 
 class PinPaths(Protocol):
@@ -119,3 +120,9 @@ def make_job(
         rehearsal=plan.rehearsal,
         check=check,
     )
+
+
+def stop_seconds(instance: StepInstance) -> float:
+    """How long an instance may take to save its state when it is stopped."""
+    seconds = instance.resources.stop_seconds
+    return StepKind.stop_seconds if seconds is None else seconds  # plans of kit 0.1.0 have none

@@ -11,10 +11,10 @@ import math
 import shlex
 
 from kit.engine.batch import FIELDS, Split
-from kit.engine.plan import Plan, StepInstance
 from kit.engine.process import OFFLINE
 from kit.engine.slurm.options import GPU_CPUS, SlurmOptions, request
 from kit.errors import UsageError
+from kit.results.plan import Plan, StepInstance
 
 GPUS_PER_NODE = 8
 PORT = 29500

@@ -20,8 +20,8 @@ from kit.engine import oom_kills
 from kit.engine.events import STEP_ENDS, Event, event
 from kit.engine.failures import Failure, died
 from kit.engine.job import Job
-from kit.engine.plan import StepInstance
 from kit.engine.process import WorkerProcess, worker_environment
+from kit.results.plan import StepInstance
 
 
 class LocalExecutor:

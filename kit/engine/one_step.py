@@ -8,17 +8,17 @@ from pathlib import Path
 
 import msgspec
 
+from kit.durable import explain
 from kit.engine import hardware
 from kit.engine.drive import Options, complain, drive
-from kit.engine.durable import explain
 from kit.engine.environment import require_environment, this_machine
 from kit.engine.nodes import Nodes
-from kit.engine.plan import Plan, StepInstance
 from kit.engine.process import worker_environment
 from kit.engine.session import Pins
 from kit.engine.store import RECORD, Store
 from kit.engine.torchrun import join
 from kit.errors import InvalidInput, Preflight, UsageError
+from kit.results.plan import Plan, StepInstance
 
 
 def nth(plan: Plan, step: str, index: int) -> str:

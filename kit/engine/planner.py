@@ -14,7 +14,6 @@ from kit.engine.canonical import step_key
 from kit.engine.environment import Machine, environment_class
 from kit.engine.matrix import Point, expand, resolve, resolve_matrix, shift_seeds
 from kit.engine.params import Override, parse_override, typed
-from kit.engine.plan import ModelUse, PinUse, Plan, StepInstance, StepUse
 from kit.engine.registry import Registry, StepKind
 from kit.engine.wiring import check, in_order
 from kit.errors import InvalidInput, KitError, UsageError
@@ -30,6 +29,7 @@ from kit.manifest.types import (
     Sourced,
     StepSpec,
 )
+from kit.results.plan import ModelUse, PinUse, Plan, StepInstance, StepUse
 
 
 class PinDigests(Protocol):

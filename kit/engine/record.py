@@ -1,4 +1,4 @@
-"""``record.json``: everything about a run that somebody could ask later, and no secret."""
+"""Filling in ``record.json``: everything that somebody could ask later, and no secret."""
 
 from __future__ import annotations
 
@@ -11,110 +11,36 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 import kit
 from kit.engine import hardware
 from kit.engine.environment import LIBRARIES, library_version
 from kit.engine.job import log_path
-from kit.engine.plan import Plan
-from kit.engine.rundir import LOGS, SLURM
 from kit.engine.runner import Outcome
 from kit.engine.secrets import recorded_environment, redact_argv
-from kit.engine.store import FileRecord
+from kit.results.files import LOGS, SLURM
+from kit.results.plan import Plan
+from kit.results.record import PinRecord, Record, StepRecord
 
-RECORD_VERSION = 1
 _OTHERS = ("click", "datasets", "huggingface_hub", "msgspec", "psutil", "rich", "ruamel.yaml")
 
 
-class StepRecord(Struct, kw_only=True, omit_defaults=True):
-    """One step instance of a run."""
-
-    key: str
-    state: str
-    started: str = ""
-    """When it really ran; for a cached step that was in an earlier run."""
-    seconds: float = 0.0
-    peak_memory_gb: float = 0.0
-    peak_gpu_memory_gb: float = 0.0
-    outputs: dict[str, FileRecord] = {}
-    job: str = ""
-    """Id of the cluster job that ran it."""
-    logs: list[str] = []
-    """What it and its job printed, relative to the run directory."""
-
-
-class PinRecord(Struct, kw_only=True, omit_defaults=True):
-    """One input of a run."""
-
-    kind: str
-    repo: str | None = None
-    revision: str | None = None
-    url: str | None = None
-    licence: str = ""
-    digest: str = ""
-    files: dict[str, str | None] = {}
-    """Path -> sha256."""
-    unconfirmed: str | None = None
-    unavailable: str | None = None
-
-
-class Record(Struct, kw_only=True):
-    """The file."""
-
-    schema_version: int = RECORD_VERSION
-    kit_version: str
-    experiment: str
-    version: str
-    variant: str
-    profile: str
-    rehearsal: bool
-    modified: bool
-    seed: int | None
-    overrides: list[str]
-    notes: list[str]
-    status: str
-    """``running``, ``finished``, ``failed`` or ``interrupted``."""
-    argv: list[str]
-    commit: str | None
-    dirty: bool | None
-    started: str
-    ended: str | None = None
-    seconds: float | None = None
-    python: str
-    platform: str
-    versions: dict[str, str]
-    hardware: dict[str, Any]
-    environment: dict[str, Any]
-    variables: dict[str, str]
-    """Environment variables, from a list of harmless ones."""
-    options: dict[str, Any] = {}
-    pins: dict[str, PinRecord] = {}
-    steps: dict[str, StepRecord] = {}
-    results_sha256: str = ""
-    """Of ``results.json`` as the run wrote it; empty when there is none."""
-    errors: list[str] = []
-
-    def add_outcome(self, plan: Plan, outcome: Outcome, folder: Path | None = None) -> None:
-        """Fill in what became of the steps, and which logs of theirs are in the run directory."""
-        for instance in plan.instances:
-            state = outcome.states[instance.id]
-            record = StepRecord(key=instance.key, state=state)
-            entry = outcome.entries.get(instance.id)
-            if entry is not None:
-                record.started, record.seconds = entry.started, entry.seconds
-                record.peak_memory_gb = entry.peak_memory_gb
-                record.peak_gpu_memory_gb = entry.peak_gpu_memory_gb
-                record.outputs = entry.files
-            record.job = outcome.jobs.get(instance.id, "")
-            if folder is not None:
-                record.logs = _logs(folder, instance.id, record.job)
-            self.steps[instance.id] = record
-        self.errors = [str(error) for error in outcome.errors]
-
-    def to_json(self) -> bytes:
-        """The bytes of the file."""
-        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+def add_outcome(record: Record, plan: Plan, outcome: Outcome, folder: Path | None = None) -> None:
+    """Fill in what became of the steps, and which logs of theirs are in the run directory."""
+    for instance in plan.instances:
+        state = outcome.states[instance.id]
+        step = StepRecord(key=instance.key, state=state)
+        entry = outcome.entries.get(instance.id)
+        if entry is not None:
+            step.started, step.seconds = entry.started, entry.seconds
+            step.peak_memory_gb = entry.peak_memory_gb
+            step.peak_gpu_memory_gb = entry.peak_gpu_memory_gb
+            step.outputs = entry.files
+        step.job = outcome.jobs.get(instance.id, "")
+        if folder is not None:
+            step.logs = _logs(folder, instance.id, step.job)
+        record.steps[instance.id] = step
+    record.errors = [str(error) for error in outcome.errors]
 
 
 def _logs(folder: Path, instance: str, job: str) -> list[str]:

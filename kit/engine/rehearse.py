@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from kit.engine.durable import write_atomic
-from kit.engine.plan import Plan
-from kit.engine.record import Record
-from kit.engine.rundir import RECORD
+from kit import jsonfile
+from kit.durable import write_atomic
+from kit.results.files import RECORD
+from kit.results.plan import Plan
+from kit.results.record import Record
 
 REHEARSAL = "rehearsal.json"
 
@@ -111,7 +112,7 @@ def plan_error(plan: Plan, record: Record, fraction: float | None = None) -> Pla
 
 def write_rehearsal(plan: Plan, run: Path, fraction: float | None) -> Rehearsal:
     """Write ``rehearsal.json`` into a finished rehearsal's run directory."""
-    record = msgspec.json.decode((run / RECORD).read_bytes(), type=Record)
+    record = jsonfile.read(run / RECORD, Record)
     made = Rehearsal(
         experiment=plan.experiment,
         profile=plan.profile,

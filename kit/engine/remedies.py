@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from kit.engine.load import load_registry
-from kit.engine.plan import StepInstance
 from kit.engine.registry import Remedy, StepKind
+from kit.results.plan import StepInstance
 
 
 def kind_of(instance: StepInstance) -> StepKind | None:

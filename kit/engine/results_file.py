@@ -7,12 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from kit.engine.durable import write_atomic
-from kit.engine.plan import Plan
-from kit.engine.rundir import LABELS, RESULTS
+from kit import jsonfile
+from kit.durable import write_atomic
 from kit.engine.runner import Outcome
 from kit.engine.store import Store
-from kit.errors import StepFailed
+from kit.errors import InvalidInput, StepFailed
+from kit.results.files import LABELS, RESULTS
+from kit.results.plan import Plan
 from kit.results.types import Canary, Results
 
 
@@ -28,16 +29,18 @@ def publish(plan: Plan, outcome: Outcome, store: Store, folder: Path) -> Path:
     """
     instance = plan.by_id[plan.results]
     source = store.path(instance.key)
-    try:
-        results = msgspec.json.decode((source / RESULTS).read_bytes(), type=Results)
-    except FileNotFoundError:
+    if not (source / RESULTS).is_file():
         raise StepFailed(
             f"the results step left no {RESULTS}",
             where=instance.id,
             next_step=f"its kind {instance.kind} must write the file and promise it as an output",
+        )
+    try:
+        results = jsonfile.read(source / RESULTS, Results)
+    except InvalidInput as error:
+        raise StepFailed(
+            f"{RESULTS} is not what it must be: it {error.what}", where=instance.id, why=error.why
         ) from None
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise StepFailed(f"{RESULTS} is not what it must be: {error}", where=instance.id) from None
     heard = [*_all_canaries(plan, outcome), *results.canaries]
     canaries = {(one.step, one.id, one.passed, one.detail): one for one in heard}
     stamped = msgspec.structs.replace(

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kit.engine.durable import explain
+from kit.durable import explain
 from kit.errors import Preflight
-
-PLAN, EVENTS, RECORD, RESULTS, LABELS, LOGS, SLURM = (
-    "plan.json",
-    "events.jsonl",
-    "record.json",
-    "results.json",
-    "labels.jsonl",
-    "logs",
-    "slurm",
-)
-
-
-def meant(path: Path) -> str:
-    """What to type where ``path`` is no run directory: the newest run of that experiment."""
-    same = [one for one in Path("runs").glob(f"{glob.escape(path.name)}-*") if one.is_dir()]
-    if not same:
-        return "kit run EXP prints the run directory as its last line"
-    return f"did you mean its newest run, {max(same, key=lambda one: one.stat().st_mtime)}?"
 
 
 def new_run_dir(parent: Path, experiment: str, profile: str, *, rehearsal: bool = False) -> Path:

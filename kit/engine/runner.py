@@ -23,10 +23,10 @@ import msgspec
 from kit.engine.events import STEP_ENDS, Emit, Event, event
 from kit.engine.executor import Executor
 from kit.engine.failures import Failure, step_failed
-from kit.engine.job import PinPaths, log_path, make_job
-from kit.engine.plan import Plan, StepInstance, stop_seconds
+from kit.engine.job import PinPaths, log_path, make_job, stop_seconds
 from kit.engine.store import Level, Store, StoredStep
 from kit.errors import KitError
+from kit.results.plan import Plan, StepInstance
 
 State = Literal["waiting", "cached", "run", "failed", "stopped", "blocked"]
 _POLL_SECONDS = 0.25

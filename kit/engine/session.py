@@ -8,20 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kit.durable import explain, free, is_full, make_home, write_atomic
 from kit.engine import hardware
 from kit.engine.batch import solve
 from kit.engine.drive import Options, complain, drive
-from kit.engine.durable import explain, free, is_full, make_home, write_atomic
 from kit.engine.environment import UNKNOWN_ARCH
 from kit.engine.events import utc_after, utc_now
 from kit.engine.job import PinPaths
-from kit.engine.plan import Plan, StepInstance
-from kit.engine.record import Record, begin
+from kit.engine.record import add_outcome, begin
 from kit.engine.results_file import publish
-from kit.engine.rundir import EVENTS, LOGS, PLAN, RECORD, new_run_dir
+from kit.engine.rundir import new_run_dir
 from kit.engine.store import Level, Store
 from kit.errors import KitError, Many, Preflight
 from kit.pins.hashing import sha256_file
+from kit.results.files import EVENTS, LOGS, PLAN, RECORD
+from kit.results.plan import Plan, StepInstance
+from kit.results.record import Record
 
 
 class Pins(PinPaths, Protocol):
@@ -160,7 +162,7 @@ class Session:
                 logs=self.folder / LOGS,
                 events=self.folder / EVENTS,
             )
-            record.add_outcome(plan, outcome, self.folder)
+            add_outcome(record, plan, outcome, self.folder)
             record.status = outcome.status
             if record.status == "finished":
                 table = publish(plan, outcome, self.store, self.folder)

@@ -21,10 +21,13 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from kit import jsonfile
+from kit.durable import fsync_dir, write_atomic
 from kit.engine.canonical import digest
-from kit.engine.durable import fsync_dir, write_atomic
 from kit.engine.locks import key_lock, lock_if_free
-from kit.errors import Preflight, StepFailed
+from kit.errors import InvalidInput, Preflight, StepFailed
+from kit.results.files import stored
+from kit.results.record import FileRecord
 from kit.results.types import Canary
 
 STORE_VERSION = 1
@@ -36,13 +39,6 @@ CANARIES = "canaries.json"
 SCRATCH_INPUTS = ".inputs.json"
 
 Level = Literal["sizes", "small", "all"]
-
-
-class FileRecord(Struct, frozen=True, gc=False):
-    """One output file."""
-
-    sha256: str
-    size: int
 
 
 class StoredStep(Struct, frozen=True, kw_only=True):
@@ -101,7 +97,7 @@ class Store:
 
     def path(self, key: str) -> Path:
         """Where the outputs of this key are."""
-        return self.home / "store" / key[:2] / key
+        return stored(self.home / "store", key)
 
     def scratch(self, key: str) -> Path:
         """Where a long step keeps its checkpoints; survives a kill."""
@@ -122,14 +118,14 @@ class Store:
         except OSError as error:
             return Look(problem=f"{RECORD}: {error.strerror}")
         try:
-            made = msgspec.json.decode(content).get("schema_version")
+            made = jsonfile.decode(content, dict[str, Any], where=RECORD).get("schema_version")
             if isinstance(made, int) and made > STORE_VERSION:
                 raise _newer(self.home, made)
             if made != STORE_VERSION:
                 return Look(outdated=f"an older kit made it (format {made} of {STORE_VERSION})")
-            entry = msgspec.json.decode(content, type=StoredStep)
-        except (msgspec.DecodeError, msgspec.ValidationError, AttributeError) as error:
-            return Look(problem=f"{RECORD}: {error}")
+            entry = jsonfile.decode(content, StoredStep, where=RECORD)
+        except InvalidInput as error:
+            return Look(problem=str(error))
         for name, record in entry.files.items():
             problem = _check(folder / name, record, level)
             if problem:

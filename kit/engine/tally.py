@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kit.engine.events import Event
-from kit.engine.plan import Plan, StepInstance
+from kit.results.plan import Plan, StepInstance
 
 _TRUSTED_FRACTION = 0.03
 """Below this a running step's own progress says little about its duration."""

@@ -29,14 +29,14 @@ from kit.engine.call import Measured, call
 from kit.engine.context import Stopped
 from kit.engine.events import Emit, Event, EventLog, event
 from kit.engine.failures import Carried, Failure, died, failure_of
-from kit.engine.job import Job
+from kit.engine.job import Job, stop_seconds
 from kit.engine.load import load_registry
 from kit.engine.nodes import Nodes, nodes_here
 from kit.engine.orphans import alive, die_with_parent
-from kit.engine.plan import StepInstance, stop_seconds
 from kit.engine.registry import StepKind
 from kit.engine.store import Store
 from kit.errors import StepFailed
+from kit.results.plan import StepInstance
 
 ASK_RANK_ZERO = "-"
 """Instead of a job file, on nodes that do not know it."""

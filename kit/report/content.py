@@ -29,7 +29,7 @@ def content(
     """
     verdict = run.verdict
     expected = {cell.id: cell for cell in expectation.cells} if expectation is not None else {}
-    measured = {cell.id: cell for cell in run.results.cells} if run.results is not None else {}
+    measured = {cell.id: cell for cell in run.results.cells} if run.has_results else {}
     all_tables = tables.tables(verdict, expected, measured)
     kept = {line.anchor for table in all_tables for line in table.rows}
     anchors = {cell.id: f"c{i}" for i, cell in enumerate(verdict.cells) if f"c{i}" in kept}
@@ -67,12 +67,13 @@ def _figures(
     run: Run, expected: Mapping[str, ExpectedCell], expectation: Expectation | None
 ) -> dict[str, Any]:
     forests, forest_remark = gallery.forests(run.verdict, expected)
-    curves, curve_remark = gallery.curves(run.results, expected)
+    results = run.results if run.has_results else None
+    curves, curve_remark = gallery.curves(results, expected)
     calibration, calibration_remark = gallery.calibration_picture(run.verdict)
     return {
         "forests": forests,
         "forest_remark": forest_remark,
-        "declared": declared(run.results, run.verdict, expectation),
+        "declared": declared(results, run.verdict, expectation),
         "curves": curves,
         "curve_remark": curve_remark,
         "calibration": calibration,

@@ -12,23 +12,23 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kit.engine import rundir
-from kit.engine.plan import StepInstance
-from kit.engine.record import Record, StepRecord
 from kit.errors import InvalidInput, Preflight
 from kit.manifest.pin_types import Pin
 from kit.report.facts import hardware_line
 from kit.report.files import Run, write_file
 from kit.report.text import one_line
+from kit.results.files import EVENTS, LABELS, PLAN, RECORD, RESULTS
+from kit.results.plan import StepInstance
+from kit.results.record import Record, StepRecord
 
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 FILES = {
-    rundir.RESULTS: ("Measured numbers", "application/json"),
+    RESULTS: ("Measured numbers", "application/json"),
     "verdict.json": ("Comparison with the published numbers", "application/json"),
-    rundir.PLAN: ("Steps, parameters and keys", "application/json"),
-    rundir.RECORD: ("What was run, where, with which versions", "application/json"),
-    rundir.LABELS: ("Labels of each item", "application/jsonl"),
-    rundir.EVENTS: ("Events of the run", "application/jsonl"),
+    PLAN: ("Steps, parameters and keys", "application/json"),
+    RECORD: ("What was run, where, with which versions", "application/json"),
+    LABELS: ("Labels of each item", "application/jsonl"),
+    EVENTS: ("Events of the run", "application/jsonl"),
     "report.html": ("The report", "text/html"),
 }
 """Files of a run directory that belong to the crate. Responses of models do not."""
@@ -51,10 +51,10 @@ def export_crate(run: Run, out: Path, *, agent: str = "", licence: str = "") -> 
         Preflight: rocrate is not installed.
     """
     if run.plan is None or run.record is None:
-        absent = rundir.PLAN if run.plan is None else rundir.RECORD
+        absent = PLAN if run.plan is None else RECORD
         raise InvalidInput(
             f"a crate needs {absent}",
-            where=str(run.folder),
+            where=str(run.path),
             why="it describes every step of the run",
             next_step="export a run directory made by `kit run`",
         )
@@ -82,7 +82,7 @@ class _Builder:
         self.entity = ContextEntity
         self.crate: Any = ROCrate(version="1.1")
         self._describe(licence)
-        self.files = {name: self._file(name) for name in FILES if (run.folder / name).is_file()}
+        self.files = {name: self._file(name) for name in FILES if (run.path / name).is_file()}
         self.agent = self._add("#agent", "Person", name=one_line(agent) or "not stated")
         self.kit = self._add(
             "#kit",
@@ -131,7 +131,7 @@ class _Builder:
 
     def _file(self, name: str) -> Any:
         title, media = FILES[name]
-        path = self.run.folder / name
+        path = self.run.path / name
         about = {"name": title, "encodingFormat": media, "contentSize": str(path.stat().st_size)}
         return self.crate.add_file(path, dest_path=name, properties=about)
 
@@ -171,7 +171,7 @@ class _Builder:
         self.results[instance.id] = results
         shown = list(results)
         if self.run.plan is not None and instance.id == self.run.plan.results:
-            shown += [self.files[n] for n in (rundir.RESULTS, rundir.LABELS) if n in self.files]
+            shown += [self.files[n] for n in (RESULTS, LABELS) if n in self.files]
         taken = " (taken from the store)" if step.state == "cached" else ""
         return self._action(
             f"#step-{index}",
@@ -199,7 +199,7 @@ class _Builder:
     def _comparison(self) -> list[Any]:
         made = []
         ended = self.record.ended or self.record.started
-        before = [self.files[rundir.RESULTS]] if rundir.RESULTS in self.files else []
+        before = [self.files[RESULTS]] if RESULTS in self.files else []
         for name, title in (("verdict.json", "kit verify"), ("report.html", "kit report")):
             if name in self.files:
                 made.append(

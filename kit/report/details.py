@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from kit.engine import rundir
-from kit.engine.plan import StepInstance
 from kit.manifest.pin_types import Pin
 from kit.report.cells import SEVERITY, difference, margin, word
 from kit.report.claims import CLASS
 from kit.report.files import Run
 from kit.report.text import bytes_word, decimals_of, plural, seconds_word
+from kit.results.files import LOGS, SLURM
+from kit.results.plan import StepInstance
 from kit.verify.verdict import CanaryReport, CellReport, Verdict
 
 MOST_DEVIATIONS = 100
@@ -204,7 +204,8 @@ def steps(run: Run) -> tuple[list[Step], int]:
     """Steps in the order of the plan with the command of each; and how many were left out."""
     planned = run.plan.instances if run.plan is not None else []
     done = run.record.steps if run.record is not None else {}
-    measured = Counter(c.step for c in run.results.cells if c.step) if run.results else Counter()
+    cells = run.results.cells if run.has_results else []
+    measured = Counter(cell.step for cell in cells if cell.step)
     made = []
     for step in planned[:MOST_STEPS]:
         record = done.get(step.id)
@@ -235,7 +236,7 @@ def log_links(paths: list[str]) -> list[tuple[str, str]]:
     inside = [
         path
         for path in paths
-        if path.startswith((f"{rundir.LOGS}/", f"{rundir.SLURM}/")) and ".." not in path.split("/")
+        if path.startswith((f"{LOGS}/", f"{SLURM}/")) and ".." not in path.split("/")
     ]
     return [(quote(path), path) for path in inside]
 

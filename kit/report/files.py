@@ -5,131 +5,63 @@ The verdict is required: a report says what ``kit verify`` said and decides noth
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
-import msgspec
-from msgspec import Struct
-
-from kit.engine import rundir
-from kit.engine.durable import write_output
-from kit.engine.plan import Plan
-from kit.engine.record import Record
-from kit.engine.store import sha256_file
+from kit import jsonfile
+from kit.durable import write_output
 from kit.errors import InvalidInput
-from kit.results.types import Results
+from kit.results import run
+from kit.results.files import RESULTS, VERDICT
 from kit.verify.verdict import SCHEMA_VERSION, Verdict
 
-T = TypeVar("T", bound=Struct)
 
+class Run(run.Run):
+    """A run directory with its verdict."""
 
-class Run(Struct, frozen=True, kw_only=True):
-    """The files of a run directory that a report reads."""
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What ``kit verify`` said.
 
-    folder: Path
-    verdict: Verdict
-    results: Results | None = None
-    plan: Plan | None = None
-    record: Record | None = None
-
-    @property
-    def name(self) -> str:
-        """The directory's own name."""
-        return self.folder.resolve().name
+        Raises:
+            InvalidInput: Not verified yet, or damaged.
+        """
+        path = self.path / VERDICT
+        remedy = f"kit verify {self.path}"
+        if not path.is_file():
+            raise InvalidInput(
+                f"this run has no {VERDICT}",
+                where=str(self.path),
+                why="a report repeats the verdict; it does not compare numbers itself",
+                next_step=remedy,
+            )
+        return jsonfile.read(path, Verdict, next_step=remedy, version=SCHEMA_VERSION)
 
 
 def read_run(folder: Path) -> Run:
-    """Everything a report needs from ``folder``.
+    """A run with a verdict, all of whose files can be read.
 
     Raises:
-        InvalidInput: Not a run directory, not verified yet, damaged, or of another schema version.
+        InvalidInput: Not a run directory, not verified yet, damaged, or of another format version.
     """
-    if not folder.is_dir():
-        raise InvalidInput(
-            "there is no such run directory",
-            where=str(folder),
-            next_step=rundir.meant(folder),
-        )
-    if not (folder / "verdict.json").is_file():
-        raise InvalidInput(
-            "this run has no verdict.json",
-            where=str(folder),
-            why="a report repeats the verdict; it does not compare numbers itself",
-            next_step=f"kit verify {folder}",
-        )
-    verdict = read_json(folder / "verdict.json", Verdict, remedy=f"kit verify {folder}")
-    _check_results(folder, verdict)
-    return Run(
-        folder=folder,
-        verdict=verdict,
-        results=_optional(folder / rundir.RESULTS, Results),
-        plan=_optional(folder / rundir.PLAN, Plan),
-        record=_optional(folder / rundir.RECORD, Record),
-    )
+    found = Run(folder)
+    _check_results(found)
+    _ = found.plan, found.record, found.has_results and found.results
+    return found
 
 
-def _check_results(folder: Path, verdict: Verdict) -> None:
+def _check_results(found: Run) -> None:
     """Refuse a verdict that was made from other numbers than those in the directory."""
-    path = folder / rundir.RESULTS
-    if not verdict.results_sha256 or verdict.not_run_here or not path.is_file():
+    verdict = found.verdict
+    if not verdict.results_sha256 or verdict.not_run_here or not found.has_results:
         return
-    if sha256_file(path) != verdict.results_sha256:
+    if found.results_sha256 != verdict.results_sha256:
         raise InvalidInput(
             "the verdict is about other results than those beside it",
-            where=str(folder / "verdict.json"),
-            why=f"{rundir.RESULTS} changed after `kit verify`, or one of the two was copied here",
-            next_step=f"kit verify {folder}",
+            where=str(found.path / VERDICT),
+            why=f"{RESULTS} changed after `kit verify`, or one of the two was copied here",
+            next_step=f"kit verify {found.path}",
         )
-
-
-def read_json(path: Path, kind: type[T], *, remedy: str) -> T:
-    """One JSON file of a run as its type.
-
-    Raises:
-        InvalidInput: Unreadable, truncated, of another schema version or another shape.
-    """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(
-            "cannot be read", where=str(path), why=error.strerror or str(error), next_step=remedy
-        ) from error
-    try:
-        _check_version(path, text, remedy)
-        return msgspec.json.decode(text, type=kind)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(
-            "does not have the expected shape", where=str(path), why=str(error), next_step=remedy
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(
-            "is not complete JSON (cut off while it was written?)",
-            where=str(path),
-            why=str(error),
-            next_step=remedy,
-        ) from error
-
-
-class _Versioned(Struct):
-    schema_version: int = SCHEMA_VERSION
-
-
-def _check_version(path: Path, text: bytes, remedy: str) -> None:
-    found = msgspec.json.decode(text, type=_Versioned).schema_version
-    if found != SCHEMA_VERSION:
-        newer = "newer" if found > SCHEMA_VERSION else "older"
-        raise InvalidInput(
-            f"has schema version {found}; this kit reads version {SCHEMA_VERSION}",
-            where=str(path),
-            why=f"it was written by a{'n' if newer == 'older' else ''} {newer} kit",
-            next_step="install the kit version named in the file, or " + remedy,
-        )
-
-
-def _optional(path: Path, kind: type[T]) -> T | None:
-    if not path.exists():
-        return None
-    return read_json(path, kind, remedy="kit run again; finished steps are kept")
 
 
 def write_file(path: Path, content: str | bytes) -> None:

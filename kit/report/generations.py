@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from kit.engine.store import Store
+from kit import jsonfile
 from kit.errors import InvalidInput
 from kit.report.files import Run
+from kit.results.files import stored
 from kit.unseen import shorten
 
 FILE = "responses.jsonl"
@@ -85,40 +85,31 @@ def _recorded(run: Run) -> bool:
 
 
 def _files(run: Run, home: Path | None) -> Iterator[tuple[str, Path]]:
-    if (run.folder / FILE).is_file():
-        yield run.name, run.folder / FILE
+    if (run.path / FILE).is_file():
+        yield run.name, run.path / FILE
     if home is None or run.record is None:
         return
-    store = Store(home)
     for id, step in run.record.steps.items():
         for name in step.outputs:
-            path = store.path(step.key) / name
+            path = stored(home / "store", step.key) / name
             if path.name == FILE and path.is_file():
                 yield id, path
 
 
 def _read(path: Path) -> Iterator[Generation]:
-    decoder = msgspec.json.Decoder(dict[str, Any])
-    with path.open("rb") as lines:
-        for count, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = decoder.decode(line)
-                response = msgspec.convert(row["response"], str)
-            except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
-                raise InvalidInput(
-                    "is not a response",
-                    where=f"{path}:{count}",
-                    why=str(error),
-                    next_step="leave out --show-generations",
-                ) from error
-            name = ", ".join(str(row[field]) for field in NAMES if field in row)
-            group = tuple(str(row[field]) for field in GROUP if field in row)
-            data = row.get("data")
-            yield Generation(
-                name=name,
-                response=response,
-                data=data if isinstance(data, str) else "",
-                group=group,
+    advice = "leave out --show-generations"
+    for number, row in jsonfile.lines(path, dict[str, Any], next_step=advice):
+        response, data = row.get("response"), row.get("data")
+        if not isinstance(response, str):
+            raise InvalidInput(
+                "is not a response",
+                where=f"{path}:{number}",
+                why="it has no field 'response' with a text",
+                next_step=advice,
             )
+        yield Generation(
+            name=", ".join(str(row[field]) for field in NAMES if field in row),
+            response=response,
+            data=data if isinstance(data, str) else "",
+            group=tuple(str(row[field]) for field in GROUP if field in row),
+        )

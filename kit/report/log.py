@@ -16,9 +16,10 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from kit import jsonfile
 from kit.errors import InvalidInput
 from kit.report.facts import hardware_line
-from kit.report.files import Run, read_json, write_file
+from kit.report.files import Run, write_file
 from kit.report.markdown import escape, table
 from kit.report.text import one_line
 from kit.verify.verdict import RunVerdict
@@ -70,14 +71,14 @@ def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
     if verdict.verdict == "REHEARSED":
         raise InvalidInput(
             "a rehearsal is no reproduction",
-            where=str(run.folder),
+            where=str(run.path),
             why="it ran on stand-in data and says nothing about any claim",
             next_step=f"kit run {verdict.experiment} --profile {verdict.profile}",
         )
     if not hardware and record is None:
         raise InvalidInput(
             "the hardware is not recorded",
-            where=str(run.folder),
+            where=str(run.path),
             why="an entry without hardware does not help the next reader",
             next_step="kit log add RUN --hardware 'what it ran on'",
         )
@@ -93,7 +94,7 @@ def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
         brought=verdict.not_run_here,
         claims=dict(sorted(Counter(c.outcome for c in verdict.claims if c.primary).items())),
         cells=dict(sorted(Counter(cell.verdict for cell in verdict.cells).items())),
-        verdict_sha256=sha256((run.folder / "verdict.json").read_bytes()).hexdigest(),
+        verdict_sha256=sha256((run.path / "verdict.json").read_bytes()).hexdigest(),
         date=_day(when),
         hardware=_short(hardware or hardware_line(record.hardware if record else {})),
         kit_version=verdict.kit_version or (record.kit_version if record else ""),
@@ -121,7 +122,10 @@ def entries(folder: Path) -> list[Entry]:
         InvalidInput: A file of the log is damaged.
     """
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    found = [read_json(path, Entry, remedy=f"remove or mend {path.name}") for path in paths]
+    found = [
+        jsonfile.read(path, Entry, next_step=f"remove or mend {path.name}", version=1)
+        for path in paths
+    ]
     return sorted(found, key=lambda one: (one.experiment, one.profile, one.date))
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from kit.engine import rundir
-from kit.errors import InvalidInput, Preflight, UsageError
-from kit.report.files import read_json
+from kit.errors import Preflight, UsageError
 from kit.report.text import plural
 from kit.results.labels import LabelFiles
-from kit.results.types import Cell, Results, SeedValue
+from kit.results.run import Run
+from kit.results.types import Cell, SeedValue
 from kit.verify.tables import COLUMNS
 
 
@@ -25,14 +24,7 @@ def read_cells(folder: Path, prefixes: Sequence[str] = ()) -> list[Cell]:
         InvalidInput: Not a run directory, or its results cannot be read.
         UsageError: A prefix that no cell has.
     """
-    path = folder / rundir.RESULTS
-    if not path.is_file():
-        raise InvalidInput(
-            f"there is no {rundir.RESULTS} here",
-            where=str(folder),
-            next_step=rundir.meant(folder),
-        )
-    cells = read_json(path, Results, remedy="kit run again; finished steps are kept").cells
+    cells = Run(folder).results.cells
     for prefix in prefixes:
         if not any(cell.id.startswith(prefix) for cell in cells):
             raise UsageError(

@@ -1,4 +1,4 @@
-"""The files of a table: how they are called, and how a results step writes them."""
+"""The files of a run directory: how they are called, and how a results step writes its two."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ SCHEMA_VERSION = 1
 """Of ``results.json``."""
 RESULTS, LABELS = "results.json", "labels.jsonl"
 """What a results step promises as its outputs."""
+PLAN, RECORD, EVENTS, VERDICT = "plan.json", "record.json", "events.jsonl", "verdict.json"
+LOGS, SLURM = "logs", "slurm"
+"""Folders of what steps and cluster jobs printed."""
 
 
 def write_table(
@@ -53,6 +56,11 @@ def write_table(
     (folder / RESULTS).write_bytes(_json(results) + b"\n")
     lines = b"".join(msgspec.json.encode(line) + b"\n" for line in labels)
     (folder / LABELS).write_bytes(lines)
+
+
+def stored(store: Path, key: str) -> Path:
+    """Where a store keeps the outputs of a step."""
+    return store / key[:2] / key
 
 
 def _json(value: Any) -> bytes:

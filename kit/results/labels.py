@@ -6,9 +6,9 @@ import contextlib
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 from msgspec import Struct
 
+from kit import jsonfile
 from kit.errors import InvalidInput
 
 
@@ -108,9 +108,6 @@ class LabelTable:
         return self._fallback.get(reference)
 
 
-_LINE = msgspec.json.Decoder(Labels)
-
-
 def read_labels(path: Path) -> dict[str, Labels]:
     """All lines of a label file by id.
 
@@ -118,20 +115,13 @@ def read_labels(path: Path) -> dict[str, Labels]:
         InvalidInput: Broken JSON, a missing field, labels other than 0 and 1, lists of unequal
             length, an id twice; each names file and line.
     """
-    lines: dict[str, Labels] = {}
-    for number, raw in enumerate(path.read_bytes().splitlines(), start=1):
-        if not raw.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            line = _LINE.decode(raw)
-        except msgspec.DecodeError as error:
-            raise InvalidInput(str(error), where=where, why="not a line of labels") from None
-        problem = _problem(line, lines)
+    found: dict[str, Labels] = {}
+    for number, line in jsonfile.lines(path, Labels):
+        problem = _problem(line, found)
         if problem:
-            raise InvalidInput(problem, where=where)
-        lines[line.id] = line
-    return lines
+            raise InvalidInput(problem, where=f"{path}:{number}")
+        found[line.id] = line
+    return found
 
 
 def _problem(line: Labels, seen: dict[str, Labels]) -> str:

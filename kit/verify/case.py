@@ -10,15 +10,15 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from kit.engine.durable import write_output
+from kit.durable import write_output
 from kit.errors import InvalidInput, KitError, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.load import Loaded, read_expectation
 from kit.manifest.place import in_expectation
 from kit.results.labels import LabelFiles, LabelSource
+from kit.results.run import Run, open_run
 from kit.results.types import Results
 from kit.verify.core import Subject, verify
-from kit.verify.inputs import Run, read_run
 from kit.verify.timings import with_timings
 from kit.verify.verdict import Verdict
 
@@ -60,13 +60,13 @@ def open_case(
         KitError: Anything that is not what it must be.
     """
     if results is None:
-        found = read_run(Path(run))
+        found = open_run(Path(run))
         table, labels, where = found.results, found.labels, found.path / "results.json"
         file, root = _expectation(
             Path(found.manifest) if found.manifest else table.experiment, table.profile, expectation
         )
         loaded = read_expectation(file)
-        table = with_timings(table, loaded.value, found.path)
+        table = with_timings(table, loaded.value, found)
         return _case(
             loaded,
             file,

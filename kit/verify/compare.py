@@ -9,10 +9,10 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from kit.errors import InvalidInput
+from kit.results.run import Run
 from kit.verify.contrast import contrast
 from kit.verify.diverge import Divergence, compare_files, diverge, read_side
 from kit.verify.finding import ALPHA
-from kit.verify.inputs import Run
 from kit.verify.measurement import Measurement, measure
 from kit.verify.multiple import benjamini_hochberg
 from kit.verify.numbers import points, show, show_p
@@ -68,7 +68,7 @@ def compare(
             next_step="compare two runs of one experiment",
         )
     cells = _cells(first, second)
-    sides = (read_side(first.path, stores[0]), read_side(second.path, stores[1]))
+    sides = (read_side(first, stores[0]), read_side(second, stores[1]))
     notes, divergence = [], None
     if sides[0] is not None and sides[1] is not None:
         divergence = diverge(sides[0], sides[1])

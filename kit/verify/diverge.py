@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct, structs
 
-from kit.errors import InvalidInput
-from kit.verify.inputs import read_object
+from kit import jsonfile
+from kit.results.files import stored
+from kit.results.plan import StepInstance
+from kit.results.record import FileRecord
+from kit.results.run import Run
 from kit.verify.records import JSON_SUFFIXES, Unreadable, escape, first_difference
 
 FILES = ("prompt", "token", "response", "generation", "label", "result")
@@ -36,29 +38,33 @@ class Divergence(Struct, frozen=True, kw_only=True):
     hint: str = ""
 
 
+class _Stored(Struct):
+    """What this needs of a store entry's ``step.json``."""
+
+    files: dict[str, FileRecord] = {}
+
+
 @dataclass(frozen=True)
 class Side:
     """One run: its steps in plan order, and where their outputs are.
 
     Attributes:
-        path: Run directory.
         steps: Step instances by id.
-        hashes: Outputs by step as the run's record has them.
+        hashes: Outputs by step as the run's record has them: file -> sha256.
         store: Root of the store.
     """
 
-    path: Path
-    steps: dict[str, dict[str, Any]]
+    steps: dict[str, StepInstance]
     hashes: dict[str, dict[str, str]] = field(default_factory=dict)
     store: Path | None = None
 
     def entry(self, step: str) -> Path | None:
         """The store's folder of a step, if it is there."""
-        key = str(self.steps[step].get("key", ""))
-        if self.store is None or not key:
+        if self.store is None:
             return None
-        folder = self.store / key[:2] / key
-        return folder if folder.is_dir() else None
+        folder = stored(self.store, self.steps[step].key)
+        inside = folder.resolve().is_relative_to(self.store.resolve())
+        return folder if inside and folder.is_dir() else None
 
     def outputs(self, step: str) -> dict[str, str] | None:
         """Output file -> sha256: as recorded by the run, else by the store; None if unknown."""
@@ -67,47 +73,28 @@ class Side:
         entry = self.entry(step)
         if entry is None:
             return None
-        files = read_object(entry / "step.json").get("files")
-        if isinstance(files, dict) and files:
-            return _hashes(files)
-        listed = (p for p in entry.rglob("*") if p.is_file() and p.name != "step.json")
+        described = entry / "step.json"
+        if described.is_file():
+            return _hashes(jsonfile.read(described, _Stored).files)
+        listed = (path for path in entry.rglob("*") if path.is_file())
         return {str(p.relative_to(entry)): sha256(p.read_bytes()).hexdigest() for p in listed}
 
 
-def read_side(path: Path, store: Path | None) -> Side | None:
-    """A run directory's plan and recorded outputs; None when it has no plan.
+def read_side(run: Run, store: Path | None) -> Side | None:
+    """A run's plan and recorded outputs; None when it has no plan.
 
     Raises:
-        InvalidInput: The plan has no list of instances.
+        InvalidInput: Plan or record are damaged.
     """
-    plan, record = read_object(path / "plan.json"), read_object(path / "record.json")
-    if not plan:
+    if run.plan is None:
         return None
-    listed = plan.get("instances", plan.get("steps"))
-    if not isinstance(listed, list) or not all(isinstance(s, dict) and "id" in s for s in listed):
-        raise InvalidInput("field 'instances' is no list of steps", where=str(path / "plan.json"))
-    steps = {str(step["id"]): step for step in listed}
-    return Side(path, steps, _recorded(record), store)
+    steps = run.record.steps if run.record is not None else {}
+    recorded = {id: _hashes(step.outputs) for id, step in steps.items() if step.outputs}
+    return Side(run.plan.by_id, recorded, store)
 
 
-def _recorded(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    steps = record.get("steps", {})
-    if isinstance(steps, list):
-        steps = {str(step.get("id", step.get("instance"))): step for step in steps}
-    found = {}
-    for id, step in steps.items() if isinstance(steps, dict) else ():
-        outputs = step.get("outputs") if isinstance(step, dict) else None
-        if isinstance(outputs, dict) and outputs:
-            found[id] = _hashes(outputs)
-    return found
-
-
-def _hashes(files: Mapping[str, Any]) -> dict[str, str]:
-    """File -> sha256 from either plain hashes or objects with one."""
-    return {
-        name: str(entry.get("sha256")) if isinstance(entry, dict) else str(entry)
-        for name, entry in files.items()
-    }
+def _hashes(files: Mapping[str, FileRecord]) -> dict[str, str]:
+    return {name: file.sha256 for name, file in files.items()}
 
 
 def diverge(first: Side, second: Side) -> Divergence | None:
@@ -119,7 +106,7 @@ def diverge(first: Side, second: Side) -> Divergence | None:
         ours, theirs = first.outputs(step), second.outputs(step)
         causes = _causes(first.steps[step], second.steps[step])
         if ours is None or theirs is None:
-            differs = first.steps[step].get("key") != second.steps[step].get("key")
+            differs = first.steps[step].key != second.steps[step].key
             if differs and unknown is None:
                 unknown = Divergence(step=step, what="not in the store", causes=causes)
             continue
@@ -131,11 +118,12 @@ def diverge(first: Side, second: Side) -> Divergence | None:
     return Divergence(step=extra, what="only in the second") if extra else None
 
 
-def _causes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def _causes(ours: StepInstance, theirs: StepInstance) -> list[str]:
     """Fields of the two instances that differ, leaf by leaf."""
     causes = []
+    fields = [structs.asdict(side) for side in (ours, theirs)]
     for name in ("kind", "version", "params", "pins", "environment"):
-        a, b = ours.get(name), theirs.get(name)
+        a, b = fields[0][name], fields[1][name]
         if isinstance(a, dict) and isinstance(b, dict):
             causes += [
                 f"{name}.{key}: {escape(str(a.get(key)))} against {escape(str(b.get(key)))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from kit.engine.durable import write_output
+from kit.durable import write_output
 from kit.verify.verdict import Verdict
 
 _SKIPPED = frozenset({"not-run", "not-compared", "inconclusive", "undetermined", "not-evaluated"})

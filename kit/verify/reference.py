@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.durable import write_output
+from kit.durable import write_output
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Expectation, Reference
 from kit.results.asks import with_answers
-from kit.verify.inputs import Run, read_object
+from kit.results.run import Run
 from kit.verify.measurement import Measurement, measure
 from kit.verify.preconditions import check_pair
 from kit.verify.seeds import group
@@ -143,7 +143,7 @@ def compact_record(expected: Expectation, runs: Sequence[Run]) -> bytes:
     wanted = [cell.id for cell in expected.cells]
     lines: list[Any] = []
     for run in runs:
-        record = without_host(read_object(run.path / "record.json"))
+        record = without_host(msgspec.to_builtins(run.record) or {})
         head = {"run": run.path.name, "results_sha256": run.results_sha256, "record": record}
         cells, _ = with_answers(run.results, wanted)
         lines += [head, *(cell for id, cell in cells.items() if id in set(wanted))]

@@ -18,8 +18,8 @@ import msgspec
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Expectation
 from kit.results.labels import LabelFiles, Labels, LabelSource, LabelTable
+from kit.results.run import decode_results
 from kit.results.types import Cell, Results, SeedValue
-from kit.verify.inputs import decode_results
 
 COLUMNS = ("cell", "value", "unit", "k", "n", "seed", "labels", "not_run")
 

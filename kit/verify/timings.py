@@ -1,145 +1,130 @@
 """Measured times as cells: ``<group>/seconds/<step>`` and ``<group>/seconds/pipeline``.
 
 No step can measure how long it took itself; the run's record knows. A step that was taken from the
-store counts with the seconds it took when it really ran.
+store counts with the seconds it took when it really ran. ``@<setting>`` behind the step asks for
+its time at one setting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
 
 from msgspec import structs
 
 from kit.manifest.expectation_types import Expectation
+from kit.results.axes import Axes
+from kit.results.ids import CellId, parse
+from kit.results.plan import Plan, StepInstance
+from kit.results.record import Record
+from kit.results.run import Run
 from kit.results.types import Cell, Results, SeedValue
-from kit.verify.inputs import read_object
 
 METRIC, PIPELINE = "seconds", "pipeline"
 FINISHED = frozenset({"run", "cached"})
 
 
-def with_timings(results: Results, expected: Expectation, run: Path) -> Results:
+def with_timings(results: Results, expected: Expectation, run: Run) -> Results:
     """The table with the times that the expectation asks for and the run's record has.
 
-    A cell is the time of one replicate (the first axis of the step: a pair of models with a seed);
-    several replicates are listed as such. ``pipeline`` is the sum over the steps that the
-    expectation's other time cells of the group name and everything these were made from; what only
-    measures the outcome is no part of it.
+    Replicates, settings and groups are those of the axes' roles; several replicates are listed as
+    such. ``pipeline`` is the sum over the steps that the expectation's other time cells name and
+    everything these were made from; what only measures the outcome is no part of it.
 
     Args:
         results: As the run wrote it; cells that are there are left alone.
         expected: Says which times are asked for.
-        run: Run directory, with ``plan.json`` and ``record.json``.
+        run: Where plan and record are.
     """
     there = {cell.id for cell in results.cells}
-    asked = [id for id in (cell.id for cell in expected.cells) if _is_time(id) and id not in there]
-    plan = read_object(run / "plan.json") if asked else {}
-    instances = plan.get("instances")
-    if not asked or not isinstance(instances, list):
+    ids = (_time_id(cell.id) for cell in expected.cells if cell.id not in there)
+    asked = [id for id in ids if id is not None]
+    if not asked or run.plan is None:
         return results
-    records = read_object(run / "record.json").get("steps", {})
-    seconds = {id: _seconds(record) for id, record in records.items()}
-    named = {_step(id) for id in asked} - {PIPELINE}
-    cells = [_cell(id, instances, seconds, named) for id in asked]
+    clock = _Clock(run.plan, run.record, {id.row for id in asked} - {PIPELINE})
+    cells = (clock.cell(id) for id in asked)
     return structs.replace(results, cells=[*results.cells, *(c for c in cells if c is not None)])
 
 
-def _is_time(id: str) -> bool:
-    parts = id.split("/")
-    return len(parts) == 3 and parts[1] == METRIC
-
-
-def _step(id: str) -> str:
-    return id.rpartition("/")[2]
-
-
-def _seconds(record: Any) -> float | None:
-    if not isinstance(record, Mapping) or record.get("state") not in FINISHED:
+def _time_id(text: str) -> CellId | None:
+    """The id of a time; None for any other, and for ids that do not follow the grammar."""
+    try:
+        id = parse(text)
+    except ValueError:
         return None
-    value = record.get("seconds")
-    return float(value) if isinstance(value, int | float) else None
+    return id if id.metric == METRIC and not id.about_generations else None
 
 
-def _cell(
-    id: str,
-    instances: Sequence[Mapping[str, Any]],
-    seconds: Mapping[str, float | None],
-    named: set[str],
-) -> Cell | None:
-    """The cell, or None when no step of the plan has this name."""
-    group, step = id.split("/")[0], _step(id)
-    replicates: dict[str, list[Mapping[str, Any]]] = {}
-    for one in instances:
-        name = _replicate(one, group)
-        if name is not None:
-            replicates.setdefault(name, []).append(one)
-    steps = _upstream(instances, named) if step == PIPELINE else {step}
-    chosen = {
-        name: [one for one in found if one.get("step") in steps]
-        for name, found in replicates.items()
-    }
-    chosen = {name: found for name, found in chosen.items() if found}
-    if not chosen:
-        return None
-    values: dict[str, float] = {}
-    for name, found in chosen.items():
-        problem, total = _total(found, seconds)
-        if problem:
-            return Cell(id=id, unit="seconds", not_run=problem)
-        values[name] = total
-    mean = sum(values.values()) / len(values)
-    seeds = [SeedValue(seed=name, value=value) for name, value in values.items()]
-    where = str(next(iter(chosen.values()))[0]["id"])
-    return Cell(
-        id=id,
-        unit="seconds",
-        value=mean,
-        seeds=seeds if len(seeds) > 1 else [],
-        step=where if step != PIPELINE else "",
-    )
+class _Clock:
+    """The times of one run.
 
+    Args:
+        plan: Its steps.
+        record: What they took.
+        named: Steps that the expectation asks for by name.
+    """
 
-def _total(
-    found: Sequence[Mapping[str, Any]], seconds: Mapping[str, float | None]
-) -> tuple[str, float]:
-    """What keeps the instances of one replicate from having a time, and their time."""
-    steps = [str(one["step"]) for one in found]
-    several = next((step for step in steps if steps.count(step) > 1), None)
-    if several is not None:
-        return f"{several} ran at {steps.count(several)} settings: no single time", 0.0
-    total = 0.0
-    for one in found:
-        value = seconds.get(str(one["id"]))
-        if value is None:
-            return f"the record has no time of {one['id']}", 0.0
-        total += value
-    return "", total
+    def __init__(self, plan: Plan, record: Record | None, named: set[str]) -> None:
+        axes = Axes([one.axes for one in plan.instances], plan.roles)
+        self._plan = plan
+        self._origins = {one.id: axes.origin(one.id, one.axes) for one in plan.instances}
+        known = {one.step for one in plan.instances}
+        self._named = named & known or known
+        self._seconds = {
+            id: step.seconds
+            for id, step in (record.steps if record is not None else {}).items()
+            if step.state in FINISHED and step.started
+        }
 
+    def cell(self, id: CellId) -> Cell | None:
+        """The cell, or None when no step of the plan has this name in this group."""
+        wanted = self._named if id.row == PIPELINE else {id.row}
+        replicates: dict[str, list[StepInstance]] = {}
+        for one in self._plan.instances:
+            if one.step in wanted and self._origins[one.id].group == id.group:
+                replicates.setdefault(self._origins[one.id].replicate, []).append(one)
+        if not replicates:
+            return None
+        seeds = []
+        for name, instances in replicates.items():
+            problem, value = self._time(id, instances)
+            if problem:
+                return Cell(id=str(id), unit="seconds", not_run=problem)
+            seeds.append(SeedValue(seed=name, value=value))
+        return Cell(
+            id=str(id),
+            unit="seconds",
+            value=sum(seed.value for seed in seeds) / len(seeds),
+            seeds=seeds if len(seeds) > 1 else [],
+            step="" if id.row == PIPELINE else next(iter(replicates.values()))[0].id,
+        )
 
-def _replicate(instance: Mapping[str, Any], group: str) -> str | None:
-    """The instance's replicate if it belongs to the group."""
-    axes = instance.get("axes")
-    first = next(iter(axes.values()), None) if isinstance(axes, dict) else None
-    if not isinstance(first, dict) or first.get("group") != group:
-        return None
-    seed = f"/{first['seed']}" if "seed" in first else ""
-    return f"{first.get('id')}{seed}"
+    def _time(self, id: CellId, instances: list[StepInstance]) -> tuple[str, float]:
+        """What keeps one replicate from having this time, and its time."""
+        if id.settings:
+            asked = set(id.settings)
+            at = [one for one in instances if set(self._origins[one.id].settings) <= asked]
+            away = {one.step for one in instances} - {one.step for one in at}
+            if away:
+                return f"{min(away)} did not run at {' and '.join(id.settings)}", 0.0
+            instances = at
+        if id.row == PIPELINE:
+            instances = self._with_upstream(instances)
+        several, count = Counter(one.step for one in instances).most_common(1)[0]
+        if count > 1:
+            return f"{several} ran at {count} settings: no single time", 0.0
+        missing = next((one.id for one in instances if one.id not in self._seconds), None)
+        if missing is not None:
+            return f"the record has no time of {missing}", 0.0
+        return "", sum(self._seconds[one.id] for one in instances)
 
-
-def _upstream(instances: Sequence[Mapping[str, Any]], named: set[str]) -> set[str]:
-    """The named steps and all they were made from; every step when none is named."""
-    by_id = {str(one["id"]): one for one in instances}
-    todo = [one for one in instances if one.get("step") in named]
-    if not todo:
-        return {str(one.get("step")) for one in instances}
-    seen: set[str] = set()
-    while todo:
-        one = todo.pop()
-        if one["id"] in seen:
-            continue
-        seen.add(str(one["id"]))
-        for use in one.get("steps", {}).values():
-            todo += [by_id[id] for id in use.get("instances", ()) if id in by_id]
-    return {str(by_id[id].get("step")) for id in seen}
+    def _with_upstream(self, instances: Iterable[StepInstance]) -> list[StepInstance]:
+        """The instances and all they were made from, in the order of the plan."""
+        needed: set[str] = set()
+        open_ids = [one.id for one in instances]
+        while open_ids:
+            id = open_ids.pop()
+            if id not in needed and id in self._plan.by_id:
+                needed.add(id)
+                open_ids += self._plan.by_id[id].upstream()
+        return [one for one in self._plan.instances if one.id in needed]

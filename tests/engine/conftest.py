@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from kit.engine.environment import Machine
-from kit.engine.plan import Plan
 from kit.engine.planner import make_plan
 from kit.engine.registry import REGISTRY
 from kit.errors import Preflight
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Manifest
+from kit.results.plan import Plan
 from tests.engine import toy  # noqa: F401
 
 MACHINE = Machine(versions={"torch": "2.0", "transformers": "5.0"})

@@ -15,11 +15,11 @@ from kit.engine.events import Event, event
 from kit.engine.execute import perform
 from kit.engine.failures import failure_of
 from kit.engine.job import Job
-from kit.engine.plan import Plan, StepInstance, StepUse
 from kit.engine.registry import Registry, StepContext, StepKind
 from kit.engine.runner import Runner
 from kit.engine.store import Store
 from kit.manifest.types import Resources
+from kit.results.plan import Plan, StepInstance, StepUse
 
 
 class JoinParams(Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from kit.engine.batch import Split, fit, solve
 from kit.engine.environment import Machine
-from kit.engine.plan import Plan
 from kit.engine.registry import REGISTRY
 from kit.engine.session import preflight
 from kit.engine.store import Store
 from kit.errors import InvalidInput, Preflight
 from kit.manifest.types import Resources
+from kit.results.plan import Plan
 from tests.engine.conftest import MACHINE, ToyPins, manifest, plan_of
 from tests.engine.toy import MakeParams
 

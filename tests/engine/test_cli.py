@@ -127,7 +127,7 @@ def test_runs_dir(repository: Path, capsys: pytest.CaptureFixture[str], tmp_path
         (["run", "toy", "--set", "mix.factor=seven"], EXIT_USAGE, "Expected `int`"),
         (["run", "toy", "--set", "nothing"], EXIT_USAGE, "step.param=value"),
         (["run", "toy", "--jobs", "0"], EXIT_USAGE, "--jobs"),
-        (["step", "nowhere.json", "make"], EXIT_INVALID, "cannot read the plan"),
+        (["step", "nowhere.json", "make"], EXIT_INVALID, "nowhere.json: cannot be read"),
         (["rehearse", "toy", "--profile", "mini", "--fraction", "2"], EXIT_USAGE, "fraction"),
     ],
 )

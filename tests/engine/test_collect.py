@@ -13,9 +13,9 @@ from kit.engine.collect import collect
 from kit.engine.drive import Options
 from kit.engine.events import read_events
 from kit.engine.one_step import run_one
-from kit.engine.plan import Plan
 from kit.engine.store import Store
 from kit.errors import EXIT_INCOMPLETE, EXIT_OK, StepFailed
+from kit.results.plan import Plan
 from tests.engine.conftest import ToyPins, plan_of
 from tests.engine.test_cli import kit, last_line, repository
 

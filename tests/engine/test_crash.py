@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from kit.engine import durable
+from kit import durable
 from kit.engine.store import Store
 from kit.errors import EXIT_INTERRUPTED, Preflight, StepFailed
 from tests.engine.conftest import plan_of

@@ -14,10 +14,10 @@ from kit.engine.call import Measured
 from kit.engine.events import Event
 from kit.engine.execute import perform
 from kit.engine.job import Job, make_job
-from kit.engine.plan import Plan
 from kit.engine.registry import NoParams, Registry, StepContext, StepKind
 from kit.engine.store import CANARIES, RECORD, Store
 from kit.errors import InvalidInput, StepFailed
+from kit.results.plan import Plan
 from tests.engine.fakes import NoPins, plan_of_graph
 
 Function = Callable[[StepContext, Any], None]

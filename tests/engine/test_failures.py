@@ -11,9 +11,9 @@ import pytest
 
 from kit.engine.events import encode, event
 from kit.engine.failures import Carried, Failure, died, failure_of, step_failed
-from kit.engine.plan import StepInstance
 from kit.errors import InvalidInput, KitError, Preflight, StepFailed
 from kit.manifest.types import Resources
+from kit.results.plan import StepInstance
 
 HOME = Path("/somewhere/home")
 STEP = StepInstance(

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from kit.engine import durable, rundir
+from kit import durable
+from kit.engine import rundir
 from kit.engine.events import read_events, utc_after
 from kit.engine.execute import perform
 from kit.engine.job import Job, make_job

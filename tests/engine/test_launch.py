@@ -19,9 +19,9 @@ from kit.engine.hardware import parse_gpus
 from kit.engine.launch import lines
 from kit.engine.nodes import VARIABLE, Nodes, nodes_here, parse_nodes
 from kit.engine.one_step import run_one
-from kit.engine.plan import Plan
 from kit.engine.store import Store
 from kit.errors import Preflight, UsageError
+from kit.results.plan import Plan
 from tests.engine.conftest import ToyPins
 from tests.engine.test_batch import shared
 from tests.engine.test_record import entry

@@ -13,10 +13,10 @@ from kit.engine import hardware
 from kit.engine.executor import Executor
 from kit.engine.job import Job
 from kit.engine.local import LocalExecutor
-from kit.engine.plan import Plan, StepInstance
 from kit.engine.process import WorkerProcess
 from kit.engine.store import Store
 from kit.manifest.types import Resources
+from kit.results.plan import Plan, StepInstance
 from tests.engine.conftest import manifest, plan_of
 
 SMI = """\

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from kit.engine.plan import Plan
 from kit.engine.registry import ModelOutput, NoParams, StepKind
 from kit.engine.store import Store
 from kit.errors import InvalidInput, StepFailed
 from kit.manifest.catalog import needed_pins
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Manifest
+from kit.results.plan import Plan
 from tests.engine.conftest import manifest, plan_of
 from tests.engine.toy import write_model
 

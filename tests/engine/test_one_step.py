@@ -16,9 +16,9 @@ from kit.engine.drive import Options
 from kit.engine.environment import Machine, require_environment, this_machine
 from kit.engine.hardware import Gpu
 from kit.engine.one_step import link_record, nth, run_one
-from kit.engine.plan import Plan, StepInstance, read_plan
 from kit.engine.store import Store
 from kit.errors import EXIT_INVALID, InvalidInput, Preflight, UsageError
+from kit.results.plan import Plan, StepInstance, read_plan
 from tests.engine.conftest import ToyPins, plan_of
 
 

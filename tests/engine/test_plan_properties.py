@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import kit.engine
 from kit.engine.load import load_registry, step_modules
-from kit.engine.plan import Plan
+from kit.results.plan import Plan
 from tests.engine.conftest import manifest, plan_of
 
 AXES = ("x", "y", "z")

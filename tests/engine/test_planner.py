@@ -10,10 +10,10 @@ import pytest
 
 from kit.engine.environment import Machine
 from kit.engine.hardware import Gpu
-from kit.engine.plan import read_plan
 from kit.engine.planner import fraction_overrides
 from kit.engine.registry import REGISTRY
 from kit.errors import InvalidInput, UsageError
+from kit.results.plan import read_plan
 from tests.engine.conftest import MACHINE, manifest, plan_of
 
 
@@ -61,20 +61,22 @@ def test_the_plan_is_complete_on_disk(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "plan.json") == plan
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b"[" * 100_000])
 def test_not_a_plan(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(content)
-    with pytest.raises(InvalidInput, match="not a plan"):
+    with pytest.raises(InvalidInput) as caught:
         read_plan(path)
-    with pytest.raises(InvalidInput, match="cannot read"):
+    assert (caught.value.where, caught.value.exit_code) == (str(path), 4)
+    assert "kit plan EXP --json" in caught.value.next_step
+    with pytest.raises(InvalidInput, match="cannot be read"):
         read_plan(tmp_path / "other.json")
 
 
 def test_a_plan_of_another_format(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(plan_of().to_json().replace(b'"schema_version":1', b'"schema_version":99', 1))
-    with pytest.raises(InvalidInput, match="format 99"):
+    with pytest.raises(InvalidInput, match="schema_version 99"):
         read_plan(path)
 
 

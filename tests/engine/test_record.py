@@ -14,15 +14,16 @@ import pytest
 
 from kit.engine.drive import Options, complain
 from kit.engine.one_step import run_one
-from kit.engine.plan import Plan
-from kit.engine.record import Record, begin, code_state, pin_records
+from kit.engine.record import add_outcome, begin, code_state, pin_records
 from kit.engine.rehearse import findings, plan_error, write_rehearsal
 from kit.engine.results_file import publish
 from kit.engine.rundir import new_run_dir
 from kit.engine.runner import Outcome
-from kit.engine.store import FileRecord, Store, StoredStep
+from kit.engine.store import Store, StoredStep
 from kit.errors import Interrupted, InvalidInput, Many, Preflight, StepFailed
 from kit.manifest.types import Resources
+from kit.results.plan import Plan
+from kit.results.record import FileRecord, Record
 from kit.results.types import Canary, Cell, Results
 from tests.engine.conftest import PIN, ToyPins, plan_of
 from tests.engine.fakes import Harness, plan_of_graph
@@ -75,7 +76,7 @@ def test_states_and_measurements_of_steps(tmp_path: Path) -> None:
     for name in ("logs/table.log", "slurm/12_3_0_log.err", "slurm/12_4_0_log.err"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    record.add_outcome(plan, outcome, tmp_path)
+    add_outcome(record, plan, outcome, tmp_path)
     told = json.loads(record.to_json())
     assert told["steps"]["table"] == {
         "key": plan.by_id["table"].key,
@@ -195,7 +196,7 @@ def test_results_that_are_none(tmp_path: Path, content: bytes) -> None:
 def test_findings_name_what_was_underestimated() -> None:
     plan = plan_of()
     record = record_of(plan)
-    record.add_outcome(plan, outcome_of(plan, entry(seconds=120.0, peak_memory_gb=0.5)))
+    add_outcome(record, plan, outcome_of(plan, entry(seconds=120.0, peak_memory_gb=0.5)))
     make, mix, _ = findings(plan, record)
     assert (make.step, make.instances, make.measured_minutes) == ("make", 3, 2.0)
     assert make.over == ["time", "memory"]  # planned: 0.01 minutes, 0.1 GB
@@ -215,13 +216,13 @@ def test_plan_error_is_a_share_of_what_was_measured() -> None:
     ]
     plan = msgspec.structs.replace(plan, instances=instances)
     record = record_of(plan)
-    record.add_outcome(plan, outcome_of(plan, entry(seconds=80.0, peak_gpu_memory_gb=20.0)))
+    add_outcome(record, plan, outcome_of(plan, entry(seconds=80.0, peak_gpu_memory_gb=20.0)))
     found = plan_error(plan, record)
     assert found.minutes == pytest.approx(0.25)  # a minute planned, 80 seconds measured
     assert (found.gpu_memory, found.gpu_memory_step) == (0.5, "make")
     assert plan_error(plan, record, fraction=0.5).minutes is None
     record = record_of(plan)
-    record.add_outcome(plan, Outcome(states={one.id: "waiting" for one in plan.instances}))
+    add_outcome(record, plan, Outcome(states={one.id: "waiting" for one in plan.instances}))
     nothing = plan_error(plan, record)
     assert (nothing.minutes, nothing.gpu_memory, nothing.gpu_memory_step) == (None, None, None)
 
@@ -229,7 +230,7 @@ def test_plan_error_is_a_share_of_what_was_measured() -> None:
 def test_steps_that_did_not_run_have_no_measurement() -> None:
     plan = plan_of()
     record = record_of(plan)
-    record.add_outcome(plan, Outcome(states={one.id: "waiting" for one in plan.instances}))
+    add_outcome(record, plan, Outcome(states={one.id: "waiting" for one in plan.instances}))
     assert [one.measured_minutes for one in findings(plan, record)] == [None] * 3
     assert findings(plan, record)[0].over == []
 

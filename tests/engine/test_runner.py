@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.engine.job import Job
-from kit.engine.plan import Plan
 from kit.engine.store import Store
+from kit.results.plan import Plan
 from tests.engine.fakes import FakeExecutor, Harness, plan_of_graph
 
 DIAMOND = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}

@@ -16,9 +16,9 @@ import pytest
 
 from benchmarks.grid import fill, grid
 from kit.engine.export.snakefile import jobs
-from kit.engine.plan import Plan
 from kit.engine.session import finished
 from kit.engine.store import Store
+from kit.results.plan import Plan
 
 CELLS = 10_000
 LIMIT_SECONDS, LIMIT_GB = 10, 1

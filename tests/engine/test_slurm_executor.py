@@ -13,7 +13,6 @@ from kit.engine.events import Event, EventLog, event
 from kit.engine.execute import perform
 from kit.engine.executor import Executor
 from kit.engine.job import Job
-from kit.engine.plan import Plan
 from kit.engine.runner import Runner
 from kit.engine.slurm.cluster import SubmissionRefused
 from kit.engine.slurm.executor import SlurmExecutor
@@ -22,6 +21,7 @@ from kit.engine.slurm.states import Seen
 from kit.engine.slurm.task import StepTask
 from kit.engine.store import Store
 from kit.manifest.types import Resources
+from kit.results.plan import Plan
 from tests.engine.fakes import REGISTRY, NoPins, plan_of_graph
 
 

@@ -16,12 +16,12 @@ from kit.engine.context import Stop, Stopped
 from kit.engine.drive import Options, drive
 from kit.engine.events import Event
 from kit.engine.execute import perform
-from kit.engine.job import Job, make_job
+from kit.engine.job import Job, make_job, stop_seconds
 from kit.engine.local import LocalExecutor
-from kit.engine.plan import Plan, stop_seconds
 from kit.engine.registry import REGISTRY
 from kit.engine.store import Store
 from kit.errors import InvalidInput
+from kit.results.plan import Plan
 from tests.engine.conftest import ToyPins, manifest, plan_of
 
 

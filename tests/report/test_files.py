@@ -45,7 +45,7 @@ def test_other_schema_version(tmp_path: Path) -> None:
     content["schema_version"] = 7
     (folder / "verdict.json").write_text(json.dumps(content))
     said = refusal(folder)
-    assert "has schema version 7; this kit reads version 1" in said
+    assert "has schema_version 7; this kit reads 1" in said
     assert "newer kit" in said
 
 

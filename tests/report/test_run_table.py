@@ -110,6 +110,9 @@ def test_what_cannot_be_is_said(
 
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kit(["export", "table", str(tmp_path / "none")]) == 4
+    assert "there is no such run directory" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    assert kit(["export", "table", str(tmp_path / "none")]) == 4
     assert "there is no results.json here" in capsys.readouterr().err
 
 

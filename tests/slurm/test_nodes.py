@@ -16,11 +16,11 @@ from kit.engine import hardware
 from kit.engine.drive import Options
 from kit.engine.environment import this_machine
 from kit.engine.launch import lines
-from kit.engine.plan import Plan
 from kit.engine.session import Session
 from kit.engine.slurm.options import SlurmOptions
 from kit.engine.store import Store
 from kit.errors import Preflight, StepFailed
+from kit.results.plan import Plan
 from tests.engine.conftest import ToyPins
 from tests.engine.test_batch import shared
 from tests.engine.test_launch import GPUS, HERE

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from kit.engine.plan import Plan, StepInstance
 from kit.evals.refusal import RULES
 from kit.manifest.load import load_expectation
 from kit.methods.defensive_tokens.gather import StageFolder, Utility, tabulate
 from kit.methods.defensive_tokens.prefix_sets import save_sets
 from kit.methods.defensive_tokens.stage_numbers import training_facts
+from kit.results.plan import Plan, StepInstance
 from tests.steps.test_kinds import CATALOG, EXPERIMENTS, PROFILES, plan
 
 N = 208

@@ -13,12 +13,12 @@ import pytest
 import kit.steps
 from kit.cli.main import run as kit_command
 from kit.engine.environment import this_machine
-from kit.engine.plan import Plan
 from kit.engine.planner import make_plan
 from kit.engine.registry import REGISTRY, Sort, StepKind
 from kit.manifest.catalog import Catalog
 from kit.manifest.types import Manifest
 from kit.pins.store import PinStore
+from kit.results.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 CATALOG = Catalog(ROOT)

@@ -11,7 +11,6 @@ import pytest
 from kit.engine.environment import this_machine
 from kit.engine.execute import perform
 from kit.engine.job import make_job
-from kit.engine.plan import Plan, StepInstance
 from kit.engine.planner import make_plan
 from kit.engine.registry import REGISTRY, PinInput
 from kit.engine.store import Store
@@ -19,6 +18,7 @@ from kit.lm.generate import TransformersBackend
 from kit.manifest.catalog import Catalog
 from kit.methods.defensive_tokens.self_label import load_labels
 from kit.pins.store import PinStore
+from kit.results.plan import Plan, StepInstance
 from kit.steps.defensive_tokens import kinds as steps
 from kit.steps.defensive_tokens import params
 from tests.steps import small

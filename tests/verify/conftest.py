@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests import run_files
+
 EXPECTATION = """\
 schema_version: 1
 experiment: made
@@ -128,4 +130,4 @@ def write_run(path: Path, cells: list[dict[str, Any]], **fields: Any) -> None:
     (path / "results.json").write_text(json.dumps(results_of(cells, **fields)))
     k = next((c.get("k", 0) for c in cells if c["id"] == "t1/defended"), 0)
     (path / "labels.jsonl").write_text(label_line("defended", k))
-    (path / "record.json").write_text(json.dumps({"hardware": {"hostname": "node7", "cpus": 2}}))
+    run_files.write(path, run_files.record(hardware={"hostname": "node7", "cpus": 2}))

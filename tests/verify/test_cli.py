@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from kit.cli.main import run as kit
-from kit.engine.durable import write_atomic
+from kit.durable import write_atomic
+from tests import run_files
 from tests.verify.conftest import cells_of, write_run
 
 
@@ -121,7 +122,7 @@ def test_at_80_columns(run_dir: Path) -> None:
 def test_overrides_in_the_record_are_marked(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run_dir / "record.json").write_text(json.dumps({"overrides": ["train.lr=1"], "notes": ["n"]}))
+    run_files.write(run_dir, run_files.record(overrides=["train.lr=1"], notes=["n"]))
     kit(["verify", str(run_dir)])
     assert "verdict REPRODUCED (modified)" in capsys.readouterr().out
     assert verdict_of(run_dir)["overrides"] == ["train.lr=1"]
@@ -129,13 +130,13 @@ def test_overrides_in_the_record_are_marked(
 
 
 def test_another_seed_is_marked(run_dir: Path) -> None:
-    (run_dir / "record.json").write_text(json.dumps({"modified": True, "seed": 7, "overrides": []}))
+    run_files.write(run_dir, run_files.record(modified=True, seed=7))
     kit(["verify", str(run_dir)])
     assert verdict_of(run_dir)["overrides"] == ["seed=7"]
 
 
 def test_rehearsal(run_dir: Path) -> None:
-    (run_dir / "plan.json").write_text(json.dumps({"rehearsal": True, "instances": []}))
+    run_files.write(run_dir, run_files.plan(rehearsal=True))
     assert kit(["verify", str(run_dir)]) == 0
     assert verdict_of(run_dir)["verdict"] == "REHEARSED"
 
@@ -186,8 +187,9 @@ def test_a_table_that_the_run_did_not_write_is_refused(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Derived numbers have no labels that would contradict a change by hand."""
-    table, record = run_dir / "results.json", run_dir / "record.json"
-    record.write_text(json.dumps({"results_sha256": sha256(table.read_bytes()).hexdigest()}))
+    table = run_dir / "results.json"
+    digest = sha256(table.read_bytes()).hexdigest()
+    run_files.write(run_dir, run_files.record(results_sha256=digest))
     assert kit(["verify", str(run_dir)]) == 0
     table.write_text(table.read_text().replace("1.52", "1.49").replace(str(4.52 / 3), "1.4966667"))
     capsys.readouterr()

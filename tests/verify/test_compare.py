@@ -7,11 +7,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kit.cli.main import run as kit
+from kit.results.record import FileRecord
+from kit.results.run import Run
 from kit.verify.diverge import diverge, read_side
 from kit.verify.records import Unreadable, escape, first_difference, inserted
+from tests import run_files
 from tests.verify.conftest import cells_of, write_run
 
 
@@ -134,14 +138,16 @@ def test_not_json(tmp_path: Path) -> None:
         first_difference(tmp_path / "a.json", tmp_path / "a.json")
 
 
-def store_step(root: Path, key: str, files: dict[str, str]) -> dict[str, Any]:
+def store_step(root: Path, key: str, files: dict[str, str]) -> dict[str, FileRecord]:
     entry = root / key[:2] / key
     entry.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (entry / name).write_text(text)
-    hashes = {name: {"sha256": sha256(text.encode()).hexdigest(), "size": len(text)}
-              for name, text in files.items()}  # fmt: skip
-    (entry / "step.json").write_text(json.dumps({"files": hashes}))
+    hashes = {
+        name: FileRecord(sha256=sha256(text.encode()).hexdigest(), size=len(text))
+        for name, text in files.items()
+    }
+    (entry / "step.json").write_bytes(msgspec.json.encode({"files": hashes}))
     return hashes
 
 
@@ -160,11 +166,9 @@ def plan(run: Path, store: Path, seed: int, response: str, extra: str = "") -> N
         key = sha256(f"{name}{salt}".encode()).hexdigest()
         hashes = store_step(store, key, files)
         params = {"seed": seed} if name.startswith("generate") else {}
-        steps.append({"id": name, "kind": f"made/{name[:5]}", "version": 1, "params": params,
-                      "key": key})  # fmt: skip
-        recorded[name] = {"key": key, "outputs": hashes}
-    (run / "plan.json").write_text(json.dumps({"instances": steps}))
-    (run / "record.json").write_text(json.dumps({"steps": recorded}))
+        steps.append(run_files.instance(name, kind=f"made/{name[:5]}", params=params, key=key))
+        recorded[name] = run_files.ran(name, key=key, outputs=hashes)
+    run_files.write(run, run_files.plan(*steps), run_files.record(steps=recorded))
 
 
 @pytest.fixture
@@ -209,7 +213,7 @@ def test_json_output(two: tuple[Path, Path, Path], capsys: pytest.CaptureFixture
 
 
 def test_without_the_store_the_hashes_still_tell(two: tuple[Path, Path, Path]) -> None:
-    sides = [read_side(path, None) for path in two[:2]]
+    sides = [read_side(Run(path), None) for path in two[:2]]
     assert sides[0] is not None
     assert sides[1] is not None
     where = diverge(sides[0], sides[1])
@@ -221,7 +225,7 @@ def test_without_the_store_the_hashes_still_tell(two: tuple[Path, Path, Path]) -
 def test_without_records_the_store_is_read(two: tuple[Path, Path, Path]) -> None:
     for path in two[:2]:
         (path / "record.json").unlink()
-    sides = [read_side(path, two[2]) for path in two[:2]]
+    sides = [read_side(Run(path), two[2]) for path in two[:2]]
     assert sides[0] is not None
     assert sides[1] is not None
     where = diverge(sides[0], sides[1])
@@ -231,7 +235,7 @@ def test_without_records_the_store_is_read(two: tuple[Path, Path, Path]) -> None
 
 def test_a_step_only_one_run_has(two: tuple[Path, Path, Path]) -> None:
     plan(two[1], two[2], 1, "It is 0.", extra="1")
-    sides = [read_side(path, two[2]) for path in two[:2]]
+    sides = [read_side(Run(path), two[2]) for path in two[:2]]
     assert sides[0] is not None
     assert sides[1] is not None
     where = diverge(sides[0], sides[1])

@@ -13,6 +13,7 @@ from kit.cli.reference import command
 from kit.errors import InvalidInput
 from kit.manifest.load import load_expectation
 from kit.verify.reference import without_host
+from tests import run_files
 from tests.verify.conftest import cells_of, write_run
 
 
@@ -55,7 +56,9 @@ def test_the_record_has_results_and_no_host(repo: Path) -> None:
     head = json.loads(
         (repo / "expected_results/reference/made.mini.jsonl").read_text().split("\n")[0]
     )
-    assert head["record"] == {"hardware": {"cpus": 2}}
+    assert head["record"]["hardware"] == {"cpus": 2}
+    assert head["record"]["status"] == "finished"
+    assert not {"argv", "hostname"} & head["record"].keys()
     assert len(head["results_sha256"]) == 64
 
 
@@ -83,7 +86,7 @@ def test_a_seed_in_two_runs_is_refused(repo: Path) -> None:
 @pytest.mark.parametrize("record", [{"overrides": ["a.b=1"]}, {"rehearsal": True}])
 def test_modified_runs_and_rehearsals_are_no_reference(repo: Path, record: dict[str, Any]) -> None:
     run = with_seeds(repo / "runs" / "a", {"0": 1.25, "1": 1.5})
-    (run / "record.json").write_text(json.dumps(record))
+    run_files.write(run, run_files.record(**record))
     with pytest.raises(InvalidInput, match=r"modified|rehearsal"):
         call("made", str(run))
 

@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from kit.engine.durable import explain, write_atomic
-from kit.engine.plan import Plan, StepInstance
+from kit.durable import explain, write_atomic
 from kit.errors import UsageError
 from kit.manifest.types import Resources
+from kit.results.plan import Plan, StepInstance
 
 SNAKEFILE, PLAN_FILE, JOBS_FILE = "Snakefile", "plan.json", "jobs.json"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")

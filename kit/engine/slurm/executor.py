@@ -18,12 +18,12 @@ import msgspec
 from kit.engine.events import STEP_ENDS, Event, event
 from kit.engine.failures import Failure
 from kit.engine.job import Job
-from kit.engine.plan import StepInstance
 from kit.engine.slurm.cluster import Cluster, SubmissionRefused, SubmititCluster
 from kit.engine.slurm.options import SlurmOptions, request, shared_by
 from kit.engine.slurm.states import Seen, advice
 from kit.engine.slurm.task import StepTask
 from kit.engine.store import RECORD, Store
+from kit.results.plan import StepInstance
 
 MOST_IN_ARRAY = 1000
 """SLURM's own default limit (MaxArraySize 1001)."""

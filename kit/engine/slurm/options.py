@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kit.engine.plan import StepInstance, stop_seconds
+from kit.engine.job import stop_seconds
 from kit.errors import UsageError
+from kit.results.plan import StepInstance
 
 TIME_FACTOR, LEAST_MINUTES = 3.0, 15
 """A planned time is an estimate; a job ended at its limit costs more than one that waits."""

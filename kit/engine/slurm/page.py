@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kit.engine.launch import lines
-from kit.engine.plan import Plan, StepInstance
 from kit.engine.slurm import options
 from kit.manifest.tables import table
 from kit.manifest.types import Resources
+from kit.results.plan import Plan, StepInstance
 
 RECORD = "benchmarks/slurm-matrix.json"
 """Written by ``tests/slurm/test_matrix.py`` under ``make test-slurm``."""

@@ -23,11 +23,11 @@ from kit.engine import hardware
 from kit.engine.environment import require_environment, this_machine
 from kit.engine.events import STEP_ENDS, Event, EventLog, event
 from kit.engine.failures import failure_of
-from kit.engine.job import Job
+from kit.engine.job import Job, stop_seconds
 from kit.engine.local import LocalExecutor
-from kit.engine.plan import StepInstance, stop_seconds
 from kit.engine.runner import STOP_MARGIN
 from kit.errors import Preflight, StepFailed
+from kit.results.plan import StepInstance
 
 
 class StepTask:

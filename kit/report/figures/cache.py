@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.durable import write_atomic
+from kit.durable import write_atomic
 from kit.manifest.home import kit_home
 
 VERSION = 2

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.engine.export.snakefile import Ask, ask, file_name, require_architecture
-from kit.engine.plan import Plan
 from kit.errors import UsageError
 from kit.manifest.types import Resources
+from kit.results.plan import Plan
 from tests.engine.conftest import manifest, plan_of, relabelled
 
 LABELS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=90).filter(

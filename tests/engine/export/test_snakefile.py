@@ -15,11 +15,11 @@ import pytest
 
 from kit.engine.drive import Options
 from kit.engine.export.snakefile import jobs, write_snakemake
-from kit.engine.plan import Plan, read_plan
 from kit.engine.session import Session
 from kit.engine.store import Store
 from kit.errors import Preflight
 from kit.manifest.types import Resources
+from kit.results.plan import Plan, read_plan
 from tests.engine.conftest import ToyPins, manifest, plan_of, relabelled
 from tests.engine.export.tools import kit_program, tool
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from kit.engine.registry import StepKind
+from kit import jsonfile
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Resources
@@ -86,12 +86,6 @@ class StepInstance(Struct, frozen=True, kw_only=True):
         return {
             name: sorted(digests[id] for id in use.instances) for name, use in self.steps.items()
         }
-
-
-def stop_seconds(instance: StepInstance) -> float:
-    """How long an instance may take to save its state when it is stopped."""
-    seconds = instance.resources.stop_seconds
-    return StepKind.stop_seconds if seconds is None else seconds  # plans of kit 0.1.0 have none
 
 
 class Totals(Struct, frozen=True, kw_only=True):
@@ -200,31 +194,20 @@ def read_plan(path: Path) -> Plan:
     Raises:
         InvalidInput: Not a plan, or one of another version of the kit.
     """
+    again = "make it again: kit plan EXP --json"
+    parts = [] if path.exists() else sorted(path.parent.glob(f"{path.name}.[0-9][0-9][0-9]"))
+    advice = "a run directory has one; or kit plan EXP --json > plan.json"
+    content = b"".join(jsonfile.content_of(part, next_step=advice) for part in parts or [path])
     try:
-        parts = [] if path.exists() else sorted(path.parent.glob(f"{path.name}.[0-9][0-9][0-9]"))
-        content = b"".join(part.read_bytes() for part in parts or [path])
-        plan = msgspec.json.decode(
-            gzip.decompress(content) if content.startswith(_GZIP) else content, type=Plan
-        )
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot read the plan: {error.strerror or error}",
-            where=str(path),
-            next_step="a run directory has one; or kit plan EXP --json > plan.json",
-        ) from None
-    except (EOFError, zlib.error, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise InvalidInput(f"not a plan: {error}", where=str(path)) from None
-    if plan.schema_version != PLAN_VERSION:
-        raise InvalidInput(
-            f"the plan has format {plan.schema_version}, this kit reads {PLAN_VERSION}",
-            where=str(path),
-            next_step="make it again: kit plan EXP --json",
-        )
+        content = gzip.decompress(content) if content.startswith(_GZIP) else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidInput(f"not a plan: {error}", where=str(path), next_step=again) from None
+    plan = jsonfile.decode(content, Plan, where=str(path), next_step=again, version=PLAN_VERSION)
     for problem in _problems(plan):
         raise InvalidInput(
             f"not a plan: {problem}",
             where=str(path),
-            next_step="make it again: kit plan EXP --json",
+            next_step=again,
         )
     return plan
 
