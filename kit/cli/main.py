@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("kit.cli.compare", "Two runs cell by cell; the first step that differs."),
     "export": ("kit.cli.export", "RO-Crate, Snakefile, table, artifact appendix."),
     "log": ("kit.cli.log", "The reproduction log."),
-    "reference": ("kit.cli.reference", "Rewrite reference values of an expectation from runs."),
+    "reference": ("kit.cli.reference", "Make runs the reference values of an expectation."),
     "mini": ("kit.cli.mini", "The miniature worlds: make their models and data again."),
     "validate": ("kit.cli.validate", "Check manifests, pins and expectations."),
     "docs": ("kit.cli.docs", "Regenerate the generated parts of the documentation."),

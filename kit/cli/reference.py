@@ -1,4 +1,4 @@
-"""``kit reference``: reference blocks of an expectation from runs of this kit."""
+"""``kit reference``: the record of reference runs that an expectation's values come from."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import click
 @click.argument("experiment", metavar="EXP")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def command(experiment: str, runs: tuple[Path, ...]) -> None:
-    """Rewrite the reference blocks of EXP's expectation from finished runs.
+    """Make finished runs the reference values of EXP's expectation.
 
-    The seeds of all runs are put together; a seed that occurs twice is refused. Nothing else in the
-    file changes. A compact record of the runs is kept below expected_results/reference, or
-    beside the expectation of a manifest of your own.
+    The seeds of all runs are put together; a seed that occurs twice is refused. What is written is
+    the compact record of the runs that the expectation names: below expected_results/reference,
+    or beside the expectation of a manifest of your own.
     """
     from kit.errors import UsageError
     from kit.manifest.catalog import Catalog
@@ -32,5 +32,5 @@ def command(experiment: str, runs: tuple[Path, ...]) -> None:
     if path is None:
         raise UsageError(f"{experiment} has no expectation at this profile")
     record, cells = update(path, load_expectation(path), found, catalog.root)
-    click.echo(f"{catalog.relative(path)}: {cells} reference blocks from {len(found)} runs")
+    click.echo(f"{catalog.relative(path)}: {cells} cells with values of {len(found)} runs")
     click.echo(catalog.relative(record))

@@ -1,14 +1,18 @@
 """Types of ``expected_results/<family>/<experiment>.<profile>.yaml``.
 
+The file says a thing once (:class:`ExpectationFile`): defaults for all cells whose id fits a
+pattern, cells that differ in one part of their id only on one line, reference values in the record
+that they come from. What the verifier compares with is the whole (:class:`Expectation`), made when
+the file is read.
+
 Published numbers stay strings as printed: ``"1.9"`` and ``"1.90"`` are different statements.
-Numbers in a ``reference`` come from a committed run record of the kit and are generated.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kit.manifest.types import Identifier
 
@@ -39,6 +43,12 @@ Unit = Literal[
     "percent", "fraction", "count", "seconds", "minutes", "ratio", "norm", "loss", "number"
 ]
 Direction = Literal["lower_is_better", "higher_is_better", "none"]
+Status = Literal[
+    "reported", "quoted", "running", "diverged", "cancelled", "reference", "unreported"
+]
+IdPattern = Annotated[str, Meta(pattern=r"^[a-z0-9{*][a-z0-9./@+_:{},*-]{0,4095}$(?!\n)")]
+"""Cell ids: ``{a,b}`` stands for each of its parts in turn, ``*`` for any text without ``/`` and
+``**`` for any text."""
 
 
 class Tolerance(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,7 +92,7 @@ class Reference(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seeds: list[str] = []
     """Id of each value's replicate; a run with the same ids is compared seed by seed."""
     record: str
-    """Path of the committed record, relative to the repository."""
+    """The record that they stand in, as the expectation names it."""
 
 
 class Derived(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,9 +108,7 @@ class ExpectedCell(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     id: CellId
     title: str = ""
-    status: Literal[
-        "reported", "quoted", "running", "diverged", "cancelled", "reference", "unreported"
-    ]
+    status: Status
     """``quoted``: the document copied it from elsewhere and never measured it. ``running``,
     ``diverged``, ``cancelled``: the document has no final number; never a failure.
     ``reference``: from runs of this kit, not from a document. ``unreported``: no number exists yet;
@@ -169,7 +177,39 @@ class Figure(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     y_label: str = ""
 
 
-class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Shared(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a cell may leave to a default."""
+
+    title: str | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+    unit: Unit | UnsetType = UNSET
+    n: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    direction: Direction | UnsetType = UNSET
+    place: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
+    tolerance: Tolerance | UnsetType = UNSET
+    note: str | UnsetType = UNSET
+
+
+class CellDefault(Shared, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Fields of every cell whose id fits. Of several that fit, the later ones win, field by field;
+    what stands with the cell wins over all."""
+
+    match: IdPattern
+
+
+class CellEntry(Shared, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One cell, or with ``{a,b}`` in the id one for each. Fields are those of a cell."""
+
+    id: IdPattern
+    value: Number | UnsetType = UNSET
+    k: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    derived: Derived | UnsetType = UNSET
+    labels: str | UnsetType = UNSET
+    series: list[list[Number]] | UnsetType = UNSET
+    runs: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+
+
+class ExpectationFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The file."""
 
     schema_version: Literal[1]
@@ -177,6 +217,24 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     profile: Literal["mini", "paper"]
     version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$(?!\n)")]
     """Must agree with the manifest's N."""
+    record: str = ""
+    """Record of reference runs, relative to this file; `kit reference` writes it. Every cell that
+    stands in it has its values as reference."""
+    defaults: list[CellDefault] = []
+    cells: list[CellEntry]
+    claims: list[Claim]
+    figures: list[Figure] = []
+    notes: list[str] = []
+
+
+class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a run is compared with: the file, written out."""
+
+    schema_version: Literal[1]
+    experiment: Identifier
+    profile: Literal["mini", "paper"]
+    version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$(?!\n)")]
+    record: str = ""
     cells: list[ExpectedCell]
     claims: list[Claim]
     figures: list[Figure] = []

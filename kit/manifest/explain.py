@@ -28,6 +28,11 @@ _NAMES = {
     "null": "nothing",
 }
 _END = r"$(?!\n)"
+_MOVED = {
+    "reference": "reference values are read from the record of the runs: remove this block and "
+    "name the file in 'record'"
+}
+"""Keys of earlier kits, and what takes their place."""
 _PATTERNS = {
     r"^[0-9a-f]{40}": "a full commit: 40 lower-case hexadecimal digits, in quotes",
     r"^[0-9a-f]{64}": "a sha256: 64 lower-case hexadecimal digits, in quotes",
@@ -35,6 +40,8 @@ _PATTERNS = {
     "most)",
     r"^[a-z0-9][a-z0-9.-]{0,63}": "a name of lower-case letters, digits, '.' and '-' (64 at most)",
     r"^[a-z0-9][a-z0-9./@+_-]{0,127}": "a cell id: lower-case letters, digits and ./@+_-",
+    r"^[a-z0-9{*][a-z0-9./@+_:{},*-]{0,4095}": "a cell id: lower-case letters, digits and "
+    "./@+_-, with {a,b} for several; '*' in a default's 'match' only",
     r"^[1-9][0-9]*-[A-Z]": "a version N-X, such as 1-A",
     r"^[a-z0-9-]+/[a-z0-9-]+": "a step kind, family/name",
     get_args(RelativePath)[1].pattern.removesuffix(_END): "a path with '/' that stays below its "
@@ -128,7 +135,7 @@ def _unknown_keys(error: Violation, source: Source, problems: Problems) -> None:
     for key in error.instance:
         if key not in known:
             place = source.position([*path, key], key=True)
-            guess = nearest(str(key), known)
+            guess = _MOVED.get(str(key), "") or nearest(str(key), known)
             problems.add(
                 *place,
                 f"unknown key {key!r}",

@@ -16,8 +16,10 @@ import msgspec
 
 from kit.errors import Many
 from kit.manifest.axes import faults
-from kit.manifest.expectation_types import Expectation
+from kit.manifest.expand import expand
+from kit.manifest.expectation_types import Expectation, ExpectationFile
 from kit.manifest.pin_types import Pins
+from kit.manifest.reference_record import with_references
 from kit.manifest.source import Node, Problems, Source, shown
 from kit.manifest.text import check_characters, read_text
 from kit.manifest.types import Manifest
@@ -68,8 +70,21 @@ def read_pins(path: Path | str, *, full: bool = False) -> Loaded[Pins]:
 
 
 def read_expectation(path: Path | str, *, full: bool = False) -> Loaded[Expectation]:
-    """An expectation with positions; see :func:`read_manifest`."""
-    return _read(Path(path), Expectation, "expectation", full)
+    """An expectation, written out, with positions; see :func:`read_manifest`.
+
+    Raises:
+        Many: As above.
+        InvalidInput: The record of reference runs that it names is absent or damaged.
+    """
+    file = _read(Path(path), ExpectationFile, "expectation", full)
+    problems = Problems(file.source.name)
+    source = Source(file.source.name, file.source.path, expand(file.source.root, problems))
+    if not problems.found:
+        value = _typed(source, Expectation, problems)
+        if value is not None:
+            cells = with_references(value.cells, Path(path).parent, value.record)
+            return Loaded(msgspec.structs.replace(value, cells=cells), source)
+    raise Many(problems.sorted())
 
 
 def load_manifest(path: Path | str) -> Manifest:
@@ -140,6 +155,15 @@ def _convert(source: Source, problems: Problems, kind: type[T], name: str, full:
     if problems.found or typed is None:
         raise Many(problems.sorted())
     return Loaded(typed, source)
+
+
+def _typed(source: Source, kind: type[T], problems: Problems) -> T | None:
+    """The typed document of a tree whose fields the schema has checked."""
+    try:
+        return msgspec.convert(source.root.plain(), kind, strict=True)
+    except msgspec.ValidationError as error:
+        _type_problem(error, source, problems)
+        return None
 
 
 def _schema_problems(data: Any, source: Source, name: str) -> Problems:

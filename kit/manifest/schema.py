@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kit.manifest.expectation_types import Expectation
+from kit.manifest.expectation_types import ExpectationFile
 from kit.manifest.pin_types import Pins
 from kit.manifest.types import Manifest
 
@@ -21,7 +21,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 TYPES: dict[str, type[msgspec.Struct]] = {
     "manifest": Manifest,
     "pins": Pins,
-    "expectation": Expectation,
+    "expectation": ExpectationFile,
 }
 
 

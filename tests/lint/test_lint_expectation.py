@@ -220,16 +220,17 @@ def test_before_the_first_reference_runs_there_is_one_warning(repo: Path) -> Non
 
 
 def test_a_reference_forgotten_among_others(repo: Path) -> None:
-    runs = '{mean: "1.9", sd: "0.1", n_seeds: 2, values: ["1.8", "2.0"], record: r.json}'
+    (repo / FILE).with_name("r.jsonl").write_text('{"id": "up/undefended", "value": 1.9}\n')
     change(
         repo,
         FILE,
-        ("status: reported", f"status: reference\n    reference: {runs}"),
+        ("cells:", "record: r.jsonl\ncells:"),
+        ("status: quoted", "status: reference"),
         ("status: reported", "status: reference"),
     )
     (hit,) = [f for f in lint(repo) if f.rule == "reference-runs"]
     assert hit.level == "error"
-    assert "'up/adapted' is a reference without its runs" in hit.message
+    assert "'up/full' is a reference without its runs" in hit.message
 
 
 def test_direction_claims(repo: Path) -> None:

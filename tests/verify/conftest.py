@@ -15,6 +15,7 @@ schema_version: 1
 experiment: made
 profile: mini
 version: 1-A
+record: ../reference/made.mini.jsonl
 cells:
   # attack success, as the document prints it
   - id: t1/none
@@ -40,12 +41,6 @@ cells:
     unit: loss
     place: reference runs
     tolerance: {kind: seeds, margin: "0.2", source: reference, reason: spread of three seeds}
-    reference:
-      mean: "1.5"
-      sd: "0.1"
-      n_seeds: 3
-      values: ["1.4", "1.5", "1.6"]
-      record: expected_results/reference/made.mini.jsonl
 claims:
   - id: defence-helps
     kind: order
@@ -62,6 +57,12 @@ claims:
     value: "10"
     side: at_most
 """
+
+
+RECORD = """{"run": "reference-1"}
+{"id": "t2/loss", "unit": "loss", "value": 1.5, "seeds": [{"seed": "r0", "value": 1.4},
+ {"seed": "r1", "value": 1.5}, {"seed": "r2", "value": 1.6}]}
+""".replace(",\n", ",")
 
 
 def label_line(id: str, ones: int, n: int = 208, first: int = 0) -> str:
@@ -107,6 +108,8 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "manifests" / "pins.yaml").write_text("schema_version: 1\npins: []\n")
     (root / "manifests" / "family" / "made.yaml").write_text("id: made\n")
     (root / "expected_results" / "family" / "made.mini.yaml").write_text(EXPECTATION)
+    (root / "expected_results" / "reference").mkdir()
+    (root / "expected_results" / "reference" / "made.mini.jsonl").write_text(RECORD)
     published = root / "expected_results" / "family" / "published.jsonl"
     published.write_text(label_line("defended", 10))
     monkeypatch.chdir(root)

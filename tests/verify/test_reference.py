@@ -1,8 +1,7 @@
-"""``kit reference``: reference blocks, and nothing else."""
+"""``kit reference``: the record of runs, and the line that names it."""
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,48 @@ def test_seeds_of_several_runs_are_put_together(repo: Path) -> None:
     assert cell.reference.values == ["1.25", "1.5", "1.75"]
     assert cell.reference.seeds == ["0", "1", "2"]
     assert (cell.reference.mean, cell.reference.sd, cell.reference.n_seeds) == ("1.5", "0.25", 3)
-    changed = [
-        line[2:]
-        for line in difflib.ndiff(before.splitlines(), path.read_text().splitlines())
-        if line[:1] in "+-"
-    ]
-    fields = ("reference:", "mean:", "sd:", "n_seeds:", "values:", "seeds:", "record:", '- "')
-    assert all(line.strip().startswith(fields) for line in changed)
-    assert "# attack success, as the document prints it" in path.read_text()
+    assert path.read_text() == before
+
+
+def test_an_expectation_without_a_record_gets_the_line_and_nothing_else(repo: Path) -> None:
+    path = repo / "expected_results" / "family" / "made.mini.yaml"
+    named = path.read_text()
+    path.write_text(named.replace("record: ../reference/made.mini.jsonl\n", ""))
+    (repo / "expected_results" / "reference" / "made.mini.jsonl").unlink()
+    call("made", str(with_seeds(repo / "runs" / "a", {"0": 1.25, "1": 1.5})))
+    assert path.read_text() == named
+    assert load_expectation(path).cells[2].reference is not None
+
+
+def test_values_come_in_the_unit_of_the_expectation(repo: Path) -> None:
+    path = repo / "expected_results" / "family" / "made.mini.yaml"
+    call("made", str(with_seeds(repo / "runs" / "a", {"0": 1.25})))
+    cell = load_expectation(path).cells[1]
+    assert cell.unit == "percent"  # the run measured a fraction
+    assert cell.reference is not None
+    assert cell.reference.values == ["4.32692307692"]  # 9 of 208
+    assert cell.reference.seeds == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"run": "r"}\n{"id": "t2/loss", "value": \xff}\n', "made.mini.jsonl:2"),
+        (b'{"id": "t2/loss", "value": 1', "made.mini.jsonl:1"),
+        (b"[" * 100_000, "made.mini.jsonl:1"),
+        (None, "No such file"),
+    ],
+)
+def test_a_damaged_record_is_said_with_its_line(
+    repo: Path, content: bytes | None, said: str
+) -> None:
+    record = repo / "expected_results" / "reference" / "made.mini.jsonl"
+    record.unlink()
+    if content is not None:
+        record.write_bytes(content)
+    with pytest.raises(InvalidInput, match="record of reference runs") as caught:
+        load_expectation(repo / "expected_results" / "family" / "made.mini.yaml")
+    assert said in str(caught.value)
 
 
 def test_the_record_has_results_and_no_host(repo: Path) -> None:
@@ -74,13 +107,14 @@ def test_the_new_reference_matches_its_own_run(repo: Path) -> None:
 
 def test_a_seed_in_two_runs_is_refused(repo: Path) -> None:
     path = repo / "expected_results" / "family" / "made.mini.yaml"
-    before = path.read_text()
+    record = repo / "expected_results" / "reference" / "made.mini.jsonl"
+    before, kept = path.read_text(), record.read_text()
     first = with_seeds(repo / "runs" / "a", {"0": 1.25, "1": 1.5})
     second = with_seeds(repo / "runs" / "b", {"1": 1.75})
     with pytest.raises(InvalidInput, match="seed '1' is in two runs"):
         call("made", str(first), str(second))
     assert path.read_text() == before
-    assert not (repo / "expected_results" / "reference").exists()
+    assert record.read_text() == kept
 
 
 @pytest.mark.parametrize("record", [{"overrides": ["a.b=1"]}, {"rehearsal": True}])
