@@ -27,7 +27,7 @@ _FACTORS = {
 
 class _Replicate(Struct):
     seed: str
-    value: float
+    value: float | None = None
 
 
 class _Line(Struct):
@@ -90,11 +90,13 @@ def measured(content: bytes, where: str) -> dict[str, Measured]:
                 next_step="bring it back from version control, or make it again: kit reference",
             ) from None
         run = item.run or run
-        if item.id is None or item.not_run is not None:
+        # A crossing that some replicate never came to has no mean to compare with.
+        if item.id is None or item.value is None or item.not_run is not None:
             continue
         mine = found.setdefault(item.id, Measured(item.unit)).values
-        replicates = item.seeds or ([_Replicate(run, item.value)] if item.value is not None else [])
-        for replicate in replicates:
+        for replicate in item.seeds or [_Replicate(run, item.value)]:
+            if replicate.value is None:
+                continue
             if replicate.seed in mine:
                 raise InvalidInput(
                     f"cell {item.id}: seed {replicate.seed!r} is in two runs",

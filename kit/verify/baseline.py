@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Reference
 from kit.manifest.printed import Printed
 from kit.verify.numbers import printed
@@ -35,38 +34,9 @@ def baseline(expected: ExpectedCell) -> Printed | None:
     return Printed(mean.text, mean.value, half)
 
 
-def reference_group(reference: Reference, place: str, floor: float | None) -> Group:
-    """The reference seeds as a group; recomputed from their values.
-
-    Args:
-        reference: The block.
-        place: Expectation file and cell, for messages.
-        floor: Least sd of one value, where item sampling gives one.
-
-    Raises:
-        InvalidInput: Mean, sd, seeds or their number contradict the values.
-    """
+def reference_group(reference: Reference, floor: float | None) -> Group:
+    """The reference seeds as a group; ``floor`` is the least sd of one value, if there is one."""
     values = [Fraction(value) for value in reference.values]
     if not values:
         return Group(Fraction(reference.mean), float(reference.sd), reference.n_seeds, floor)
-    found = group(values, floor)
-    problem = _contradiction(reference, found)
-    if problem:
-        raise InvalidInput(
-            f"field 'reference': {problem}", where=place, next_step="kit reference EXP RUN..."
-        )
-    return found
-
-
-def _contradiction(reference: Reference, found: Group) -> str:
-    mean, sd = printed(reference.mean), printed(reference.sd)
-    slack = rounding(mean.value)
-    if found.size != reference.n_seeds:
-        return f"n_seeds is {reference.n_seeds}, values has {found.size}"
-    if reference.seeds and len(set(reference.seeds)) != found.size:
-        return f"seeds has {len(set(reference.seeds))} different ids for {found.size} values"
-    if abs(float(found.mean - mean.value)) > float(mean.half) + slack:
-        return f"mean is {reference.mean}, the values give {float(found.mean):.6g}"
-    if abs(found.sd - float(sd.value)) > float(sd.half) + slack:
-        return f"sd is {reference.sd}, the values give {found.sd:.6g}"
-    return ""
+    return group(values, floor)

@@ -308,15 +308,6 @@ def test_items_and_seeds_are_never_pooled() -> None:
     assert "never pooled" in report.detail
 
 
-def test_reference_that_contradicts_its_values_is_refused() -> None:
-    from msgspec import structs
-
-    wrong = structs.replace(reference(["50.1", "51.3"]), mean="49")
-    cell = expected_cell(value=None, reference=wrong, tolerance=tolerance("seeds", margin="5"))
-    with pytest.raises(InvalidInput, match="mean is 49"):
-        one(cell, seeded("t/a", [50.0, 51.0]))
-
-
 # -- trajectory and bound
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec import structs
@@ -13,9 +13,10 @@ from scipy import stats
 
 from kit.errors import KitError
 from kit.manifest.expectation_types import Claim, ExpectedCell
+from kit.manifest.reference_record import measured
+from kit.results.asks import with_answers
 from kit.results.types import Canary, Cell, Results, Series
 from kit.verify.core import Subject, verify
-from kit.verify.reference import references
 from kit.verify.selftest import selftest
 from kit.verify.verdict import CellReport, ClaimReport, Verdict
 from tests.verify.builders import (
@@ -340,26 +341,12 @@ def test_a_single_run_that_never_crossed(value: str, margin: str, verdict: str) 
     assert bound.verdict == "inconclusive"
 
 
-def run_of(results: Results) -> Any:
-    class Made:
-        path = __import__("pathlib").Path("made")
-        overrides: Sequence[str] = ()
-        rehearsal = False
-        labels = None
-
-    Made.results = results  # type: ignore[attr-defined]
-    return Made()
-
-
-def test_references_are_made_of_answers_and_not_of_what_never_happened() -> None:
-    cells = [
-        ExpectedCell(id=id, unit=unit, status="reference", place="runs")  # type: ignore[arg-type]
-        for id, unit in (("t/weak:max", "percent"), (NEVER, "count"), ("t/weak", "percent"))
-    ]
-    found = references(expectation(cells), [run_of(tables(WEAK, STRONG))], "record")
-    assert list(found) == ["t/weak:max"]
-    assert [Fraction(v) for v in found["t/weak:max"].values] == [80, 85, 90, 85, 95]
-    assert found["t/weak:max"].seeds == ["0", "1", "2", "3", "4"]
+def test_a_reference_is_made_of_answers_and_not_of_what_never_happened() -> None:
+    answers, _ = with_answers(tables(WEAK, STRONG), ["t/weak:max", NEVER, "t/weak"])
+    record = b"".join(msgspec.json.encode(cell) + b"\n" for cell in answers.values())
+    found = measured(record, "record")
+    assert [id for id in found if id in ("t/weak:max", NEVER, "t/weak")] == ["t/weak:max"]
+    assert found["t/weak:max"].values == {"0": 80, "1": 85, "2": 90, "3": 85, "4": 95}
 
 
 def test_the_selftest_plants_in_answers_too() -> None:

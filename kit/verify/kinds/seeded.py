@@ -34,7 +34,7 @@ def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: st
     if expected.reference is None:
         spread = welch(here, there)
     else:
-        known = reference_group(expected.reference, place, here.floor)
+        known = reference_group(expected.reference, here.floor)
         if abs(known.mean - said.value) <= said.half:
             again = _same_seeds(cell, expected.reference, margin)
             if again is not None:
