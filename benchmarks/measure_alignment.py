@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.measure_training import machine
 from kit.lm.files import read_embeddings
-from kit.lm.standin import make_folder, random_embeddings, write_embeddings
+from kit.lm.standin import make_folder, random_embeddings, read_shape, write_embeddings
 from kit.methods.defensive_tokens.procrustes import orthogonal_map
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folders = []
         for seed in (0, 1):
-            folder = make_folder(Path(name) / str(seed))
+            folder = make_folder(Path(name) / str(seed), read_shape("llama-3-8b"))
             write_embeddings(folder, random_embeddings(folder, seed, device="cuda"))
             folders.append(folder)
 

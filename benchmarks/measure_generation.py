@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure_training import machine, reported_recipe
-from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS as FORMAT
 from kit.lm.load import load_tokenizer
-from kit.lm.prefix import BEFORE_BOS, place
-from kit.lm.standin import make_folder, released_prefix
+from kit.lm.standin import make_folder, read_shape
 from kit.lm.vllm_backend import VllmBackend, spare_ids
 from kit.methods.defensive_tokens import standin
 from kit.methods.defensive_tokens.attacks import PAPER, PAPER_ATTACKS, attack_samples
+from kit.methods.defensive_tokens.chat import LLAMA3 as FORMAT
+from kit.methods.defensive_tokens.layouts import BEFORE_BOS, place
 from kit.methods.defensive_tokens.recipe import plan_run
 
 
@@ -48,7 +48,7 @@ def agreement(printed: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write."""
-    folder = make_folder(tempfile.mkdtemp(), words=standin.VOCABULARY)
+    folder = make_folder(tempfile.mkdtemp(), read_shape("llama-3-8b"), words=standin.VOCABULARY)
     tokenizer = load_tokenizer(folder)
     texts = standin.standin_attack_texts()
     begin = tokenizer.convert_tokens_to_ids("<|begin_of_text|>")
@@ -92,11 +92,11 @@ def main() -> None:
     print(json.dumps(record), flush=True)
     record["evaluations"] = []
     for number in range(8):
-        prefix = released_prefix(folder, seed=number) if number else None
+        prefix = standin.released_prefix(4096, seed=number) if number else None
         prompts = [prompt(s.instruction, text, 5 if number else 0) for s, text in turns]
         record["evaluations"].append(run(prompts, 100 + number, prefix))
     record["evaluation_seconds"] = round(sum(e["seconds"] for e in record["evaluations"]), 1)
-    prefix = released_prefix(folder)
+    prefix = standin.released_prefix(4096)
     swaps = []
     for _ in range(5):
         before = time.perf_counter()

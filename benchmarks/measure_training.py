@@ -22,13 +22,13 @@ import numpy as np
 import torch
 import transformers
 
-from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS
 from kit.lm.load import load_tokenizer
-from kit.lm.prefix import BEFORE_BOS
-from kit.lm.standin import load_random_model, make_folder, released_prefix
+from kit.lm.standin import load_random_model, make_folder, read_shape
 from kit.methods.defensive_tokens import standin
 from kit.methods.defensive_tokens.attacks import PAPER
+from kit.methods.defensive_tokens.chat import LLAMA3
 from kit.methods.defensive_tokens.examples import Encoding, encode_items
+from kit.methods.defensive_tokens.layouts import BEFORE_BOS
 from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.loss import accumulate
 from kit.methods.defensive_tokens.prefix_training.state import start
@@ -101,7 +101,7 @@ def make_examples(folder: Path, steps: int) -> list[list[Example]]:
         plan.samples,
         labels,
         tokenizer,
-        LLAMA3_DEFENSIVE_TOKENS,
+        LLAMA3,
         recipe.encoding,
         n=5,
         vocabulary_size=128256,
@@ -253,12 +253,12 @@ def main() -> None:
     clock = time.perf_counter()
     record: dict[str, Any] = {"machine": machine(), "matmul_tflops": round(matmul_rate(), 1)}
     with tempfile.TemporaryDirectory() as folder:
-        make_folder(folder, words=standin.VOCABULARY)
+        make_folder(folder, read_shape("llama-3-8b"), words=standin.VOCABULARY)
         batches = make_examples(Path(folder), args.steps)
         record["data_seconds"] = round(time.perf_counter() - clock, 1)
         clock = time.perf_counter()
         model = load_random_model(folder, device="cuda")
-        first = released_prefix(folder)
+        first = standin.released_prefix(4096)
     torch.cuda.synchronize()
     record["model_seconds"] = round(time.perf_counter() - clock, 1)
     record["model_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)

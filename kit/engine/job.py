@@ -11,6 +11,7 @@ from msgspec import Struct
 from kit.engine.registry import StepKind
 from kit.engine.store import Level
 from kit.errors import KitError
+from kit.manifest.pin_types import AttributeValue
 from kit.results.plan import Plan, StepInstance
 
 
@@ -36,7 +37,7 @@ class PinFolder(Struct, frozen=True, kw_only=True):
 
     id: str
     path: str
-    attributes: dict[str, bool | int | float | str]
+    attributes: dict[str, AttributeValue]
 
 
 class Job(Struct, frozen=True, kw_only=True):

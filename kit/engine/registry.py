@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from kit.errors import InvalidInput
+from kit.manifest.pin_types import AttributeValue
 from kit.manifest.types import Resources
 
 OWN = "kinds of your own: KIT_STEPS_MODULES=kit.steps,your.module"
@@ -25,7 +26,7 @@ class NoParams(Struct, frozen=True, forbid_unknown_fields=True):
     """For kinds without parameters."""
 
 
-Attributes = dict[str, bool | int | float | str]
+Attributes = dict[str, AttributeValue]
 """Facts that a model or a data set declares: chat format, architecture and so on."""
 
 

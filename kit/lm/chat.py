@@ -7,8 +7,9 @@ tokenised on its own with special-token parsing switched off. Two consequences:
 * every consumer (trainer, transformers backend, vLLM backend) receives the same ids, so nobody
   adds a second beginning-of-text token behind our back (reference page, pitfall P1).
 
-The ids never contain the defensive prefix. Where the prefix sits relative to the
-beginning-of-text token is a *layout*, applied by the caller (see ``kit.lm.prefix``).
+Formats are data: they belong to whoever defined them, and :mod:`kit.lm.formats` knows them by name,
+reads them from plain values, or takes them from a tokenizer's own template. The ids never contain a
+prefix: where one sits is the family's business.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class Text:
 
 
 Segment = Special | Text
+CONTENT = "{content}"
+# How often the caller's text stands in each part of a format.
+PARTS = {"begin": 0, "instruction": 1, "data": 1, "generate": 0, "response": 1, "end": 0}
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,14 @@ class ChatFormat:
 
     Attributes:
         name: The name manifests use.
-        begin: Segments in front of everything (the beginning-of-text token).
-        instruction: The trusted turn; contains one ``{content}``.
+        begin: Segments in front of everything, such as the beginning-of-text token; may be empty.
+        instruction: The trusted turn; contains ``{content}`` once.
         data: The untrusted turn; left out as a whole when there is no data.
         generate: Segments after which the model answers.
-        response: The answer; contains one ``{content}``.
+        response: The answer; contains ``{content}`` once.
         end: Segments that close the answer; left out after a truncated self-label.
         stop: Tokens at which generation stops.
+        stop_if_known: More of them, for tokenizers that have them.
         pad: The padding token. Never equal to a stop token, because masks built by
             ``ids != pad`` would then hide the end of the answer (pitfall P15).
     """
@@ -64,6 +69,24 @@ class ChatFormat:
     end: tuple[Segment, ...]
     stop: tuple[str, ...]
     pad: str
+    stop_if_known: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a format whose prompts would lack a text, or whose masks would hide an answer."""
+        for part, wanted in PARTS.items():
+            segments: tuple[Segment, ...] = getattr(self, part)
+            count = sum(s.template.count(CONTENT) for s in segments if isinstance(s, Text))
+            if count != wanted:
+                raise ValueError(
+                    f"chat format {self.name!r}: {part} has {CONTENT} {count} times, not {wanted}"
+                )
+        if not self.stop:
+            raise ValueError(f"chat format {self.name!r} names no stop token")
+        if self.pad in (*self.stop, *self.stop_if_known):
+            raise ValueError(
+                f"chat format {self.name!r}: the padding token {self.pad!r} is a stop token; masks "
+                "made by comparing with it would hide the end of the answer"
+            )
 
     def prompt_ids(
         self, tokenizer: PreTrainedTokenizerBase, instruction: str, data: str | None
@@ -96,9 +119,15 @@ class ChatFormat:
         return self._render(tokenizer, self.end, "")
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Ids at which generation stops; tokens the vocabulary lacks are skipped."""
-        ids = (token_id(tokenizer, token) for token in self.stop)
-        return [i for i in ids if i is not None]
+        """Ids at which generation stops.
+
+        Raises:
+            ValueError: The tokenizer lacks a token of ``stop``: it is misspelt, or the format is
+                another model's.
+        """
+        ids = [_required_id(tokenizer, token, self.name) for token in self.stop]
+        more = (token_id(tokenizer, token) for token in self.stop_if_known)
+        return ids + [i for i in more if i is not None]
 
     def pad_id(self, tokenizer: PreTrainedTokenizerBase) -> int:
         """Id used to fill batches."""
@@ -112,7 +141,7 @@ class ChatFormat:
             if isinstance(segment, Special):
                 ids.append(_required_id(tokenizer, segment.token, self.name))
             else:
-                text = segment.template.replace("{content}", content.strip())
+                text = segment.template.replace(CONTENT, content.strip())
                 ids += tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return ids
 
@@ -140,60 +169,3 @@ def _required_id(tokenizer: PreTrainedTokenizerBase, token: str, name: str) -> i
             f"chat format {name!r} needs the control token {token!r}, which this tokenizer lacks"
         )
     return known
-
-
-def _llama3_turn(role: str) -> tuple[Segment, ...]:
-    return (
-        Special("<|start_header_id|>"),
-        Text(role),
-        Special("<|end_header_id|>"),
-        Text("\n{content}\n\n"),
-        Special("<|eot_id|>"),
-    )
-
-
-# The template that the released DefensiveTokens were made for, not Meta's own: one newline after
-# a header, two in front of <|eot_id|>, no date block (reference page, section 2.4).
-LLAMA3_DEFENSIVE_TOKENS = ChatFormat(
-    name="llama3-defensive-tokens",
-    begin=(Special("<|begin_of_text|>"),),
-    instruction=_llama3_turn("system"),
-    data=_llama3_turn("user"),
-    generate=(
-        Special("<|start_header_id|>"),
-        Text("assistant"),
-        Special("<|end_header_id|>"),
-        Text("\n"),
-    ),
-    response=(Text("{content}\n\n"),),
-    end=(Special("<|eot_id|>"),),
-    stop=("<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"),
-    pad="<|reserved_special_token_0|>",
-)
-
-# The miniature world's format: word-level tokens, one control token a turn.
-MINI = ChatFormat(
-    name="mini",
-    begin=(Special("<s>"),),
-    instruction=(Special("[INST]"), Text("{content}")),
-    data=(Special("[DATA]"), Text("{content}")),
-    generate=(Special("[RESP]"),),
-    response=(Text("{content}"),),
-    end=(Special("</s>"),),
-    stop=("</s>",),
-    pad="<pad>",
-)
-
-FORMATS = {chat_format.name: chat_format for chat_format in (LLAMA3_DEFENSIVE_TOKENS, MINI)}
-
-
-def get_format(name: str) -> ChatFormat:
-    """The chat format of this name.
-
-    Raises:
-        ValueError: Unknown name; the message lists the known ones.
-    """
-    try:
-        return FORMATS[name]
-    except KeyError:
-        raise ValueError(f"unknown chat format {name!r}; known: {', '.join(FORMATS)}") from None

@@ -1,57 +1,28 @@
-"""Stand-ins for a gated model: its shape and its token ids, without its weights.
+"""Stand-ins for a model: its shape and its token ids, without its weights.
 
 A rehearsal proves that the full-size profile fits and how long it takes. It needs a model of the
 true shape and prompts of the true lengths, not a model that means anything: weights are random,
-the vocabulary is made up apart from the control tokens.
+the vocabulary is made up apart from the control tokens. Which shape, the model's pin declares:
+by the name of a file in ``shapes/``, or by the values themselves.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.lm.architectures import architecture
 from kit.lm.files import INDEX_FILE, read_config
+from kit.lm.load import default_attention, torch_dtype
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from transformers import PreTrainedModel
 
-# config.json of Meta-Llama-3-8B-Instruct (reference page, section 6, gives sizes; the rest is the
-# architecture's published configuration). Llama-3.1 differs in its rope scaling, which costs
-# nothing.
-LLAMA3_8B: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 128256,
-    "rope_theta": 500000.0,
-    "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "max_position_embeddings": 8192,
-    "initializer_range": 0.02,
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "tie_word_embeddings": False,
-    "bos_token_id": 128000,
-    "eos_token_id": 128009,
-    "torch_dtype": "bfloat16",
-}
-FIRST_CONTROL = 128000
-# Names at their ids, counted from 128000; the rest are <|reserved_special_token_N|>.
-_NAMED = {
-    0: "<|begin_of_text|>",
-    1: "<|end_of_text|>",
-    6: "<|start_header_id|>",
-    7: "<|end_header_id|>",
-    9: "<|eot_id|>",
-}
 # Llama-3's own splitting pattern; its tokenizer, too, takes a whole word that it knows at once.
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -60,60 +31,114 @@ _PATTERN = (
 _LINES = ("Ċ", "ĊĊ", ".Ċ", ".ĊĊ", ":Ċ", ":ĊĊ", "Ġ###", "###")
 
 
-def llama3_control_tokens() -> list[str]:
-    """The 256 control tokens in id order, from 128000."""
-    names = []
-    reserved = 0
-    for offset in range(256):
-        if offset in _NAMED:
-            names.append(_NAMED[offset])
-        else:
-            names.append(f"<|reserved_special_token_{reserved}|>")
-            reserved += 1
-    return names
+SHAPES = Path(__file__).parent / "shapes"
 
 
-def make_folder(
-    path: str | Path, *, words: Sequence[str] = (), config: dict[str, Any] | None = None
-) -> Path:
+@dataclass(frozen=True)
+class Shape:
+    """What a stand-in takes over from the true model.
+
+    Attributes:
+        config: The values of its ``config.json``.
+        tokens: Tokens of its tokenizer, control tokens included; the embedding may have more rows.
+        control: Control tokens by name, with their ids.
+        reserved: Name pattern and first id of the control tokens up to the last token that have no
+            other name; their numbers count from 0.
+        parameters: How many it has.
+        source: Where the values come from.
+    """
+
+    config: Mapping[str, Any]
+    tokens: int
+    control: Mapping[str, int] = field(default_factory=dict)
+    reserved: tuple[str, int] | None = None
+    parameters: int | None = None
+    source: str = ""
+
+    def control_ids(self) -> dict[str, int]:
+        """All control tokens, in id order."""
+        ids = {token: name for name, token in self.control.items()}
+        if self.reserved is not None:
+            pattern, first = self.reserved
+            free = (
+                token for token in range(first, self.tokens) if token not in self.control.values()
+            )
+            ids |= {token: pattern.format(number) for number, token in enumerate(free)}
+        return {ids[token]: token for token in sorted(ids)}
+
+
+def read_shape(declared: str | Mapping[str, Any]) -> Shape:
+    """The shape that a pin declares as its ``architecture``.
+
+    Args:
+        declared: The name of a file in ``shapes/``, or the fields of a :class:`Shape`.
+
+    Raises:
+        ValueError: An unknown name, which lists the known ones, or fields that make no shape.
+    """
+    if isinstance(declared, str):
+        known = {file.stem: file for file in SHAPES.glob("*.json")}
+        if declared not in known:
+            raise ValueError(
+                f"unknown architecture {declared!r}; known: {', '.join(sorted(known))}; or give "
+                "config and tokens themselves"
+            )
+        values = json.loads(known[declared].read_text(encoding="utf-8"))
+    else:
+        values = dict(declared)
+    try:
+        shape = Shape(**values)
+        width, rows = int(shape.config["hidden_size"]), int(shape.config["vocab_size"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"this is no architecture of a stand-in: {error}") from None
+    if width < 1 or not 0 < shape.tokens <= rows:
+        raise ValueError(f"{shape.tokens:,} tokens need as many of the {rows:,} embedding rows")
+    return shape
+
+
+def make_folder(path: str | Path, shape: Shape, *, words: Sequence[str] = ()) -> Path:
     """Write ``config.json`` and a fast tokenizer; no weights.
 
     Args:
         path: The folder to make.
-        words: Words that are one token each, with and without a space in front; everything else is
-            spelled in bytes.
-        config: Differs from :data:`LLAMA3_8B` in these values; a smaller vocabulary is refused.
+        shape: Of the model.
+        words: Words that are a single token each, with and without a space in front; everything
+            else is spelled in bytes.
 
     Raises:
-        ValueError: The words do not fit below the control tokens.
+        ValueError: The words do not fit beside the control tokens.
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    values = {**LLAMA3_8B, **(config or {})}
-    (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    _tokenizer(words).save(str(folder / "tokenizer.json"))
-    settings = {
+    text = json.dumps(dict(shape.config), indent=1)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    _tokenizer(shape, words).save(str(folder / "tokenizer.json"))
+    names = {token: name for name, token in shape.control_ids().items()}
+    settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<|begin_of_text|>",
-        "eos_token": "<|eot_id|>",
         "clean_up_tokenization_spaces": False,
     }
+    for key in ("bos_token", "eos_token"):
+        if shape.config.get(f"{key}_id") in names:
+            settings[key] = names[shape.config[f"{key}_id"]]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings) + "\n", encoding="utf-8")
     return folder
 
 
-def _tokenizer(words: Sequence[str]) -> Any:
+def _tokenizer(shape: Shape, words: Sequence[str]) -> Any:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *_LINES]
     for word in words:
         pieces += [word, f"Ġ{word}"]
     pieces = list(dict.fromkeys(pieces))
-    if len(pieces) > FIRST_CONTROL:
-        raise ValueError(f"{len(words)} words do not fit into a vocabulary of {FIRST_CONTROL}")
+    control = shape.control_ids()
+    free = [token for token in range(shape.tokens) if token not in set(control.values())]
+    if len(pieces) > len(free):
+        raise ValueError(f"{len(words)} words do not fit into a vocabulary of {len(free)}")
     # Fillers decode to readable text, and text never becomes a filler: digits are split off.
-    pieces += [f"Ġx{i}" for i in range(len(pieces), FIRST_CONTROL)]
-    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    pieces += [f"Ġx{i}" for i in range(len(pieces), len(free))]
+    vocabulary = dict(zip(pieces, free, strict=True)) | control
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -122,7 +147,7 @@ def _tokenizer(words: Sequence[str]) -> Any:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(n, special=True) for n in llama3_control_tokens()])
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in control])
     return tokenizer
 
 
@@ -131,10 +156,11 @@ def load_random_model(
     *,
     dtype: torch.dtype | str = "bfloat16",
     device: str | torch.device = "cpu",
-    attention: str = "sdpa",
+    attention: str | None = None,
     seed: int = 0,
+    trainable: bool = False,
 ) -> PreTrainedModel:
-    """A frozen model of the folder's shape with random weights, made on the device itself.
+    """A model of the folder's shape with random weights, made on the device itself.
 
     Linear and embedding weights are normal with the config's ``initializer_range``, so that scores
     have a spread near 1 and greedy decoding meets no systematic ties. Neither a CPU copy nor a
@@ -144,22 +170,26 @@ def load_random_model(
         path: A folder with ``config.json``.
         dtype: Of the weights.
         device: Where they are made.
-        attention: A transformers attention implementation.
+        attention: See :func:`kit.lm.load.load_model`.
         seed: Of the weights; other random streams are left alone.
+        trainable: Whether the weights ask for gradients.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     read_config(path)
-    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    kind = torch_dtype(dtype)
     config = AutoConfig.from_pretrained(Path(path), local_files_only=True, trust_remote_code=False)
     place = torch.device(device)
     with torch.random.fork_rng([place] if place.type == "cuda" else []), place:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=kind, attn_implementation=attention, trust_remote_code=False
+            config,
+            dtype=kind,
+            attn_implementation=attention or default_attention(config),
+            trust_remote_code=False,
         )
-    model.requires_grad_(False)
+    model.requires_grad_(trainable)
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -200,21 +230,12 @@ def random_embeddings(
 
 
 def write_embeddings(path: str | Path, embeddings: Tensor) -> None:
-    """Put an embedding matrix into the folder as the one tensor of a sharded checkpoint."""
+    """Put an embedding matrix into the folder as the only tensor of a sharded checkpoint."""
     from safetensors.torch import save_file
 
     folder = Path(path)
     shard = "model-00001-of-00004.safetensors"
-    name = "model.embed_tokens.weight"
+    name = architecture(str(read_config(folder).get("model_type"))).embedding[0]
     save_file({name: embeddings.contiguous().cpu()}, folder / shard, metadata={"format": "pt"})
     index = {"metadata": {}, "weight_map": {name: shard}}
     (folder / INDEX_FILE).write_text(json.dumps(index) + "\n", encoding="utf-8")
-
-
-def released_prefix(path: str | Path, *, n: int = 5, seed: int = 0, norm: float = 83.0) -> Tensor:
-    """[n, d] float32 vectors as long as the released ones (83 on average; reference page, 5)."""
-    import torch
-
-    width = int(read_config(path)["hidden_size"])
-    rows = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.normalize(rows, dim=1) * norm

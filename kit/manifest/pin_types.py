@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from kit.manifest.types import Identifier
 
+AttributeValue = bool | int | float | str | dict[str, Any]
 Revision = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}$(?!\n)")]
 _PART = "[A-Za-z0-9._@+=,() -]{1,200}"
 RelativePath = Annotated[
@@ -61,8 +62,9 @@ class Pin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     unavailable: str | None = None
     mirrors: list[str] = []
     """Other repositories or addresses with the same content, accepted by hash only."""
-    attributes: dict[str, bool | int | float | str] = {}
-    """Facts steps need (chat format, parameter count, embedding width)."""
+    attributes: dict[str, AttributeValue] = {}
+    """Facts steps need (chat format, architecture, parameter count). A chat format or an
+    architecture can be spelled out as a mapping instead of being named."""
     source: str = ""
     """Where revision and hashes come from."""
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from kit import jsonfile
 from kit.errors import InvalidInput, UsageError
-from kit.manifest.pin_types import Pin
+from kit.manifest.pin_types import AttributeValue, Pin
 from kit.manifest.types import Resources
 
 PLAN_VERSION = 1
@@ -47,7 +47,7 @@ class StepUse(Struct, frozen=True, gc=False):
 class ModelUse(Struct, frozen=True, gc=False):
     """That an input is a model; ``pins`` or ``steps`` say under the same name which."""
 
-    attributes: dict[str, bool | int | float | str]
+    attributes: dict[str, AttributeValue]
     folder: str = ""
     """Where the model is in the outputs of the step; empty for a pin, whose folder it is."""
 

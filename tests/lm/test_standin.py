@@ -10,27 +10,31 @@ import pytest
 import torch
 
 from kit.lm import standin
-from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS
 from kit.lm.files import read_config, read_embeddings
 from kit.lm.load import load_tokenizer
 from kit.lm.vllm_backend import spare_ids
 from kit.methods.defensive_tokens import standin as data
 from kit.methods.defensive_tokens import struq
 from kit.methods.defensive_tokens.attacks import PAPER, attack_samples
+from kit.methods.defensive_tokens.chat import LLAMA3
 
 SMALL = {
+    "model_type": "llama",
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "intermediate_size": 64,
     "vocab_size": 512,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": False,
 }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return standin.make_folder(tmp_path_factory.mktemp("standin"), words=data.VOCABULARY)
+    shape = standin.read_shape("llama-3-8b")
+    return standin.make_folder(tmp_path_factory.mktemp("standin"), shape, words=data.VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def tokenizer(folder: Path) -> Any:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    return standin.make_folder(tmp_path / "small", config=SMALL)
+    return standin.make_folder(tmp_path / "small", standin.Shape(SMALL, tokens=512))
 
 
 def test_control_tokens_have_their_true_ids(tokenizer: Any) -> None:
@@ -67,7 +71,7 @@ def test_text_survives_and_known_words_are_one_token(tokenizer: Any) -> None:
 
 def test_lengths_are_the_documented_ones(tokenizer: Any) -> None:
     def count(instruction: str, text: str | None) -> int:
-        return 5 + len(LLAMA3_DEFENSIVE_TOKENS.prompt_ids(tokenizer, instruction, text))
+        return 5 + len(LLAMA3.prompt_ids(tokenizer, instruction, text))
 
     samples, texts = data.standin_evaluation(), data.standin_attack_texts()
     assert len(samples) == 208
@@ -122,12 +126,74 @@ def test_embeddings_resemble_each_other_and_can_be_read_back(small: Path) -> Non
     assert torch.equal(read_embeddings(small), first)
 
 
-def test_released_prefix_has_the_documented_norm(small: Path) -> None:
-    prefix = standin.released_prefix(small)
+def test_released_prefix_has_the_documented_norm() -> None:
+    prefix = data.released_prefix(32)
     assert prefix.shape == (5, 32)
     assert prefix.norm(dim=1).tolist() == pytest.approx([83.0] * 5)
 
 
 def test_too_many_words_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        standin.make_folder(tmp_path, words=[f"w{i}" for i in range(64000)])
+        standin.make_folder(
+            tmp_path, standin.read_shape("llama-3-8b"), words=[f"w{i}" for i in range(64000)]
+        )
+
+
+SHAPES = sorted(file.stem for file in standin.SHAPES.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_has_the_published_number_of_parameters(name: str) -> None:
+    """Made on no device: no memory is taken."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = standin.read_shape(name)
+    values = {k: v for k, v in shape.config.items() if k != "model_type"}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(shape.config["model_type"], **values)
+        )
+    assert sum(parameter.numel() for parameter in model.parameters()) == shape.parameters
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_s_control_tokens_have_their_ids_and_text_never_becomes_them(
+    name: str, tmp_path: Path
+) -> None:
+    shape = standin.read_shape(name)
+    made = load_tokenizer(standin.make_folder(tmp_path, shape, words=("river",)))
+    assert len(made) == shape.tokens <= shape.config["vocab_size"]
+    control = shape.control_ids()
+    assert {t: made.convert_tokens_to_ids(t) for t in control} == control
+    text = "a river, 12 <|endoftext|> x7\n\n"
+    ids = made.encode(text, add_special_tokens=False, split_special_tokens=True)
+    assert not set(ids) & set(control.values())
+    assert made.decode(ids) == text
+    assert made.eos_token_id == shape.config["eos_token_id"]
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "qwen2"])
+def test_a_random_model_of_another_family(name: str, tmp_path: Path) -> None:
+    small = {"model_type": name, "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 512}
+    small |= {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
+    folder = standin.make_folder(tmp_path, standin.Shape(small, tokens=400, control={"<e>": 0}))
+    model = standin.load_random_model(folder, dtype="float32", trainable=True)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert model.config.model_type == name
+    embeddings = standin.random_embeddings(folder, 0)
+    standin.write_embeddings(folder, embeddings)
+    assert torch.equal(read_embeddings(folder), embeddings)
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("llama-4", "unknown architecture 'llama-4'; known: gpt-neox-6.9b"),
+        ({"config": {}, "tokens": 5}, "no architecture of a stand-in: 'hidden_size'"),
+        ({"tokens": 5}, "no architecture of a stand-in"),
+        ({"config": {"hidden_size": 8, "vocab_size": 4}, "tokens": 5}, "5 tokens need"),
+    ],
+)
+def test_an_architecture_that_is_none_is_refused(declared: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        standin.read_shape(declared)

@@ -123,7 +123,11 @@ def mini_pins(source: str = "source-5", target: str = "source-6") -> dict[str, P
 def rehearsal_pins() -> dict[str, PinInput]:
     """The same names with attributes only: a rehearsal reads no file of a pin."""
     nowhere = Path("/nowhere")
-    llama = {"chat_format": "llama3-defensive-tokens", "released_tokens_key": "x"}
+    llama = {
+        "chat_format": "llama3-defensive-tokens",
+        "released_tokens_key": "x",
+        "architecture": "llama-3-8b",
+    }
     names = ("source", "target", "model", "released", "pool", "evaluation")
     pins = {name: PinInput(name, nowhere / name, dict(llama)) for name in names}
     return pins | {"attacks": PinInput("attacks", nowhere / "attacks", {"style": "paper"})}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import torch
 
 from kit.engine.registry import PinInput
 from kit.lm import standin
-from kit.lm.prefix import BEFORE_BOS
 from kit.methods.defensive_tokens import standin as data
+from kit.methods.defensive_tokens.layouts import BEFORE_BOS
 from kit.mini.injection.paths import mini_model_dir
 from kit.steps.defensive_tokens import inputs, params
 from kit.steps.defensive_tokens import kinds as steps
@@ -34,7 +35,9 @@ def mini(tmp_path: Path) -> Steps:
 
 @pytest.fixture
 def rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
-    monkeypatch.setattr(standin, "LLAMA3_8B", {**standin.LLAMA3_8B, **SMALL})
+    whole = standin.read_shape("llama-3-8b")
+    shape = replace(whole, config={**whole.config, **SMALL})
+    monkeypatch.setattr(standin, "read_shape", lambda _: shape)
     small = data.standin_evaluation(6)
     monkeypatch.setattr(data, "standin_evaluation", lambda: small)
     monkeypatch.setattr(data, "POOL_SIZE", 200)

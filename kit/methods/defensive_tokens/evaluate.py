@@ -14,7 +14,6 @@ from kit.evals.refusal import RULES as REFUSAL_RULES
 from kit.evals.refusal import Refusal, refusals
 from kit.lm.backend import Backend, Generation
 from kit.lm.chat import ChatFormat
-from kit.lm.prefix import begin_id, place
 from kit.methods.defensive_tokens.attack_texts import AttackTexts
 from kit.methods.defensive_tokens.attacks import (
     PAPER_ATTACKS,
@@ -23,6 +22,7 @@ from kit.methods.defensive_tokens.attacks import (
     remove_control_tokens,
     with_input,
 )
+from kit.methods.defensive_tokens.layouts import begin_id, place
 from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
 from kit.methods.defensive_tokens.samples import Sample
 

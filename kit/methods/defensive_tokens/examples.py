@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.lm.chat import ChatFormat
-from kit.lm.prefix import begin_id, place
+from kit.methods.defensive_tokens.layouts import begin_id, place
 from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.self_label import SelfLabel, label_of
 from kit.methods.defensive_tokens.struq import TrainingItem

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kit.lm.backend import Backend, FinishReason
 from kit.lm.chat import ChatFormat
-from kit.lm.prefix import begin_id, place
+from kit.methods.defensive_tokens.layouts import begin_id, place
 from kit.methods.defensive_tokens.samples import Sample
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from kit.methods.defensive_tokens.samples import Sample
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+    from torch import Tensor
 
     from kit.lm.backend import Generation, LogLikelihood
 
@@ -139,6 +140,14 @@ class AnswerLengths:
         """Of the wrapped backend: scoring takes as long whatever the answers would be."""
         scored: list[LogLikelihood] = self.backend.loglikelihoods(pairs, **rest)
         return scored
+
+
+def released_prefix(width: int, *, n: int = 5, seed: int = 0, norm: float = 83.0) -> Tensor:
+    """[n, width] float32 vectors as long as the released ones (83 on average)."""
+    import torch
+
+    rows = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(rows, dim=1) * norm
 
 
 def standin_attack_texts() -> AttackTexts:

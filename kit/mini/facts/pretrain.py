@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from kit.lm.chat import MINI
+from kit.mini.chat import MINI
 from kit.mini.facts.model import build_tokenizer, vocabulary
 
 if TYPE_CHECKING:

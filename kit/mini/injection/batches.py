@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from kit.lm.chat import MINI, ChatFormat, Text
+from kit.lm.chat import ChatFormat, Text
+from kit.mini.chat import MINI
 from kit.mini.injection.pretrain_data import Example, Mix, draw_example
 from kit.mini.injection.tokenizer import quick_tokenizer
 

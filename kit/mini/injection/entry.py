@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.lm.chat import MINI
 from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.attack_texts import fill
 from kit.methods.defensive_tokens.samples import Sample
+from kit.mini.chat import MINI
 from kit.mini.injection.attacks import load_attacks
 from kit.mini.injection.batches import with_context
 from kit.mini.injection.phrases import NEWER_GUARDS, SOURCE_GUARDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.lm.chat import MINI
+from kit.mini.chat import MINI
 from kit.mini.injection.tokenizer import quick_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:

@@ -24,20 +24,20 @@ def release(root: Path = WEIGHTS_DIR) -> dict[str, list[list[float]]]:
 
 def train_tokens(folder: Path) -> list[list[float]]:
     """Five vectors for one model: StruQ data, labels of its own, 300 steps from random vectors."""
-    from kit.lm.chat import MINI
     from kit.lm.generate import TransformersBackend
     from kit.lm.load import load_model, load_tokenizer
     from kit.lm.model import embedding_matrix
-    from kit.lm.prefix import BEFORE_BOS
     from kit.methods.defensive_tokens import attacks, struq
     from kit.methods.defensive_tokens.alpaca import read_alpaca
     from kit.methods.defensive_tokens.attack_texts import read_json
     from kit.methods.defensive_tokens.examples import Encoding
+    from kit.methods.defensive_tokens.layouts import BEFORE_BOS
     from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
     from kit.methods.defensive_tokens.prefix_training.state import start
     from kit.methods.defensive_tokens.recipe import Recipe, fit, plan_run
     from kit.methods.defensive_tokens.self_label import NO_TURN, make_labels
     from kit.methods.defensive_tokens.transfer import vocabulary_init
+    from kit.mini.chat import MINI
     from kit.mini.injection.paths import ATTACKS_FILE, DATA_DIR
 
     model, tokenizer = load_model(folder), load_tokenizer(folder)

@@ -1,15 +1,17 @@
 """Inputs of the DefensiveTokens steps: the pinned ones, or in a rehearsal their stand-ins.
 
-A rehearsal has true shapes and lengths but neither weights nor texts (``kit.lm.standin`` and
+A rehearsal has true shapes and lengths but neither weights nor texts (:mod:`kit.steps.common` and
 ``kit.methods.defensive_tokens.standin``), so nothing gated or licensed is needed for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.engine.registry import StepContext
+from kit.steps import common
 from kit.steps.defensive_tokens.params import Evaluate, SelfLabel
 
 if TYPE_CHECKING:
@@ -24,49 +26,25 @@ if TYPE_CHECKING:
 
 
 def model_folder(ctx: StepContext, name: str = "model") -> Path:
-    """The model's folder; in a rehearsal one with config and tokenizer but no weights."""
-    if not ctx.rehearsal:
-        return ctx.model(name).path
-    from kit.lm.standin import make_folder
-    from kit.methods.defensive_tokens.standin import VOCABULARY
-
-    folder = ctx.scratch / "standin"
-    return folder if (folder / "config.json").exists() else make_folder(folder, words=VOCABULARY)
+    """The model's folder; in a rehearsal its stand-in's, which knows the words of the data."""
+    return common.model_folder(ctx, ctx.model(name), words=_words(ctx))
 
 
 def tokenizer_and_format(
     ctx: StepContext, name: str = "model"
 ) -> tuple[PreTrainedTokenizerBase, ChatFormat]:
     """Tokenizer and chat format of a model."""
-    from kit.lm.chat import get_format
-    from kit.lm.load import load_tokenizer
-
-    chat = get_format(str(ctx.model(name).attributes["chat_format"]))
-    return load_tokenizer(model_folder(ctx, name)), chat
+    return common.tokenizer_and_format(ctx, ctx.model(name), words=_words(ctx))
 
 
 def frozen_model(ctx: StepContext, dtype: str) -> PreTrainedModel:
     """The model, straight on the step's device."""
-    folder = model_folder(ctx)
-    if ctx.rehearsal:
-        from kit.lm.standin import load_random_model
-
-        return load_random_model(folder, dtype=dtype, device=ctx.device)
-    from kit.lm.load import load_model
-
-    return load_model(folder, dtype=dtype, device=ctx.device)
+    return common.load_model(ctx, ctx.model("model"), dtype)
 
 
 def embeddings(ctx: StepContext, name: str) -> Tensor:
     """Input embedding matrix of a model, read without the rest of it."""
-    if ctx.rehearsal:
-        from kit.lm.standin import random_embeddings
-
-        seed = 0 if name == "source" else 1
-        return random_embeddings(model_folder(ctx, name), seed, device=ctx.device)
-    from kit.lm.files import read_embeddings
-
-    return read_embeddings(ctx.model(name).path, device=ctx.device)
+    return common.input_embeddings(ctx, ctx.model(name), seed=0 if name == "source" else 1)
 
 
 def generation_backend(
@@ -75,24 +53,19 @@ def generation_backend(
     tokenizer: PreTrainedTokenizerBase,
     pad_id: int,
 ) -> Backend:
-    """One started backend; in a rehearsal vLLM's answers are as long as real ones would be."""
+    """A started backend; in a rehearsal vLLM's answers are as long as real ones would be."""
+    model = ctx.model("model")
     if params.backend != "vllm":
-        from kit.lm.generate import TransformersBackend
-
-        model = frozen_model(ctx, params.dtype)
-        return TransformersBackend(model, pad_id, max_tokens=params.batch_tokens)
-    from kit.lm.files import read_config
-    from kit.lm.vllm_backend import VllmBackend, spare_ids
-
-    folder = model_folder(ctx)
-    rows = int(read_config(folder)["vocab_size"])
-    engine = VllmBackend(
-        folder,
-        spare_ids(tokenizer, rows),
+        return common.transformers_backend(
+            ctx, model, dtype=params.dtype, pad_id=pad_id, batch_tokens=params.batch_tokens
+        )
+    engine = common.vllm_backend(
+        ctx,
+        model,
         dtype=params.dtype,
-        random_weights=ctx.rehearsal,
-        gpu_memory_gb=ctx.resources.gpu_memory_gb,
         gpu_share=params.gpu_share,
+        prefix_of=tokenizer,
+        words=_words(ctx),
     )
     if not ctx.rehearsal:
         return engine
@@ -102,18 +75,27 @@ def generation_backend(
     return AnswerLengths(engine, [vocabulary[f"\u0120{word}"] for word in WORDS])
 
 
-def released_prefix(ctx: StepContext, model: str, *, n: int) -> Tensor:
+def released_prefix(ctx: StepContext, name: str, *, n: int) -> Tensor:
     """The released tokens of a model, as many as wanted and as wide as the model."""
-    if ctx.rehearsal:
-        from kit.lm import standin
-
-        return standin.released_prefix(model_folder(ctx, model), n=n)
     from kit.lm.files import read_config
+
+    width = int(read_config(model_folder(ctx, name))["hidden_size"])
+    if ctx.rehearsal:
+        from kit.methods.defensive_tokens.standin import released_prefix
+
+        return released_prefix(width, n=n)
     from kit.methods.defensive_tokens.released import read_released
 
-    key = str(ctx.model(model).attributes["released_tokens_key"])
-    width = int(read_config(model_folder(ctx, model))["hidden_size"])
+    key = str(ctx.model(name).attributes["released_tokens_key"])
     return read_released(ctx.pin("released").path, key, n=n, width=width)
+
+
+def _words(ctx: StepContext) -> Sequence[str]:
+    if not ctx.rehearsal:
+        return ()
+    from kit.methods.defensive_tokens.standin import VOCABULARY
+
+    return VOCABULARY
 
 
 def training_pool(ctx: StepContext) -> list[Sample]:

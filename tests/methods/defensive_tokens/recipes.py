@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kit.lm.prefix import BEFORE_BOS
 from kit.methods.defensive_tokens.examples import AS_GENERATED, AS_TEXT, Encoding
+from kit.methods.defensive_tokens.layouts import BEFORE_BOS
 from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.state import PrefixState, start
 from kit.methods.defensive_tokens.recipe import Recipe

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kit.lm.chat import MINI
 from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.checkpoint_choice import chosen_step, with_chosen
 from kit.methods.defensive_tokens.plan_files import load_plan, save_plan
 from kit.methods.defensive_tokens.recipe import fit, heldout_losses, plan_mixture
 from kit.methods.defensive_tokens.self_label import SelfLabel
+from kit.mini.chat import MINI
 from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 from tests.methods.defensive_tokens import recipes
 

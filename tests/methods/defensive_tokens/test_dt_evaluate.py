@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from kit.lm.backend import Generation
-from kit.lm.chat import MINI
 from kit.lm.generate import TransformersBackend
 from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.evaluate import evaluate_prefix
 from kit.methods.defensive_tokens.scores import response_rows, score_table
+from kit.mini.chat import MINI
 from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 
 TOKENIZER = mini_tokenizer()

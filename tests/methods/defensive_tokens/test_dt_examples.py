@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kit.lm.chat import LLAMA3_DEFENSIVE_TOKENS, MINI
 from kit.methods.defensive_tokens.attacks import MINI as MINI_STYLE
+from kit.methods.defensive_tokens.chat import LLAMA3
 from kit.methods.defensive_tokens.examples import (
     Encoding,
     baited_items,
@@ -18,6 +18,7 @@ from kit.methods.defensive_tokens.examples import (
 from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.self_label import SelfLabel
 from kit.methods.defensive_tokens.struq import TrainingItem, as_reported
+from kit.mini.chat import MINI
 from tests.lm.tiny_world import TEXTS, llama3_tokenizer, mini_tokenizer, samples
 
 TOKENIZER = mini_tokenizer()
@@ -95,7 +96,7 @@ def test_generated_ids_are_kept_where_rendering_would_change_them():
                 made,
                 SAMPLE,
                 tokenizer,
-                LLAMA3_DEFENSIVE_TOKENS,
+                LLAMA3,
                 Encoding(layout="before-bos", label_tokens=mode),
             )
         )

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kit.lm.chat import MINI
 from kit.lm.generate import TransformersBackend
 from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.recipe import Recipe, fit, plan_run
 from kit.methods.defensive_tokens.self_label import make_labels
+from kit.mini.chat import MINI
 from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 from tests.methods.defensive_tokens import recipes
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from kit.lm.backend import Generation
-from kit.lm.chat import MINI
 from kit.lm.generate import TransformersBackend
-from kit.lm.prefix import BEFORE_BOS
+from kit.methods.defensive_tokens.layouts import BEFORE_BOS
 from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.self_label import (
     EMPTY_TURN,
@@ -23,6 +22,7 @@ from kit.methods.defensive_tokens.self_label import (
     make_labels,
     save_labels,
 )
+from kit.mini.chat import MINI
 from tests.lm.tiny_world import mini_tokenizer, samples, tiny_llama
 
 TOKENIZER = mini_tokenizer()

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from kit.evals.proportion import Proportion
-from kit.lm.chat import MINI
 from kit.lm.generate import TransformersBackend
 from kit.lm.load import load_model, load_tokenizer
 from kit.manifest.load import read_pins
@@ -20,6 +19,7 @@ from kit.methods.defensive_tokens.alpaca import read_alpaca, read_alpaca_farm
 from kit.methods.defensive_tokens.attack_texts import read_json
 from kit.methods.defensive_tokens.evaluate import evaluate_prefix
 from kit.methods.defensive_tokens.released import read_released
+from kit.mini.chat import MINI
 from kit.mini.injection import files, release
 from kit.mini.injection.files import EVALUATION_SIZE, POOL_SIZE
 from kit.mini.injection.paths import (

@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
-from kit.lm.chat import MINI
 from kit.methods.defensive_tokens.attack_texts import SLOT
+from kit.mini.chat import MINI
 from kit.mini.injection import vocabulary
 from kit.mini.injection.attacks import load_attacks
 from kit.mini.injection.entry import OTHER_ATTACKS, RULE_ATTACKS, attacked

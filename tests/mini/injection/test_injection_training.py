@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import torch
 
-from kit.lm.chat import MINI
+from kit.mini.chat import MINI
 from kit.mini.injection.batches import GROUP, IGNORED, batches, collate, render, with_context
 from kit.mini.injection.model import new_model
 from kit.mini.injection.pretrain import (

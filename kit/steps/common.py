@@ -1,0 +1,166 @@
+"""What the steps of all families do with a model input: load it, or in a rehearsal stand in for it.
+
+A rehearsal has true shapes but no weights: a pinned model is replaced by random weights in the
+shape that its pin declares (``architecture``), so nothing gated is needed. A model that an earlier
+step of the rehearsal made is there, and is loaded like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.engine.registry import ModelInput, StepContext
+from kit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from kit.lm.chat import ChatFormat
+    from kit.lm.generate import TransformersBackend
+    from kit.lm.vllm_backend import VllmBackend
+
+FORMATS = ("kit.methods.defensive_tokens.chat", "kit.mini.chat")
+"""Modules that register a chat format when they are imported. A step module of your own registers
+its format itself, with ``kit.lm.formats.register_format``."""
+
+
+def stands_in(ctx: StepContext, model: ModelInput) -> bool:
+    """Whether the model has to be replaced: a rehearsal fetches nothing."""
+    return ctx.rehearsal and model.pinned
+
+
+def model_folder(ctx: StepContext, model: ModelInput, *, words: Sequence[str] = ()) -> Path:
+    """The model's folder; for a stand-in with config and tokenizer but no weights.
+
+    Args:
+        ctx: Of the step.
+        model: The input.
+        words: Words that a stand-in's tokenizer knows as a token each.
+
+    Raises:
+        InvalidInput: A rehearsal, and the pin declares no architecture.
+    """
+    if not stands_in(ctx, model):
+        return model.path
+    from kit.lm.standin import make_folder, read_shape
+
+    declared: Any = model.attributes.get("architecture")
+    if declared is None:
+        raise InvalidInput(
+            f"the pin {model.id} declares no architecture, so nothing can stand in for it",
+            next_step="add `architecture: NAME` to its attributes; the names are in kit/lm/shapes",
+        )
+    wanted = hashlib.sha256(json.dumps([declared, list(words)]).encode()).hexdigest()[:12]
+    folder = ctx.scratch / f"standin-{wanted}"
+    # The tokenizer's settings are written last.
+    if (folder / "tokenizer_config.json").exists():
+        return folder
+    return make_folder(folder, read_shape(declared), words=words)
+
+
+def tokenizer_and_format(
+    ctx: StepContext, model: ModelInput, *, words: Sequence[str] = ()
+) -> tuple[PreTrainedTokenizerBase, ChatFormat]:
+    """Tokenizer and chat format of a model.
+
+    Raises:
+        InvalidInput: The model declares no chat format.
+        ValueError: It declares an unknown or a broken one.
+    """
+    from kit.lm.formats import declared_format
+    from kit.lm.load import load_tokenizer
+
+    for module in FORMATS:
+        import_module(module)
+    declared: Any = model.attributes.get("chat_format")
+    if declared is None:
+        raise InvalidInput(
+            f"the model {model.id} declares no chat format",
+            next_step="add `chat_format` to the attributes of its pin",
+        )
+    tokenizer = load_tokenizer(model_folder(ctx, model, words=words))
+    return tokenizer, declared_format(_plain(declared), tokenizer)
+
+
+def load_model(
+    ctx: StepContext, model: ModelInput, dtype: str, *, trainable: bool = False
+) -> PreTrainedModel:
+    """The model, straight on the step's device."""
+    if stands_in(ctx, model):
+        from kit.lm.standin import load_random_model
+
+        folder = model_folder(ctx, model)
+        return load_random_model(folder, dtype=dtype, device=ctx.device, trainable=trainable)
+    from kit.lm.load import load_model
+
+    return load_model(model.path, dtype=dtype, device=ctx.device, trainable=trainable)
+
+
+def input_embeddings(ctx: StepContext, model: ModelInput, *, seed: int = 0) -> Tensor:
+    """Input embedding matrix of a model, read without the rest of it.
+
+    Args:
+        ctx: Of the step.
+        model: The input.
+        seed: Of a stand-in: those of two seeds resemble each other.
+    """
+    if stands_in(ctx, model):
+        from kit.lm.standin import random_embeddings
+
+        return random_embeddings(model_folder(ctx, model), seed, device=ctx.device)
+    from kit.lm.files import read_embeddings
+
+    return read_embeddings(model.path, device=ctx.device)
+
+
+def transformers_backend(
+    ctx: StepContext, model: ModelInput, *, dtype: str, pad_id: int, batch_tokens: int
+) -> TransformersBackend:
+    """The model behind the backend interface, in this process."""
+    from kit.lm.generate import TransformersBackend
+
+    return TransformersBackend(load_model(ctx, model, dtype), pad_id, max_tokens=batch_tokens)
+
+
+def vllm_backend(
+    ctx: StepContext,
+    model: ModelInput,
+    *,
+    dtype: str,
+    gpu_share: float,
+    prefix_of: PreTrainedTokenizerBase | None = None,
+    words: Sequence[str] = (),
+) -> VllmBackend:
+    """A started vLLM engine, within the GPU memory that the plan gives the step.
+
+    Args:
+        ctx: Of the step.
+        model: The input.
+        dtype: Of weights and arithmetic.
+        gpu_share: Most of the GPU's memory that the engine takes, as a share.
+        prefix_of: The model's tokenizer, where prefixes are to be served.
+        words: See :func:`model_folder`.
+    """
+    from kit.lm.files import read_config
+    from kit.lm.vllm_backend import VllmBackend, spare_ids
+
+    folder = model_folder(ctx, model, words=words)
+    rows = int(read_config(folder)["vocab_size"])
+    return VllmBackend(
+        folder,
+        () if prefix_of is None else spare_ids(prefix_of, rows),
+        dtype=dtype,
+        random_weights=stands_in(ctx, model),
+        gpu_memory_gb=ctx.resources.gpu_memory_gb,
+        gpu_share=gpu_share,
+    )
+
+
+def _plain(declared: Any) -> str | Mapping[str, Any]:
+    return declared if isinstance(declared, Mapping) else str(declared)
