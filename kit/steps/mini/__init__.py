@@ -1,0 +1,5 @@
+"""Step kinds of the miniature worlds that pretrain within a run."""
+
+from kit.steps.mini import kinds
+
+__all__ = ["kinds"]
