@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kit.methods.checkpoint_transfer.recipe import BLOCK_OUTPUT, GO_ON, Recipe
+from kit.methods.checkpoint_transfer.recipe import BLOCK_OUTPUT, Recipe
+from kit.train.loop import GO_ON
 from kit.train.routing import BELOW_10000_ROWS, BELOW_50000_ROWS
 
 _PAGE = "reference page, section"

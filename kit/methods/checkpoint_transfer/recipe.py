@@ -20,13 +20,13 @@ from kit.methods.checkpoint_transfer.counting import (
     count_steps,
 )
 from kit.methods.checkpoint_transfer.losses import RETAIN_LOSSES
+from kit.train.loop import GO_ON, STOP
 from kit.train.routing import HIDDEN_LAYERS, check_routing
 
 LAYERS = (5, 10, 15, 20, 25, 30)
 """The published layers (seed log, line 11; reference page, section 1.4)."""
 BLOCK_INPUT, BLOCK_OUTPUT = "block-input", "block-output"
 STATES = (BLOCK_INPUT, BLOCK_OUTPUT)
-STOP, GO_ON = "stop", "go-on"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,11 +19,12 @@ from kit.methods.checkpoint_transfer.losses import (
     remove_loss,
 )
 from kit.methods.checkpoint_transfer.pairs import MicroBatch, Pairs, batches
-from kit.methods.checkpoint_transfer.recipe import STOP, Recipe
+from kit.methods.checkpoint_transfer.recipe import Recipe
 from kit.methods.checkpoint_transfer.targets import ForgetTargets, RetainReference
-from kit.train.engine import Engine, Progress
-from kit.train.errors import TrainingDiverged
+from kit.train.engine import Engine
+from kit.train.loop import FineTuning, finetune
 from kit.train.schedules import LINEAR, Schedule
+from kit.train.streams import Streams
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from kit.train.checkpoints import CheckpointFolder
 
 DIVERGED_TIMES = 10.0
-"""A remove loss of this many times its start has diverged (reference page, section 8, item 13)."""
+"""A loss of this many times the first step's has diverged (reference page, section 8, item 13)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class _Part:
     micro: MicroBatch
     weight: float
 
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """For the message of a run that diverged."""
+        return tuple(map(str, self.micro.examples))
+
 
 @dataclass
 class UnlearnRun:
@@ -56,8 +62,8 @@ class UnlearnRun:
             it was not computed, as the log has it.
         numbers: Number k of each of these micro-batches.
         gradient_norms: Before clipping, of every optimizer step.
-        diverged_at: First optimizer step whose remove loss is not finite or beyond
-            :data:`DIVERGED_TIMES` its start.
+        diverged_at: First optimizer step whose loss or gradient is not finite, or whose loss is
+            beyond :data:`DIVERGED_TIMES` the first step's.
         finite: Whether the trained weights are finite at the end; if not, nothing can be evaluated.
     """
 
@@ -91,9 +97,8 @@ def unlearn(
     reference: RetainReference | None,
     *,
     seed: int,
-    checkpoints: CheckpointFolder | None = None,
-    checkpoint_every: int = 0,
-    on_step: Callable[[int], None] | None = None,
+    folder: CheckpointFolder | None = None,
+    save_every: int = 0,
 ) -> UnlearnRun:
     """Pull the model's states on forget text to the targets, and keep its outputs on retain text.
 
@@ -105,42 +110,69 @@ def unlearn(
         reference: Needed where the retain loss compares with the model before.
         seed: Of the order of the pairs; dropout draws from torch's generator, which is the
             caller's to seed.
-        checkpoints: Where to write and to go on from, if at all.
-        checkpoint_every: Optimizer steps between two checkpoints.
-        on_step: Called after each optimizer step with their number so far.
+        folder: Of checkpoints, to write and to go on from; ``None`` saves nothing.
+        save_every: Optimizer steps between two checkpoints.
 
     Raises:
-        ValueError: Pairs, targets or reference that do not fit the recipe.
-        TrainingDiverged: The remove loss left all bounds and the recipe says stop.
+        ValueError: Pairs, targets, reference or optimizer that do not fit the recipe.
+        TrainingDiverged: The loss left all bounds and the recipe says stop.
     """
     _check(engine, recipe, pairs, targets, reference)
-    plan = batches(recipe, seed)
-    schedule = Schedule(LINEAR, recipe.warmup)
-    resumed = None if checkpoints is None else engine.resume(checkpoints)
-    progress = resumed or Progress()
-    run = UnlearnRun(**progress.curves) if progress.curves else UnlearnRun()  # type: ignore[arg-type]
-    run.diverged_at = progress.positions.get("diverged_at")
+    steps = batches(recipe, seed)
+    notes = _Notes()
     losses = _Losses(recipe, pairs, targets, reference)
-    for step in range(progress.step, len(plan)):
-        mine = plan[step][engine.rank :: engine.world_size]
-        engine.accumulate(losses, _parts(mine, recipe, len(plan[step])))
-        run.gradient_norms.append(engine.clip(recipe.clip))
-        engine.step(schedule.rate(step, peak=recipe.learning_rate, steps=len(plan)))
-        losses.move_to(run, mine)
-        _watch(run, recipe, step, mine)
-        progress.step = step + 1
-        if checkpoints is not None and checkpoint_every and progress.step % checkpoint_every == 0:
-            progress.curves = {name: getattr(run, name) for name in _CURVES}
-            progress.positions = {"diverged_at": run.diverged_at}
-            engine.save(checkpoints, progress)
-        if on_step is not None:
-            on_step(progress.step)
-    trained = (p for p in engine.model.parameters() if p.requires_grad)
-    run.finite = all(bool(p.isfinite().all()) for p in trained)
-    return run
+
+    def mine(step: int) -> list[MicroBatch]:
+        return steps[step][engine.rank :: engine.world_size]
+
+    plan = FineTuning(
+        len(steps),
+        Schedule(LINEAR, recipe.warmup),
+        recipe.clip,
+        highest_loss=math.inf,
+        highest_growth=DIVERGED_TIMES,
+        diverged=recipe.on_divergence,
+        save_every=save_every,
+    )
+    trained = finetune(
+        engine,
+        losses,
+        lambda step: _parts(mine(step), recipe, len(steps[step])),
+        plan,
+        streams=notes,
+        folder=folder,
+        on_step=lambda done, _loss: losses.move_to(notes, mine(done - 1)),
+    )
+    return UnlearnRun(
+        remove=notes.remove,
+        retain=notes.retain,
+        numbers=notes.numbers,
+        gradient_norms=trained.norms,
+        diverged_at=None if trained.diverged_at is None else trained.diverged_at[0],
+        finite=all(bool(p.isfinite().all()) for p in engine.model.parameters() if p.requires_grad),
+    )
 
 
-_CURVES = ("remove", "retain", "numbers", "gradient_norms")
+class _Notes(Streams):
+    """Losses by micro-batch, saved and restored with the positions of a training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.remove: list[float] = []
+        self.retain: list[float] = []
+        self.numbers: list[int] = []
+
+    def positions(self) -> dict[str, Any]:
+        """Copies: the lists grow before a checkpoint of the step before is written."""
+        return {name: list(values) for name, values in self._lists()}
+
+    def restore(self, positions: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's."""
+        for name, values in self._lists():
+            values[:] = positions[name]
+
+    def _lists(self) -> list[tuple[str, list[Any]]]:
+        return [("remove", self.remove), ("retain", self.retain), ("numbers", self.numbers)]
 
 
 class _Losses:
@@ -163,8 +195,8 @@ class _Losses:
         self._noted.append((part.kind, part.micro.number, value.detach()))
         return value * part.weight
 
-    def move_to(self, run: UnlearnRun, mine: list[MicroBatch]) -> None:
-        """Put the step's values into the run; waits for the device once a step."""
+    def move_to(self, run: _Notes, mine: list[MicroBatch]) -> None:
+        """Put the step's values into the notes; waits for the device once a step."""
         values = iter(torch.stack([value for _, _, value in self._noted]).tolist())
         noted = [(kind, next(values)) for kind, _, _ in self._noted]
         self._noted.clear()
@@ -222,21 +254,6 @@ def _parts(mine: list[MicroBatch], recipe: Recipe, of_step: int) -> list[_Part]:
     return parts
 
 
-def _watch(run: UnlearnRun, recipe: Recipe, step: int, mine: list[MicroBatch]) -> None:
-    """Notice divergence, and stop if the recipe says so."""
-    latest = run.remove[-len(mine) :]
-    mean = sum(latest) / len(latest)
-    start = sum(run.remove[: len(mine)]) / len(mine)
-    if run.diverged_at is None and not (
-        math.isfinite(mean) and mean <= DIVERGED_TIMES * max(start, torch.finfo(torch.float32).eps)
-    ):
-        run.diverged_at = step
-    if run.diverged_at is not None and recipe.on_divergence == STOP:
-        examples = [str(example) for micro in mine for example in micro.examples]
-        reason = f"has a remove loss of {mean:.4g}; it began at {start:.4g}"
-        raise TrainingDiverged(step, examples, None, reason)
-
-
 def _check(
     engine: Engine,
     recipe: Recipe,
@@ -244,6 +261,9 @@ def _check(
     targets: ForgetTargets,
     reference: RetainReference | None,
 ) -> None:
+    rate = engine.optimizer.spec.learning_rate
+    if rate != recipe.learning_rate:
+        raise ValueError(f"an optimizer at {rate:g} for a recipe of {recipe.learning_rate:g}")
     if len(pairs.forget) != recipe.examples:
         raise ValueError(f"{len(pairs.forget)} pairs for a recipe of {recipe.examples}")
     if targets.blocks != recipe.blocks:
