@@ -1,6 +1,6 @@
 # What a reviewer types. `make help` lists it.
 #
-#   PROFILE=mini|paper            which models, data and hyperparameters (default: mini)
+#   PROFILE=mini                  which models, data and hyperparameters; `kit show EXP` lists them
 #   RUNNER=auto|docker|podman|local   where it runs (default: auto)
 #   ARGS="--seed 7"               handed to `kit reproduce` as they are
 #   TARGET=cpu|gpu, ENGINE, BASE, PIP_CONF, CA_BUNDLE, BUILD_ARGS   of `make image`: docs/container.md
@@ -9,6 +9,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 PROFILE ?= mini
+TARGET ?= cpu
 RUNNER ?= auto
 ARGS ?=
 IMAGE ?= safety-repro-kit
@@ -20,7 +21,6 @@ PYTEST_WORKERS ?= 2
 KIT := $(VENV)/bin/kit
 # A recipe that names $(MAKE) itself would be run even by `make -n`.
 MAKE_PROGRAM := $(MAKE)
-TARGET := $(if $(filter paper,$(PROFILE)),gpu,cpu)
 RUN := RUNNER=$(RUNNER) IMAGE=$(IMAGE) VENV=$(VENV) GPU_VENV=$(GPU_VENV) MAKE="$(MAKE_PROGRAM)" requirements/runner.sh
 
 .PHONY: help setup setup-dev setup-gpu test test-slow test-gpu test-image test-slurm test-exports bench lint list lock docs image pin-images clean
@@ -55,7 +55,7 @@ $(GPU_VENV)/.gpu: requirements/gpu.txt pyproject.toml
 	@touch $@
 
 reproduce-%:  ## run, verify and report one experiment
-	@PROFILE=$(PROFILE) TARGET=$(TARGET) $(RUN) kit reproduce $* --profile $(PROFILE) $(ARGS)
+	@PROFILE=$(PROFILE) TARGET=$$($(PYTHON) requirements/target.py $* $(PROFILE)) $(RUN) kit reproduce $* --profile $(PROFILE) $(ARGS)
 
 rehearse-%:  ## full shape, random weights: does it fit, how long does it take
 	@PROFILE=paper TARGET=gpu $(RUN) kit rehearse $* $(ARGS)
@@ -97,7 +97,7 @@ docs: $(VENV)/.cpu  ## regenerate schemas and the generated parts of the documen
 lock: $(VENV)/.dev  ## make the hashed locks and sizes.json again (needs pip-tools and uv)
 	@$(VENV)/bin/python requirements/lock.py
 
-image:  ## build the container image (TARGET=cpu|gpu, or by PROFILE)
+image:  ## build the container image (TARGET=cpu|gpu)
 	@TARGET=$(TARGET) ENGINE=$(ENGINE) IMAGE=$(IMAGE) PYTHON=$(PYTHON) requirements/image.sh
 
 pin-images:  ## record the base image's digest, where the registry is reached

@@ -17,6 +17,18 @@ echo "$RUNNER $TARGET" >> ran
 """
 
 
+MANIFEST = """id: some-thing
+profiles:
+  mini:
+    summary: small
+  paper:
+    summary: large
+    gpu: true
+  mine:
+    gpu: false
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The Makefile with a runner that only writes down how it was called."""
@@ -24,6 +36,10 @@ def folder(tmp_path: Path) -> Path:
     runner = tmp_path / "requirements" / "runner.sh"
     runner.parent.mkdir()
     runner.write_text(RUNNER)
+    shutil.copy(ROOT / "requirements" / "target.py", runner.parent)
+    manifest = tmp_path / "manifests" / "family" / "some-thing.yaml"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(MANIFEST)
     runner.chmod(0o755)
     return tmp_path
 
@@ -43,6 +59,14 @@ def test_make_hands_on_what_was_typed(folder: Path) -> None:
     assert command == "kit reproduce some-thing --profile paper --seed 7"
     assert chosen == "local gpu"
     assert "Make" in version  # the runner can call make again
+
+
+@pytest.mark.parametrize(
+    ("profile", "target"), [("mini", "cpu"), ("paper", "gpu"), ("mine", "cpu"), ("absent", "cpu")]
+)
+def test_the_environment_follows_the_profile(folder: Path, profile: str, target: str) -> None:
+    make(folder, "reproduce-some-thing", f"PROFILE={profile}", "RUNNER=local")
+    assert (folder / "ran").read_text().splitlines()[1] == f"local {target}"
 
 
 @pytest.mark.parametrize("target", ["reproduce-some-thing", "rehearse-some-thing"])

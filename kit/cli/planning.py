@@ -104,7 +104,10 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.argument("experiment"),
             click.option(
-                "--profile", default="mini", show_default=True, help="Which profile: mini or paper."
+                "--profile",
+                default="mini",
+                show_default=True,
+                help="Which profile; kit show EXP lists them.",
             ),
             click.option(
                 "--seed",

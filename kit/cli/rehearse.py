@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("rehearse")
 @click.argument("experiment")
-@click.option("--profile", default="paper", show_default=True, help="Which profile to rehearse.")
+@click.option("--profile", help="Which profile; by default the first that needs a GPU.")
 @click.option(
     "--fraction",
     type=click.FloatRange(min=0, max=1, min_open=True),
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @run_options
 def command(
     experiment: str,
-    profile: str,
+    profile: str | None,
     fraction: float | None,
     overrides: tuple[str, ...],
     jobs: int | None,
@@ -44,6 +44,7 @@ def command(
     """
     from kit.engine.rehearse import REHEARSAL, write_rehearsal
 
+    profile = profile or _full_size(experiment)
     prepared = prepare(experiment, profile, overrides=overrides, rehearsal=True, fraction=fraction)
     folder = run_prepared(
         prepared,
@@ -96,3 +97,18 @@ def show(steps: list[StepFinding]) -> None:
             ", ".join(one.over),
         )
     console().print(table)
+
+
+def _full_size(experiment: str) -> str:
+    """The first profile that needs a GPU."""
+    from kit.errors import UsageError
+    from kit.manifest.catalog import Catalog
+
+    profiles = Catalog().manifest(experiment).profiles
+    for name, profile in profiles.items():
+        if profile.gpu:
+            return name
+    raise UsageError(
+        f"no profile of {experiment} needs a GPU, so there is nothing to rehearse",
+        next_step=f"name one all the same: --profile {next(iter(profiles))}",
+    )

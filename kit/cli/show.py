@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kit.cli.state import console, state
+
+if TYPE_CHECKING:
+    from kit.manifest.types import Manifest
 
 
 @click.command("show")
@@ -41,11 +44,18 @@ def _template(experiment: str, profiles: tuple[str, ...]) -> str:
     from kit.manifest.catalog import Catalog
     from kit.verify.template import template
 
-    profile = profiles[0] if profiles else "paper"
-    expected = Catalog().expectation(experiment, profile)
+    catalog = Catalog()
+    profile = profiles[0] if profiles else _published(catalog.manifest(experiment))
+    expected = catalog.expectation(experiment, profile)
     if expected is None:
         raise UsageError(f"{experiment} has no expectation at profile {profile!r}")
     return template(expected)
+
+
+def _published(manifest: Manifest) -> str:
+    """The profile that is compared with printed numbers; the first one where none is."""
+    names = [name for name, one in manifest.profiles.items() if one.compares == "published"]
+    return names[0] if names else next(iter(manifest.profiles))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:

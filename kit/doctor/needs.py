@@ -25,7 +25,7 @@ def estimate(manifest: Manifest, profile: str, registry: Registry | None = None)
     each: list[tuple[int, Resources]] = []
     for step in steps_of(manifest, profile).values():
         instances = sum(1 for _ in combinations(spec, step.each))
-        each.append((instances, step_needs(spec, profile, step, kinds)))
+        each.append((instances, step_needs(spec, step, kinds)))
     gpus = max((need.gpus for _, need in each), default=0)
     return Needs(
         gpus=gpus,
@@ -36,7 +36,7 @@ def estimate(manifest: Manifest, profile: str, registry: Registry | None = None)
     )
 
 
-def step_needs(profile: Profile, name: str, step: StepSpec, kinds: Registry) -> Resources:
+def step_needs(profile: Profile, step: StepSpec, kinds: Registry) -> Resources:
     """What one instance of a step needs."""
     if step.id in profile.resources:
         return profile.resources[step.id]
@@ -50,6 +50,6 @@ def step_needs(profile: Profile, name: str, step: StepSpec, kinds: Registry) -> 
     try:
         point = next(combinations(profile, step.each), {})
         values = {key: resolve(value, point, profile.pins) for key, value in written.items()}
-        return kind.resources(msgspec.convert(values, kind.params, strict=True), name)
+        return kind.resources(msgspec.convert(values, kind.params, strict=True), profile.gpu)
     except (BadReference, msgspec.ValidationError, ValueError, TypeError):
         return Resources()

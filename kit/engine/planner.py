@@ -112,6 +112,7 @@ def make_plan(
         family=manifest.family,
         variant=manifest.variant,
         profile=profile_name,
+        scope=profile.scope,
         rehearsal=rehearsal,
         seed=seed,
         overrides=list(overrides),
@@ -214,7 +215,7 @@ class _Builder:
         struct = typed(kind, values, overrides, step=spec.id)
         resources = self.profile.resources.get(spec.id)
         if resources is None:
-            resources = kind.resources(struct, self.profile_name)
+            resources = kind.resources(struct, self.profile.gpu)
         resources = self._timed(kind, resources, where)
         struct, resources, note = fit(kind, struct, resources, gpus=self.gpus, where=id)
         if note:

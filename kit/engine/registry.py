@@ -160,7 +160,7 @@ class StepContext(Protocol):
         ...
 
 
-def default_resources(params: Any, profile: str) -> Resources:
+def default_resources(params: Any, gpu: bool) -> Resources:
     """A minute on one CPU."""
     return Resources()
 
@@ -230,7 +230,7 @@ class StepKind:
             With parameters called ``global_batch``, ``micro_batch`` and ``accumulation`` the
             planner solves the split for the GPUs (:mod:`kit.engine.batch`); name ``world`` in
             ``environment`` then.
-        resources: Estimate from parameters and profile name.
+        resources: Estimate from parameters and whether the profile needs a GPU.
         environment: Which fields of the environment class enter the key.
         unread: Input names that the function leaves alone at these parameters; they are neither
             waited for nor part of the key.
@@ -252,7 +252,7 @@ class StepKind:
     inputs: dict[str, Sort]
     outputs: tuple[str, ...]
     launch: Literal["worker", "torchrun"] = "worker"
-    resources: Callable[[Any, str], Resources] = default_resources
+    resources: Callable[[Any, bool], Resources] = default_resources
     environment: tuple[str, ...] = ("device", "dtype", "torch", "transformers")
     optional: frozenset[str] = frozenset()
     unread: Callable[[Any], frozenset[str]] = nothing_unread

@@ -16,7 +16,7 @@ from kit.manifest.axes import axis_id, combinations
 from kit.manifest.catalog import steps_of
 from kit.manifest.names import nearest
 from kit.manifest.refs import BadReference, models, pin_ids, resolve
-from kit.manifest.types import InputRef, Profile, Sourced, StepSpec
+from kit.manifest.types import InputRef, Manifest, Profile, Sourced, StepSpec
 
 _PLACEHOLDERS = {"todo", "tbd", "n/a", "none", "unknown", "...", "xxx"}
 
@@ -207,22 +207,27 @@ def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any) -> str:
 
 @MANIFEST.rule("source")
 def source(context: ManifestContext) -> Iterator[Hit]:
-    """Every value of the paper profile says where it comes from."""
-    profile = context.manifest.profiles.get("paper")
-    if profile is None:
-        return
-    for step, values in profile.set.items():
-        for name, value in values.items():
-            path = ("profiles", "paper", "set", step, name)
-            if isinstance(value, Sourced):
-                yield from _source_text(value.source, (*path, "source"))
-            elif not (isinstance(value, str) and value.startswith("${")):
-                yield Hit(
-                    path,
-                    f"{step}.{name} has no source",
-                    f"write {{value: {value}, source: 'document, place'}} "
-                    "or source: 'unspecified: why this value'",
-                )
+    """Every value of a profile that is compared with published numbers says where it comes from."""
+    for name, step, parameter, value in _published_values(context.manifest):
+        path = ("profiles", name, "set", step, parameter)
+        if isinstance(value, Sourced):
+            yield from _source_text(value.source, (*path, "source"))
+        elif not (isinstance(value, str) and value.startswith("${")):
+            yield Hit(
+                path,
+                f"{step}.{parameter} has no source",
+                f"write {{value: {value}, source: 'document, place'}} "
+                "or source: 'unspecified: why this value'",
+            )
+
+
+def _published_values(manifest: Manifest) -> Iterator[tuple[str, str, str, Any]]:
+    """Profile, step, parameter and value, of profiles that are compared with published numbers."""
+    for name, profile in manifest.profiles.items():
+        if profile.compares == "published":
+            for step, values in profile.set.items():
+                for parameter, value in values.items():
+                    yield name, step, parameter, value
 
 
 def _source_text(text: str, path: tuple[str | int, ...]) -> Iterator[Hit]:
@@ -236,15 +241,12 @@ def _source_text(text: str, path: tuple[str | int, ...]) -> Iterator[Hit]:
 @MANIFEST.rule("source-document", "info")
 def source_document(context: ManifestContext) -> Iterator[Hit]:
     """A source names one of the manifest's documents, or says unspecified."""
-    profile = context.manifest.profiles.get("paper")
     ids = [document.id for document in context.manifest.documents]
-    for step, values in profile.set.items() if profile else ():
-        for name, value in values.items():
-            if not isinstance(value, Sourced):
-                continue
-            said = value.source.strip().lower()
-            if not said.startswith(("unspecified", *ids)):
-                yield Hit(
-                    ("profiles", "paper", "set", step, name, "source"),
-                    f"{value.source!r} names none of the documents {', '.join(ids)}",
-                )
+    for name, step, parameter, value in _published_values(context.manifest):
+        if isinstance(value, Sourced) and not value.source.strip().lower().startswith(
+            ("unspecified", *ids)
+        ):
+            yield Hit(
+                ("profiles", name, "set", step, parameter, "source"),
+                f"{value.source!r} names none of the documents {', '.join(ids)}",
+            )

@@ -214,7 +214,7 @@ class ExpectationFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     schema_version: Literal[1]
     experiment: Identifier
-    profile: Literal["mini", "paper"]
+    profile: Identifier
     version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$(?!\n)")]
     """Must agree with the manifest's N."""
     record: str = ""
@@ -232,7 +232,7 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     schema_version: Literal[1]
     experiment: Identifier
-    profile: Literal["mini", "paper"]
+    profile: Identifier
     version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$(?!\n)")]
     record: str = ""
     cells: list[ExpectedCell]

@@ -9,13 +9,13 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from kit.manifest.expectation_types import ExpectationFile
 from kit.manifest.pin_types import Pins
-from kit.manifest.types import Manifest
+from kit.manifest.types import Identifier, Manifest
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 TYPES: dict[str, type[msgspec.Struct]] = {
@@ -34,7 +34,8 @@ def schema_for(name: str) -> dict[str, Any]:
     if name == "manifest":
         # msgspec checks the keys of this map but leaves them out of the schema it generates.
         definitions["Manifest"]["properties"]["profiles"]["propertyNames"] = {
-            "enum": ["mini", "paper"]
+            "type": "string",
+            "pattern": get_args(Identifier)[1].pattern,
         }
     return {"$schema": DRAFT, "title": f"kit {name}", **reference, "$defs": definitions}
 

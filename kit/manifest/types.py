@@ -57,7 +57,7 @@ class InputRef(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     the list of all its instances over those axes."""
     model: str | None = None
     """A name of the profile's ``models``, or a reference to one such as ``${victim}``."""
-    profiles: list[Literal["mini", "paper"]] | None = None
+    profiles: list[Identifier] | None = None
     """Profiles in which the input is given; all when absent. For optional inputs of the kind."""
 
 
@@ -72,7 +72,7 @@ class StepSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     each: list[Identifier] = []
     """Axes of the profile's matrix over which the step is repeated."""
     inputs: dict[str, InputRef] = {}
-    profiles: list[Literal["mini", "paper"]] | None = None
+    profiles: list[Identifier] | None = None
     """Profiles that have this step; all when absent."""
 
 
@@ -124,6 +124,13 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Models, data, sizes and hyperparameters under which the steps run."""
 
     summary: str
+    compares: Literal["published", "reference"] = "reference"
+    """What its runs are compared with: numbers of the documents, or reference runs of the kit. For
+    the first every parameter carries its source."""
+    gpu: bool = False
+    """Whether it needs the GPU environment or image."""
+    scope: str = ""
+    """What a verdict at this profile speaks of ("miniature models"); reports say so."""
     pins: dict[Identifier, Identifier] = {}
     """Local names for pins, referred to as ``${pins.name}``."""
     models: dict[Identifier, ModelSource] = {}
@@ -132,7 +139,8 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     exclude: list[dict[Identifier, Scalar]] = []
     """Combinations that are left out, each axis -> id of its value; axes not named are any."""
     set: dict[Identifier, dict[str, ParamValue | Sourced]] = {}
-    """Step id -> parameter -> value. In the ``paper`` profile every value carries its source."""
+    """Step id -> parameter -> value. Where published numbers are compared, every value
+    carries its source."""
     resources: dict[Identifier, Resources] = {}
     """Step id -> needs; replaces the kind's own estimate."""
 
@@ -157,6 +165,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     steps: Annotated[list[StepSpec], Meta(min_length=1)]
     results: Identifier
     """The step whose ``results.json`` is compared with the expectation."""
-    profiles: dict[Literal["mini", "paper"], Profile]
+    profiles: dict[Identifier, Profile]
+    """By name; the kit's own are ``mini``, ``small`` and ``paper``."""
     notes: list[str] = []
     """Known departures from the documents, each a sentence that every report repeats."""

@@ -126,8 +126,8 @@ _VERB = {
 def _omits(verdict: Verdict, variant: str) -> str:
     unmeasured = [c for c in verdict.cells if c.verdict in ("not-run", "not-compared", "missing")]
     parts = []
-    if verdict.profile == "mini":
-        parts.append("the published models at their size, which only the paper profile runs")
+    if verdict.scope:
+        parts.append(f"anything but {verdict.scope}")
     if unmeasured:
         parts.append(plural(len(unmeasured), "cell") + " that has no comparison")
         parts[-1] = parts[-1].replace("cells that has", "cells that have")

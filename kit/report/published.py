@@ -34,13 +34,13 @@ def files(root: Path) -> dict[Path, str]:
 
 
 def page(root: Path) -> str:
-    """The page, from every expectation of profile ``paper``."""
+    """The page, from every expectation of printed numbers."""
     catalog = Catalog(root)
     found: list[tuple[Expectation, Verdict]] = []
     silent: list[str] = []
     for path in catalog.expectation_files():
         expected = load_expectation(path)
-        if expected.profile != "paper" or not expected.claims:
+        if not expected.claims or not _printed(catalog, expected):
             continue
         if any(cell.value is not None and cell.status == "reported" for cell in expected.cells):
             found.append((expected, verdict_on_itself(path)))
@@ -52,6 +52,12 @@ def page(root: Path) -> str:
         names = ", ".join(f"`{name}`" for name in silent)
         parts.append(f"Not in this page, because no document prints numbers for it: {names}.\n")
     return "\n".join(parts)
+
+
+def _printed(catalog: Catalog, expected: Expectation) -> bool:
+    """Whether the expectation's profile is compared with what documents print."""
+    profile = catalog.manifest(expected.experiment).profiles.get(expected.profile)
+    return profile is not None and profile.compares == "published"
 
 
 def _summary(claims: list[ClaimReport]) -> str:

@@ -113,6 +113,8 @@ class Plan(Struct, kw_only=True, dict=True):
     family: str
     variant: str
     profile: str
+    scope: str = ""
+    """What a verdict at the profile speaks of."""
     rehearsal: bool = False
     seed: int | None = None
     overrides: list[str] = []

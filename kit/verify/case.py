@@ -109,6 +109,7 @@ def _case(
         overrides=found.overrides if found else [],
         rehearsal=found is not None and found.rehearsal,
         not_run_here=found is None,
+        scope=found.plan.scope if found is not None and found.plan is not None else "",
         notes=found.notes if found else notes,
     )
     return Case(

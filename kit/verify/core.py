@@ -52,6 +52,7 @@ class Subject:
         overrides: What the run changed; not empty means ``modified``.
         rehearsal: Stand-in weights and data.
         not_run_here: The table was brought from elsewhere.
+        scope: What the run's profile speaks of.
         notes: Sentences the verdict repeats.
     """
 
@@ -64,6 +65,7 @@ class Subject:
     overrides: Sequence[str] = ()
     rehearsal: bool = False
     not_run_here: bool = False
+    scope: str = ""
     notes: Sequence[str] = ()
 
 
@@ -102,6 +104,7 @@ def verify(subject: Subject) -> Verdict:
     return Verdict(
         experiment=expected.experiment,
         profile=expected.profile,
+        scope=subject.scope,
         version=expected.version,
         expectation=subject.expectation,
         kit_version=__version__,

@@ -175,6 +175,8 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     schema_version: int = SCHEMA_VERSION
     experiment: str
     profile: str
+    scope: str = ""
+    """What it speaks of, as the profile declares; empty where the table came from elsewhere."""
     version: str
     expectation: str = ""
     """Path of the expectation as given, and its sha256 below."""

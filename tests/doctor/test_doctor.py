@@ -60,11 +60,16 @@ def test_packages_that_are_missing_or_other() -> None:
     assert (report.level, report.mend) == ("WARN", 'pip install -e ".[report]"')
 
 
+REST = {"deepspeed": "0.19.8", "peft": "0.21.2", "pyarrow": "21.0.0", "schedulefree": "1.4.1"}
+"""What both sets hold besides."""
+
+
 def test_the_gpu_set_does_for_the_miniatures_too() -> None:
     """It holds another torch than the cpu set; half of it would be neither."""
     have = {
+        **REST,
         "vllm": "0.26.0",
-        "deepspeed": "0.19.8",
+        "lm-eval": "0.4.13",
         "torch": "2.11.0",
         "transformers": "5.17.0",
         "datasets": "4.8.0",
@@ -89,6 +94,7 @@ def test_a_local_build_is_the_same_version() -> None:
         datasets="4.9",
         accelerate="1.15",
         safetensors="0.6",
+        **REST,
     )
     assert list(software.packages(ROOT, Needs(extra="cpu"), have))[1].level == "OK"
 
@@ -265,8 +271,8 @@ def test_needs_from_figures_and_from_kinds(catalog: Catalog, registry: Registry)
     paper = estimate(manifest, "paper", registry)
     assert (paper.gpus, paper.gpu_memory_gb, paper.extra) == (1, 24.0, "gpu")
 
-    def hungry(params: object, profile: str) -> Resources:
-        return Resources(memory_gb=99.0 if profile == "mini" else 1.0)
+    def hungry(params: object, gpu: bool) -> Resources:
+        return Resources(memory_gb=1.0 if gpu else 99.0)
 
     kind = registry.get("demo/evaluate")
     other = Registry()

@@ -334,9 +334,9 @@ def shared(context: StepContext, params: SharedParams) -> None:
     distributed.destroy_process_group()
 
 
-def counted(params: MakeParams, profile: str) -> Resources:
-    """More memory in the paper profile."""
-    return Resources(memory_gb=0.1 if profile == "mini" else 2.0, minutes=0.01)
+def counted(params: MakeParams, gpu: bool) -> Resources:
+    """More memory where a GPU is needed."""
+    return Resources(memory_gb=2.0 if gpu else 0.1, minutes=0.01)
 
 
 CPU = ("device",)

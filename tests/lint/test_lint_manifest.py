@@ -147,7 +147,7 @@ def test_the_demo_is_clean(repo: Path, registry: Registry) -> None:
             "seed: replicate}",
             "seed: replicate, rate: setting}",
             "axis-role",
-            61,
+            63,
             "no profile has the axis 'rate'",
         ),
         (

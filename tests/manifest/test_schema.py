@@ -75,7 +75,7 @@ def broken(tmp_path: Path, change: tuple[str, str], file: Path = DEMO) -> list[s
         ("steps: 20", "steps: {value: 1}", "42:42", "lacks the key 'source'"),
         ("minutes: 0.5", "minutes: -1", "44:24", "minutes must be at least 0"),
         ("minutes: 0.5", "minutes: soon", "44:24", "minutes must be a number, not the text 'soon'"),
-        ("  mini:\n", "  tiny:\n", "33:3", "the key 'tiny' is not one of mini, paper"),
+        ("  mini:\n", "  Tiny:\n", "33:3", "the key 'Tiny' is not a name"),
         ("summary: Two models, two seeds, one table.", "summary: ''", "6:10", "must be filled in"),
         (
             "results: table\n",
