@@ -126,4 +126,4 @@ def make_job(
 def stop_seconds(instance: StepInstance) -> float:
     """How long an instance may take to save its state when it is stopped."""
     seconds = instance.resources.stop_seconds
-    return StepKind.stop_seconds if seconds is None else seconds  # plans of kit 0.1.0 have none
+    return StepKind.stop_seconds if seconds is None else seconds

@@ -23,7 +23,8 @@ from kit.errors import InvalidInput, UsageError
 from kit.manifest.pin_types import AttributeValue, Pin
 from kit.manifest.types import Resources
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
+"""2: roles of axes, models as inputs, how many processes a step has."""
 _GZIP = b"\x1f\x8b"
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -196,7 +197,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         InvalidInput: Not a plan, or one of another version of the kit.
     """
-    again = "make it again: kit plan EXP --json"
+    again = "make it again: kit plan EXP --json > plan.json, or kit run EXP"
     parts = [] if path.exists() else sorted(path.parent.glob(f"{path.name}.[0-9][0-9][0-9]"))
     advice = "a run directory has one; or kit plan EXP --json > plan.json"
     content = b"".join(jsonfile.content_of(part, next_step=advice) for part in parts or [path])

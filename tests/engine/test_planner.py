@@ -73,11 +73,16 @@ def test_not_a_plan(tmp_path: Path, content: bytes) -> None:
         read_plan(tmp_path / "other.json")
 
 
-def test_a_plan_of_another_format(tmp_path: Path) -> None:
-    path = tmp_path / "plan.json"
-    path.write_bytes(plan_of().to_json().replace(b'"schema_version":1', b'"schema_version":99', 1))
-    with pytest.raises(InvalidInput, match="schema_version 99"):
+@pytest.mark.parametrize(("format", "words"), [(99, "a newer kit"), (1, "an older kit")])
+def test_a_plan_of_another_format(tmp_path: Path, format: int, words: str) -> None:
+    path, text = tmp_path / "plan.json", plan_of().to_json()
+    changed = text.replace(b'"schema_version":2', f'"schema_version":{format}'.encode(), 1)
+    assert changed != text
+    path.write_bytes(changed)
+    with pytest.raises(InvalidInput, match=f"schema_version {format}; this kit reads 2") as caught:
         read_plan(path)
+    assert words in caught.value.why
+    assert "kit run EXP" in caught.value.next_step
 
 
 # What leaves keys alone.

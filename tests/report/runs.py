@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from kit.engine.plan import PLAN_VERSION
 from kit.results.types import Cell, Curve, Point, Results, SeedValue, Series
 from kit.verify.verdict import Verdict
 from tests.report.builders import tiny_cells, verdict
@@ -137,7 +138,7 @@ def plan() -> dict[str, Any]:
         }
     )
     return {
-        "schema_version": 1,
+        "schema_version": PLAN_VERSION,
         "experiment": "tiny-adapt",
         "version": "1-A",
         "family": "defensive_tokens",
