@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from kit.engine.plan import PLAN_VERSION
+from kit.results.plan import PLAN_VERSION
 from kit.results.types import Cell, Curve, Point, Results, SeedValue, Series
 from kit.verify.verdict import Verdict
 from tests.report.builders import tiny_cells, verdict
