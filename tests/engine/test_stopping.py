@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from kit.engine import runner as runner_module
-from kit.engine.context import Stop, Stopped
+from kit.engine.context import Context, Stop, Stopped
 from kit.engine.drive import Options, drive
 from kit.engine.events import Event
 from kit.engine.execute import perform
@@ -145,12 +145,26 @@ def test_steps_that_share_the_cpu_count_their_processes(tmp_path: Path) -> None:
 # Saving at least once an interval.
 
 
-def test_state_is_due_once_an_interval(tmp_path: Path) -> None:
-    """30 steps of 10 ms with an interval of 0.1 s: saved two or three times, not thirty."""
-    made = plan({"save_minutes": 0.1 / 60}, steps=30)
-    perform(job_of(tmp_path, made), REGISTRY, lambda item: None)
-    out = Store(tmp_path / "home").path(made.instances[0].key) / "number.json"
-    assert 2 <= json.loads(out.read_text())["saves"] <= 4
+def test_state_is_due_once_an_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step every 25 s with an interval of a minute: what is saved is at most 75 s old."""
+    clock = [1000.0]
+    monkeypatch.setattr("kit.engine.context.time.monotonic", lambda: clock[0])
+    made = plan({"save_minutes": 1})
+    context = Context(
+        job_of(tmp_path, made),
+        REGISTRY.get("toy/long"),
+        store=Store(tmp_path / "home"),
+        out=tmp_path,
+        scratch=tmp_path,
+        emit=lambda item: None,
+    )
+    saved = []
+    for step in range(12):
+        clock[0] += 25
+        if context.due():
+            context.saved()
+            saved.append(step)
+    assert saved == [2, 5, 8, 11]
 
 
 def test_kinds_and_profiles_declare_the_times() -> None:
