@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[Sequence[int], Sequence[int]]
 ROWS_AT_A_TIME = 256
-"""Scored positions whose float32 softmax exists at once."""
+"""Scored positions whose softmax, in float32 at least, exists at once."""
 
 
 def shared_inputs(pairs: Iterable[Pair]) -> dict[tuple[int, ...], list[int]]:
@@ -85,7 +85,8 @@ def _at(scores: Tensor, where: Tensor) -> tuple[list[float], list[bool]]:
     """Log-probability of each (row, column, token), and whether the token scores highest."""
     values, greedy = [], []
     for rows, columns, tokens in (part.unbind(1) for part in torch.split(where, ROWS_AT_A_TIME)):
-        picked = scores[rows, columns].float()
+        picked = scores[rows, columns]
+        picked = picked.to(torch.promote_types(picked.dtype, torch.float32))
         own = picked.gather(1, tokens[:, None])[:, 0]
         values.append(own - picked.logsumexp(dim=1))
         greedy.append(picked.argmax(dim=1) == tokens)
