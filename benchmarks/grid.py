@@ -83,6 +83,7 @@ def grid(cells: int) -> Plan:
         "variant": "corrected",
         "documents": [],
         "steps": STEPS,
+        "axes": {"cell": "replicate"},
         "results": "table",
         "profiles": {
             "mini": {
