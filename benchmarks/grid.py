@@ -85,6 +85,7 @@ def grid(cells: int) -> Plan:
         "steps": STEPS,
         "axes": {"cell": "replicate"},
         "results": "table",
+        "axes": {"cell": "replicate"},
         "profiles": {
             "mini": {
                 "summary": "s",

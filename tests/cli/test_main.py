@@ -306,6 +306,6 @@ def test_a_full_disk_under_standard_output_is_no_fault_of_the_kit() -> None:
 
 def test_models_cannot_be_made_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = process("mini", "build", str(tmp_path / "file" / "models"))
+    done = process("mini", "build", "injection", str(tmp_path / "file" / "models"))
     assert done.returncode == 4
     assert "the folder cannot be made: Not a directory" in done.stderr

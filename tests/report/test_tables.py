@@ -95,14 +95,14 @@ def test_claims_primary_first_with_links_to_printed_lines_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "variant", "said"),
+    ("scope", "variant", "said"),
     [
-        ("mini", "corrected", "published models at their size"),
-        ("paper", "as-reported", "flaws included"),
+        ("miniature models", "corrected", "nothing about anything but miniature models"),
+        ("", "as-reported", "flaws included"),
     ],
 )
-def test_banner_says_what_is_not_covered(profile: str, variant: str, said: str) -> None:
-    made = banner(verdict(profile=profile), variant=variant, rehearsal=False, seeds=3)
+def test_banner_says_what_is_not_covered(scope: str, variant: str, said: str) -> None:
+    made = banner(verdict(scope=scope), variant=variant, rehearsal=False, seeds=3)
     assert said in made.omits
     assert "over 3 seeds" in made.covers
 
