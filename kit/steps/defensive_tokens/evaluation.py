@@ -88,6 +88,7 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
         loss_window=params.loss_window,
         loss_divisor=params.loss_divisor,
         utility=Utility(params.utility_sets, params.utility_not_run, params.utility),
+        roles=ctx.roles,
     ).write(ctx.out)
 
 
