@@ -75,6 +75,12 @@ def test_no_file_is_long(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
 
 
+@pytest.mark.parametrize("path", _files(("results", "verify", "report")), ids=_name)
+def test_what_reads_a_run_does_not_know_what_runs_it(path: Path) -> None:
+    above = ("kit.engine", "kit.steps", "kit.methods", "kit.cli")
+    assert not {m for m in _imports(path, at_import_time=False) if m.startswith(above)}
+
+
 def test_the_check_sees_an_import(tmp_path: Path) -> None:
     """The test above can fail: a planted import is found, a deferred one is told apart."""
     planted = tmp_path / "planted.py"

@@ -44,28 +44,10 @@ def renamed_control_ids(
         if token_id not in both_control:
             raise ValueError(
                 f"the tokenizers differ first at id {token_id}: {ours.get(token_id)!r} in the "
-                f"source, {theirs.get(token_id)!r} in the target; map rows with shared_rows instead"
+                f"source, {theirs.get(token_id)!r} in the target"
             )
         renamed.append(token_id)
     return renamed
-
-
-def shared_rows(
-    source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase
-) -> tuple[list[int], list[int]]:
-    """Ids, in source order, of the tokens that both vocabularies spell the same.
-
-    Returns:
-        Source ids and target ids, of equal length.
-
-    Raises:
-        ValueError: The vocabularies share no token.
-    """
-    theirs = target.get_vocab()
-    pairs = sorted((int(i), int(theirs[t])) for t, i in source.get_vocab().items() if t in theirs)
-    if not pairs:
-        raise ValueError("the two vocabularies share no token: there is nothing to align")
-    return [s for s, _ in pairs], [t for _, t in pairs]
 
 
 def check_rows(rows: int, tokenizer: PreTrainedTokenizerBase, where: str) -> None:

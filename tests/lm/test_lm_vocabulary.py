@@ -9,7 +9,6 @@ from kit.lm.vocabulary import (
     control_ids,
     control_tokens,
     renamed_control_ids,
-    shared_rows,
 )
 from tests.lm.tiny_world import LLAMA3_CONTROL, llama3_tokenizer, mini_tokenizer
 
@@ -39,21 +38,6 @@ def test_control_tokens_are_the_special_added_ones():
     tokenizer = llama3_tokenizer()
     assert control_tokens(tokenizer) == list(LLAMA3_CONTROL)
     assert control_ids(tokenizer) == {tokenizer.get_vocab()[t] for t in LLAMA3_CONTROL}
-
-
-def test_shared_rows_pair_equal_tokens():
-    ours, theirs = mini_tokenizer(("zebra", "ox")), mini_tokenizer(("ox", "ape"))
-    source, target = shared_rows(ours, theirs)
-    assert source == sorted(source)
-    assert len(source) == len(target) == len(mini_tokenizer()) + 1
-    assert ours.convert_ids_to_tokens(source) == theirs.convert_ids_to_tokens(target)
-
-
-def test_no_shared_rows_is_an_error(monkeypatch):
-    ours, theirs = mini_tokenizer(), mini_tokenizer()
-    monkeypatch.setattr(theirs, "get_vocab", lambda: {"elsewhere": 0})
-    with pytest.raises(ValueError, match="share no token"):
-        shared_rows(ours, theirs)
 
 
 def test_fewer_rows_than_tokens_is_an_error_and_padding_rows_are_fine():
