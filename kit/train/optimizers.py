@@ -258,8 +258,9 @@ class Optimizer:
                     f"state {path} has shape {tuple(tensor.shape)}, the parameter "
                     f"{tuple(parameter.shape)}"
                 )
-            # Step counters stay in the machine's memory, as torch keeps them.
-            device = parameter.device if tensor.ndim else "cpu"
+            # Step counters stay in the machine's memory, as torch keeps them unless it is fused.
+            fused = self.parts[part_name].defaults.get("fused")
+            device = parameter.device if tensor.ndim or fused else "cpu"
             self.parts[part_name].state[parameter][key] = tensor.to(device, copy=True)
         for part_name, part in self.parts.items():
             for group, saved in zip(part.param_groups, values[part_name], strict=True):
@@ -267,9 +268,18 @@ class Optimizer:
 
 
 def make_optimizer(
-    spec: OptimizerSpec, named_parameters: Iterable[tuple[str, Parameter]]
+    spec: OptimizerSpec,
+    named_parameters: Iterable[tuple[str, Parameter]],
+    *,
+    fused: bool = False,
 ) -> Optimizer:
     """A fresh optimizer over the parameters that require a gradient.
+
+    Args:
+        spec: Which.
+        named_parameters: Names and parameters.
+        fused: AdamW updates in one kernel instead of several, without copies of the state in
+            between: the same to rounding.
 
     Raises:
         ValueError: Nothing to train, or a routing that leaves Muon without a weight.
@@ -280,7 +290,9 @@ def make_optimizer(
     routing = spec.routing if isinstance(spec, Muon) else None
     census = route(parameters, spec.name, routing)
     parts = {
-        part: _part(spec, part, _groups(spec, {n: parameters[n] for n in census.names(part)}))
+        part: _part(
+            spec, part, _groups(spec, {n: parameters[n] for n in census.names(part)}), fused
+        )
         for part in census.parts
     }
     return Optimizer(spec, parameters, parts, census)
@@ -296,7 +308,9 @@ def _groups(spec: OptimizerSpec, parameters: Mapping[str, Parameter]) -> list[di
     return [group for group in groups if group["params"]]
 
 
-def _part(spec: OptimizerSpec, part: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def _part(
+    spec: OptimizerSpec, part: str, groups: list[dict[str, Any]], fused: bool
+) -> torch.optim.Optimizer:
     rate = spec.learning_rate
     match spec:
         case Muon() if part == "muon":
@@ -310,7 +324,9 @@ def _part(spec: OptimizerSpec, part: str, groups: list[dict[str, Any]]) -> torch
                 adjust_lr_fn=spec.adjust,
             )
         case AdamW() | Muon():
-            return torch.optim.AdamW(groups, lr=rate, betas=spec.betas, eps=spec.eps)
+            return torch.optim.AdamW(
+                groups, lr=rate, betas=spec.betas, eps=spec.eps, fused=fused or None
+            )
         case SGD():
             nesterov = spec.nesterov and spec.momentum > 0
             return torch.optim.SGD(groups, lr=rate, momentum=spec.momentum, nesterov=nesterov)

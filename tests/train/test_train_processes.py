@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from kit.train.checkpoints import CheckpointFolder
-from kit.train.optimizers import ScheduleFreeAdamW
 from kit.train.single_process import SingleProcess
 from tests.train import two_processes
 from tests.train.tiny import llama, same
@@ -40,7 +39,8 @@ def two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    return two_processes.run(None, tmp_path_factory.mktemp("single"))
+    engine = SingleProcess(llama(), two_processes.OUTER)
+    return two_processes.run(engine, tmp_path_factory.mktemp("single"))
 
 
 def test_losses_gradients_and_weights_are_equal(two, single):
@@ -59,7 +59,7 @@ def test_the_checkpoint_of_two_goes_on_in_one(two):
     """Both generators are in it; a single process takes the first."""
     folder = CheckpointFolder(two[1] / "checkpoints")
     assert len(folder.read(2).values["random"]) == 2
-    engine = SingleProcess(llama(1), ScheduleFreeAdamW(0.01, 0.0, warmup_steps=2))
+    engine = SingleProcess(llama(1), two_processes.OUTER)
     assert engine.resume(folder).step == 2
     with engine.evaluating() as model:
         weights = {f"x/{n}": p for n, p in model.named_parameters()}

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from kit.train.checkpoints import CheckpointFolder
-from kit.train.engine import Progress
+from kit.train.engine import AVERAGED, TRAINING, Progress
 from kit.train.optimizers import AdamW, ScheduleFreeAdamW
 from kit.train.single_process import SingleProcess, data_parallel
 from tests.train.tiny import llama, tokens
@@ -22,7 +22,8 @@ ROWS = 8
 def loss(model, batch):
     """Sum of cross-entropies over tokens x their weight in the global batch."""
     ids, lengths, weight = batch
-    labels = ids.masked_fill(torch.arange(ids.shape[1]) >= lengths[:, None], -100)
+    columns = torch.arange(ids.shape[1], device=ids.device)
+    labels = ids.masked_fill(columns >= lengths[:, None], -100)
     mask = (labels != -100).long()
     logits = model(input_ids=ids, attention_mask=mask).logits
     losses = torch.nn.functional.cross_entropy(
@@ -40,35 +41,42 @@ def share(engine, step, rows=2):
         engine.rank * ROWS // engine.world_size, (engine.rank + 1) * ROWS // engine.world_size
     )
     return [
-        (part, size, weight)
+        (part.to(engine.device), size.to(engine.device), weight)
         for part, size in zip(ids[mine].split(rows), lengths[mine].split(rows), strict=True)
     ]
 
 
-def run(accelerator, folder):
+# Adam moves a weight whose gradient is near eps by little more than the gradient's sign, so there
+# rounding would decide. This eps is far above the rounding of these gradients (1e-11).
+INNER = AdamW(0.003, 0.01, eps=1e-6)
+OUTER = ScheduleFreeAdamW(0.01, 0.0, warmup_steps=2)
+
+
+def weights(engine, which):
+    with engine.evaluating(which) as model:
+        return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def run(engine, folder):
     """Two outer steps with four inner ones each; losses, gradient and weights."""
-    engine = SingleProcess(
-        llama(), ScheduleFreeAdamW(0.01, 0.0, warmup_steps=2), accelerator=accelerator
-    )
     losses, result = [], {}
     for outer in range(2):
         kept = engine.snapshot()
-        with engine.inner(AdamW(0.003, 0.01)):
+        with engine.inner(INNER):
             for inner in range(4):
                 losses.append(engine.accumulate(loss, share(engine, 10 * outer + inner)))
                 engine.clip(1.0)
                 engine.step()
                 losses.append(engine.accumulate(loss, share(engine, 99), scale=-0.5))
                 engine.collect("tr")
-            result |= {f"attacked{outer}/{n}": p for n, p in engine.snapshot().tensors.items()}
+            result |= {f"attacked{outer}/{n}": p for n, p in weights(engine, TRAINING).items()}
         engine.restore(kept)
         losses.append(engine.accumulate(loss, share(engine, 50 + outer)))
         engine.add_collected("tr")
         result |= {f"gradient{outer}/{n}": g.clone() for n, g in engine.gradients().items()}
         engine.step()
     engine.save(CheckpointFolder(Path(folder)), Progress(2))
-    with engine.evaluating() as model:
-        result |= {f"x/{n}": p.clone() for n, p in model.named_parameters()}
+    result |= {f"x/{n}": p for n, p in weights(engine, AVERAGED).items()}
     return {n: t.contiguous() for n, t in result.items()} | {"losses": torch.stack(losses)}
 
 
@@ -78,6 +86,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     accelerator = data_parallel("cpu")
     assert accelerator.num_processes == 2
-    result = run(accelerator, Path(sys.argv[1]) / "checkpoints")
+    engine = SingleProcess(llama(), OUTER, accelerator=accelerator)
+    result = run(engine, Path(sys.argv[1]) / "checkpoints")
     save_file(result, f"{sys.argv[1]}/rank{accelerator.process_index}.safetensors")
     accelerator.end_training()

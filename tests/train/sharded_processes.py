@@ -1,0 +1,201 @@
+"""What `test_train_zero3.py` runs in the processes that torchrun starts, on CPUs or on GPUs.
+
+Called as a module with a folder and a device; every rank leaves what it found out in the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from kit.methods.tar.outer_loop import outer_spec, train_tar
+from kit.train.checkpoints import CheckpointFolder
+from kit.train.engine import AVERAGED, TRAINING, Precision, Progress
+from kit.train.optimizers import AdamW
+from kit.train.zero3 import OFFLOADED, Zero3, Zero3Settings
+from tests.methods.tar.conftest import build_model
+from tests.methods.tar.test_tar_outer_loop import build_loop, settings
+from tests.train.tiny import llama, mean_loss, share_of, tokens
+from tests.train.two_processes import OUTER, run, weights
+
+INNER = AdamW(0.003, 0.01)
+TAR = settings(outer_steps=2)
+
+
+def tar(engine):
+    """Two outer steps of the outer loop itself; losses and weights."""
+    loop = build_loop(TAR, rows=2, engine=engine)
+    loop.reference.to(engine.device)
+    done = train_tar(loop)
+    losses = [
+        [*a["losses"], *(v for _, v in a["tamper"]), s.retain_loss, s.gradient]
+        for s in done.steps
+        for a in s.attacks
+    ]
+    result = {f"y/{n}": p for n, p in weights(engine, TRAINING).items()}
+    return result | {"losses": torch.tensor(losses)}
+
+
+def sharded(device, settings=None, precision=None, model=None):
+    return Zero3(model or llama(), OUTER, precision, settings=settings, device=device)
+
+
+def outputs(engine, which=TRAINING):
+    with engine.evaluating(which) as model:
+        return model(input_ids=tokens(7).to(engine.device)).logits.float()
+
+
+def steps(engine, numbers):
+    for number in numbers:
+        engine.accumulate(mean_loss, [tokens(number).to(engine.device)])
+        engine.step()
+
+
+def restored(device, dtype, where):
+    """A snapshot, an attack, the way back: forward outputs and every local bit."""
+    engine = sharded(device, precision=Precision(dtype))
+    steps(engine, range(2))
+    before, bits = outputs(engine), engine.partition.weights.clone()
+    masters = engine.partition.masters.clone()
+    kept = engine.snapshot(where)
+    with engine.inner(INNER):
+        steps(engine, range(5, 8))
+        attacked = outputs(engine)
+    moved = int((engine.partition.weights != bits).sum())
+    engine.restore(kept)
+    return {
+        "outputs": torch.equal(outputs(engine), before),
+        "weights": torch.equal(engine.partition.weights, bits),
+        "masters": torch.equal(engine.partition.masters, masters),
+        "attacked": not torch.equal(attacked, before) and moved > 0,
+        "rounded": engine.partition.weights.dtype == getattr(torch, dtype),
+    }
+
+
+def uneven(device):
+    """Process 0 computes three rows in two passes, the others one each: the same gradient."""
+    engine = sharded(device)
+    rows = tokens(0, rows=2 + engine.world_size).to(engine.device)
+    mine = rows[:3].split(2) if engine.rank == 0 else [rows[2 + engine.rank :][:1]]
+    loss = engine.accumulate(share_of(len(rows)), mine)
+    whole = llama().to(engine.device)
+    expected = mean_loss(whole, rows)
+    expected.backward()
+    gradients = engine.gradients()
+    ours = torch.stack([(gradients[n] - p.grad).abs().max() for n, p in whole.named_parameters()])
+    return {
+        "loss": bool(torch.isclose(loss, expected, rtol=1e-6)),
+        "gradient": float(ours.max()) < 1e-6,
+        "not nothing": engine.gradient_norm() > 1e-2,
+    }
+
+
+def partial(device):
+    """A loss that reaches one layer leaves all other gradients 0; frozen weights stay."""
+    model = llama()
+    model.model.embed_tokens.requires_grad_(False)
+    frozen = model.model.embed_tokens.weight.detach().clone()
+    engine = sharded(device, model=model)
+    steps(engine, range(2))
+    engine.accumulate(mean_loss, [tokens(3).to(engine.device)])
+    engine.zero_gradient()
+
+    def first_layer(m, ids):
+        return m(input_ids=ids, output_hidden_states=True).hidden_states[1].square().mean()
+
+    engine.accumulate(first_layer, [tokens(4).to(engine.device)])
+    reached = {n for n, g in engine.gradients().items() if g.abs().sum() > 0}
+    now = weights(engine, TRAINING)["model.embed_tokens.weight"]
+    return {
+        "reached": bool(reached) and all(".layers.0." in n for n in reached),
+        "frozen": torch.equal(now.cpu(), frozen),
+    }
+
+
+def offloaded(device):
+    """The outer state in the machine's memory during inner steps changes no bit."""
+    results = []
+    for chosen in (Zero3Settings(), Zero3Settings(outer_state=OFFLOADED)):
+        engine = sharded(device, chosen)
+        for outer in range(2):
+            kept = engine.snapshot("cpu")
+            with engine.inner(INNER):
+                steps(engine, range(10 * outer, 10 * outer + 2))
+                away = {t.device.type for t in outer_state(engine)}
+            engine.restore(kept)
+            steps(engine, [40 + outer])
+        results.append(outputs(engine, AVERAGED))
+    return {"equal": torch.equal(*results), "away": away == {"cpu"}}
+
+
+def outer_state(engine):
+    """State tensors of the outer optimizer, which an inner one has pushed aside."""
+    return [t for t in engine.outer_optimizer.tensors().values() if t.ndim]
+
+
+def leaves(device):
+    """Decoder layers gathered as wholes: the same gradient."""
+    found = []
+    for chosen in (Zero3Settings(), Zero3Settings(leaf_layers=True)):
+        engine = sharded(device, chosen)
+        engine.accumulate(mean_loss, [tokens(1).to(engine.device)])
+        found.append(engine.gradients())
+    worst = max(float((found[1][n] - g).abs().max()) for n, g in found[0].items())
+    return {"equal": worst < 1e-6}
+
+
+def resumed(device, folder):
+    """A run goes on in a fresh engine with the bits of the run that was not interrupted."""
+    engine = sharded(device)
+    checkpoints = CheckpointFolder(folder / "again")
+    steps(engine, range(2))
+    engine.save(checkpoints, Progress(2, {"data": 5}))
+    other = sharded(device, model=llama(3))
+    progress = other.resume(checkpoints)
+    for trained in (engine, other):
+        steps(trained, range(2, 4))
+    engine.save_model(folder / "x")
+    engine.save_model(folder / "y", TRAINING)
+    return {
+        "progress": progress == Progress(2, {"data": 5}),
+        "y": torch.equal(outputs(engine), outputs(other)),
+        "x": torch.equal(outputs(engine, AVERAGED), outputs(other, AVERAGED)),
+        "moved": not torch.equal(outputs(engine), outputs(engine, AVERAGED)),
+    }
+
+
+def main(folder, device):
+    from safetensors.torch import save_file
+
+    torch.set_num_threads(1)
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    engine = sharded(device)
+    result = {f"run/{n}": t for n, t in run(engine, folder / "checkpoints").items()}
+    engine = Zero3(build_model(0).float(), outer_spec(TAR), device=device)
+    result |= {f"tar/{n}": t for n, t in tar(engine).items()}
+    checks = {f"restored-{d}": restored(device, d, None) for d in ("float32", "bfloat16")}
+    checks["restored-cpu"] = restored(device, "bfloat16", "cpu")
+    checks["uneven"] = uneven(device)
+    checks["partial"] = partial(device)
+    checks["offloaded"] = offloaded(device)
+    checks["leaves"] = leaves(device)
+    checks["resumed"] = resumed(device, folder)
+    flat = {
+        f"check/{c}/{n}": torch.tensor(v) for c, names in checks.items() for n, v in names.items()
+    }
+    rank = dist.get_rank()
+    save_file(
+        {n: t.contiguous().cpu() for n, t in (result | flat).items()},
+        str(folder / f"rank{rank}.safetensors"),
+    )
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
