@@ -1,0 +1,5 @@
+"""Step kinds of the checkpoint-transfer family; importing this package registers them."""
+
+from kit.steps.checkpoint_transfer import kinds
+
+__all__ = ["kinds"]

@@ -1,0 +1,67 @@
+"""What several steps of the family read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.engine.registry import ModelInput, StepContext
+from kit.steps.common import model_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+
+def tokenizer_of(ctx: StepContext, model: ModelInput) -> PreTrainedTokenizerBase:
+    """The model's tokenizer."""
+    from kit.lm.load import load_tokenizer
+
+    return load_tokenizer(model_folder(ctx, model))
+
+
+def encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
+    """Text to token ids, without control tokens."""
+
+    def encode(text: str) -> list[int]:
+        ids: Any = tokenizer.encode(text, add_special_tokens=False)
+        return list(ids)
+
+    return encode
+
+
+def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills batches; the end of a text where there is none, as in the published code.
+
+    Raises:
+        ValueError: Neither.
+    """
+    for id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if isinstance(id, int):
+            return id
+    raise ValueError("the tokenizer has neither a pad token nor an end-of-text token")
+
+
+def padded(
+    rows: list[list[int]], size: int, pad_id: int, device: str
+) -> list[tuple[Tensor, Tensor]]:
+    """Batches of ids [B, T] and mask [B, T]."""
+    from kit.methods.checkpoint_transfer.pairs import Pairs
+
+    pairs = Pairs(rows, rows, pad_id, device)
+    starts = range(0, len(rows), size)
+    return [pairs.batch("forget", range(s, min(s + size, len(rows)))) for s in starts]
+
+
+def questions_of(ctx: StepContext, name: str) -> list[Any]:
+    """A set of questions, of the step that wrote them."""
+    from kit.mini.facts.files import read_questions
+
+    return list(read_questions(ctx.step("questions").path, name))
+
+
+def pinned_files(folder: Path) -> list[Path]:
+    """Documents of a pinned data set, in the order of their names."""
+    kinds = (".parquet", ".jsonl", ".json")
+    return sorted(path for path in folder.rglob("*") if path.suffix in kinds)

@@ -1,0 +1,108 @@
+"""Steps ``texts``, ``fit`` and ``oracle-patch``: what is there before any unlearning."""
+
+from __future__ import annotations
+
+from kit.engine.registry import StepContext
+from kit.pins.hashing import write_json
+from kit.steps.checkpoint_transfer.inputs import (
+    encoder,
+    pad_of,
+    padded,
+    pinned_files,
+    questions_of,
+    tokenizer_of,
+)
+from kit.steps.checkpoint_transfer.params import Fit, Oracle, Texts
+from kit.steps.common import load_model
+
+
+def run_texts(ctx: StepContext, params: Texts) -> None:
+    """Choose forget and retain text, of a miniature world or of pinned documents."""
+    from kit.methods.checkpoint_transfer.texts import choose_texts, read_documents, write_texts
+
+    if ctx.has("world"):
+        from kit.mini.facts.files import read_texts
+
+        world = ctx.step("world").path
+        forget = [text.text for text in read_texts(world, params.forget_set)]
+        retain = [text.text for text in read_texts(world, params.retain_set)]
+    else:
+        forget = read_documents(pinned_files(ctx.pin("forget").path), params.forget_fields)
+        retain = read_documents(pinned_files(ctx.pin("retain").path), params.retain_fields)
+    texts = choose_texts(
+        forget,
+        retain,
+        encoder(tokenizer_of(ctx, ctx.model("model"))),
+        pairs=params.pairs,
+        fit=params.fit,
+        held_out=params.held_out,
+        seed=params.seed,
+        most_tokens=params.most_tokens,
+        forget_order=params.forget_order,
+        repeat=params.repeat,
+    )
+    write_texts(ctx.out, texts)
+
+
+def run_fit(ctx: StepContext, params: Fit) -> None:
+    """Fit an affine map a layer, from the early checkpoint's states to the final model's."""
+    from kit.methods.checkpoint_transfer.affine_files import save_maps
+    from kit.methods.checkpoint_transfer.fitting import fit_maps
+    from kit.methods.checkpoint_transfer.recipe import BLOCK_INPUT
+    from kit.methods.checkpoint_transfer.texts import read_texts
+
+    texts = read_texts(ctx.step("texts").path)
+    pad = pad_of(tokenizer_of(ctx, ctx.model("student")))
+    shift = params.fit_at == BLOCK_INPUT
+    fitted = fit_maps(
+        load_model(ctx, ctx.model("teacher"), params.dtype),
+        load_model(ctx, ctx.model("student"), params.dtype),
+        padded(texts.fit, params.batch, pad, ctx.device),
+        padded(texts.held_out, params.batch, pad, ctx.device),
+        [layer - shift for layer in params.layers],
+        alpha=params.alpha,
+    )
+    save_maps(
+        ctx.out / "maps",
+        fitted.maps,
+        alpha=params.alpha,
+        provenance={"texts": len(texts.fit), "held_out_texts": len(texts.held_out)},
+        fit=fitted.fit,
+        held_out=fitted.held_out,
+    )
+    mapped = {block: quality.mse for block, quality in fitted.held_out.items()}
+    raw = {block: quality.mse for block, quality in fitted.unmapped.items()}
+    shown = ", ".join(f"block {b}: {mapped[b]:.4g} of {raw[b]:.4g}" for b in mapped)
+    ctx.canary(
+        "maps-are-closer-than-raw-states",
+        ctx.rehearsal or all(mapped[block] < raw[block] for block in mapped),
+        f"squared error on held-out text, mapped and raw: {shown}",
+    )
+
+
+def run_oracle(ctx: StepContext, params: Oracle) -> None:
+    """Score the final model computing on from the mapped states: what perfect transfer reaches."""
+    from kit.lm.generate import TransformersBackend
+    from kit.methods.checkpoint_transfer.affine_files import load_maps
+    from kit.methods.checkpoint_transfer.answers import patched_answers, share
+
+    student, tokenizer = ctx.model("student"), tokenizer_of(ctx, ctx.model("student"))
+    model = load_model(ctx, student, params.dtype)
+    found = patched_answers(
+        model,
+        load_model(ctx, ctx.model("teacher"), params.dtype),
+        load_maps(ctx.step("maps").path / "maps"),
+        TransformersBackend(model, pad_of(tokenizer), max_tokens=params.batch_tokens),
+        questions_of(ctx, params.questions),
+        encoder(tokenizer),
+    )
+    blocks = {str(block): answers for block, answers in found.items()}
+    write_json(ctx.out / "answers.json", {params.questions: {"blocks": blocks}})
+    known = {block: share(answers) for block, answers in found.items()}
+    deepest = max(known)
+    shown = ", ".join(f"block {block}: {value:.3f}" for block, value in known.items())
+    ctx.canary(
+        "target-does-not-know",
+        known[deepest] <= params.most_known,
+        f"right with the mapped state: {shown}; at most {params.most_known} wanted at the deepest",
+    )

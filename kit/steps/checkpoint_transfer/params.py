@@ -1,0 +1,98 @@
+"""Parameters of the step kinds of the family."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Count = Annotated[int, Meta(ge=1)]
+Whole = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+State = Literal["block-input", "block-output"]
+Preset = Literal["corrected", "v1", "v2", "v2-muon-bug", "v2-muon-repaired", "epoch-sweep"]
+
+
+class Texts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``checkpoint-transfer/texts``."""
+
+    seed: Whole
+    pairs: Count
+    """Of forget and retain text; a training of N pairs takes the first N."""
+    fit: Count
+    held_out: Count
+    most_tokens: Count
+    forget_order: Literal["as-they-come", "shuffled"] = "as-they-come"
+    repeat: bool = False
+    """Take documents again where there are fewer than pairs."""
+    forget_set: str = "forget"
+    """Of a miniature world: its set of sentences."""
+    retain_set: str = "retain"
+    forget_fields: list[str] = field(default_factory=lambda: ["text"])
+    """Of pinned documents: columns that make up one, joined by blank lines."""
+    retain_fields: list[str] = field(default_factory=lambda: ["text"])
+
+
+class Fit(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``checkpoint-transfer/fit``."""
+
+    layers: list[Whole]
+    fit_at: State = "block-input"
+    alpha: Annotated[float, Meta(ge=0)] = 0.01
+    batch: Count = 4
+    dtype: str = "float32"
+
+
+class Oracle(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``checkpoint-transfer/oracle-patch``."""
+
+    questions: str
+    """Name of the set that is to be forgotten."""
+    most_known: Annotated[float, Meta(ge=0, le=1)]
+    """Share right above which the deepest target itself still knows: the canary fails."""
+    batch_tokens: Count = 16384
+    dtype: str = "float32"
+
+
+class Unlearn(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``checkpoint-transfer/unlearn``; see ``Recipe`` for the fields of the run."""
+
+    seed: Whole
+    preset: Preset
+    retain_coef: Annotated[float, Meta(ge=0)]
+    remove_coef: Positive
+    layers: list[Whole]
+    examples: Count
+    micro_batch: Count
+    epochs: Count = 1
+    global_batch: Count = 32
+    fit_at: State = "block-input"
+    use_at: State | None = None
+    """What the preset says where left out."""
+    full_rank: bool = False
+    train_embeddings: bool = True
+    lora_rank: Count = 16
+    lora_alpha: Positive = 16.0
+    lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.05
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.01
+    clip: Positive = 1.0
+    dtype: str = "float32"
+    """Of the weights that are not trained."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+
+
+class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``checkpoint-transfer/evaluate``."""
+
+    sets: Annotated[list[str], Meta(min_length=1)]
+    """Names of sets of questions; each is a metric of the table."""
+    batch_tokens: Count = 16384
+    dtype: str = "float32"
+
+
+class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``checkpoint-transfer/tabulate``."""
+
+    losses: Literal["logged", "last-step"]
