@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("kit.cli.verify", "Compare a run with what was published."),
     "report": ("kit.cli.report", "One self-contained HTML file of a run."),
     "reproduce": ("kit.cli.reproduce", "doctor, fetch, run, verify, report."),
+    "store": ("kit.cli.store", "What is kept of finished steps, by size; remove some of it."),
     "compare": ("kit.cli.compare", "Two runs cell by cell; the first step that differs."),
     "export": ("kit.cli.export", "RO-Crate, Snakefile, table, artifact appendix."),
     "log": ("kit.cli.log", "The reproduction log."),

@@ -185,6 +185,11 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 is_flag=True,
                 help="After a failure, go on with the steps that do not depend on it.",
             ),
+            click.option(
+                "--keep-intermediate",
+                is_flag=True,
+                help="Keep outputs that are dropped otherwise once every step has read them.",
+            ),
         )
     ):
         function = option(function)
@@ -231,6 +236,7 @@ def run_prepared(
     runs_dir: Path,
     check: bool,
     keep_going: bool,
+    keep_intermediate: bool,
     slurm: SlurmOptions | None = None,
 ) -> Path:
     """Run a plan; returns the run directory."""
@@ -245,6 +251,7 @@ def run_prepared(
         threads=threads,
         check="all" if check else "small",
         keep_going=keep_going,
+        keep_intermediate=keep_intermediate,
         progress=state().mode(),
         runs_dir=runs_dir,
         slurm=slurm,

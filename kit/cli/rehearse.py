@@ -35,6 +35,7 @@ def command(
     runs_dir: Path,
     check: bool,
     keep_going: bool,
+    keep_intermediate: bool,
     slurm: SlurmOptions | None,
 ) -> None:
     """Run EXPERIMENT at full shape with random weights and stand-in data.
@@ -53,6 +54,7 @@ def command(
         runs_dir=runs_dir,
         check=check,
         keep_going=keep_going,
+        keep_intermediate=keep_intermediate,
         slurm=slurm,
     )
     made = write_rehearsal(prepared.plan, folder, fraction)

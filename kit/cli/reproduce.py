@@ -29,6 +29,7 @@ def command(
     runs_dir: Path,
     check: bool,
     keep_going: bool,
+    keep_intermediate: bool,
     slurm: SlurmOptions | None,
 ) -> int:
     """Check the machine, fetch the inputs, run EXPERIMENT, verify it and write the report.
@@ -49,6 +50,7 @@ def command(
         runs_dir=runs_dir,
         check=check,
         keep_going=keep_going,
+        keep_intermediate=keep_intermediate,
         slurm=slurm,
     )
     code = call("verify", str(folder))

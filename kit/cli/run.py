@@ -27,6 +27,7 @@ def command(
     runs_dir: Path,
     check: bool,
     keep_going: bool,
+    keep_intermediate: bool,
     slurm: SlurmOptions | None,
 ) -> None:
     """Run EXPERIMENT, or resume it: finished steps are taken from the store.
@@ -42,6 +43,7 @@ def command(
         runs_dir=runs_dir,
         check=check,
         keep_going=keep_going,
+        keep_intermediate=keep_intermediate,
         slurm=slurm,
     )
     click.echo(str(folder))

@@ -33,6 +33,7 @@ class Options:
         threads: Threads of a CPU step (recorded: another count can change a last digit).
         check: How thoroughly finished steps are checked.
         keep_going: After a failure, go on with what does not depend on it.
+        keep_intermediate: Keep intermediate outputs whose readers are done.
         progress: Renderer.
         runs_dir: Where run directories are made.
         slurm: Submit steps to SLURM like this; ``None`` runs them on this machine.
@@ -42,6 +43,7 @@ class Options:
     threads: int = 1
     check: Level = "small"
     keep_going: bool = False
+    keep_intermediate: bool = False
     progress: Mode = "plain"
     runs_dir: Path = Path("runs")
     slurm: SlurmOptions | None = None
@@ -109,6 +111,7 @@ def drive(
             emit=emit,
             level=options.check,
             keep_going=options.keep_going,
+            keep_intermediate=options.keep_intermediate,
             tick=screen.tick,
             only=only,
             digests=digests,

@@ -6,6 +6,7 @@ process that does the work, so a killed run never leaves a lock behind.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 from pathlib import Path
@@ -54,14 +55,17 @@ def perform(
     def waiting(holder: str) -> None:
         emit(event("step-waiting", instance.id, holder=holder))
 
-    with store.lock(instance.key, waiting):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(store.lock(instance.key, waiting))
         look = store.look(instance.key, job.check)
-        if look.entry is not None and look.entry.input_digests == job.input_digests:
-            emit(_ended("step-cached", job, look.entry))
-            return look.entry
+        found = look.entry
+        if found and not found.dropped and found.input_digests == job.input_digests:
+            emit(_ended("step-cached", job, found))
+            return found
         if look.problem:
             aside = store.set_aside(instance.key)
             emit(event("step-damaged", instance.id, problem=look.problem, moved_to=aside.name))
+        stack.enter_context(store.reading(one.key for found in job.steps.values() for one in found))
         _check_inputs(job, store)
         started, clock = utc_now(), time.monotonic()
         emit(event("step-started", instance.id, key=instance.key))
@@ -87,7 +91,7 @@ def _check_inputs(job: Job, store: Store) -> None:
     step = job.instance.id
     for one in (one for found in job.steps.values() for one in found):
         look = store.look(one.key, "sizes")
-        if look.entry is None:
+        if look.entry is None or look.entry.dropped:
             raise StepFailed(
                 f"what {one.instance} made is not in the store any more"
                 + f": {look.problem}" * bool(look.problem),

@@ -85,6 +85,23 @@ def key_lock(path: Path, *, waiting: Callable[[str], None] | None = None) -> Ite
 
 
 @contextlib.contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold the lock at ``path`` beside others that share it; nobody holds it alone meanwhile."""
+    while True:
+        handle = _open(path)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        if _is_current(handle, path):
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
+        with lock_if_free(path):  # the last one to leave removes the file
+            pass
+
+
+@contextlib.contextmanager
 def lock_if_free(path: Path) -> Iterator[bool]:
     """Hold the lock if nobody else does; yields whether it is held."""
     handle = _try(path)

@@ -260,6 +260,7 @@ class _Builder:
             environment=environment,
             outputs=list(kind.outputs),
             launch=kind.launch if resources.world > 1 else "worker",
+            intermediate=kind.intermediate,
             key=step_key(kind.name, kind.version, params, keyed, environment),
         )
 

@@ -238,6 +238,8 @@ class StepKind:
             step. They then enter the key; without this they cannot be read, because a value that
             decides outputs and is not in the key would let one instance take another's outputs.
             The axes of a list (kind input ``steps``) are always in the key and always readable.
+        intermediate: Its outputs are large and read by steps of the same experiment alone: they
+            are dropped once these are done, and made again if one has to be.
         save_minutes: A long step saves its state at least this often (:meth:`StepContext.due`).
         stop_seconds: A stopped step has so long to save its state before it is killed.
         lowers_memory: What a user can change when the step runs out of memory, best first. The
@@ -257,6 +259,7 @@ class StepKind:
     optional: frozenset[str] = frozenset()
     unread: Callable[[Any], frozenset[str]] = nothing_unread
     reads_axes: bool = False
+    intermediate: bool = False
     save_minutes: float = 10.0
     stop_seconds: float = 15.0
     lowers_memory: tuple[Remedy, ...] = ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,6 +74,7 @@ class Runner:
         emit: Takes the events.
         level: How thoroughly finished steps are checked.
         keep_going: After a failure, go on with what does not depend on it.
+        keep_intermediate: Keep outputs of intermediate steps whose readers are done.
         tick: Called a few times a second, for a live display.
         only: Run these instances alone; everything they read is finished already.
         digests: Digests of the finished outputs that those read.
@@ -90,6 +91,7 @@ class Runner:
         emit: Emit,
         level: Level = "small",
         keep_going: bool = False,
+        keep_intermediate: bool = False,
         tick: Callable[[], None] = lambda: None,
         only: Collection[str] | None = None,
         digests: Mapping[str, str] | None = None,
@@ -110,6 +112,17 @@ class Runner:
                 self._readers[source].append(one.id)
         self._ready: deque[StepInstance] = deque()
         self._running: dict[str, list[StepInstance]] = {}  # key -> [running, same key waiting...]
+        # Key -> instances of this plan that have still to read it.
+        self._unread: Counter[str] = Counter()
+        for one in plan.instances:
+            self._unread.update({plan.by_id[id].key for id in one.upstream()})
+        self._intermediate: dict[str, list[StepInstance]] = {}
+        for one in plan.instances if not keep_intermediate else ():
+            if one.intermediate:
+                self._intermediate.setdefault(one.key, []).append(one)
+        self._redone: dict[str, list[StepInstance]] = {}  # dropped, made again -> who waits for it
+        self._lost: dict[str, int] = {}
+        self._again: dict[str, list[str]] = {}  # instance -> keys that it reads once more
         self.outcome = Outcome(states={one.id: "waiting" for one in self._chosen})
 
     def run(self) -> Outcome:
@@ -146,6 +159,9 @@ class Runner:
             if same is not None:
                 same.append(instance)
                 continue
+            if instance.id in self._redone:  # its record is there, its files are wanted
+                self._enqueue(instance)
+                continue
             look = self.store.look(instance.key, self.level)
             if look.entry is not None and look.entry.input_digests == instance.input_digests(
                 self._digests
@@ -159,17 +175,60 @@ class Runner:
                 self.emit(event("step-outdated", instance.id, reason="its inputs were redone"))
             elif look.outdated:
                 self.emit(event("step-outdated", instance.id, reason=look.outdated))
+            self._enqueue(instance)
+
+    def _enqueue(self, instance: StepInstance) -> None:
+        """Queue an instance to be run; what it reads and was dropped is made again first."""
+        read = (self.plan.by_id[id] for id in dict.fromkeys(instance.upstream()))
+        dropped = [one for one in read if self._is_dropped(one.id)]
+        if not dropped:
             self._ready.append(instance)
+            return
+        self._lost[instance.id] = len(dropped)
+        for one in dropped:
+            if one.id not in self._redone:
+                self._redone[one.id] = []
+                self.emit(event("step-outdated", one.id, reason="its outputs were dropped"))
+                self._enqueue(one)
+            self._redone[one.id].append(instance)
+            self._unread[one.key] += 1
+            self._again.setdefault(instance.id, []).append(one.key)
+
+    def _is_dropped(self, id: str) -> bool:
+        entry = self.outcome.entries.get(id)
+        return entry is not None and entry.dropped
 
     def _finish(
         self, instance: StepInstance, entry: StoredStep, state: State
     ) -> Iterator[StepInstance]:
         """Note a finished instance; yields the instances that have nothing left to wait for."""
         self._note(instance, entry, state)
+        again = self._redone.pop(instance.id, None)
+        for waiting in again or ():
+            self._lost[waiting.id] -= 1
+            if not self._lost[waiting.id]:
+                yield waiting
+        self._drop_read(instance, again=again is not None)
+        if again is not None:
+            return
         for reader in self._readers[instance.id]:
             self._missing[reader] -= 1
             if not self._missing[reader]:
                 yield self.plan.by_id[reader]
+
+    def _drop_read(self, instance: StepInstance, *, again: bool) -> None:
+        """Drop what this instance was the last to read, if it is intermediate."""
+        self._unread.subtract(self._again.pop(instance.id, ()))
+        for key in {self.plan.by_id[id].key for id in instance.upstream()}:
+            self._unread[key] -= not again
+            made = self._intermediate.get(key, [])
+            if not made or self._unread[key] or not self.store.drop(key):
+                continue
+            self.emit(event("step-dropped", made[0].id, key=key))
+            entry = self.store.look(key, "sizes").entry
+            for one in made:
+                if entry is not None and one.id in self.outcome.entries:
+                    self.outcome.entries[one.id] = entry
 
     def _note(self, instance: StepInstance, entry: StoredStep, state: State) -> None:
         self.outcome.states[instance.id] = state

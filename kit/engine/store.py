@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from msgspec import Struct
 from kit import jsonfile
 from kit.durable import fsync_dir, write_atomic
 from kit.engine.canonical import digest
-from kit.engine.locks import key_lock, lock_if_free
+from kit.engine.locks import key_lock, lock_if_free, shared_lock
 from kit.errors import InvalidInput, Preflight, StepFailed
 from kit.results.files import stored
 from kit.results.record import FileRecord
@@ -61,6 +61,8 @@ class StoredStep(Struct, frozen=True, kw_only=True):
     peak_memory_gb: float = 0.0
     peak_gpu_memory_gb: float = 0.0
     canaries: list[Canary] = []
+    dropped: bool = False
+    """The files are gone, because nothing was left to read them; what they were is still known."""
 
     @property
     def digest(self) -> str:
@@ -126,7 +128,7 @@ class Store:
             entry = jsonfile.decode(content, StoredStep, where=RECORD)
         except InvalidInput as error:
             return Look(problem=str(error))
-        for name, record in entry.files.items():
+        for name, record in entry.files.items() if not entry.dropped else ():
             problem = _check(folder / name, record, level)
             if problem:
                 return Look(problem=f"{name}: {problem}")
@@ -138,6 +140,51 @@ class Store:
     ) -> contextlib.AbstractContextManager[None]:
         """The lock of a key; ``waiting`` hears who holds it."""
         return key_lock(self._lock_path(key), waiting=waiting)
+
+    @contextlib.contextmanager
+    def reading(self, keys: Iterable[str]) -> Iterator[None]:
+        """While a step reads these outputs, nobody drops or removes them."""
+        with contextlib.ExitStack() as stack:
+            for key in sorted(set(keys)):
+                stack.enter_context(shared_lock(self._reading_path(key)))
+            yield
+
+    def _reading_path(self, key: str) -> Path:
+        return self.home / "locks" / f"{key}.reading"
+
+    @contextlib.contextmanager
+    def _alone(self, key: str) -> Iterator[bool]:
+        """Whether nobody makes or reads the outputs of a key, and then nobody begins to."""
+        with (
+            lock_if_free(self._lock_path(key)) as made,
+            lock_if_free(self._reading_path(key)) as read,
+        ):
+            yield made and read
+
+    def drop(self, key: str) -> bool:
+        """Remove the files of a finished step and keep its record; not while a step holds them."""
+        with self._alone(key) as alone:
+            entry = self.look(key, "sizes").entry if alone else None
+            if entry is None or entry.dropped:
+                return False
+            # The mark first: killed in between, the files are of no use and do no harm.
+            dropped = msgspec.structs.replace(entry, dropped=True)
+            record = self.path(key) / RECORD
+            write_atomic(record, msgspec.json.format(msgspec.json.encode(dropped)))
+            _remove_files(record.parent)
+            return True
+
+    def remove(self, key: str) -> bool:
+        """Remove a finished step with its record; not while a step holds it."""
+        with self._alone(key) as alone:
+            if alone:
+                shutil.rmtree(self.path(key), ignore_errors=True)
+            return alone
+
+    def finished(self) -> Iterator[str]:
+        """Keys of everything that is finished."""
+        for record in sorted((self.home / "store").glob(f"*/*/{RECORD}")):
+            yield record.parent.name
 
     def _lock_path(self, key: str) -> Path:
         return self.home / "locks" / key
@@ -186,7 +233,11 @@ class Store:
         place = self.path(key)
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
-            self.set_aside(key)
+            before = self.look(key, "sizes").entry
+            if before is not None and before.dropped:
+                shutil.rmtree(place)
+            else:
+                self.set_aside(key)
         folder.rename(place)
         fsync_dir(place.parent)
         fsync_dir(place.parent.parent)
@@ -267,6 +318,15 @@ def _stray(folder: Path, entry: StoredStep) -> str:
             if inside not in entry.files and not path.is_dir():
                 return f"{inside}: the step did not write it"
     return ""
+
+
+def _remove_files(folder: Path) -> None:
+    """Everything of an entry but its record."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != RECORD:
+            path.unlink(missing_ok=True)
 
 
 def _newer(home: Path, made: int) -> Preflight:

@@ -71,6 +71,8 @@ class StepInstance(Struct, frozen=True, kw_only=True):
     environment: dict[str, Any] = {}
     outputs: list[str] = []
     launch: str = "worker"
+    intermediate: bool = False
+    """Its outputs are dropped once its readers are done."""
     key: str
 
     def upstream(self) -> Iterable[str]:

@@ -48,6 +48,7 @@ def plan_of_graph(
     *,
     failing: Sequence[str] = (),
     same: Mapping[str, str] | None = None,
+    intermediate: Sequence[str] = (),
     **needs: Any,
 ) -> Plan:
     """A plan of named steps, each with the steps it reads.
@@ -56,6 +57,7 @@ def plan_of_graph(
         graph: Step -> what it reads, in an order they can run in.
         failing: Steps that fail.
         same: Step -> name it works under; two of one name and equal inputs have equal keys.
+        intermediate: Steps whose outputs are dropped after use.
         needs: Resources of every step.
     """
     made: dict[str, StepInstance] = {}
@@ -71,6 +73,7 @@ def plan_of_graph(
             steps={"all": StepUse(instances=list(reads), many=True)},
             resources=Resources(**needs),
             outputs=["names.json"],
+            intermediate=id in intermediate,
             key=key,
         )
     return Plan(
