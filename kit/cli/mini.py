@@ -51,7 +51,7 @@ def build_command(world: World, folder: Path, seeds: int | None, jobs: int) -> N
 
     Seeds 0, 1, 2, ... are tried until enough pass the entry rule (docs/mini-world.md); a build that
     was stopped continues. The same machine and versions give the same bits, others the same
-    statistics. On a core, a seed of the world "injection" takes about two and a half minutes.
+    statistics. On a core, a seed takes about two and a half minutes ("injection") or one ("facts").
     """
     from kit.durable import make_home
 
