@@ -109,11 +109,16 @@ class PinStore:
     def digest(self, id: str) -> str:
         """Identity of the pin: sha256 over its sorted (path, sha256) pairs.
 
+        An unavailable pin that nobody brought stands in a plan by its name: what a run would cost
+        can be seen without it. :meth:`require` refuses before anything starts.
+
         Raises:
-            Preflight: An unavailable pin without a path, or a path with nothing at it.
+            Preflight: A path with nothing at it.
         """
         pin = self.pin(id)
-        if self.own_paths.get(id) is not None or pin.kind in ("package", "unavailable"):
+        if pin.kind == "unavailable" and self.own_paths.get(id) is None:
+            entries = [("", f"unavailable:{id}")]
+        elif self.own_paths.get(id) is not None or pin.kind in ("package", "unavailable"):
             entries = self._content(pin)
         else:
             place = f"{pin.repo}@{pin.revision}" if pin.repo else str(pin.url)

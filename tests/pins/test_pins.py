@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from kit.errors import InvalidInput, Preflight, UsageError
 from kit.manifest.catalog import Catalog
@@ -190,15 +191,19 @@ def test_an_unavailable_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     pin = Pin(id="gone", kind="unavailable", title="t", licence="l", unavailable="never released")
     store = PinStore(tmp_path, [pin])
     assert store.state("gone").status == "unavailable"
-    for call in (store.path, store.digest, store.check):
+    for call in (store.path, store.check):
         with pytest.raises(Preflight, match="cannot be fetched by anyone"):
             call("gone")
+    # A plan can be shown; what is brought has another identity.
+    planned = store.digest("gone")
+    assert planned != PinStore(tmp_path, [replace(pin, id="other")]).digest("other")
     own = tmp_path / "mine.json"
     own.write_text("1")
     monkeypatch.setenv(variable("gone"), str(own))
     assert store.state("gone").ready
     assert store.path("gone") == own
     before = store.digest("gone")
+    assert before != planned
     own.write_text("22")
     assert PinStore(tmp_path, [pin]).digest("gone") != before
 

@@ -45,6 +45,7 @@ def tabulate(
     oracles: Sequence[Finished],
     roles: Mapping[str, str],
     losses: str,
+    checkpoint: str = BASELINE,
 ) -> Table:
     """All measurements as cells ``<group>/<metric>/<row>[@<setting>]``.
 
@@ -57,6 +58,7 @@ def tabulate(
         roles: Axis -> role.
         losses: ``logged``: of the single micro-batch that the published code logs last;
             ``last-step``: means over the last optimizer step.
+        checkpoint: Row of the early checkpoint, where no axis names it.
 
     Raises:
         ValueError: An unknown kind of loss, or something measured twice.
@@ -73,6 +75,8 @@ def tabulate(
     for group, folders in groups:
         for one in folders:
             here, row = _at(table, one, roles, group)
+            if group == TEACHER and row == BASELINE:
+                row = checkpoint
             for metric, answers in _read(one.path / ANSWERS).items():
                 _add_answers(here, metric, row, answers)
     for one in trainings:

@@ -55,10 +55,17 @@ def padded(
 
 
 def questions_of(ctx: StepContext, name: str) -> list[Any]:
-    """A set of questions, of the step that wrote them."""
+    """A set of questions, of a miniature world or of the published sets.
+
+    Raises:
+        ValueError: The manifest gives neither or both.
+    """
     from kit.mini.facts.files import read_questions
 
-    return list(read_questions(ctx.step("questions").path, name))
+    given = [input for input in ("questions", "published") if ctx.has(input)]
+    if len(given) != 1:
+        raise ValueError("give the questions of a world or the published ones, not both")
+    return list(read_questions(ctx.step(given[0]).path, name))
 
 
 def pinned_files(folder: Path) -> list[Path]:

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from kit.engine.registry import REGISTRY, ModelOutput, StepKind
 from kit.steps.checkpoint_transfer.maps import run_fit, run_oracle, run_texts
-from kit.steps.checkpoint_transfer.params import Evaluate, Fit, Oracle, Tabulate, Texts, Unlearn
-from kit.steps.checkpoint_transfer.unlearning import run_evaluate, run_tabulate, run_unlearn
+from kit.steps.checkpoint_transfer.params import (
+    Evaluate,
+    Fit,
+    Oracle,
+    Questions,
+    Tabulate,
+    Texts,
+    Unlearn,
+)
+from kit.steps.checkpoint_transfer.unlearning import (
+    run_evaluate,
+    run_questions,
+    run_tabulate,
+    run_unlearn,
+)
 
 for _kind in (
     StepKind(
@@ -32,7 +45,14 @@ for _kind in (
         version=1,
         params=Oracle,
         run=run_oracle,
-        inputs={"teacher": "model", "student": "model", "maps": "step", "questions": "step"},
+        inputs={
+            "teacher": "model",
+            "student": "model",
+            "maps": "step",
+            "questions": "step",
+            "published": "step",
+        },
+        optional=frozenset({"questions", "published"}),
         outputs=("answers.json",),
         doc="what a model answers whose states are the targets themselves",
     ),
@@ -48,11 +68,22 @@ for _kind in (
         doc="unlearning by transfer of an early checkpoint's states",
     ),
     StepKind(
+        name="checkpoint-transfer/questions",
+        version=1,
+        params=Questions,
+        run=run_questions,
+        inputs={"robust": "pin", "mmlu": "pin"},
+        outputs=("questions",),
+        environment=(),
+        doc="the published question sets as prompts",
+    ),
+    StepKind(
         name="checkpoint-transfer/evaluate",
         version=1,
         params=Evaluate,
         run=run_evaluate,
-        inputs={"model": "model", "questions": "step"},
+        inputs={"model": "model", "questions": "step", "published": "step"},
+        optional=frozenset({"questions", "published"}),
         outputs=("answers.json",),
         doc="multiple choice by log-likelihood, with every answer",
     ),

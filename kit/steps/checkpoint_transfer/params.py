@@ -83,6 +83,14 @@ class Unlearn(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     compute: Literal["float32", "bfloat16"] = "float32"
 
 
+class Questions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``checkpoint-transfer/questions``: how many of each set there must be."""
+
+    robust: Count
+    mmlu: Count
+    mmlu_stem: Count
+
+
 class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of ``checkpoint-transfer/evaluate``."""
 
@@ -96,3 +104,5 @@ class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of ``checkpoint-transfer/tabulate``."""
 
     losses: Literal["logged", "last-step"]
+    checkpoint: str = "baseline"
+    """Row of the early checkpoint, where no axis names it."""

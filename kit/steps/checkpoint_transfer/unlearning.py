@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING
 
 from kit.engine.registry import StepContext
 from kit.pins.hashing import write_json
-from kit.steps.checkpoint_transfer.inputs import encoder, pad_of, questions_of, tokenizer_of
-from kit.steps.checkpoint_transfer.params import Evaluate, Tabulate, Unlearn
+from kit.steps.checkpoint_transfer.inputs import (
+    encoder,
+    pad_of,
+    pinned_files,
+    questions_of,
+    tokenizer_of,
+)
+from kit.steps.checkpoint_transfer.params import Evaluate, Questions, Tabulate, Unlearn
 from kit.steps.common import load_model, transformers_backend
 
 if TYPE_CHECKING:
@@ -80,6 +86,24 @@ def run_unlearn(ctx: StepContext, params: Unlearn) -> None:
         ctx.note(f"diverged at optimizer step {done.run.diverged_at}; the recipe goes on")
 
 
+def run_questions(ctx: StepContext, params: Questions) -> None:
+    """Bring the published question sets into the form that evaluations read.
+
+    ``wmdp-bio`` and ``wmdp-robust`` are the same questions: the log's two columns are two
+    evaluations of one metric (docs/methods/checkpoint-transfer.md).
+    """
+    from kit.methods.checkpoint_transfer.questions import read_lettered, stem, write_questions
+
+    robust = read_lettered(pinned_files(ctx.pin("robust").path), "robust", about="biology")
+    mmlu = read_lettered(pinned_files(ctx.pin("mmlu").path), "mmlu")
+    sets = {"wmdp-bio": robust, "wmdp-robust": robust, "mmlu": mmlu, "mmlu-stem": stem(mmlu)}
+    wanted = {"wmdp-robust": params.robust, "mmlu": params.mmlu, "mmlu-stem": params.mmlu_stem}
+    for name, questions in sets.items():
+        write_questions(ctx.out, name, questions)
+    counts = {name: len(sets[name]) for name in wanted}
+    ctx.canary("every-question-is-there", counts == wanted, f"{counts}, wanted {wanted}")
+
+
 def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     """Score a model on sets of multiple-choice questions."""
     from kit.methods.checkpoint_transfer.answers import answer
@@ -110,6 +134,7 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
         oracles=_finished(ctx, "oracles"),
         roles=ctx.roles,
         losses=params.losses,
+        checkpoint=params.checkpoint,
     ).write(ctx.out)
 
 
