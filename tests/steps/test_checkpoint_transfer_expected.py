@@ -1,0 +1,110 @@
+"""Every number of the log that belongs to an experiment stands in its expectation."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from kit.manifest.catalog import Catalog
+from kit.manifest.expectation_types import Expectation
+from kit.methods.checkpoint_transfer.gather import Finished, tabulate
+from kit.results.plan import StepInstance
+from tests.steps.test_kinds import plan
+
+ROOT = Path(__file__).resolve().parents[2]
+NUMBERS = ROOT / "docs/methods/checkpoint-transfer.numbers.csv"
+EXPERIMENTS = sorted(
+    path.name.removesuffix(".paper.yaml")
+    for path in (ROOT / "expected_results/checkpoint_transfer").glob("*.paper.yaml")
+)
+
+
+def _expected(experiment: str, profile: str) -> Expectation:
+    found = Catalog(ROOT).expectation(experiment, profile)
+    assert found is not None
+    return found
+
+
+def _rows(experiment: str, kind: str) -> list[dict[str, str]]:
+    with NUMBERS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if (row["experiment"], row["kind"]) == (experiment, kind)]
+
+
+def test_there_are_expectations() -> None:
+    assert "ct-coefficient-grid" in EXPERIMENTS
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_cells_of_the_log_stand_in_the_expectation_as_printed(experiment: str) -> None:
+    cells = {cell.id: cell for cell in _expected(experiment, "paper").cells}
+    printed = _rows(experiment, "cell")
+    assert printed
+    for row in printed:
+        cell = cells[row["what"]]
+        share = {"percent": 100.0, "fraction": 1.0}.get(cell.unit, 1.0)
+        number = float(row["number"])
+        if (cell.unit == "percent" and number < 1) or (cell.unit == "fraction" and number > 1):
+            number *= 100 if cell.unit == "percent" else 0.01
+        assert float(cell.value or "nan") / share == pytest.approx(number / share), row
+        assert row["line"] in (cell.place or ""), row
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_claims_of_the_log_stand_in_the_expectation(experiment: str) -> None:
+    claims = {claim.id: claim for claim in _expected(experiment, "paper").claims}
+    for row in _rows(experiment, "claim"):
+        claim = claims[row["what"]]
+        assert f"line {row['line']}" in claim.place or f"lines {row['line']}" in claim.place, row
+
+
+@pytest.mark.parametrize("profile", ["mini", "paper"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_expected_cell_can_come_out(experiment: str, profile: str, tmp_path: Path) -> None:
+    """The table of stand-in outputs, for every instance of the plan, has just these cells."""
+    _, made = plan(experiment, profile, tmp_path)
+
+    def finished(step: str) -> list[Finished]:
+        found = []
+        for number, one in enumerate(i for i in made.instances if i.step == step):
+            folder = tmp_path / f"{step}-{number}"
+            folder.mkdir()
+            _stand_in(one, folder)
+            found.append(Finished(one.id, folder, one.axes))
+        return found
+
+    table = next(one for one in made.instances if one.step == "table")
+    made_cells = tabulate(
+        unlearned=finished("evaluate"),
+        trainings=finished("unlearn"),
+        originals=finished("evaluate-original"),
+        teachers=finished("evaluate-checkpoint"),
+        oracles=finished("oracle") if profile == "mini" else [],
+        roles={"run": "setting", "seed": "replicate"},
+        losses=table.params["losses"],
+        checkpoint=table.params["checkpoint"],
+    ).cells
+    cells = {cell.id for cell in made_cells}
+    wanted = {cell.id for cell in _expected(experiment, profile).cells}
+    assert wanted <= cells
+    if profile == "mini":
+        assert wanted == cells
+
+
+def _stand_in(one: StepInstance, folder: Path) -> None:
+    answers = {"items": ["a", "b"], "right": [1, 0], "picked": ["A", "B"], "answers": ["A", "A"]}
+    if one.step == "unlearn":
+        losses = {"remove": 0.5, "retain": 0.1}
+        written = {"logged": losses, "last-step": losses, "diverged_at": None}
+        (folder / "training.json").write_text(json.dumps(written), encoding="utf-8")
+        return
+    made: dict[str, object] = {}
+    if one.step == "oracle":
+        blocks = {str(block): answers for block in range(4)}
+        made[one.params["questions"]] = {"blocks": blocks}
+    else:
+        made = dict.fromkeys(one.params["sets"], answers)
+    (folder / "answers.json").write_text(json.dumps(made), encoding="utf-8")
