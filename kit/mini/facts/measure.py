@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from kit.evals import multiple_choice
 from kit.mini.facts.model import vocabulary
 from kit.mini.facts.questions import Question, forget_questions, retain_questions
 from kit.mini.facts.world import ATTACKER, JUDGE, World
@@ -40,24 +41,13 @@ def measure(model: PreTrainedModel, sets: Mapping[str, Sequence[Question]]) -> S
 
 
 def accuracy(model: PreTrainedModel, questions: Sequence[Question]) -> float:
-    """Share of the questions whose right option is the likeliest continuation.
-
-    Every option is a single word, so no length enters.
-    """
+    """Share of the questions whose right option is the likeliest continuation."""
     from kit.lm.generate import TransformersBackend
 
     ids = vocabulary()
-    pairs = [
-        ([ids[word] for word in question.prompt.split()], [ids[option]])
-        for question in questions
-        for option in question.options
-    ]
-    scores = iter(TransformersBackend(model, ids["<pad>"]).loglikelihoods(pairs))
-    right = 0
-    for question in questions:
-        likelihoods = [next(scores).total for _ in question.options]
-        right += likelihoods.index(max(likelihoods)) == question.answer
-    return right / len(questions)
+    items = multiple_choice.items_of(questions, lambda text: [ids[word] for word in text.split()])
+    scored = multiple_choice.score(TransformersBackend(model, ids["<pad>"]), items)
+    return multiple_choice.accuracy(scored).value
 
 
 def oracle(
