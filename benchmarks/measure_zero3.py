@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kit.lm.standin import LLAMA3_8B
+from kit.lm.standin import read_shape
 from kit.methods.tar.batches import Counted, counted_batches
 from kit.methods.tar.objectives import language_model_loss, tamper_resistance_loss
 from kit.methods.tar.outer_loop import outer_spec
@@ -56,7 +56,7 @@ SETTINGS = {
 
 def build(layers: int) -> LlamaForCausalLM:
     """Random bf16 weights, the same in every process."""
-    config = LlamaConfig(**(LLAMA3_8B | {"num_hidden_layers": layers}))
+    config = LlamaConfig(**{**read_shape("llama-3-8b").config, "num_hidden_layers": layers})
     with torch.device("meta"):
         model = LlamaForCausalLM(config).to(torch.bfloat16)
     model = model.to_empty(device="cuda")
