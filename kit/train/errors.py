@@ -18,7 +18,10 @@ class TrainingDiverged(Exception):
         batch_ids: Ids of the examples in that step.
         last_good_checkpoint: Last step at which a checkpoint was written, or ``None``.
         reason: What was seen, as the predicate of "step N".
+        so_far: What a loop that stopped had done by then (:class:`kit.train.loop.FineTuned`).
     """
+
+    so_far: object = None
 
     def __init__(
         self,

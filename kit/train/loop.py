@@ -144,23 +144,27 @@ def finetune(
             with engine.evaluating(plan.weights) as model:
                 result.trajectory.append((step, dict(measure(model, step))))
 
-    measured(start)
-    for step in range(start, plan.steps):
-        with run.saved_if_stopped(step):
-            parts = batches(step)
-            value = float(engine.accumulate(loss, parts))
-            norm = engine.gradient_norm() if plan.clip is None else engine.clip(plan.clip)
-            run.watch(step, value, norm, parts)
-        peak = engine.optimizer.spec.learning_rate
-        rate = plan.schedule.rate(step, peak=peak, steps=plan.steps)
-        engine.step(rate)
-        result.losses.append(value)
-        result.rates.append(rate)
-        result.norms.append(norm)
-        if on_step is not None:
-            on_step(step + 1, value)
-        measured(step + 1)
-        run.save_if_due(step + 1)
+    try:
+        measured(start)
+        for step in range(start, plan.steps):
+            with run.saved_if_stopped(step):
+                parts = batches(step)
+                value = float(engine.accumulate(loss, parts))
+                norm = engine.gradient_norm() if plan.clip is None else engine.clip(plan.clip)
+                run.watch(step, value, norm, parts)
+            peak = engine.optimizer.spec.learning_rate
+            rate = plan.schedule.rate(step, peak=peak, steps=plan.steps)
+            engine.step(rate)
+            result.losses.append(value)
+            result.rates.append(rate)
+            result.norms.append(norm)
+            if on_step is not None:
+                on_step(step + 1, value)
+            measured(step + 1)
+            run.save_if_due(step + 1)
+    except TrainingDiverged as error:
+        error.so_far = result
+        raise
     return result
 
 

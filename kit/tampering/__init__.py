@@ -1,0 +1,1 @@
+"""Fine-tuning attacks on safeguards, and what the worst of them says."""
