@@ -66,7 +66,8 @@ def test_claims_of_the_log_stand_in_the_expectation(experiment: str) -> None:
 def test_every_expected_cell_can_come_out(experiment: str, profile: str, tmp_path: Path) -> None:
     """The table of stand-in outputs, for every instance of the plan, has just these cells."""
     if Catalog(ROOT).expectation_path(experiment, profile) is None:
-        assert (experiment, profile) == ("ct-retain-sweep", "mini")
+        assert profile == "mini"
+        assert experiment in ("ct-epoch-sweep", "ct-retain-sweep")
         return
     _, made = plan(experiment, profile, tmp_path)
 
