@@ -100,7 +100,8 @@ def verify(subject: Subject) -> Verdict:
         ]
     )
     claims = report_claims(expected.claims, reports, measured, subject.expectation, unanswered)
-    verdict, reasons = decide_run(reports, claims, subject.rehearsal)
+    tables = omnibus(reports)
+    verdict, reasons = decide_run(reports, claims, subject.rehearsal, tables)
     return Verdict(
         experiment=expected.experiment,
         profile=expected.profile,
@@ -117,7 +118,7 @@ def verify(subject: Subject) -> Verdict:
         cells=reports,
         claims=claims,
         canaries=canaries,
-        omnibus=omnibus(reports),
+        omnibus=tables,
         notes=[*expected.notes, *subject.notes, *_unlisted(extra)],
         not_covered=uncovered(reports, claims),
     )

@@ -5,13 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kit.verify.multiple import chance_limit
-from kit.verify.verdict import CellReport, ClaimReport, RunVerdict
+from kit.verify.verdict import CellReport, ClaimReport, Omnibus, RunVerdict
+
+NUMBERS_DO_NOT = "claims hold, numbers do not"
+"""First reason of a run whose claims survive a shift of the numbers as a whole."""
 
 
 def decide_run(
+    cells: Sequence[CellReport],
+    claims: Sequence[ClaimReport],
+    rehearsal: bool,
+    tables: Sequence[Omnibus] = (),
+) -> tuple[RunVerdict, list[str]]:
+    """The run verdict and its reasons, a sentence each.
+
+    Args:
+        cells: Every expected cell.
+        claims: Every claim.
+        rehearsal: Stand-in weights and data.
+        tables: The omnibus lines. Claims may survive a shift of all numbers, so a table in which
+            more cells differ than chance explains keeps a run from being reproduced.
+    """
+    verdict, reasons = _decide(cells, claims, rehearsal)
+    off = [f"{line.table}: {line.sentence}" for line in tables if line.exceeds]
+    if rehearsal or not off:
+        return verdict, reasons
+    if verdict != "REPRODUCED":
+        return verdict, [*reasons, *off]
+    primary = any(claim.primary for claim in claims)
+    first = NUMBERS_DO_NOT if primary else "cells agree one by one, not as a whole"
+    return "PARTIALLY", [f"{first} ({'; '.join(off)})", *reasons]
+
+
+def _decide(
     cells: Sequence[CellReport], claims: Sequence[ClaimReport], rehearsal: bool
 ) -> tuple[RunVerdict, list[str]]:
-    """The run verdict and its reasons, a sentence each."""
+    """The verdict by claims, or where none is primary by cells."""
     if rehearsal:
         return "REHEARSED", ["stand-in weights and data: the numbers mean nothing"]
     gaps = _gaps(cells)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from kit.unseen import visible
 from kit.verify.numbers import show
+from kit.verify.outcome import NUMBERS_DO_NOT
 from kit.verify.verdict import CellReport, Verdict
 
 COLOURS = {
@@ -40,6 +41,7 @@ GRAVE = ("deviates", "invalid", "missing")
 
 def lines(verdict: Verdict, every: bool = False) -> Iterable[str]:
     """One line a cell, claim, canary and table; the first word says which."""
+    yield from (f"numbers {reason}" for reason in _shift(verdict))
     yield from _canaries(verdict)
     listed = shown(verdict, every)
     if len(listed) < len(verdict.cells):
@@ -61,6 +63,11 @@ def shown(verdict: Verdict, every: bool) -> list[CellReport]:
     if every or len(verdict.cells) <= MANY:
         return verdict.cells
     return [cell for cell in verdict.cells if cell.verdict in GRAVE]
+
+
+def _shift(verdict: Verdict) -> list[str]:
+    """That the numbers are off as a whole although the claims hold: read before anything else."""
+    return [reason for reason in verdict.reasons if reason.startswith(NUMBERS_DO_NOT)]
 
 
 def _canaries(verdict: Verdict) -> Iterable[str]:
@@ -108,6 +115,8 @@ def render(verdict: Verdict, console: Console, every: bool = False) -> None:
         for line in lines(verdict, every):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return
+    for reason in _shift(verdict):
+        console.print(Text(reason, COLOURS[verdict.verdict]))
     listed = shown(verdict, every)
     console.print(_cells(verdict, listed))
     if len(listed) < len(verdict.cells):

@@ -34,8 +34,9 @@ every number."""
 ClaimOutcome = Literal["holds", "fails", "undetermined", "not-evaluated"]
 
 RunVerdict = Literal["REPRODUCED", "PARTIALLY", "NOT REPRODUCED", "INCOMPLETE", "REHEARSED"]
-"""``REPRODUCED``: all primary claims hold, nothing is invalid or missing. ``NOT REPRODUCED``: a
-primary claim fails. ``PARTIALLY``: some primary claims hold, none fails, something is open.
+"""``REPRODUCED``: all primary claims hold, nothing is invalid or missing, no table differs in more
+cells than chance explains. ``NOT REPRODUCED``: a primary claim fails. ``PARTIALLY``: some primary
+claims hold, none fails, something is open or the numbers of a table are off as a whole.
 ``INCOMPLETE``: no primary claim could be decided. ``REHEARSED``: stand-in data, no verdict."""
 
 EXIT_CODES: dict[RunVerdict, int] = {

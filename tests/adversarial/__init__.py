@@ -1,0 +1,1 @@
+"""Planted deviations and where the verdict must catch them."""
