@@ -127,6 +127,34 @@ def _tamper(settings: TarSettings, model: Any, counted: Counted) -> torch.Tensor
     return tamper_resistance_loss(model, counted, settings)
 
 
+def kernels(what: Callable[[], object]) -> dict[str, float]:
+    """Where one call's time goes on this GPU: seconds of kernels by sort, and of the whole call."""
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        what()
+        torch.cuda.synchronize()
+        whole = time.perf_counter() - start
+    spent = {"communication": 0.0, "matrix products and attention": 0.0, "other": 0.0}
+    launches = 0
+    for event in profiled.key_averages():
+        name = event.key.lower()
+        seconds = event.self_device_time_total / 1e6
+        launches += event.count
+        if "nccl" in name:
+            spent["communication"] += seconds
+        elif any(part in name for part in ("gemm", "nvjet", "cutlass", "flash", "fmha")):
+            spent["matrix products and attention"] += seconds
+        else:
+            spent["other"] += seconds
+    return {k: round(v, 4) for k, v in spent.items()} | {
+        "whole call, profiled": round(whole, 4),
+        "launches": launches,
+    }
+
+
 def measure(variant: str, *, layers: int, passes: int, most: int) -> dict[str, Any]:
     """Everything about one variant."""
     settings = preset("released-code", "bio")
@@ -146,6 +174,7 @@ def measure(variant: str, *, layers: int, passes: int, most: int) -> dict[str, A
             record[f"adversary {rows} x 256"] = summary(
                 timed(lambda d=data: adversary(engine, d), passes, 4), rows * 256
             )
+        record["kernels of an adversary step, 64 x 256"] = kernels(lambda: adversary(engine, data))
         torch.cuda.reset_peak_memory_stats()
         record["tamper resistance 64 x 256"] = summary(
             timed(lambda: tamper(engine, settings, held_out), passes, 4), 64 * 256

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from kit.methods.tar.outer_loop import outer_spec
 from kit.train.single_process import SingleProcess
 from tests.methods.tar.conftest import build_model
 from tests.train import sharded_processes, two_processes
@@ -44,7 +44,7 @@ def single(folder, device):
     engine = SingleProcess(llama().to(device), two_processes.OUTER)
     result = {f"run/{n}": t for n, t in two_processes.run(engine, folder / "checkpoints").items()}
     model = build_model(0).float().to(device)
-    engine = SingleProcess(model, outer_spec(sharded_processes.TAR))
+    engine = SingleProcess(model, sharded_processes.TAR_OUTER)
     result |= {f"tar/{n}": t for n, t in sharded_processes.tar(engine).items()}
     return {n: t.cpu() for n, t in result.items()}
 
@@ -57,8 +57,12 @@ def assert_equal_runs(ranks, expected, prefix):
         assert {n for n in result if n.startswith(prefix)} == set(wanted)
         for name, value in wanted.items():
             torch.testing.assert_close(
-                result[name].to(value.dtype), value, rtol=1e-6, atol=1e-6, msg=name
+                result[name].to(value.dtype), value, rtol=1e-6, atol=1e-6, msg=partial(_named, name)
             )
+
+
+def _named(name, message):
+    return f"{name}: {message}"
 
 
 def failed_checks(ranks):
