@@ -28,6 +28,7 @@ INNER = AdamW(0.003, 0.01)
 TAR = settings(
     outer_steps=2,
     outer_learning_rate=0.001,
+    distance="squared-norm",  # the norm of a small difference is all rounding
     inner_optimizers=("sgd",),
     adversary_learning_rates=(0.001,),
 )
