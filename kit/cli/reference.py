@@ -19,7 +19,7 @@ def command(experiment: str, runs: tuple[Path, ...]) -> None:
     """
     from kit.errors import UsageError
     from kit.manifest.catalog import Catalog
-    from kit.manifest.load import load_expectation
+    from kit.manifest.load import read_expectation
     from kit.results.run import open_run
     from kit.verify.reference import update
 
@@ -31,6 +31,8 @@ def command(experiment: str, runs: tuple[Path, ...]) -> None:
     path = catalog.expectation_path(experiment, profiles.pop())
     if path is None:
         raise UsageError(f"{experiment} has no expectation at this profile")
-    record, cells = update(path, load_expectation(path), found, catalog.root)
+    record, cells = update(
+        path, read_expectation(path, references=False).value, found, catalog.root
+    )
     click.echo(f"{catalog.relative(path)}: {cells} cells with values of {len(found)} runs")
     click.echo(catalog.relative(record))

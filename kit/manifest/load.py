@@ -69,8 +69,15 @@ def read_pins(path: Path | str, *, full: bool = False) -> Loaded[Pins]:
     return _read(Path(path), Pins, "pins", full)
 
 
-def read_expectation(path: Path | str, *, full: bool = False) -> Loaded[Expectation]:
+def read_expectation(
+    path: Path | str, *, full: bool = False, references: bool = True
+) -> Loaded[Expectation]:
     """An expectation, written out, with positions; see :func:`read_manifest`.
+
+    Args:
+        path: YAML or JSON file.
+        full: Run the JSON Schema too.
+        references: Read the record of reference runs; without, it need not be there yet.
 
     Raises:
         Many: As above.
@@ -82,7 +89,8 @@ def read_expectation(path: Path | str, *, full: bool = False) -> Loaded[Expectat
     if not problems.found:
         value = _typed(source, Expectation, problems)
         if value is not None:
-            cells = with_references(value.cells, Path(path).parent, value.record)
+            record = value.record if references else ""
+            cells = with_references(value.cells, Path(path).parent, record)
             return Loaded(msgspec.structs.replace(value, cells=cells), source)
     raise Many(problems.sorted())
 

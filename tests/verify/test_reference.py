@@ -42,6 +42,13 @@ def test_seeds_of_several_runs_are_put_together(repo: Path) -> None:
     assert path.read_text() == before
 
 
+def test_the_named_record_need_not_be_there_yet(repo: Path) -> None:
+    path = repo / "expected_results" / "family" / "made.mini.yaml"
+    (repo / "expected_results" / "reference" / "made.mini.jsonl").unlink()
+    call("made", str(with_seeds(repo / "runs" / "a", {"0": 1.25, "1": 1.5})))
+    assert load_expectation(path).cells[2].reference is not None
+
+
 def test_an_expectation_without_a_record_gets_the_line_and_nothing_else(repo: Path) -> None:
     path = repo / "expected_results" / "family" / "made.mini.yaml"
     named = path.read_text()
