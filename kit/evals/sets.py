@@ -1,0 +1,171 @@
+"""Texts and questions in files, and a model watched by them.
+
+A folder of data holds ``texts/<name>.jsonl`` (lines ``{id, text, ...}``) and
+``questions/<name>.jsonl`` (lines ``{id, prompt, options, answer}``); further keys are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.evals.multiple_choice import LETTERS, Item, Scored, accuracy, items_of, score
+from kit.evals.texts import text_score
+from kit.lm.generate import TransformersBackend
+from kit.train.batches import examples_of_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from kit.train.batching import Example
+
+
+@dataclass(frozen=True)
+class StoredQuestion:
+    """See :class:`kit.evals.multiple_choice.Question`."""
+
+    id: str
+    prompt: str
+    options: tuple[str, ...]
+    answer: int
+
+
+def read_texts(folder: Path, name: str) -> dict[str, str]:
+    """The texts of a set by id, in the order of the file.
+
+    Raises:
+        ValueError: No such set, or an id twice.
+    """
+    rows = _rows(folder / "texts" / f"{name}.jsonl")
+    made = {str(row["id"]): str(row["text"]) for row in rows}
+    if len(made) != len(rows):
+        raise ValueError(f"{name}: an id stands twice among the texts")
+    return made
+
+
+def read_questions(folder: Path, name: str) -> list[StoredQuestion]:
+    """The questions of a set, in the order of the file.
+
+    Raises:
+        ValueError: No such set.
+    """
+    return [
+        StoredQuestion(row["id"], row["prompt"], tuple(row["options"]), row["answer"])
+        for row in _rows(folder / "questions" / f"{name}.jsonl")
+    ]
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills rows: the tokenizer's padding, or its end where it has none."""
+    chosen: Any = tokenizer.pad_token_id
+    return int(tokenizer.eos_token_id if chosen is None else chosen)
+
+
+def text_examples(
+    folder: Path,
+    names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None = None,
+) -> list[Example]:
+    """All texts of some sets as examples whose every token but the first is a label.
+
+    Raises:
+        ValueError: No such set, an id in two of them, a text with nothing to predict.
+    """
+    texts: dict[str, str] = {}
+    for name in names:
+        found = read_texts(folder, name)
+        both = texts.keys() & found.keys()
+        if both:
+            raise ValueError(f"text {min(both)} is in two of the sets {', '.join(names)}")
+        texts |= found
+    return examples_of_tokens(
+        {id: tokenizer(text).input_ids for id, text in texts.items()}, max_length
+    )
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is measured of a model, before, during and after a training.
+
+    Attributes:
+        items: Questions by the name of the measurement.
+        texts: Examples by the name of the measurement; gives ``<name>-loss`` and
+            ``<name>-entropy``, nats.
+        pad_id: Fills rows.
+        seldom: Measurements that are taken at :attr:`steps` only; they cost more than they say in
+            between.
+        steps: Of the seldom ones.
+    """
+
+    items: Mapping[str, Sequence[Item]]
+    texts: Mapping[str, Sequence[Example]]
+    pad_id: int
+    seldom: frozenset[str] = frozenset()
+    steps: frozenset[int] = frozenset()
+
+    def __call__(self, model: PreTrainedModel, step: int) -> dict[str, Any]:
+        """Shares of right answers (0 to 1), the letters picked, losses and entropies."""
+        backend = TransformersBackend(model, self.pad_id, max_batch=1024)
+        found: dict[str, Any] = {"picks": {}}
+        for name, items in self.items.items():
+            if name in self.seldom and step not in self.steps:
+                continue
+            scored = score(backend, items)
+            found[name] = accuracy(scored).value
+            found["picks"][name] = "".join(LETTERS[one.chosen()] for one in scored)
+        for name, examples in self.texts.items():
+            if name not in self.seldom or step in self.steps:
+                measured = text_score(model, examples, self.pad_id, rows=256)
+                found |= {f"{name}-loss": measured.loss, f"{name}-entropy": measured.entropy}
+        return found
+
+    def answers(self) -> dict[str, dict[str, Any]]:
+        """Ids, options and right letters of each set, for reading the picks."""
+        return {
+            name: {
+                "items": [item.id for item in items],
+                "answers": "".join(LETTERS[item.answer] for item in items),
+            }
+            for name, items in self.items.items()
+        }
+
+
+def question_items(
+    folder: Path, sets: Mapping[str, str], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, list[Item]]:
+    """Tokenised questions by the name of the measurement.
+
+    Args:
+        folder: Of data.
+        sets: Measurement -> name of a set of questions.
+        tokenizer: Of the model.
+    """
+    return {
+        name: items_of(read_questions(folder, stored), lambda text: tokenizer(text).input_ids)
+        for name, stored in sets.items()
+    }
+
+
+def scored_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Of each question its id, the likelihoods, the pick and the answer; JSON values."""
+    return [
+        {
+            "id": one.id,
+            "loglikelihoods": list(one.loglikelihoods),
+            "picked": LETTERS[one.chosen()],
+            "answer": LETTERS[one.answer],
+        }
+        for one in scored
+    ]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.jsonl"))) or "none"
+        raise ValueError(f"no {path.name} in {path.parent}; there: {known}")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,5 @@
+"""Step kinds of evaluations, for every family."""
+
+from kit.steps.evals import kinds
+
+__all__ = ["kinds"]

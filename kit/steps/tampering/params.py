@@ -1,0 +1,49 @@
+"""Parameters of the attack kinds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Count = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+
+
+class Attack(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tampering/attack`` and ``tampering/fine-tune``."""
+
+    seed: Natural
+    """Of the order of the data and of an adapter's first weights."""
+    optimizer: str
+    """adamw, sgd, adadelta, schedule-free-adamw, muon."""
+    learning_rate: Annotated[float, Meta(gt=0)]
+    steps: Count
+    batch: Count
+    data: list[str] = field(default_factory=lambda: ["forget-attacker"])
+    """One set of texts, or two with a switch from the first to the second."""
+    first_share: Annotated[float, Meta(gt=0, lt=1)] = 0.4
+    """Of the steps, before the switch."""
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.01
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Natural = 0
+    lora_rank: Natural = 0
+    """0 trains all weights."""
+    lora_alpha: Annotated[float, Meta(gt=0)] = 16.0
+    length: Count | None = None
+    """Tokens that texts are cut at."""
+    rows: Count = 64
+    """Most texts in a forward pass; changes no loss."""
+    measure_every: Count = 10
+    """Steps between the points of the trajectory; 0 and the last step are points too."""
+    questions: dict[str, str] = field(
+        default_factory=lambda: {
+            "forget": "forget-judge",
+            "trained": "forget-attacker",
+            "retain": "retain",
+        }
+    )
+    """Measurement -> set of questions."""
+    seldom: list[str] = field(default_factory=lambda: ["trained", "retain"])
+    """Measured before, half way and after only."""
+    dtype: Literal["float32", "bfloat16"] = "float32"

@@ -1,0 +1,145 @@
+"""The TAR family: safeguards, the outer loop, and their table."""
+
+from __future__ import annotations
+
+from kit.engine.registry import REGISTRY, ModelOutput, StepContext, StepKind
+from kit.pins.hashing import write_json
+from kit.steps.common import load_model, model_folder
+from kit.steps.tampering.kinds import TRAJECTORY
+from kit.steps.tar.params import Safeguard, Tabulate, Train
+
+TRAINING = "training.json"
+
+
+def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
+    """Train a baseline or the initial safeguard."""
+    from kit.lm.load import load_tokenizer, save_model
+    from kit.methods.tar.stages import SafeguardPlan, largest_change, train_by_terms
+    from kit.train.checkpoints import CheckpointFolder
+
+    source = ctx.model("model")
+    tokenizer = load_tokenizer(model_folder(ctx, source))
+    model = load_model(ctx, source, params.dtype, trainable=True)
+    reference = load_model(ctx, source, params.dtype)
+    plan = SafeguardPlan(
+        method=params.method,
+        steps=params.steps,
+        learning_rate=params.learning_rate,
+        batch=params.batch,
+        optimizer=params.optimizer,
+        warmup=params.warmup,
+        seed=params.seed,
+        scale=params.scale,
+        steering=params.steering,
+        retain_scale=params.retain_scale,
+        block=params.block,
+        updated_blocks=tuple(params.updated_blocks),
+        clip=params.clip,
+    )
+    _, done = train_by_terms(
+        model,
+        reference,
+        tokenizer,
+        ctx.step("data").path,
+        plan,
+        forget=params.forget,
+        retain=params.retain,
+        rows=params.rows,
+        max_length=params.length,
+        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
+    )
+    moved = largest_change(model, reference)
+    save_model(model, tokenizer, ctx.out / "model")
+    write_json(ctx.out / TRAINING, {"losses": done.losses})
+    ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
+
+
+def run_train(ctx: StepContext, params: Train) -> None:
+    """Run the outer loop."""
+    from kit.lm.load import load_tokenizer
+    from kit.methods.tar.outer_loop import saved_weights
+    from kit.methods.tar.presets import preset
+    from kit.methods.tar.stages import largest_change, simulated, train_outer_loop
+    from kit.train.checkpoints import CheckpointFolder
+
+    source = ctx.model("model")
+    tokenizer = load_tokenizer(model_folder(ctx, source))
+    model = load_model(ctx, source, params.dtype, trainable=True)
+    start = load_model(ctx, source, params.dtype)
+    names = ("outer_steps", "outer_learning_rate", "outer_warmup", "inner_steps", "every")
+    names += ("weighting", "tamper_scale", "adversary_learning_rates", "objective", "width")
+    names += ("forget_batch", "inner_retain_batch", "held_out_batch", "retain_batch")
+    changes = {name: getattr(params, name) for name in names}
+    settings = preset(
+        params.preset,
+        params.domain,
+        **simulated(changes, params.adversaries, params.shares),
+    )
+    engine, run = train_outer_loop(
+        model,
+        load_model(ctx, ctx.model("reference"), params.dtype),
+        tokenizer,
+        ctx.step("data").path,
+        settings,
+        forget=params.forget,
+        retain=params.retain,
+        adversary_share=params.adversary_share,
+        divide_by=params.divide_by,
+        seed=params.seed,
+        rows=params.rows,
+        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
+        on_step=lambda step: ctx.progress(step.number + 1, settings.outer_steps, "outer steps"),
+    )
+    engine.save_model(ctx.out / "model", saved_weights(settings))
+    tokenizer.save_pretrained(ctx.out / "model")
+    write_json(ctx.out / TRAINING, run.curves())
+    moved = largest_change(model, start)
+    ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
+
+
+def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
+    """Gather the trajectories of all attacks into ``results.json``."""
+    from kit.methods.tar.gather import Attacked, tabulate
+
+    attacks = [
+        Attacked(one.instance, one.path / TRAJECTORY, one.axes) for one in ctx.steps("attacks")
+    ]
+    table, collapses = tabulate(attacks, ctx.roles, forget=params.forget)
+    table.write(ctx.out)
+    for name, (collapsed, detail, cells) in collapses.items():
+        ctx.canary(f"picks-are-spread-{name}", not collapsed, detail, cells)
+
+
+for _kind in (
+    StepKind(
+        name="tar/safeguard",
+        version=1,
+        params=Safeguard,
+        run=run_safeguard,
+        inputs={"model": "model", "data": "step"},
+        outputs=("model", TRAINING),
+        model=ModelOutput("model", inherits="model"),
+        doc="random mapping, or a baseline by name",
+    ),
+    StepKind(
+        name="tar/train",
+        version=1,
+        params=Train,
+        run=run_train,
+        inputs={"model": "model", "reference": "model", "data": "step"},
+        outputs=("model", TRAINING),
+        model=ModelOutput("model", inherits="model"),
+        doc="TAR's outer loop",
+    ),
+    StepKind(
+        name="tar/tabulate",
+        version=1,
+        params=Tabulate,
+        run=run_tabulate,
+        inputs={"attacks": "steps"},
+        outputs=("results.json", "labels.jsonl"),
+        environment=(),
+        doc="attacks on safeguards as cells and trajectories",
+    ),
+):
+    REGISTRY.add(_kind)

@@ -1,0 +1,81 @@
+"""Parameters of the TAR family's step kinds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Count = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Rate = Annotated[float, Meta(gt=0)]
+
+
+class Safeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/safeguard``."""
+
+    method: Literal["random-mapping", "max-entropy", "min-posterior", "llmu", "rmu"]
+    seed: Natural
+    steps: Count
+    learning_rate: Rate
+    batch: Count
+    optimizer: str = "adamw"
+    warmup: Natural = 0
+    clip: Rate | None = None
+    scale: float = 1.0
+    """Of the entropy (max-entropy)."""
+    steering: float = 20.0
+    """c of RMU."""
+    retain_scale: float = 700.0
+    """alpha of RMU."""
+    block: Natural = 7
+    """Block that RMU compares, counted from 0."""
+    updated_blocks: list[Natural] = field(default_factory=lambda: [5, 6, 7])
+    """Whose MLP output projections RMU trains."""
+    forget: list[str] = field(default_factory=lambda: ["forget"])
+    retain: list[str] = field(default_factory=lambda: ["retain"])
+    length: Count | None = None
+    rows: Count = 64
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/train``: a preset, and the settings that differ from it."""
+
+    seed: Natural
+    preset: Literal["paper", "released-code", "corrected"]
+    domain: Literal["bio", "chem", "cyber", "refusal"]
+    adversaries: list[str] = field(default_factory=list)
+    """Simulated adversaries: forget, retain, retain-then-forget; the preset's where empty."""
+    shares: list[Annotated[float, Meta(gt=0)]] = field(default_factory=list)
+    """How often each of them is drawn; all alike where empty."""
+    outer_steps: Natural | None = None
+    outer_learning_rate: Rate | None = None
+    outer_warmup: Natural | None = None
+    inner_steps: Count | None = None
+    every: Count | None = None
+    weighting: str | None = None
+    tamper_scale: Annotated[float, Meta(ge=0)] | None = None
+    adversary_learning_rates: list[Rate] | None = None
+    forget_batch: Count | None = None
+    inner_retain_batch: Count | None = None
+    held_out_batch: Count | None = None
+    retain_batch: Count | None = None
+    objective: str | None = None
+    """These settings, described in docs/methods/tar.md, are the preset's where absent."""
+    width: Natural | None = None
+    """Columns that batches are padded to; 0 pads to the longest text."""
+    adversary_share: Annotated[float, Meta(gt=0, lt=1)] = 0.8
+    """Of the forget texts; the others are held out."""
+    divide_by: Literal["text", "subject"] = "text"
+    forget: list[str] = field(default_factory=lambda: ["forget"])
+    retain: list[str] = field(default_factory=lambda: ["retain"])
+    rows: Count = 64
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/tabulate``."""
+
+    forget: str = "forget"
+    """Measurement that tells whether what was forgotten comes back."""
