@@ -9,6 +9,23 @@ from kit.steps.tampering.kinds import TRAJECTORY
 from kit.steps.tar.params import Safeguard, Tabulate, Train
 
 TRAINING = "training.json"
+CHANGES = (
+    "outer_steps",
+    "outer_learning_rate",
+    "outer_warmup",
+    "inner_steps",
+    "every",
+    "weighting",
+    "tamper_scale",
+    "adversary_learning_rates",
+    "objective",
+    "width",
+    "forget_batch",
+    "inner_retain_batch",
+    "held_out_batch",
+    "retain_batch",
+)
+"""Parameters that replace a setting of the preset."""
 
 
 def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
@@ -66,10 +83,7 @@ def run_train(ctx: StepContext, params: Train) -> None:
     tokenizer = load_tokenizer(model_folder(ctx, source))
     model = load_model(ctx, source, params.dtype, trainable=True)
     start = load_model(ctx, source, params.dtype)
-    names = ("outer_steps", "outer_learning_rate", "outer_warmup", "inner_steps", "every")
-    names += ("weighting", "tamper_scale", "adversary_learning_rates", "objective", "width")
-    names += ("forget_batch", "inner_retain_batch", "held_out_batch", "retain_batch")
-    changes = {name: getattr(params, name) for name in names}
+    changes = {name: getattr(params, name) for name in CHANGES}
     settings = preset(
         params.preset,
         params.domain,
