@@ -41,7 +41,12 @@ def plan(experiment: str, profile: str, home: Path, **options: Any) -> tuple[Man
     return manifest, made
 
 
-@pytest.fixture(scope="module", params=[(e, p) for e in EXPERIMENTS for p in PROFILES], ids=str)
+PLANNED = [(id, profile) for id in EXPERIMENTS for profile in CATALOG.manifest(id).profiles]
+WITHOUT_PAPER = {"tar-bio"}
+"""Experiments whose published setting is not written down yet."""
+
+
+@pytest.fixture(scope="module", params=PLANNED, ids=str)
 def planned(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Manifest, Plan]:
@@ -82,8 +87,9 @@ def test_unknown_and_missing_parameters_are_refused(kind: StepKind) -> None:
         msgspec.convert({"no_such_parameter": 1}, kind.params)
 
 
-def test_every_manifest_has_both_profiles(planned: tuple[Manifest, Plan]) -> None:
-    assert set(planned[0].profiles) == set(PROFILES)
+def test_every_manifest_has_both_profiles_but_those_that_say_so() -> None:
+    lacking = {id for id in EXPERIMENTS if set(CATALOG.manifest(id).profiles) != set(PROFILES)}
+    assert lacking == WITHOUT_PAPER
 
 
 def test_the_number_of_instances_is_that_of_the_matrix(planned: tuple[Manifest, Plan]) -> None:
