@@ -172,12 +172,12 @@ def measure(variant: str, *, layers: int, passes: int, most: int) -> dict[str, A
             data = batch(engine, rows, rows, most)
             torch.cuda.reset_peak_memory_stats()
             record[f"adversary {rows} x 256"] = summary(
-                timed(lambda d=data: adversary(engine, d), passes, 4), rows * 256
+                timed(lambda d=data: adversary(engine, d), passes, 3), rows * 256
             )
         record["kernels of an adversary step, 64 x 256"] = kernels(lambda: adversary(engine, data))
         torch.cuda.reset_peak_memory_stats()
         record["tamper resistance 64 x 256"] = summary(
-            timed(lambda: tamper(engine, settings, held_out), passes, 4), 64 * 256
+            timed(lambda: tamper(engine, settings, held_out), passes, 3), 64 * 256
         )
     record["restore"] = timed(lambda: engine.restore(snapshot), 3, 1)
     record["snapshot to the machine's memory"] = timed(lambda: engine.snapshot("cpu"), 3, 1)

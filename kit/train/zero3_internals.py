@@ -61,7 +61,6 @@ class Partition:
         Raises:
             ValueError: DeepSpeed laid them out otherwise than this file expects.
         """
-        self._engine = engine
         self._optimizer = optimizer = engine.optimizer
         if len(optimizer.fp16_groups) != 1:
             raise ValueError(f"{len(optimizer.fp16_groups)} groups of weights; one was asked for")
@@ -90,8 +89,12 @@ class Partition:
         self._optimizer.micro_step_id = 1
 
     def publish(self) -> None:
-        """Make forward passes read the masters."""
-        self._engine.empty_partition_cache()
+        """Make forward passes read the masters.
+
+        The engine's own ``empty_partition_cache`` collects garbage and gives the GPU's memory back
+        as well, which costs as much as a whole step.
+        """
+        self._optimizer.empty_partition_cache()
         if self.weights.data_ptr() != self.masters.data_ptr():
             self.weights.copy_(self.masters)
 
@@ -100,7 +103,7 @@ class Partition:
         """Within, every process has all weights and modules run without DeepSpeed's hooks."""
         import deepspeed
 
-        self._engine.empty_partition_cache()
+        self._optimizer.empty_partition_cache()
         offload = self._optimizer.parameter_offload
         parameters: list[Any] = list(model.parameters())
         with deepspeed.zero.GatheredParameters(parameters):

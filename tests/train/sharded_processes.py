@@ -27,6 +27,9 @@ INNER = AdamW(0.003, 0.01)
 # Well-conditioned, so that rounding stays rounding: see two_processes.py. AdamW attacks are there.
 TAR = settings(
     outer_steps=2,
+    forget_batch=6,
+    held_out_batch=8,
+    retain_batch=5,
     outer_learning_rate=0.001,
     distance="squared-norm",  # the norm of a small difference is all rounding
     inner_optimizers=("sgd",),
