@@ -247,7 +247,9 @@ class Zero3:
 
     def gradient_norm(self) -> float:
         """L2 norm of the gradient."""
-        square = torch.linalg.vector_norm(self.partition.gradient).square()
+        # Piece by piece, because a sum of billions of squares in fp32 loses digits.
+        norms = torch._foreach_norm([cast("Tensor", p.grad) for p in self._pieces.values()])
+        square = torch.stack(list(norms)).double().square().sum()
         return float(sum_over_processes(square).sqrt())
 
     def step(self, rate: float | None = None) -> None:
