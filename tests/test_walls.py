@@ -23,7 +23,7 @@ LIGHT_ROOMS = (
     "cli",
     "steps",
 )
-LIBRARY_ROOMS = ("methods", "train", "evals", "lm")
+LIBRARY_ROOMS = ("methods", "tampering", "train", "evals", "lm")
 MACHINERY = tuple(
     f"kit.{room}"
     for room in ("engine", "manifest", "pins", "cli", "steps", "verify", "report", "lint", "doctor")

@@ -16,8 +16,8 @@ FORGET, RETAIN, OOD = "forget", "retain", "ood"
 of another kind than the defender had."""
 FIRST_SHARE = 0.4
 """Of the steps, before the switch. The notes' appendix F.1 says forget first; the name
-"Retain -> Forget", the README and the critique's fork say retain first (TAR reference page, table
-in 2.4, row 6). Both orders are here: the share is that of whichever comes first."""
+"Retain -> Forget", the README and the critique's fork say retain first (docs/methods/tar.md,
+differences, row 6). Both orders are here: the share is that of whichever comes first."""
 
 
 @dataclass(frozen=True)

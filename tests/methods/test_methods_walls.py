@@ -12,7 +12,7 @@ import pytest
 import kit
 
 ROOT = Path(kit.__file__).parent
-ROOMS = ("lm", "train", "evals", "methods/defensive_tokens", "methods/tar")
+ROOMS = ("lm", "train", "evals", "tampering", "methods/defensive_tokens", "methods/tar")
 FORBIDDEN = ("kit.engine", "kit.manifest", "kit.cli", "kit.steps", "kit.verify", "kit.report")
 FILES = sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))
 

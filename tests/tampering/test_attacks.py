@@ -55,7 +55,7 @@ def run(model: Any, chosen: Attack, **more: Any) -> Attacked:
     return run_attack(model, DATA, chosen, pad_id=0, **more)
 
 
-def test_it_is_the_plain_loop_bit_for_bit() -> None:
+def test_padded_texts_train_as_in_a_plain_loop() -> None:
     chosen = attack(schedule=Schedule("linear", 2))
     attacked = run(llama(), chosen)
     model = llama().train()
