@@ -83,7 +83,6 @@ def grid(cells: int) -> Plan:
         "variant": "corrected",
         "documents": [],
         "steps": STEPS,
-        "axes": {"cell": "replicate"},
         "results": "table",
         "axes": {"cell": "replicate"},
         "profiles": {
