@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.evals.multiple_choice import LETTERS, Item, Scored, accuracy, items_of, score
+from kit.evals.multiple_choice import LETTERS, Item, accuracy, items_of, score
 from kit.evals.texts import text_score
 from kit.lm.generate import TransformersBackend
 from kit.train.batches import examples_of_tokens
@@ -149,19 +149,6 @@ def question_items(
         name: items_of(read_questions(folder, stored), lambda text: tokenizer(text).input_ids)
         for name, stored in sets.items()
     }
-
-
-def scored_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
-    """Of each question its id, the likelihoods, the pick and the answer; JSON values."""
-    return [
-        {
-            "id": one.id,
-            "loglikelihoods": list(one.loglikelihoods),
-            "picked": LETTERS[one.chosen()],
-            "answer": LETTERS[one.answer],
-        }
-        for one in scored
-    ]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

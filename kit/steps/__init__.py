@@ -4,6 +4,6 @@ A module here declares parameters and wires a step's inputs and outputs to funct
 ``kit.methods``; it computes nothing itself and imports torch only inside its functions.
 """
 
-from kit.steps import checkpoint_transfer, defensive_tokens, evals, mini, tampering, tar
+from kit.steps import checkpoint_transfer, defensive_tokens, mini, tampering, tar
 
-__all__ = ["checkpoint_transfer", "defensive_tokens", "evals", "mini", "tampering", "tar"]
+__all__ = ["checkpoint_transfer", "defensive_tokens", "mini", "tampering", "tar"]

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.evals.collapse import MOST_ONE_LETTER
 from kit.results.axes import Axes, Origin
 from kit.results.builder import Observation, Table, TableBuilder
 from kit.results.curves import Line
 
 BEFORE, AFTER = "before", "after"
 UNDER_ATTACK = "under-attack"
-MOST_ONE_LETTER = 0.75
-"""As ``kit.evals.collapse.MOST_ONE_LETTER``."""
 Collapse = tuple[bool, str, list[str]]
 
 

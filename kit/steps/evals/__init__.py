@@ -1,5 +1,0 @@
-"""Step kinds of evaluations, for every family."""
-
-from kit.steps.evals import kinds
-
-__all__ = ["kinds"]
