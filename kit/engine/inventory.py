@@ -65,7 +65,8 @@ def inventory(store: Store, runs_dir: Path) -> list[Held]:
                 kind=entry.kind,
                 instance=entry.instance,
                 gb=size / 1e9,
-                days=(time.time() - made) / DAY,
+                # A file system's clock may run a moment ahead of the machine's.
+                days=max(0.0, (time.time() - made) / DAY),
                 dropped=entry.dropped,
                 experiments=sorted({experiment for experiment, _ in whose}),
                 runs=sorted({run for _, run in whose}),
@@ -87,14 +88,14 @@ def chosen(
         held: The inventory.
         run: Name of a run directory: what it alone uses.
         experiment: Id: what runs of it alone use.
-        older_than: Days since it was made.
+        older_than: Days since it was made, at least; 0 is everything.
     """
     return [
         one
         for one in held
         if (run is None or one.runs == [run])
         and (experiment is None or one.experiments == [experiment])
-        and (older_than is None or one.days > older_than)
+        and (older_than is None or one.days >= older_than)
     ]
 
 
