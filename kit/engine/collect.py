@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kit.durable import explain, write_atomic
 from kit.engine.drive import Options
 from kit.engine.events import Event, encode, read_events
 from kit.engine.session import Pins, Session, finished
@@ -53,20 +52,19 @@ def collect(
             why=f"the store {home} has no whole record of them",
             next_step=f"kit step PLAN {missing[0]!r}, or start the other engine again",
         )
-    folder = Session(plan, home=home, pins=pins, options=options, argv=argv).run()
-    if events is not None:
-        try:
+
+    def begin_in(folder: Path) -> None:
+        if events is not None:
             _bring(events, folder)
-        except OSError as error:
-            raise explain(error, where=str(folder), path=folder) from error
-    return folder
+
+    session = Session(plan, home=home, pins=pins, options=options, argv=argv, begin_in=begin_in)
+    return session.run()
 
 
 def _bring(source: Path, folder: Path) -> None:
-    """Events and logs of the single steps, before what collecting itself said."""
-    told = sorted(_step_events(source), key=lambda item: str(item.get("time", "")))
-    own = (folder / EVENTS).read_bytes()
-    write_atomic(folder / EVENTS, b"".join(encode(item) for item in told) + own)
+    """Events and logs of the single steps, before what collecting itself will say."""
+    said = sorted(_step_events(source), key=lambda item: str(item.get("time", "")))
+    (folder / EVENTS).write_bytes(b"".join(encode(item) for item in said))
     for log in sorted(source.rglob(f"{LOGS}/*.log")):
         (folder / LOGS).mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # an empty log is removed when a worker ends

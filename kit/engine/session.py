@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from kit.engine.rundir import new_run_dir
 from kit.engine.store import Level, Store
 from kit.errors import KitError, Many, Preflight
 from kit.pins.hashing import sha256_file
-from kit.results.files import EVENTS, LOGS, PLAN, RECORD
+from kit.results.files import CLOSED, EVENTS, LOGS, PLAN, RECORD, SUMS
 from kit.results.plan import Plan, StepInstance
 from kit.results.record import Record
 
@@ -109,6 +109,13 @@ def _ready_for_slurm(most: StepInstance | None) -> None:
         )
 
 
+def close(folder: Path) -> None:
+    """Write the hashes of what a run has left, whatever its end, as ``sha256sum`` does."""
+    left = (name for name in CLOSED if (folder / name).is_file())
+    lines = [f"{sha256_file(folder / name)}  {name}\n" for name in left]
+    write_atomic(folder / SUMS, "".join(lines).encode())
+
+
 class Session:
     """Runs a plan and leaves a run directory, whatever happens.
 
@@ -118,14 +125,23 @@ class Session:
         pins: Where pins are.
         options: How.
         argv: The command line, for the record.
+        begin_in: Called with the new run directory before anything is written into it.
     """
 
     def __init__(
-        self, plan: Plan, *, home: Path, pins: Pins, options: Options, argv: Sequence[str]
+        self,
+        plan: Plan,
+        *,
+        home: Path,
+        pins: Pins,
+        options: Options,
+        argv: Sequence[str],
+        begin_in: Callable[[Path], None] = lambda folder: None,
     ) -> None:
         self.plan, self.pins, self.options = plan, pins, options
         self.store = Store(home)
         self.argv = list(argv)
+        self.begin_in = begin_in
         self.folder = Path()
 
     def run(self) -> Path:
@@ -145,6 +161,7 @@ class Session:
         )
         try:
             self.store.clean()
+            self.begin_in(self.folder)
             write_atomic(self.folder / PLAN, plan.to_json())
             record = begin(
                 plan,
@@ -172,6 +189,7 @@ class Session:
             record.seconds = round(time.monotonic() - clock, 3)
             record.ended = utc_after(started, record.seconds)
             self._write(record)
+            close(self.folder)
         except OSError as error:
             raise self._explained(error) from error
         complain(plan, outcome, str(self.folder))

@@ -17,7 +17,7 @@ from kit.manifest.pin_types import Pin
 from kit.report.facts import hardware_line
 from kit.report.files import Run, write_file
 from kit.report.text import one_line
-from kit.results.files import EVENTS, LABELS, PLAN, RECORD, RESULTS
+from kit.results.files import EVENTS, LABELS, PLAN, RECORD, RESULTS, SUMS
 from kit.results.plan import StepInstance
 from kit.results.record import Record, StepRecord
 
@@ -29,6 +29,7 @@ FILES = {
     RECORD: ("What was run, where, with which versions", "application/json"),
     LABELS: ("Labels of each item", "application/jsonl"),
     EVENTS: ("Events of the run", "application/jsonl"),
+    SUMS: ("Hashes of the files that the run left", "text/plain"),
     "report.html": ("The report", "text/html"),
 }
 """Files of a run directory that belong to the crate. Responses of models do not."""

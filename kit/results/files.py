@@ -16,6 +16,10 @@ SCHEMA_VERSION = 1
 RESULTS, LABELS = "results.json", "labels.jsonl"
 """What a results step promises as its outputs."""
 PLAN, RECORD, EVENTS, VERDICT = "plan.json", "record.json", "events.jsonl", "verdict.json"
+SUMS = "SHA256SUMS"
+"""Closes a run: ``sha256sum -c SHA256SUMS`` in its directory says whether it is as it was left."""
+CLOSED = (PLAN, RESULTS, LABELS, EVENTS, RECORD)
+"""The files that a run closes, those of them that it has written."""
 LOGS, SLURM = "logs", "slurm"
 """Folders of what steps and cluster jobs printed."""
 

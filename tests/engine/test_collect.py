@@ -18,6 +18,7 @@ from kit.errors import EXIT_INCOMPLETE, EXIT_OK, StepFailed
 from kit.results.plan import Plan
 from tests.engine.conftest import ToyPins, plan_of
 from tests.engine.test_cli import kit, last_line, repository
+from tests.engine.test_session import closed
 
 __all__ = ["repository"]
 
@@ -59,6 +60,7 @@ def test_it_is_the_directory_of_a_run(tmp_path: Path) -> None:
     assert sum(item["event"].startswith("run-") for item in events) == 2  # this one's own
     times = [item["time"] for item in events]
     assert times == sorted(times)
+    assert len(closed(folder)) == 5
 
 
 def test_logs_come_along(tmp_path: Path, run_toy: Run) -> None:

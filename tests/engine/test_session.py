@@ -60,6 +60,7 @@ def test_a_run_leaves_everything(run_toy: Run) -> None:
         "record.json",
         "results.json",
         "labels.jsonl",
+        "SHA256SUMS",
     } | ({"logs"} if (folder / "logs").exists() else set())
     import msgspec
 
@@ -75,6 +76,30 @@ def test_a_run_leaves_everything(run_toy: Run) -> None:
     record = json.loads((folder / "record.json").read_text())
     assert record["results_sha256"] == sha256((folder / "results.json").read_bytes()).hexdigest()
     assert set(states(folder).values()) == {"run"}
+
+
+def closed(folder: Path) -> list[str]:
+    """Names in ``SHA256SUMS``, all of which are as the run left them."""
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True)
+    return [line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()]
+
+
+def test_a_run_is_closed_by_the_hashes_of_what_it_left(run_toy: Run) -> None:
+    folder = run_toy()
+    files = ["plan.json", "results.json", "labels.jsonl", "events.jsonl", "record.json"]
+    assert closed(folder) == files
+    for name in files:
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(before + b" ")
+        with pytest.raises(subprocess.CalledProcessError):
+            closed(folder)
+        (folder / name).write_bytes(before)
+
+
+def test_a_failed_run_is_closed_too(tmp_path: Path, run_toy: Run) -> None:
+    with pytest.raises(StepFailed):
+        run_toy(failing("value"))
+    assert closed(only_run(tmp_path)) == ["plan.json", "events.jsonl", "record.json"]
 
 
 def test_the_second_run_takes_everything_from_the_store(run_toy: Run) -> None:
