@@ -7,6 +7,7 @@ atomic. The cost is one fsync a file, which for the kit's few and large files do
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -47,6 +48,17 @@ def write_atomic(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     fsync_dir(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text like :func:`write_atomic`, in a folder that is made if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON like :func:`write_text`; equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True))
 
 
 def make_home(folder: Path, *, next_step: str) -> None:

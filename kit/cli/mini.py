@@ -68,8 +68,7 @@ def build_command(world: World, folder: Path, seeds: int | None, jobs: int) -> N
 @_FOLDER
 def files_command(world: World, folder: Path) -> None:
     """Write the data of WORLD into FOLDER, as the experiments read it."""
-    from kit.durable import make_home
-    from kit.pins.hashing import write_text
+    from kit.durable import make_home, write_text
 
     make_home(folder, next_step="name a folder you may write to")
     for name, content in world.files().items():

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from kit.engine.wiring import Hit
 from kit.lint.core import PINS, PinsContext, duplicates
-from kit.pins.package import package_folder
+from kit.pins.store import PACKAGE
 
 HUB = ("hf-model", "hf-dataset")
 _BELONGS = {
@@ -125,7 +125,7 @@ def package_files(context: PinsContext) -> Iterator[Hit]:
     for index, pin in enumerate(context.pins):
         if pin.kind != "package" or pin.path is None:
             continue
-        base = package_folder() / pin.path
+        base = PACKAGE / pin.path
         if not base.exists():
             yield Hit(("pins", index, "path"), f"pin {pin.id!r}: kit/{pin.path} does not exist")
             continue

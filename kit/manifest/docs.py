@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.durable import write_text
 from kit.errors import InvalidInput
 from kit.manifest.names import nearest
 from kit.manifest.text import read_text
-from kit.pins.hashing import write_text
 
 FILES: dict[str, str] = {
     "schema": "kit.manifest.schema:schema_files",

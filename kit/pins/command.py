@@ -7,12 +7,12 @@ from pathlib import Path
 
 from kit.errors import KitError, Many, UsageError
 from kit.manifest.catalog import Catalog, needed_pins
+from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin
 from kit.pins.confirm import HUB, confirm, resolve_revision
 from kit.pins.fetcher import Event, Fetched, Fetcher, Listener
-from kit.pins.own_paths import parse_assignment
 from kit.pins.retry import Retry
-from kit.pins.store import PinStore, not_ready, own_path_pins
+from kit.pins.store import PinStore, not_ready
 from kit.pins.write_pins import write_pins
 
 
@@ -47,24 +47,36 @@ def fetch_experiment(
     pins = catalog.pins(experiment)
     ids = needed_pins(catalog.manifest(experiment), profile)
     store = PinStore(home, pins)
-    brought = [parse_assignment(text) for text in own]
-    own_path_pins([id for id, _ in brought], pins)
-    for id, path in brought:
+    for id, path in map(parse_assignment, own):
         if id not in ids:
             raise UsageError(
                 f"--pin {id}: {experiment} ({profile}) does not use it",
-                next_step=f"its pins: {', '.join(ids)}",
+                next_step=nearest(id, ids) or f"its pins: {', '.join(ids)}",
             )
+        if not path.expanduser().exists():
+            raise UsageError(f"--pin {id}={path}: there is nothing at this path")
         before = store.own_paths.put(id, path)
         state = store.state(id)
         if not state.ready:  # a wrong path that is remembered would stop every later run
-            store.own_paths.back(id, before)
+            store.own_paths.put(id, before)
             raise not_ready(state)
     _revisions(store, ids, complete, patience)
     done = Fetcher(store, patience, tell).fetch_all(ids)
     if complete:
         _complete(catalog, experiment, store, ids, patience, tell)
     return done
+
+
+def parse_assignment(text: str) -> tuple[str, Path]:
+    """``ID=PATH`` of ``--pin``.
+
+    Raises:
+        UsageError: Not of that form.
+    """
+    id, equals, path = text.partition("=")
+    if not equals or not id.strip() or not path.strip():
+        raise UsageError(f"--pin {text!r} is not ID=PATH", next_step="--pin some-model=/data/model")
+    return id.strip(), Path(path.strip())
 
 
 def _revisions(store: PinStore, ids: Sequence[str], complete: bool, retry: Retry) -> None:

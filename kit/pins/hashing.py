@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
-_BLOCK = 1 << 20
+from kit.durable import write_json
 
 
 def sha256_file(path: Path) -> str:
     """sha256 of a file's content."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON like :func:`write_text`."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True))
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class HashMemory:
@@ -54,17 +29,19 @@ class HashMemory:
         self.record = record
         try:
             loaded = json.loads(record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             loaded = {}
-        self._known: dict[str, list[int | str]] = loaded if isinstance(loaded, dict) else {}
+        known = loaded.items() if isinstance(loaded, dict) else ()
+        self._known: dict[str, list[int | str]] = {
+            path: entry for path, entry in known if isinstance(entry, list) and len(entry) == 3
+        }
         self._changed = False
 
     def sha256(self, path: Path, *, deep: bool = False) -> str:
         """Hash of a file, read only if it changed since the last time or if ``deep``."""
         status = path.stat()
         entry = self._known.get(str(path))
-        fresh = isinstance(entry, list) and entry[:2] == [status.st_size, status.st_mtime_ns]
-        if entry is not None and fresh and not deep:
+        if entry is not None and entry[:2] == [status.st_size, status.st_mtime_ns] and not deep:
             return str(entry[2])
         value = sha256_file(path)
         self._known[str(path)] = [status.st_size, status.st_mtime_ns, value]
@@ -74,7 +51,7 @@ class HashMemory:
     def remembered(self, path: Path) -> str | None:
         """The hash of the last reading, whether or not the file changed since."""
         entry = self._known.get(str(path))
-        return str(entry[2]) if isinstance(entry, list) and len(entry) == 3 else None
+        return str(entry[2]) if entry is not None else None
 
     def forget(self, path: Path) -> None:
         """Drop what is known of a file."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kit.errors import InvalidInput, KitError, Preflight
 from kit.manifest.pin_types import Pin
-from kit.pins.own_paths import variable
+from kit.pins.store import variable
 
 
 def offline() -> bool:

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kit.errors import InvalidInput, KitError, Preflight, UsageError
+from kit.durable import write_json
+from kit.errors import InvalidInput, KitError, Preflight
 from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin, PinnedFile, Pins
 from kit.pins.hashing import HashMemory
-from kit.pins.own_paths import OwnPaths, variable
-from kit.pins.package import package_folder
 
 Status = Literal["ok", "unconfirmed", "absent", "wrong", "unavailable"]
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The folder ``kit/`` of the running package; ``path`` of a ``package`` pin starts here."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +95,30 @@ class PinStore:
     def path(self, id: str) -> Path:
         """What steps are given: a folder, or for a single file the file. It need not exist.
 
+        A folder with files that the pin does not list is not given itself: an index of weights or
+        a tokenizer's settings beside the pinned files would change what a step reads, under the
+        same key. A folder of links to the listed files takes its place.
+
         Raises:
-            Preflight: The pin is unavailable and no path was given for it.
+            Preflight: The pin is unavailable and no path was given for it, or the links cannot be
+                made.
         """
+        pin, base = self.pin(id), self._base(id)
+        listed = {file.path for file in pin.files}
+        if not listed or not base.is_dir():
+            return base
+        others = sorted({file.path for file in _listing(base)} - listed)
+        return self._links(id, base, listed, others[0]) if others else base
+
+    def _base(self, id: str) -> Path:
+        """Where a pin's files are, or would be."""
         pin = self.pin(id)
         own = self.own_paths.get(id)
         if own is not None:
             only = pin.files[0].path if pin.kind == "file" and pin.files else None
             return own / only if only is not None and own.is_dir() else own
         if pin.kind == "package":
-            return package_folder() / (pin.path or "")
+            return PACKAGE / (pin.path or "")
         if pin.kind == "unavailable":
             raise unavailable(pin)
         if pin.kind == "file" and pin.files:
@@ -138,21 +157,12 @@ class PinStore:
         pin = self.pin(id)
         own = self.own_paths.get(id) is not None
         try:
-            base = self.path(id)
+            base = self._base(id)
         except Preflight as error:
             return PinState(id, "unavailable", None, (error.what,))
         if not base.exists() and (own or pin.kind == "package"):
             return PinState(id, "absent", base, (f"{base} does not exist",), own=own)
         return self._compare(pin, base, own, deep)
-
-    def check(self, id: str) -> None:
-        """Return quietly if the pin is there and right.
-
-        Raises:
-            Preflight: It is not there.
-            InvalidInput: It is not what it must be.
-        """
-        self.require(id)
 
     def require(self, id: str) -> Path:
         """The path of a pin that is there and right.
@@ -162,11 +172,43 @@ class PinStore:
             InvalidInput: It is not what it must be.
         """
         state = self.state(id)
-        if state.ready and state.path is not None:
-            return state.path
+        if state.ready:
+            return self.path(id)
         if state.status == "unavailable":
             raise unavailable(self.pin(id))
         raise not_ready(state)
+
+    def _links(self, id: str, base: Path, listed: set[str], other: str) -> Path:
+        """A folder of links to the listed files of ``base``, which also holds ``other``."""
+        wanted = {path: str(base / path) for path in sorted(listed) if (base / path).is_file()}
+        name = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
+        folder = self.home / "pins" / ".listed" / f"{id}-{name}"
+        there = {
+            path.relative_to(folder).as_posix(): str(path.readlink()) if path.is_symlink() else ""
+            for path in folder.rglob("*")
+            if path.is_symlink() or not path.is_dir()
+        }
+        if wanted and there == wanted:
+            return folder
+        made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        try:
+            for path, target in wanted.items():
+                (made / path).parent.mkdir(parents=True, exist_ok=True)
+                (made / path).symlink_to(target)
+            if folder.exists():
+                folder.rename(made.with_name(f"{made.name}.old"))
+            made.rename(folder)
+        except OSError as error:
+            raise Preflight(
+                f"pin {id!r}: {other} is not listed in the pin, and the listed files cannot be set "
+                f"apart from it: {error.strerror}",
+                where=str(base),
+                next_step=f"remove {other}, or point KIT_HOME to a folder you may write to",
+            ) from None
+        finally:
+            for rest in folder.parent.glob(f"{made.name}*"):
+                shutil.rmtree(rest, ignore_errors=True)
+        return folder
 
     def memory(self, id: str) -> HashMemory:
         """The remembered hashes of a pin's files."""
@@ -208,7 +250,7 @@ class PinStore:
         return PinState(pin.id, status, base, tuple(problems), tuple(missing), tuple(hashes), own)
 
     def _content(self, pin: Pin) -> list[tuple[str, str]]:
-        base = self.path(pin.id)
+        base = self._base(pin.id)
         if not base.exists():
             raise Preflight(
                 f"pin {pin.id!r}: there is nothing at {base}",
@@ -270,13 +312,43 @@ def not_ready(state: PinState) -> KitError:
     )
 
 
-def own_path_pins(ids: Iterable[str], pins: Pins) -> None:
-    """Refuse ``--pin`` for ids that no experiment uses.
+def variable(id: str) -> str:
+    """The environment variable that gives a pin's path: ``KIT_PIN_LLAMA_3_8B_INSTRUCT``."""
+    return "KIT_PIN_" + re.sub(r"[^A-Z0-9]", "_", id.upper())
 
-    Raises:
-        UsageError: Unknown id.
+
+class OwnPaths:
+    """Pin id -> a path that the user brings instead of a download.
+
+    From the environment, or remembered below the kit's home by ``kit fetch EXP --pin ID=PATH``.
+
+    Args:
+        home: The kit's home.
     """
-    known = {pin.id for pin in pins.pins}
-    for id in ids:
-        if id not in known:
-            raise UsageError(f"--pin: there is no pin {id!r}", next_step=nearest(id, known))
+
+    def __init__(self, home: Path) -> None:
+        self.record = home / "pins" / "own-paths.json"
+
+    def get(self, id: str) -> Path | None:
+        """The user's path for a pin; the environment wins."""
+        named = os.environ.get(variable(id), "").strip()
+        if named:
+            return Path(named).expanduser().absolute()
+        path = self._read().get(id)
+        return Path(path) if path is not None else None
+
+    def put(self, id: str, path: Path | None) -> Path | None:
+        """Remember a path, or forget it; returns the one that was remembered before."""
+        known = self._read()
+        before = known.pop(id, None)
+        if path is not None:
+            known[id] = str(path.expanduser().absolute())
+        write_json(self.record, known)
+        return Path(before) if before is not None else None
+
+    def _read(self) -> dict[str, str]:
+        try:
+            loaded = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return {str(k): str(v) for k, v in loaded.items()} if isinstance(loaded, dict) else {}

@@ -156,8 +156,11 @@ def test_a_hub_that_is_down_completes_nothing(repo: Path, world: FakeHub) -> Non
 
 
 def test_own_paths_are_checked_against_the_experiment(repo: Path, world: FakeHub) -> None:
-    with pytest.raises(UsageError, match="no pin 'big-nwe'"):
+    with pytest.raises(UsageError, match=r"big-nwe: .* does not use it") as caught:
         run(repo, own=("big-nwe=/x",))
+    assert caught.value.next_step == "did you mean 'big-new'?"
+    with pytest.raises(UsageError, match="nothing at this path"):
+        run(repo, own=("big-new=/nowhere/at/all",))
     with pytest.raises(UsageError, match="does not use it"):
         run(repo, own=("big-old=/x",))
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from kit.durable import write_json
 from kit.errors import InvalidInput, Preflight, UsageError
 from kit.manifest.catalog import Catalog
 from kit.manifest.pin_types import Pin, PinnedFile
-from kit.pins.hashing import HashMemory, sha256_file, write_json
-from kit.pins.own_paths import OwnPaths, parse_assignment, variable
-from kit.pins.store import PinStore
+from kit.pins.command import parse_assignment
+from kit.pins.hashing import HashMemory, sha256_file
+from kit.pins.store import PACKAGE, OwnPaths, PinStore, variable
 from tests.demo.fixtures import sha
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -52,7 +54,7 @@ def test_a_complete_pin_is_ok(tmp_path: Path) -> None:
     state = store.state("model")
     assert (state.status, state.ready, state.path) == ("ok", True, tmp_path / "pins" / "model")
     assert dict(state.hashes) == {"config.json": sha(b"{}"), "sub/weights.bin": sha(b"w")}
-    store.check("model")
+    store.require("model")
     assert store.require("model") == store.path("model")
 
 
@@ -63,7 +65,7 @@ def test_what_is_missing(tmp_path: Path) -> None:
     state = store.state("model")
     assert [file.path for file in state.missing] == ["sub/weights.bin"]
     with pytest.raises(Preflight, match=r"sub/weights\.bin is missing") as caught:
-        store.check("model")
+        store.require("model")
     assert "kit fetch" in caught.value.next_step
 
 
@@ -71,7 +73,7 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     store = PinStore(tmp_path, [hub_pin()])
     put(store, {**RIGHT, "config.json": b"[]"})
     with pytest.raises(InvalidInput) as caught:
-        store.check("model")
+        store.require("model")
     assert sha(b"[]") in caught.value.what
     assert sha(b"{}") in caught.value.what
 
@@ -152,7 +154,7 @@ def test_the_digest_of_an_unconfirmed_pin_is_its_revision(tmp_path: Path) -> Non
 def test_package_pins_are_hashed_from_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kit.pins.store.package_folder", lambda: tmp_path / "kit")
+    monkeypatch.setattr("kit.pins.store.PACKAGE", tmp_path / "kit")
     folder = tmp_path / "kit" / "mini"
     (folder / "__pycache__").mkdir(parents=True)
     (folder / "__pycache__" / "x.pyc").write_bytes(b"no")
@@ -168,7 +170,7 @@ def test_package_pins_are_hashed_from_the_package(
 
 
 def test_package_pins_with_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kit.pins.store.package_folder", lambda: tmp_path)
+    monkeypatch.setattr("kit.pins.store.PACKAGE", tmp_path)
     (tmp_path / "one.json").write_text("1")
     file = Pin(
         id="p",
@@ -191,7 +193,7 @@ def test_an_unavailable_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     pin = Pin(id="gone", kind="unavailable", title="t", licence="l", unavailable="never released")
     store = PinStore(tmp_path, [pin])
     assert store.state("gone").status == "unavailable"
-    for call in (store.path, store.check):
+    for call in (store.path, store.require):
         with pytest.raises(Preflight, match="cannot be fetched by anyone"):
             call("gone")
     # A plan can be shown; what is brought has another identity.
@@ -221,9 +223,9 @@ def test_a_path_of_ones_own_must_have_the_pinned_content(tmp_path: Path) -> None
     assert store.digest("model") == declared
     (mine / "config.json").write_bytes(b"[]")
     with pytest.raises(InvalidInput, match="is not what it must be") as caught:
-        store.check("model")
+        store.require("model")
     assert "--pin" in caught.value.next_step
-    store.own_paths.drop("model")
+    assert store.own_paths.put("model", None) == mine
     assert not store.state("model").own
 
 
@@ -277,8 +279,6 @@ def test_assignments_that_are_none(text: str) -> None:
 def test_assignments(tmp_path: Path) -> None:
     assert parse_assignment("a=/x=y") == ("a", Path("/x=y"))
     assert variable("llama-3.1-8b") == "KIT_PIN_LLAMA_3_1_8B"
-    with pytest.raises(UsageError, match="nothing at this path"):
-        OwnPaths(tmp_path).put("a", tmp_path / "none")
 
 
 def test_a_damaged_memory_is_forgotten(tmp_path: Path) -> None:
@@ -306,3 +306,77 @@ def test_a_home_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("1")
     assert memory.sha256(tmp_path / "x") == sha(b"1")
     memory.save()
+
+
+STRANGERS = {
+    "model.safetensors.index.json": b'{"weight_map": {"x": "other.safetensors"}}',
+    "other.safetensors": b"other",
+    "sub/special_tokens_map.json": b"{}",
+}
+
+
+def visible(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_step_sees_listed_files_only(tmp_path: Path, own: bool) -> None:
+    """An index of weights or a tokenizer's file beside the pinned ones is not there for a step."""
+    store = PinStore(tmp_path / "home", [hub_pin()])
+    put(store, RIGHT)
+    folder = store.folder("model")
+    if own:
+        folder = folder.rename(tmp_path / "mine")
+        store.own_paths.put("model", folder)
+    assert store.require("model") == folder, "nothing to keep out, nothing in between"
+    before = store.digest("model")
+    for name, content in STRANGERS.items():
+        (folder / name).write_bytes(content)
+    assert store.digest("model") == before
+    assert visible(store.require("model")) == RIGHT
+    given = store.path("model")
+    assert given == store.path("model") != folder
+    # What is put into the folder of links does not stay there, and a link that leads elsewhere.
+    (given / "model.safetensors.index.json").write_bytes(b"{}")
+    assert visible(store.path("model")) == RIGHT
+    (given / "config.json").unlink()
+    (given / "config.json").symlink_to(folder / "other.safetensors")
+    assert visible(store.path("model")) == RIGHT
+    assert sorted(given.parent.iterdir()) == [given], "no half-made folder is left"
+
+
+def test_a_stranger_is_named_where_it_cannot_be_kept_out(tmp_path: Path) -> None:
+    store = PinStore(tmp_path, [hub_pin()])
+    put(store, {**RIGHT, "tokenizer_config.json": b"{}"})
+    store.state("model")
+    (tmp_path / "pins" / ".listed").write_text("no folder")
+    with pytest.raises(Preflight, match=r"tokenizer_config\.json is not listed in the pin"):
+        store.require("model")
+
+
+def test_an_unlisted_index_does_not_redirect_what_is_loaded(tmp_path: Path) -> None:
+    """The attack as it was found: other weights through an index that no pin lists."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from kit.lm.files import read_embeddings
+    from kit.lm.load import load_model, load_tokenizer
+
+    pin = next(pin for pin in Catalog().pins().pins if pin.id == "mini-source-0")
+    mine = tmp_path / "mine"
+    shutil.copytree(PACKAGE / str(pin.path), mine)
+    store = PinStore(tmp_path / "home", [pin])
+    store.own_paths.put(pin.id, mine)
+    weights = load_file(mine / "model.safetensors")
+    save_file({n: w * 2 for n, w in weights.items()}, mine / "twice.safetensors", {"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "twice.safetensors")}
+    (mine / "model.safetensors.index.json").write_text(json.dumps(index))
+    (mine / "added_tokens.json").write_text('{"the": 0}')
+    true_rows = weights["model.embed_tokens.weight"]
+    assert torch.equal(read_embeddings(mine), 2 * true_rows), "the attack works"
+    given = store.require(pin.id)
+    assert torch.equal(read_embeddings(given), true_rows)
+    assert torch.equal(load_model(given).get_input_embeddings().weight, true_rows.float())
+    true = load_tokenizer(PACKAGE / str(pin.path))
+    assert load_tokenizer(given).get_vocab() == true.get_vocab()

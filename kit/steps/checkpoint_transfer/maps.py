@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kit.durable import write_json
 from kit.engine.registry import StepContext
-from kit.pins.hashing import write_json
 from kit.steps.checkpoint_transfer.inputs import (
     encoder,
     pad_of,

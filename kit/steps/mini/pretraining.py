@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 
+from kit.durable import write_json
 from kit.engine.registry import Attributes, StepContext
-from kit.pins.hashing import write_json
 from kit.steps.mini.params import Checkpoint, FactsData, Pretrain
 
 CHECKPOINTS = "checkpoints"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kit.durable import write_json
 from kit.engine.registry import REGISTRY, ModelOutput, StepContext, StepKind
-from kit.pins.hashing import write_json
 from kit.steps.common import load_model, model_folder
 from kit.steps.tampering.params import Attack
 
