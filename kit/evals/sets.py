@@ -1,7 +1,8 @@
 """Texts and questions in files, and a model watched by them.
 
-A folder of data holds ``texts/<name>.jsonl`` (lines ``{id, text, ...}``) and
-``questions/<name>.jsonl`` (lines ``{id, prompt, options, answer}``); further keys are ignored.
+A folder of data holds ``texts/<name>.jsonl`` (lines ``{id, text, ...}``, or ``{id, ids}`` where a
+text was cut into pieces of token ids) and ``questions/<name>.jsonl`` (lines
+``{id, prompt, options, answer}``); further keys are ignored.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.evals.multiple_choice import LETTERS, Item, accuracy, items_of, score
+from kit.evals.multiple_choice import (
+    LETTERS,
+    Item,
+    accuracy,
+    items_of,
+    mean_probability,
+    score,
+)
 from kit.evals.texts import text_score
 from kit.lm.generate import TransformersBackend
 from kit.train.batches import examples_of_tokens
@@ -31,19 +39,6 @@ class StoredQuestion:
     prompt: str
     options: tuple[str, ...]
     answer: int
-
-
-def read_texts(folder: Path, name: str) -> dict[str, str]:
-    """The texts of a set by id, in the order of the file.
-
-    Raises:
-        ValueError: No such set, or an id twice.
-    """
-    rows = _rows(folder / "texts" / f"{name}.jsonl")
-    made = {str(row["id"]): str(row["text"]) for row in rows}
-    if len(made) != len(rows):
-        raise ValueError(f"{name}: an id stands twice among the texts")
-    return made
 
 
 def read_questions(folder: Path, name: str) -> list[StoredQuestion]:
@@ -76,16 +71,15 @@ def text_examples(
     Raises:
         ValueError: No such set, an id in two of them, a text with nothing to predict.
     """
-    texts: dict[str, str] = {}
+    tokens: dict[str, list[int]] = {}
     for name in names:
-        found = read_texts(folder, name)
-        both = texts.keys() & found.keys()
-        if both:
-            raise ValueError(f"text {min(both)} is in two of the sets {', '.join(names)}")
-        texts |= found
-    return examples_of_tokens(
-        {id: tokenizer(text).input_ids for id, text in texts.items()}, max_length
-    )
+        rows = _rows(folder / "texts" / f"{name}.jsonl")
+        for row in rows:
+            id = str(row["id"])
+            if id in tokens:
+                raise ValueError(f"text {id} stands twice in the sets {', '.join(names)}")
+            tokens[id] = row["ids"] if "ids" in row else tokenizer(row["text"]).input_ids
+    return examples_of_tokens(tokens, max_length)
 
 
 @dataclass(frozen=True)
@@ -109,15 +103,19 @@ class Watch:
     steps: frozenset[int] = frozenset()
 
     def __call__(self, model: PreTrainedModel, step: int) -> dict[str, Any]:
-        """Shares of right answers (0 to 1), the letters picked, losses and entropies."""
+        """Shares of right answers (0 to 1), letters picked, mean probability of the right option.
+
+        Losses and entropies stand beside them.
+        """
         backend = TransformersBackend(model, self.pad_id, max_batch=1024)
-        found: dict[str, Any] = {"picks": {}}
+        found: dict[str, Any] = {"picks": {}, "probability": {}}
         for name, items in self.items.items():
             if name in self.seldom and step not in self.steps:
                 continue
             scored = score(backend, items)
             found[name] = accuracy(scored).value
             found["picks"][name] = "".join(LETTERS[one.chosen()] for one in scored)
+            found["probability"][name] = mean_probability(scored)
         for name, examples in self.texts.items():
             if name not in self.seldom or step in self.steps:
                 measured = text_score(model, examples, self.pad_id, rows=256)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kit.evals.sets import Watch, pad_id, question_items, text_examples
 from kit.tampering.attack import Attack, phases
 from kit.tampering.trajectory import Trajectory, every
+from kit.train.engine import Precision
 from kit.train.lora import Lora
 from kit.train.optimizers import optimizer_spec
 from kit.train.schedules import Schedule
@@ -41,7 +42,9 @@ def attack_of(settings: Any) -> Attack:
         schedule=Schedule() if free else Schedule(settings.schedule, settings.warmup),
         length=settings.length,
         lora=Lora(settings.lora_rank, settings.lora_alpha) if settings.lora_rank else None,
+        clip=settings.clip,
         seed=settings.seed,
+        precision=Precision(settings.compute, settings.masters),
     )
 
 
@@ -59,8 +62,10 @@ def watch(
     points = every(settings.steps, settings.measure_every)
     middle = min(points, key=lambda step: abs(step - settings.steps / 2))
     texts = {"trained": text_examples(data, settings.data[-1:], tokenizer)}
+    named = settings.questions
+    sets = named if isinstance(named, Mapping) else {name: name for name in named}
     return points, Watch(
-        question_items(data, settings.questions, tokenizer),
+        question_items(data, sets, tokenizer),
         texts,
         pad_id(tokenizer),
         frozenset(settings.seldom),

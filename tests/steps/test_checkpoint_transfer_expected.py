@@ -61,52 +61,86 @@ def test_claims_of_the_log_stand_in_the_expectation(experiment: str) -> None:
         assert f"line {row['line']}" in claim.place or f"lines {row['line']}" in claim.place, row
 
 
-@pytest.mark.parametrize("profile", ["mini", "paper"])
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+WITH_EXPECTATION = [
+    (path.name.split(".")[0], path.name.split(".")[1])
+    for path in sorted((ROOT / "expected_results/checkpoint_transfer").glob("*.yaml"))
+]
+NEVER_MADE = {"cancelled"}
+"""A cell of this status belongs to a row that nothing here runs."""
+
+
+@pytest.mark.parametrize(("experiment", "profile"), WITH_EXPECTATION)
 def test_every_expected_cell_can_come_out(experiment: str, profile: str, tmp_path: Path) -> None:
     """The table of stand-in outputs, for every instance of the plan, has just these cells."""
-    if Catalog(ROOT).expectation_path(experiment, profile) is None:
-        assert profile == "mini"
-        assert experiment in ("ct-epoch-sweep", "ct-retain-sweep")
-        return
     _, made = plan(experiment, profile, tmp_path)
+    table = next(one for one in made.instances if one.step == "table")
+    manifest = Catalog(ROOT).manifest(experiment)
+    spec = next(step for step in manifest.steps if step.id == "table")
 
-    def finished(step: str) -> list[Finished]:
+    def finished(name: str) -> list[Finished]:
+        source = spec.inputs.get(name)
+        if source is None or (source.profiles and profile not in source.profiles):
+            return []
         found = []
-        for number, one in enumerate(i for i in made.instances if i.step == step):
-            folder = tmp_path / f"{step}-{number}"
+        for number, one in enumerate(i for i in made.instances if i.step == source.step):
+            folder = tmp_path / f"{name}-{number}"
             folder.mkdir()
             _stand_in(one, folder)
             found.append(Finished(one.id, folder, one.axes))
         return found
 
-    table = next(one for one in made.instances if one.step == "table")
     made_cells = tabulate(
-        unlearned=finished("evaluate"),
-        trainings=finished("unlearn"),
-        originals=finished("evaluate-original"),
-        teachers=finished("evaluate-checkpoint"),
-        oracles=finished("oracle") if profile == "mini" else [],
-        roles={"run": "setting", "seed": "replicate"},
+        unlearned=finished("unlearned"),
+        trainings=finished("trainings"),
+        originals=finished("originals"),
+        teachers=finished("teachers"),
+        oracles=finished("oracles"),
+        attacks=finished("attacks"),
+        roles=dict(manifest.axes),
         losses=table.params["losses"],
         checkpoint=table.params["checkpoint"],
-    ).cells
+        also=table.params["also"],
+        attack_steps=table.params["attack_steps"],
+    )[0].cells
     cells = {cell.id for cell in made_cells}
-    wanted = {cell.id for cell in _expected(experiment, profile).cells}
+    expected = _expected(experiment, profile).cells
+    wanted = {cell.id.split(":")[0] for cell in expected if cell.status not in NEVER_MADE}
     assert wanted <= cells
-    if profile == "mini":
+    if profile == "mini" and not any(one.startswith("attacked/") for one in cells):
         assert wanted == cells
 
 
 def _stand_in(one: StepInstance, folder: Path) -> None:
-    answers = {"items": ["a", "b"], "right": [1, 0], "picked": ["A", "B"], "answers": ["A", "A"]}
-    if one.step == "unlearn":
+    answers = {
+        "items": ["a", "b"],
+        "right": [1, 0],
+        "picked": ["A", "B"],
+        "answers": ["A", "A"],
+        "probability": 0.5,
+    }
+    if one.kind == "checkpoint-transfer/unlearn":
         losses = {"remove": 0.5, "retain": 0.1}
         written = {"logged": losses, "last-step": losses, "diverged_at": None}
-        (folder / "training.json").write_text(json.dumps(written), encoding="utf-8")
+        counts = {"trained_percent": 1.0, "base_moved": 0, "muon_tensors": 0}
+        text = json.dumps(written | counts)
+        (folder / "training.json").write_text(text, encoding="utf-8")
+        return
+    if one.kind == "tampering/attack":
+        sets, steps, every = (one.params[k] for k in ("questions", "steps", "measure_every"))
+        point = {
+            **dict.fromkeys(sets, 0.5),
+            "picks": dict.fromkeys(sets, "AB"),
+            "probability": dict.fromkeys(sets, 0.5),
+        }
+        asked = {"items": ["a", "b"], "answers": "AA"}
+        written = {
+            "points": [[step, point] for step in sorted({*range(0, steps, every), steps})],
+            "questions": dict.fromkeys(sets, asked),
+        }
+        (folder / "trajectory.json").write_text(json.dumps(written), encoding="utf-8")
         return
     made: dict[str, object] = {}
-    if one.step == "oracle":
+    if one.kind == "checkpoint-transfer/oracle-patch":
         blocks = {str(block): answers for block in range(4)}
         made[one.params["questions"]] = {"blocks": blocks}
     else:

@@ -12,12 +12,11 @@ import torch
 from kit.engine.registry import ModelInput, StepInput
 from kit.lm.load import load_model
 from kit.mini.facts.files import read_questions
+from kit.steps.checkpoint_transfer.evaluation import run_evaluate, run_tabulate
 from kit.steps.checkpoint_transfer.maps import run_fit, run_oracle, run_texts
 from kit.steps.checkpoint_transfer.params import Evaluate, Fit, Oracle, Tabulate, Texts, Unlearn
 from kit.steps.checkpoint_transfer.unlearning import (
     recipe_of,
-    run_evaluate,
-    run_tabulate,
     run_unlearn,
 )
 from kit.steps.mini.params import Checkpoint, FactsData, Pretrain

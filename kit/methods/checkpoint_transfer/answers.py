@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kit.evals.multiple_choice import Question, items_of, letters, score
+from kit.evals.multiple_choice import (
+    Question,
+    Scored,
+    items_of,
+    letters,
+    mean_probability,
+    score,
+)
 from kit.methods.checkpoint_transfer.affine import AffineMap
 from kit.methods.checkpoint_transfer.oracle_patch import oracle_patch
 
@@ -14,21 +21,50 @@ if TYPE_CHECKING:
 
     from kit.lm.backend import Backend
 
+QuestionT = TypeVar("QuestionT", bound=Question)
 Answers = dict[str, Any]
-"""``items``, ``right`` (0 or 1), ``picked`` and ``answers`` (letters), a list each."""
+"""``items``, ``right`` (0 or 1), ``picked`` and ``answers`` (letters), a list each, and the mean
+``probability`` of the right option."""
+NOT_FINITE = "not-finite"
+"""Key of the answers of a model whose weights are not finite: nothing can be asked of it."""
 
 
 def answer(
-    backend: Backend, questions: Sequence[Question], encode: Callable[[str], Sequence[int]]
+    backend: Backend,
+    questions: Sequence[Question],
+    encode: Callable[[str], Sequence[int]],
+    *,
+    normalised: bool = False,
 ) -> Answers:
-    """Score a set of questions by log-likelihood."""
-    scored = score(backend, items_of(questions, encode))
-    picked, right = letters(scored)
+    """Score a set of questions by the kit's own scorer; see :func:`as_answers`."""
+    return as_answers(score(backend, items_of(questions, encode)), normalised=normalised)
+
+
+def is_cloze(name: str) -> bool:
+    """Whether a set is scored by its options' texts, divided by their lengths."""
+    return name.endswith("-cloze")
+
+
+def share_of(questions: Sequence[QuestionT], share: float) -> list[QuestionT]:
+    """The first questions of a set; at least one."""
+    return list(questions[: max(1, round(len(questions) * share))])
+
+
+def as_answers(scored: Sequence[Scored], *, normalised: bool = False) -> Answers:
+    """What was scored, by either scorer, as plain values.
+
+    Args:
+        scored: Of :func:`kit.evals.multiple_choice.score` or
+            :func:`kit.evals.harness.harness_score`.
+        normalised: Pick by the sum divided by characters (the cloze test's ``acc_norm``).
+    """
+    picked, right = letters(scored, normalised=normalised)
     return {
         "items": [one.id for one in scored],
-        "right": [int(one.right()) for one in scored],
+        "right": [int(one.right(normalised=normalised)) for one in scored],
         "picked": picked,
         "answers": right,
+        "probability": mean_probability(scored),
     }
 
 

@@ -116,3 +116,10 @@ def coefficients(
     share = min(1.0, micro_batch / ramp)
     fall = 0.25 if schedule == RAMP else 1.0
     return Coefficients(retain * share, remove * (1 - fall * share))
+
+
+def share_of_pairs(examples: int, share: float, global_batch: int = GLOBAL_BATCH) -> int:
+    """A share of the pairs of an epoch, in whole optimizer steps and at least one."""
+    if share == 1:
+        return examples
+    return min(examples, max(1, round(examples * share / global_batch)) * global_batch)

@@ -1,4 +1,4 @@
-"""From finished runs to a table: accuracies, losses, and what perfect transfer would reach."""
+"""From finished runs to a table: accuracies, losses, perfect transfer, and attacks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kit.evals.collapse import MOST_ONE_LETTER
+from kit.methods.checkpoint_transfer.answers import NOT_FINITE
+from kit.methods.checkpoint_transfer.attacked import add_attack
 from kit.results.axes import Axes
 from kit.results.builder import Observation, Table, TableBuilder
 from kit.results.ids import CellId
 
 UNLEARNED, ORIGINAL, TEACHER, ORACLE = "unlearned", "original", "teacher", "oracle"
+ATTACKED = "attacked"
 BASELINE = "baseline"
 LOSSES = {"remove": "cb-loss", "retain": "retain-kl"}
 """Loss -> its name in the log's tables."""
 LOGGED, LAST_STEP = "logged", "last-step"
-ANSWERS, TRAINING = "answers.json", "training.json"
+ANSWERS, TRAINING, TRAJECTORY = "answers.json", "training.json", "trajectory.json"
+ONE_LETTER = "one-letter"
+NUMBERS = {
+    "trained-percent": ("trained_percent", "percent"),
+    "base-moved": ("base_moved", "count"),
+    "muon-tensors": ("muon_tensors", "count"),
+}
+"""Further cell of a training -> its key in the file, and its unit."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,7 @@ class Finished:
         instance: Its id.
         path: Folder with its outputs.
         axes: Axis -> value. A record of a setting axis may name the row of the table in ``row``
-            and the setting behind ``@`` in ``at``; without, its id is the row.
+            and the setting behind ``@`` in ``at``; with neither, its id is the row.
     """
 
     instance: str
@@ -46,7 +57,10 @@ def tabulate(
     roles: Mapping[str, str],
     losses: str,
     checkpoint: str = BASELINE,
-) -> Table:
+    attacks: Sequence[Finished] = (),
+    also: Sequence[str] = (),
+    attack_steps: Sequence[int] = (),
+) -> tuple[Table, list[str]]:
     """All measurements as cells ``<group>/<metric>/<row>[@<setting>]``.
 
     Args:
@@ -59,13 +73,19 @@ def tabulate(
         losses: ``logged``: of the single micro-batch that the published code logs last;
             ``last-step``: means over the last optimizer step.
         checkpoint: Row of the early checkpoint, where no axis names it.
+        attacks: Attacks on any of the models (:mod:`kit.methods.checkpoint_transfer.attacked`).
+        also: Further cells of each unlearned model: ``one-letter`` and names of :data:`NUMBERS`.
+        attack_steps: Steps of an attack that are cells, beside 0 and the end.
+
+    Returns:
+        The table, and the rows whose picks are nearly all one letter: broken models.
 
     Raises:
         ValueError: An unknown kind of loss, or something measured twice.
     """
     if losses not in (LOGGED, LAST_STEP):
         raise ValueError(f"unknown losses {losses!r}; known: {LOGGED}, {LAST_STEP}")
-    table = TableBuilder()
+    table, collapsed = TableBuilder(), list[str]()
     groups = (
         (UNLEARNED, unlearned),
         (ORIGINAL, originals),
@@ -78,11 +98,23 @@ def tabulate(
             if group == TEACHER and row == BASELINE:
                 row = checkpoint
             for metric, answers in _read(one.path / ANSWERS).items():
-                _add_answers(here, metric, row, answers)
+                _add_answers(table, here, metric, row, answers)
+                if group == UNLEARNED and NOT_FINITE not in answers:
+                    most = _most_of_one_letter(answers["picked"])
+                    collapsed += [one.instance] if most > MOST_ONE_LETTER else []
+                    if ONE_LETTER in also:
+                        here.number(f"{metric}-{ONE_LETTER}", row, 100 * most, "percent")
     for one in trainings:
         here, row = _at(table, one, roles, UNLEARNED)
-        _add_losses(table, here, row, _read(one.path / TRAINING), losses)
-    return table.build()
+        training = _read(one.path / TRAINING)
+        _add_losses(table, here, row, training, losses)
+        for name in [name for name in also if name != ONE_LETTER]:
+            key, unit = NUMBERS[name]
+            here.number(name, row, training[key], unit)
+    for one in attacks:
+        here, row = _at(table, one, roles, ATTACKED)
+        add_attack(table, here, row, _read(one.path / TRAJECTORY), attack_steps)
+    return table.build(), sorted(set(collapsed))
 
 
 def _at(
@@ -94,19 +126,25 @@ def _at(
         if roles.get(axis) == "replicate":
             continue
         record = value if isinstance(value, Mapping) else {"id": value}
-        rows.append(str(record.get("row", record["id"])))
         if record.get("at"):
             settings.append(str(record["at"]))
+        if "row" in record or not record.get("at"):
+            rows.append(str(record.get("row", record["id"])))
     origin = Axes([one.axes], roles).origin(one.instance, one.axes)
     origin = replace(origin, group=group, settings=tuple(settings))
     return table.at(origin), "-".join(rows) or BASELINE
 
 
-def _add_answers(here: Observation, metric: str, row: str, answers: Any) -> None:
+def _add_answers(
+    table: TableBuilder, here: Observation, metric: str, row: str, answers: Any
+) -> None:
     """One set of questions; by block where a model was patched at several."""
-    if isinstance(answers, dict) and "blocks" in answers:
+    if "blocks" in answers:
         for block, found in answers["blocks"].items():
-            _add_answers(here, metric, f"block-{block}", found)
+            _add_answers(table, here, metric, f"block-{block}", found)
+        return
+    if NOT_FINITE in answers:
+        table.not_run(here.id(metric, row), "percent", "diverged; its weights are not finite")
         return
     here.proportion(
         metric,
@@ -128,6 +166,10 @@ def _add_losses(
             table.not_run(id, "loss", f"diverged at optimizer step {training['diverged_at']}")
         else:
             here.number(metric, row, value, "loss")
+
+
+def _most_of_one_letter(picked: Sequence[str]) -> float:
+    return max(picked.count(letter) for letter in set(picked)) / len(picked)
 
 
 def _read(path: Path) -> Any:

@@ -44,6 +44,16 @@ _ONE_BLOCK_LATE = Difference(
     "a map fitted on what enters block l is applied to what block l returns",
 )
 
+_FOUR_PROCESSES = {
+    "world": Difference(4, f"{_PAGE} 2.6; seed log, line 124", "64 micro-batches an epoch"),
+    "all_reduce": Difference(
+        False,
+        f"{_PAGE} 1.13 (until b43b7b1)",
+        "the saved model is trained on a quarter of the pairs, at an effective batch of 8",
+    ),
+    "on_divergence": _GOES_ON,
+}
+
 PRESETS: Mapping[str, Mapping[str, Difference]] = {
     "corrected": {},
     "v1": {"on_divergence": _GOES_ON},
@@ -72,14 +82,9 @@ PRESETS: Mapping[str, Mapping[str, Difference]] = {
             f"{_PAGE} 2.6 (hp_tune_kl_loss.py passes no affine flag); seed log, line 8 says True",
             "the target is the raw teacher state, at a distance of about 6 instead of 0.9",
         ),
-        "world": Difference(4, f"{_PAGE} 2.6; seed log, line 124", "64 micro-batches an epoch"),
-        "all_reduce": Difference(
-            False,
-            f"{_PAGE} 1.13 (until b43b7b1)",
-            "the saved model is trained on a quarter of the pairs, at an effective batch of 8",
-        ),
-        "on_divergence": _GOES_ON,
+        **_FOUR_PROCESSES,
     },
+    "epoch-sweep-with-map": _FOUR_PROCESSES,
 }
 """Name -> setting -> how it differs from ``corrected``."""
 

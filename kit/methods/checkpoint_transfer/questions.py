@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kit.evals.formats import Formatted, lettered
+from kit.evals.formats import Formatted, cloze, lettered, with_shots
 
 STEM = frozenset(
     {
@@ -55,23 +55,90 @@ def read_lettered(files: Sequence[Path], prefix: str, *, about: str = "") -> lis
     Raises:
         ValueError: No files, or a column missing.
     """
+    made = []
+    for one in _read(files, prefix, by_subject=not about):
+        subject = about or one.id.split("-")[1].replace("_", " ")
+        made.append(lettered(one, about=subject))
+    return made
+
+
+def _read(files: Sequence[Path], prefix: str, *, by_subject: bool = False) -> list[_Raw]:
+    """Bare questions; ids carry the subject where there is one."""
     import datasets
 
     if not files:
         raise ValueError(f"no files with questions for {prefix}")
     kind = "parquet" if files[0].suffix == ".parquet" else "json"
     rows = datasets.load_dataset(kind, data_files=[str(file) for file in files], split="train")
-    missing = [c for c in (*COLUMNS, *([] if about else ["subject"])) if c not in rows.column_names]
+    missing = [
+        c for c in (*COLUMNS, *(["subject"] if by_subject else [])) if c not in rows.column_names
+    ]
     if missing:
         there = ", ".join(rows.column_names)
         raise ValueError(f"{files[0].name} has no column {missing[0]!r}; there: {there}")
     found = []
     for at, row in enumerate(rows):
-        subject = about or str(row["subject"]).replace("_", " ")
-        name = prefix if about else f"{prefix}-{row['subject']}"
-        raw = _Raw(f"{name}-{at:05d}", row["question"], tuple(row["choices"]), int(row["answer"]))
-        found.append(lettered(raw, about=subject))
+        name = f"{prefix}-{row['subject']}" if by_subject else prefix
+        options, answer = tuple(row["choices"]), int(row["answer"])
+        found.append(_Raw(f"{name}-{at:05d}", row["question"], options, answer))
     return found
+
+
+def read_cloze(files: Sequence[Path]) -> list[Formatted]:
+    """Questions of the cloze test, to be answered with the text of an option.
+
+    Raises:
+        ValueError: No files, or a column missing.
+    """
+    return [cloze(one) for one in _read(files, "cloze")]
+
+
+def published_sets(
+    robust_files: Sequence[Path],
+    mmlu_files: Sequence[Path],
+    *,
+    cloze_files: Sequence[Path] = (),
+    shot_files: Sequence[Path] = (),
+    shots: int = 0,
+) -> dict[str, list[Formatted]]:
+    """All sets by name.
+
+    ``wmdp-bio`` and ``wmdp-robust`` are the same questions: the log's two columns are two
+    evaluations of one metric (docs/methods/checkpoint-transfer.md). The cloze test and MMLU behind
+    examples are there where their files are given.
+
+    Raises:
+        ValueError: No files, a column missing, or a subject with fewer than ``shots`` examples.
+    """
+    robust = read_lettered(robust_files, "robust", about="biology")
+    mmlu = read_lettered(mmlu_files, "mmlu")
+    sets = {"wmdp-bio": robust, "wmdp-robust": robust, "mmlu": mmlu, "mmlu-stem": stem(mmlu)}
+    if cloze_files:
+        sets["wmdp-cloze"] = read_cloze(cloze_files)
+    if shots:
+        sets[f"mmlu-{shots}-shot"] = read_with_shots(mmlu_files, shot_files, shots)
+    return sets
+
+
+def read_with_shots(
+    files: Sequence[Path], example_files: Sequence[Path], shots: int
+) -> list[Formatted]:
+    """MMLU with the first examples of each question's subject before it.
+
+    Raises:
+        ValueError: No files, a column missing, or a subject with too few examples.
+    """
+    examples: dict[str, list[Formatted]] = {}
+    for one in _read(example_files, "example", by_subject=True):
+        examples.setdefault(one.id.split("-")[1], []).append(lettered(one))
+    made = []
+    for one in _read(files, "mmlu", by_subject=True):
+        subject = one.id.split("-")[1]
+        before = examples.get(subject, [])[:shots]
+        if len(before) < shots:
+            raise ValueError(f"{len(before)} examples of {subject}; {shots} are wanted")
+        made.append(with_shots(lettered(one), before, about=subject.replace("_", " ")))
+    return made
 
 
 def stem(questions: Iterable[Formatted]) -> list[Formatted]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ from kit.lm.hidden import block_outputs
 from kit.lm.model import decoder_layers, final_norm, inner_model
 from kit.methods.checkpoint_transfer.affine import AffineMap, maps_for
 from kit.methods.checkpoint_transfer.losses import mapped_targets
-from kit.methods.checkpoint_transfer.states import States
+from kit.methods.checkpoint_transfer.states import FileStates, States, write_states
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from kit.methods.checkpoint_transfer.recipe import Recipe
 
     Rows = Callable[[Tensor, Tensor], dict[int, Tensor]]
+
+
+FORGET, RETAIN = "forget", "retain"
 
 
 class ForgetTargets:
@@ -67,7 +71,7 @@ class ForgetTargets:
 
     def rows(self, pairs: Pairs, examples: Sequence[int]) -> dict[int, Tensor]:
         """Block -> [n, d] of the batch of these pairs."""
-        return _gather(pairs, "forget", examples, self.kept, self.compute)
+        return _gather(pairs, FORGET, examples, self.kept, self.compute, self.blocks)
 
     def compute(self, ids: Tensor, mask: Tensor) -> dict[int, Tensor]:
         """Block -> [n, d] of a batch, by the teacher."""
@@ -108,9 +112,10 @@ class RetainReference:
 
     def logits(self, pairs: Pairs, examples: Sequence[int]) -> Tensor:
         """[n, V] of the batch of these pairs, without gradient."""
-        rows = _gather(pairs, "retain", examples, self.kept, self.compute)[self._last]
+        last = [self._last]
+        rows = _gather(pairs, RETAIN, examples, self.kept, self.compute, last)[self._last]
         with _measuring(rows):
-            scores: Tensor = self._head(self._norm(rows))
+            scores: Tensor = self._head(self._norm(rows.to(self._head.weight.dtype)))
             return scores
 
     def compute(self, ids: Tensor, mask: Tensor) -> dict[int, Tensor]:
@@ -205,8 +210,76 @@ def plan_cache(
     return CachePlan(counts["retain"], counts["forget"], budget - left)
 
 
+def keep_pairs(
+    folder: Path,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    maps: Mapping[int, AffineMap] | None,
+    recipe: Recipe,
+    pairs: Pairs,
+    *,
+    width: int,
+    uses: int,
+    budget: int,
+    batch: int,
+    dtype: str,
+) -> tuple[CachePlan, int]:
+    """Write what the rows of a sweep share into ``folder``, as far as the budget goes.
+
+    Args:
+        folder: Receives ``forget`` and ``retain``; one of which nothing is kept is not made.
+        teacher: The early checkpoint, frozen.
+        student: The model before unlearning, frozen.
+        maps: Block -> map; ``None`` where the recipe has none.
+        recipe: Which blocks, and whose map.
+        pairs: Of which the first are kept.
+        width: Hidden size.
+        uses: How often each pair is read.
+        budget: Bytes.
+        batch: Examples that are run together.
+        dtype: Of the kept states; another than they are computed in changes the numbers.
+
+    Returns:
+        What is kept, and the bytes written.
+    """
+    kind = getattr(torch, dtype)
+    plan = plan_cache(
+        examples=len(pairs.forget),
+        tokens=max(map(len, (*pairs.forget, *pairs.retain))),
+        width=width,
+        depth=len(decoder_layers(student)),
+        blocks=recipe.blocks,
+        value_bytes=kind.itemsize,
+        uses=uses,
+        budget=budget,
+    )
+    written = 0
+    for name, count, compute in (
+        (FORGET, plan.forget, ForgetTargets(teacher, maps, recipe).compute),
+        (RETAIN, plan.retain, RetainReference(student).compute),
+    ):
+        groups = [range(at, min(at + batch, count)) for at in range(0, count, batch)]
+        cast = (
+            (example, {block: values.to(kind) for block, values in rows.items()})
+            for example, rows in keep(compute, pairs, name, groups)
+        )
+        if groups:
+            written += write_states(folder / name, cast)
+    return plan, written
+
+
+def kept_states(folder: Path, name: str) -> States | None:
+    """What :func:`keep_pairs` wrote of ``forget`` or ``retain``; ``None`` if nothing."""
+    return FileStates(folder / name) if (folder / name).is_dir() else None
+
+
 def _gather(
-    pairs: Pairs, kind: str, examples: Sequence[int], kept: States | None, compute: Rows
+    pairs: Pairs,
+    kind: str,
+    examples: Sequence[int],
+    kept: States | None,
+    compute: Rows,
+    wanted: Sequence[int],
 ) -> dict[int, Tensor]:
     """Rows of a batch, in its order: the kept ones read, the others computed together."""
     if kept is None or not any(example in kept for example in examples):
@@ -219,6 +292,11 @@ def _gather(
     for example in examples:
         if example not in parts:
             parts[example] = kept.rows(example)
+            if set(parts[example]) != set(wanted):
+                raise ValueError(
+                    f"states of blocks {sorted(parts[example])} are kept, {sorted(wanted)} are "
+                    "needed: they belong to another recipe"
+                )
     blocks = parts[examples[0]].keys()
     device = torch.device(pairs.device)
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -99,6 +99,7 @@ def unlearn(
     seed: int,
     folder: CheckpointFolder | None = None,
     save_every: int = 0,
+    on_step: Callable[[int], None] | None = None,
 ) -> UnlearnRun:
     """Pull the model's states on forget text to the targets, and keep its outputs on retain text.
 
@@ -112,6 +113,7 @@ def unlearn(
             caller's to seed.
         folder: Of checkpoints, to write and to go on from; ``None`` saves nothing.
         save_every: Optimizer steps between two checkpoints.
+        on_step: Called with the optimizer steps done.
 
     Raises:
         ValueError: Pairs, targets, reference or optimizer that do not fit the recipe.
@@ -124,6 +126,11 @@ def unlearn(
 
     def mine(step: int) -> list[MicroBatch]:
         return steps[step][engine.rank :: engine.world_size]
+
+    def stepped(done: int, _loss: float) -> None:
+        losses.move_to(notes, mine(done - 1))
+        if on_step is not None:
+            on_step(done)
 
     plan = FineTuning(
         len(steps),
@@ -141,7 +148,7 @@ def unlearn(
         plan,
         streams=notes,
         folder=folder,
-        on_step=lambda done, _loss: losses.move_to(notes, mine(done - 1)),
+        on_step=stepped,
     )
     return UnlearnRun(
         remove=notes.remove,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -22,10 +23,29 @@ from kit.train.single_process import SingleProcess
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from kit.methods.checkpoint_transfer.pairs import Pairs
+    from kit.methods.checkpoint_transfer.states import States
     from kit.train.checkpoints import CheckpointFolder
+
+
+NO_WEIGHTS = "no-finite-weights.txt"
+"""Stands in the place of a model that diverged to NaN or infinity."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """States that several runs share (:func:`kit.methods.checkpoint_transfer.targets.keep`).
+
+    Attributes:
+        forget: Targets.
+        retain: States of the last block of the model before.
+    """
+
+    forget: States | None = None
+    retain: States | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,10 @@ class Unlearned:
         teacher_unchanged: Whether the teacher's weights are those it was loaded with.
         moved: Names of tensors of the model that differ from before, adapters merged.
         allowed: Names of tensors that the recipe may change.
+        base_moved: How many tensors differ from before with the adapters taken off again; all of
+            ``moved`` where there are none.
+        trained_share: Trained numbers over the model's own.
+        muon: Tensors that Muon updated.
     """
 
     model: PreTrainedModel
@@ -45,6 +69,9 @@ class Unlearned:
     teacher_unchanged: bool
     moved: frozenset[str]
     allowed: frozenset[str]
+    base_moved: int
+    trained_share: float
+    muon: int
 
 
 def run_recipe(
@@ -56,8 +83,10 @@ def run_recipe(
     *,
     seed: int,
     precision: Precision | None = None,
+    kept: Kept | None = None,
     folder: CheckpointFolder | None = None,
     save_every: int = 0,
+    on_step: Callable[[int], None] | None = None,
 ) -> Unlearned:
     """Unlearn by a recipe, in one process.
 
@@ -69,38 +98,77 @@ def run_recipe(
         pairs: As many as the recipe's examples.
         seed: Of adapter, order and dropout.
         precision: Types; fp32 if not given.
-        folder: Of checkpoints.
+        kept: Targets and retain reference that are there already.
+        folder: Of checkpoints; a run that finds one goes on from it.
         save_every: Optimizer steps between two checkpoints.
+        on_step: Called with the optimizer steps done.
 
     Raises:
         ValueError: Inputs that do not fit the recipe.
         TrainingDiverged: The recipe says stop.
     """
     before = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
-    kept = fingerprint(teacher)
+    own = sum(parameter.numel() for parameter in student.parameters())
+    teachers, kept = fingerprint(teacher), kept or Kept()
     reference = None
     if recipe.retain_coef > 0 and recipe.full_rank:
-        reference = RetainReference(copy.deepcopy(student))
+        reference = RetainReference(copy.deepcopy(student), kept=kept.retain)
     torch.manual_seed(seed)
     trained = make_student(student, recipe, seed=seed)
     if recipe.retain_coef > 0 and not recipe.full_rank:
-        reference = RetainReference(cast("PreTrainedModel", trained), adapter_off=True)
-    targets = ForgetTargets(teacher, maps if recipe.affine else None, recipe)
+        adapted = cast("PreTrainedModel", trained)
+        reference = RetainReference(adapted, adapter_off=True, kept=kept.retain)
+    targets = ForgetTargets(teacher, maps if recipe.affine else None, recipe, kept.forget)
     engine = SingleProcess(trained, optimizer_spec(recipe), precision)
     run = unlearn(
-        engine, recipe, pairs, targets, reference, seed=seed, folder=folder, save_every=save_every
+        engine,
+        recipe,
+        pairs,
+        targets,
+        reference,
+        seed=seed,
+        folder=folder,
+        save_every=save_every,
+        on_step=on_step,
     )
     allowed = _allowed(trained)
+    census = engine.optimizer.census.counts
+    share = sum(p.numel() for p in trained.parameters() if p.requires_grad) / own
+    base_moved = _differing(before, _own_weights(trained))
     model = trained if recipe.full_rank else merge_adapter(cast("PeftModel", trained))
     merged = cast("PreTrainedModel", model).eval()  # type: ignore[no-untyped-call]
-    after = merged.state_dict()
-    moved = frozenset(n for n in before if not torch.equal(before[n], after[n].to(before[n])))
-    return Unlearned(merged, run, fingerprint(teacher) == kept, moved, allowed)
+    return Unlearned(
+        model=merged,
+        run=run,
+        teacher_unchanged=fingerprint(teacher) == teachers,
+        moved=_differing(before, merged.state_dict()),
+        allowed=allowed,
+        base_moved=len(base_moved),
+        trained_share=share,
+        muon=census.get("muon", 0),
+    )
 
 
-def summary(run: UnlearnRun, recipe: Recipe) -> dict[str, Any]:
+def save(done: Unlearned, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the unlearned model; of one whose weights are not finite only that it has none."""
+    from kit.lm.load import save_model
+
+    if done.run.finite:
+        save_model(done.model, tokenizer, folder)
+        return
+    folder.mkdir()
+    text = f"diverged at optimizer step {done.run.diverged_at}; weights not finite\n"
+    (folder / NO_WEIGHTS).write_text(text, encoding="utf-8")
+
+
+def without_weights(folder: Path) -> bool:
+    """Whether a model's folder says that it ended with weights that are not finite."""
+    return (folder / NO_WEIGHTS).is_file()
+
+
+def summary(done: Unlearned, recipe: Recipe) -> dict[str, Any]:
     """What a run measured, as plain values; a number that is not finite is ``None``."""
-    steps = recipe.steps
+    steps, run = recipe.steps, done.run
     losses = {"logged": run.logged(recipe), "last-step": run.last_step(recipe)}
     return {
         **{
@@ -112,6 +180,9 @@ def summary(run: UnlearnRun, recipe: Recipe) -> dict[str, Any]:
         "micro_batches": steps.micro_batches,
         "optimizer_steps": steps.optimizer_steps,
         "effective_batch": recipe.effective_batch,
+        "base_moved": done.base_moved,
+        "trained_percent": 100 * done.trained_share,
+        "muon_tensors": done.muon,
         "first_remove": _finite(run.remove[0]),
         "remove": [_finite(value) for value in run.remove],
         "retain": [_finite(value) for value in run.retain],
@@ -126,6 +197,19 @@ def _allowed(trained: Any) -> frozenset[str]:
             plain = name.removeprefix("base_model.model.")
             names.add(plain.split(".lora_")[0] + ".weight" if ".lora_" in plain else plain)
     return frozenset(names)
+
+
+def _own_weights(trained: Any) -> dict[str, Tensor]:
+    """The model's own tensors by their names without adapters."""
+    plain = {}
+    for name, tensor in trained.state_dict().items():
+        if ".lora_" not in name:
+            plain[name.removeprefix("base_model.model.").replace(".base_layer.", ".")] = tensor
+    return plain
+
+
+def _differing(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> frozenset[str]:
+    return frozenset(n for n in before if not torch.equal(before[n], after[n].to(before[n])))
 
 
 def _finite(value: float) -> float | None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from kit.evals.sets import StoredQuestion
+
 
 def tokenizer_of(ctx: StepContext, model: ModelInput) -> PreTrainedTokenizerBase:
     """The model's tokenizer."""
@@ -54,21 +56,42 @@ def padded(
     return [pairs.batch("forget", range(s, min(s + size, len(rows)))) for s in starts]
 
 
-def questions_of(ctx: StepContext, name: str) -> list[Any]:
+def questions_of(ctx: StepContext, name: str) -> list[StoredQuestion]:
     """A set of questions, of a miniature world or of the published sets.
 
     Raises:
         ValueError: The manifest gives neither or both.
     """
-    from kit.mini.facts.files import read_questions
+    from kit.evals.sets import read_questions
 
     given = [input for input in ("questions", "published") if ctx.has(input)]
     if len(given) != 1:
         raise ValueError("give the questions of a world or the published ones, not both")
-    return list(read_questions(ctx.step(given[0]).path, name))
+    return read_questions(ctx.step(given[0]).path, name)
 
 
 def pinned_files(folder: Path) -> list[Path]:
     """Documents of a pinned data set, in the order of their names."""
     kinds = (".parquet", ".jsonl", ".json")
     return sorted(path for path in folder.rglob("*") if path.suffix in kinds)
+
+
+def documents_of(
+    ctx: StepContext, pin: str, fields: list[str], *, number: int, words: int
+) -> list[str]:
+    """Documents of a pinned data set; in a rehearsal stand-ins of the longest length.
+
+    Args:
+        ctx: Of the step.
+        pin: Name of the input.
+        fields: Columns that make up a document.
+        number: Stand-ins to make.
+        words: Of each stand-in.
+    """
+    if ctx.rehearsal:
+        from kit.methods.checkpoint_transfer.standin import standin_documents
+
+        return standin_documents(number, words, len(pin))
+    from kit.methods.checkpoint_transfer.texts import read_documents
+
+    return read_documents(pinned_files(ctx.pin(pin).path), fields)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from kit.engine.registry import REGISTRY, ModelOutput, StepKind
-from kit.steps.checkpoint_transfer.maps import run_fit, run_oracle, run_texts
+from kit.steps.checkpoint_transfer.evaluation import (
+    run_attack_data,
+    run_evaluate,
+    run_questions,
+    run_tabulate,
+)
+from kit.steps.checkpoint_transfer.maps import run_fit, run_oracle, run_targets, run_texts
 from kit.steps.checkpoint_transfer.params import (
+    AttackData,
     Evaluate,
     Fit,
     Oracle,
     Questions,
+    RandomInit,
     Tabulate,
+    Targets,
     Texts,
     Unlearn,
 )
-from kit.steps.checkpoint_transfer.unlearning import (
-    run_evaluate,
-    run_questions,
-    run_tabulate,
-    run_unlearn,
-)
+from kit.steps.checkpoint_transfer.unlearning import run_random_init, run_unlearn
 
 for _kind in (
     StepKind(
@@ -57,25 +61,65 @@ for _kind in (
         doc="what a model answers whose states are the targets themselves",
     ),
     StepKind(
+        name="checkpoint-transfer/targets",
+        version=1,
+        params=Targets,
+        run=run_targets,
+        inputs={"teacher": "model", "student": "model", "maps": "step", "texts": "step"},
+        optional=frozenset({"maps"}),
+        outputs=("kept.json",),
+        intermediate=True,
+        doc="teacher targets and retain reference, kept for the rows of a sweep",
+    ),
+    StepKind(
         name="checkpoint-transfer/unlearn",
         version=1,
         params=Unlearn,
         run=run_unlearn,
-        inputs={"teacher": "model", "student": "model", "maps": "step", "texts": "step"},
-        optional=frozenset({"maps"}),
+        inputs={
+            "teacher": "model",
+            "student": "model",
+            "maps": "step",
+            "texts": "step",
+            "targets": "step",
+        },
+        optional=frozenset({"maps", "targets"}),
         outputs=("model", "training.json"),
         model=ModelOutput("model", inherits="student"),
         doc="unlearning by transfer of an early checkpoint's states",
+    ),
+    StepKind(
+        name="checkpoint-transfer/random-init",
+        version=1,
+        params=RandomInit,
+        run=run_random_init,
+        inputs={"model": "model"},
+        outputs=("model",),
+        model=ModelOutput("model", inherits="model"),
+        environment=(),
+        doc="a model of the same shape that was never trained",
     ),
     StepKind(
         name="checkpoint-transfer/questions",
         version=1,
         params=Questions,
         run=run_questions,
-        inputs={"robust": "pin", "mmlu": "pin"},
+        inputs={"robust": "pin", "mmlu": "pin", "cloze": "pin", "shots": "pin"},
+        optional=frozenset({"cloze", "shots"}),
         outputs=("questions",),
         environment=(),
         doc="the published question sets as prompts",
+    ),
+    StepKind(
+        name="checkpoint-transfer/attack-data",
+        version=1,
+        params=AttackData,
+        run=run_attack_data,
+        inputs={"model": "model", "world": "step", "forget": "pin", "questions": "step"},
+        optional=frozenset({"world", "forget", "questions"}),
+        outputs=("texts", "questions"),
+        environment=(),
+        doc="what a tampering attack trains on and is watched with",
     ),
     StepKind(
         name="checkpoint-transfer/evaluate",
@@ -98,8 +142,11 @@ for _kind in (
             "originals": "steps",
             "teachers": "steps",
             "oracles": "steps",
+            "attacks": "steps",
         },
-        optional=frozenset({"originals", "teachers", "oracles"}),
+        optional=frozenset(
+            {"unlearned", "trainings", "originals", "teachers", "oracles", "attacks"}
+        ),
         outputs=("results.json", "labels.jsonl"),
         environment=(),
         doc="all measurements as cells",

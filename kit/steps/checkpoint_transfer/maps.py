@@ -5,20 +5,20 @@ from __future__ import annotations
 from kit.durable import write_json
 from kit.engine.registry import StepContext
 from kit.steps.checkpoint_transfer.inputs import (
+    documents_of,
     encoder,
     pad_of,
     padded,
-    pinned_files,
     questions_of,
     tokenizer_of,
 )
-from kit.steps.checkpoint_transfer.params import Fit, Oracle, Texts
+from kit.steps.checkpoint_transfer.params import Fit, Oracle, Targets, Texts
 from kit.steps.common import load_model
 
 
 def run_texts(ctx: StepContext, params: Texts) -> None:
     """Choose forget and retain text, of a miniature world or of pinned documents."""
-    from kit.methods.checkpoint_transfer.texts import choose_texts, read_documents, write_texts
+    from kit.methods.checkpoint_transfer.texts import choose_texts, write_texts
 
     if ctx.has("world"):
         from kit.mini.facts.files import read_texts
@@ -27,8 +27,9 @@ def run_texts(ctx: StepContext, params: Texts) -> None:
         forget = [text.text for text in read_texts(world, params.forget_set)]
         retain = [text.text for text in read_texts(world, params.retain_set)]
     else:
-        forget = read_documents(pinned_files(ctx.pin("forget").path), params.forget_fields)
-        retain = read_documents(pinned_files(ctx.pin("retain").path), params.retain_fields)
+        number, words = params.pairs + params.fit + params.held_out, params.most_tokens
+        forget = documents_of(ctx, "forget", params.forget_fields, number=number, words=words)
+        retain = documents_of(ctx, "retain", params.retain_fields, number=number, words=words)
     texts = choose_texts(
         forget,
         retain,
@@ -80,6 +81,44 @@ def run_fit(ctx: StepContext, params: Fit) -> None:
     )
 
 
+def run_targets(ctx: StepContext, params: Targets) -> None:
+    """Keep teacher targets and retain reference of the first pairs, as far as the budget goes."""
+    from kit.lm.model import inner_model
+    from kit.methods.checkpoint_transfer.affine_files import load_maps
+    from kit.methods.checkpoint_transfer.recipe import Recipe
+    from kit.methods.checkpoint_transfer.targets import keep_pairs
+    from kit.methods.checkpoint_transfer.texts import read_texts
+
+    teacher = load_model(ctx, ctx.model("teacher"), params.dtype)
+    student = load_model(ctx, ctx.model("student"), params.dtype)
+    pad = pad_of(tokenizer_of(ctx, ctx.model("student")))
+    plan, written = keep_pairs(
+        ctx.out,
+        teacher,
+        student,
+        load_maps(ctx.step("maps").path / "maps") if params.affine else None,
+        Recipe(
+            1.0,
+            1.0,
+            layers=tuple(params.layers),
+            fit_at=params.fit_at,
+            use_at=params.use_at,
+            affine=params.affine,
+        ),
+        read_texts(ctx.step("texts").path).pairs(params.pairs, pad_id=pad, device=ctx.device),
+        width=int(inner_model(student).config.hidden_size),
+        uses=params.uses,
+        budget=int(params.budget_gb * 2**30),
+        batch=params.batch,
+        dtype=params.kept,
+    )
+    write_json(ctx.out / "kept.json", {"retain": plan.retain, "forget": plan.forget})
+    ctx.note(
+        f"kept the retain reference of {plan.retain} pairs and the targets of {plan.forget}, "
+        f"{written / 2**30:.2f} GiB"
+    )
+
+
 def run_oracle(ctx: StepContext, params: Oracle) -> None:
     """Score the final model computing on from the mapped states: what perfect transfer reaches."""
     from kit.lm.generate import TransformersBackend
@@ -103,6 +142,6 @@ def run_oracle(ctx: StepContext, params: Oracle) -> None:
     shown = ", ".join(f"block {block}: {value:.3f}" for block, value in known.items())
     ctx.canary(
         "target-does-not-know",
-        known[deepest] <= params.most_known,
+        ctx.rehearsal or known[deepest] <= params.most_known,
         f"right with the mapped state: {shown}; at most {params.most_known} wanted at the deepest",
     )

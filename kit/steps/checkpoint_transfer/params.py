@@ -10,7 +10,17 @@ Count = Annotated[int, Meta(ge=1)]
 Whole = Annotated[int, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 State = Literal["block-input", "block-output"]
-Preset = Literal["corrected", "v1", "v2", "v2-muon-bug", "v2-muon-repaired", "epoch-sweep"]
+Share = Annotated[float, Meta(gt=0, le=1)]
+Dtype = Literal["float32", "bfloat16"]
+Preset = Literal[
+    "corrected",
+    "v1",
+    "v2",
+    "v2-muon-bug",
+    "v2-muon-repaired",
+    "epoch-sweep",
+    "epoch-sweep-with-map",
+]
 
 
 class Texts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,18 +79,53 @@ class Unlearn(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     fit_at: State = "block-input"
     use_at: State | None = None
     """What the preset says where left out."""
+    affine: bool | None = None
+    """What the preset says where left out."""
     full_rank: bool = False
     train_embeddings: bool = True
     lora_rank: Count = 16
     lora_alpha: Positive = 16.0
     lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.05
     optimizer: Literal["adamw", "muon"] = "adamw"
+    muon_rows: Count | None = None
+    """Of the presets that route Muon by rows: their number, scaled to a smaller model."""
+    coefficient_schedule: Literal["ramp", "constant", "circuit-breakers"] = "ramp"
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Meta(ge=0)] = 0.01
     clip: Positive = 1.0
     dtype: str = "float32"
     """Of the weights that are not trained."""
-    compute: Literal["float32", "bfloat16"] = "float32"
+    compute: Dtype = "float32"
+    save_every: Whole = 0
+    """Optimizer steps between checkpoints; there is always one every two minutes."""
+    fraction: Share = 1.0
+    """Of the pairs, for a rehearsal."""
+
+
+class Targets(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``checkpoint-transfer/targets``: what the rows of a sweep share."""
+
+    layers: list[Whole]
+    fit_at: State = "block-input"
+    use_at: State = "block-input"
+    affine: bool = True
+    pairs: Count
+    """The first ones."""
+    uses: Count
+    """How often a pair is read: rows of the sweep times epochs."""
+    budget_gb: Positive
+    """What is kept fits into this; what saves most computation a byte is kept first."""
+    batch: Count = 4
+    dtype: Dtype = "float32"
+    """Of the models."""
+    kept: Dtype = "float32"
+    """Of the states."""
+
+
+class RandomInit(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``checkpoint-transfer/random-init``."""
+
+    seed: Whole
 
 
 class Questions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -89,6 +134,23 @@ class Questions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     robust: Count
     mmlu: Count
     mmlu_stem: Count
+    cloze: Whole = 0
+    """0: the sweep has no cloze test."""
+    shots: Whole = 0
+    """Examples before each question of a second MMLU set, ``mmlu-<shots>-shot``."""
+
+
+class AttackData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``checkpoint-transfer/attack-data``."""
+
+    seed: Whole
+    documents: Count
+    most_tokens: Count
+    most_pieces: Count = 1
+    text_set: str = "forget-attacker"
+    """Of a miniature world: its set of sentences."""
+    fields: list[str] = field(default_factory=lambda: ["text"])
+    """Of pinned documents: columns that make up one, joined by blank lines."""
 
 
 class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,8 +158,14 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     sets: Annotated[list[str], Meta(min_length=1)]
     """Names of sets of questions; each is a metric of the table."""
+    scorer: Literal["kit", "lm-eval"] = "kit"
     batch_tokens: Count = 16384
+    """Of the kit's scorer."""
+    batch: Count = 16
+    """Sequences, of lm-evaluation-harness."""
     dtype: str = "float32"
+    fraction: Share = 1.0
+    """Of the questions, for a rehearsal."""
 
 
 class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -106,3 +174,10 @@ class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     losses: Literal["logged", "last-step"]
     checkpoint: str = "baseline"
     """Row of the early checkpoint, where no axis names it."""
+    also: list[Literal["trained-percent", "base-moved", "muon-tensors", "one-letter"]] = field(
+        default_factory=list
+    )
+    """Further cells of each unlearned model: how much was trained, tensors that differ with the
+    adapters off, tensors that Muon updated, share of the letter picked most."""
+    attack_steps: list[Whole] = field(default_factory=list)
+    """Steps of an attack that are cells; step 0 and the end always are."""

@@ -1,38 +1,36 @@
-"""Steps ``unlearn`` and ``evaluate``, and the table."""
+"""The step ``unlearn``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kit.durable import write_json
 from kit.engine.registry import StepContext
-from kit.steps.checkpoint_transfer.inputs import (
-    encoder,
-    pad_of,
-    pinned_files,
-    questions_of,
-    tokenizer_of,
-)
-from kit.steps.checkpoint_transfer.params import Evaluate, Questions, Tabulate, Unlearn
-from kit.steps.common import load_model, transformers_backend
+from kit.steps.checkpoint_transfer.inputs import pad_of, tokenizer_of
+from kit.steps.checkpoint_transfer.params import RandomInit, Unlearn
+from kit.steps.common import load_model, model_folder
 
 if TYPE_CHECKING:
-    from kit.methods.checkpoint_transfer.gather import Finished
     from kit.methods.checkpoint_transfer.recipe import Recipe
 
 
 def recipe_of(params: Unlearn) -> Recipe:
     """The recipe that the parameters spell out, on top of their preset."""
+    from kit.methods.checkpoint_transfer.counting import share_of_pairs
     from kit.methods.checkpoint_transfer.presets import make_recipe
 
-    shift = {} if params.use_at is None else {"use_at": params.use_at}
+    given = {"use_at": params.use_at, "affine": params.affine}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if params.muon_rows is not None:
+        changes["muon_routing"] = f"below-{params.muon_rows}-rows"
     return make_recipe(
         params.preset,
         retain_coef=params.retain_coef,
         remove_coef=params.remove_coef,
         layers=tuple(params.layers),
         fit_at=params.fit_at,
-        examples=params.examples,
+        coefficient_schedule=params.coefficient_schedule,
+        examples=share_of_pairs(params.examples, params.fraction, params.global_batch),
         micro_batch=params.micro_batch,
         epochs=params.epochs,
         global_batch=params.global_batch,
@@ -45,16 +43,17 @@ def recipe_of(params: Unlearn) -> Recipe:
         learning_rate=params.learning_rate,
         weight_decay=params.weight_decay,
         clip=params.clip,
-        **shift,
+        **changes,
     )
 
 
 def run_unlearn(ctx: StepContext, params: Unlearn) -> None:
     """Pull the final model's states on forget text to the mapped ones of the early checkpoint."""
-    from kit.lm.load import save_model
     from kit.methods.checkpoint_transfer.affine_files import load_maps
+    from kit.methods.checkpoint_transfer.targets import FORGET, RETAIN, kept_states
     from kit.methods.checkpoint_transfer.texts import read_texts
-    from kit.methods.checkpoint_transfer.whole_run import run_recipe, summary
+    from kit.methods.checkpoint_transfer.whole_run import Kept, run_recipe, save, summary
+    from kit.train.checkpoints import CheckpointFolder
     from kit.train.engine import Precision
 
     recipe = recipe_of(params)
@@ -62,6 +61,10 @@ def run_unlearn(ctx: StepContext, params: Unlearn) -> None:
     pairs = read_texts(ctx.step("texts").path).pairs(
         recipe.examples, pad_id=pad_of(tokenizer), device=ctx.device
     )
+    kept = Kept()
+    if ctx.has("targets"):
+        folder = ctx.step("targets").path
+        kept = Kept(kept_states(folder, FORGET), kept_states(folder, RETAIN))
     done = run_recipe(
         load_model(ctx, ctx.model("student"), params.dtype),
         load_model(ctx, ctx.model("teacher"), params.dtype),
@@ -70,10 +73,13 @@ def run_unlearn(ctx: StepContext, params: Unlearn) -> None:
         pairs,
         seed=params.seed,
         precision=Precision(compute=params.compute),
+        kept=kept,
+        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
+        save_every=params.save_every,
+        on_step=lambda step: ctx.progress(step, recipe.steps.optimizer_steps, "optimizer steps"),
     )
-    save_model(done.model, tokenizer, ctx.out / "model")
-    training = summary(done.run, recipe)
-    write_json(ctx.out / "training.json", training)
+    save(done, tokenizer, ctx.out / "model")
+    write_json(ctx.out / "training.json", summary(done, recipe))
     ctx.canary("teacher-unchanged", done.teacher_unchanged, "hash of the teacher's weights")
     stray = sorted(done.moved - done.allowed)
     ctx.canary(
@@ -82,65 +88,27 @@ def run_unlearn(ctx: StepContext, params: Unlearn) -> None:
         f"{len(done.moved)} tensors moved of {len(done.allowed)} that may"
         + (f"; {stray[0]} may not" if stray else ""),
     )
+    if not recipe.full_rank:
+        ctx.canary(
+            "model-under-the-adapters-unchanged",
+            done.base_moved == 0,
+            f"{done.base_moved} tensors differ with the adapters off",
+        )
     if done.run.diverged_at is not None:
         ctx.note(f"diverged at optimizer step {done.run.diverged_at}; the recipe goes on")
+    if not done.run.finite:
+        ctx.note("weights are not finite at the end: there is no model to evaluate")
 
 
-def run_questions(ctx: StepContext, params: Questions) -> None:
-    """Bring the published question sets into the form that evaluations read.
+def run_random_init(ctx: StepContext, params: RandomInit) -> None:
+    """Write a model of the same shape that was never trained.
 
-    ``wmdp-bio`` and ``wmdp-robust`` are the same questions: the log's two columns are two
-    evaluations of one metric (docs/methods/checkpoint-transfer.md).
+    The control of the long attacks: how much their own texts teach a model that knows nothing.
     """
-    from kit.methods.checkpoint_transfer.questions import read_lettered, stem, write_questions
+    from kit.lm.load import save_model
+    from kit.lm.standin import load_random_model
 
-    robust = read_lettered(pinned_files(ctx.pin("robust").path), "robust", about="biology")
-    mmlu = read_lettered(pinned_files(ctx.pin("mmlu").path), "mmlu")
-    sets = {"wmdp-bio": robust, "wmdp-robust": robust, "mmlu": mmlu, "mmlu-stem": stem(mmlu)}
-    wanted = {"wmdp-robust": params.robust, "mmlu": params.mmlu, "mmlu-stem": params.mmlu_stem}
-    for name, questions in sets.items():
-        write_questions(ctx.out, name, questions)
-    counts = {name: len(sets[name]) for name in wanted}
-    ctx.canary("every-question-is-there", counts == wanted, f"{counts}, wanted {wanted}")
-
-
-def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
-    """Score a model on sets of multiple-choice questions."""
-    from kit.methods.checkpoint_transfer.answers import answer
-
-    model = ctx.model("model")
-    tokenizer = tokenizer_of(ctx, model)
-    backend = transformers_backend(
-        ctx,
-        model,
-        dtype=params.dtype,
-        pad_id=pad_of(tokenizer),
-        batch_tokens=params.batch_tokens,
-    )
-    encode = encoder(tokenizer)
-    found = {name: answer(backend, questions_of(ctx, name), encode) for name in params.sets}
-    write_json(ctx.out / "answers.json", found)
-
-
-def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
-    """Gather all measurements into ``results.json``."""
-    from kit.methods.checkpoint_transfer.gather import tabulate
-
-    tabulate(
-        unlearned=_finished(ctx, "unlearned"),
-        trainings=_finished(ctx, "trainings"),
-        originals=_finished(ctx, "originals"),
-        teachers=_finished(ctx, "teachers"),
-        oracles=_finished(ctx, "oracles"),
-        roles=ctx.roles,
-        losses=params.losses,
-        checkpoint=params.checkpoint,
-    ).write(ctx.out)
-
-
-def _finished(ctx: StepContext, name: str) -> list[Finished]:
-    from kit.methods.checkpoint_transfer.gather import Finished
-
-    if not ctx.has(name):
-        return []
-    return [Finished(step.instance, step.path, step.axes) for step in ctx.steps(name)]
+    source = ctx.model("model")
+    folder = model_folder(ctx, source)
+    model = load_random_model(folder, dtype="float32", device=ctx.device, seed=params.seed)
+    save_model(model, tokenizer_of(ctx, source), ctx.out / "model")

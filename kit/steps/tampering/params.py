@@ -30,20 +30,27 @@ class Attack(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     lora_rank: Natural = 0
     """0 trains all weights."""
     lora_alpha: Annotated[float, Meta(gt=0)] = 16.0
+    clip: Annotated[float, Meta(gt=0)] | None = None
+    """Largest norm of a gradient; nothing is clipped without."""
     length: Count | None = None
     """Tokens that texts are cut at."""
     rows: Count = 64
     """Most texts in a forward pass; changes no loss."""
     measure_every: Count = 10
     """Steps between the points of the trajectory; 0 and the last step are points too."""
-    questions: dict[str, str] = field(
+    questions: dict[str, str] | list[str] = field(
         default_factory=lambda: {
             "forget": "forget-judge",
             "trained": "forget-attacker",
             "retain": "retain",
         }
     )
-    """Measurement -> set of questions."""
+    """Measurement -> set of questions; or sets, each measured under its own name."""
     seldom: list[str] = field(default_factory=lambda: ["trained", "retain"])
     """Measured before, half way and after only."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the model as it is loaded."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    masters: Literal["float32", "bfloat16"] = "float32"
+    """Of the trained weights. With bfloat16 an update below 1/256 of a weight is lost, which looks
+    like resistance."""
