@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from kit.results.files import CLOSED, SUMS
 from kit.results.plan import Plan, StepInstance, StepUse
 from kit.results.record import Record, StepRecord
 
@@ -64,6 +66,32 @@ def record(**fields: Any) -> Record:
         "variables": {},
     }
     return Record(**HEAD | defaults | fields)
+
+
+def whole(folder: Path, **fields: Any) -> None:
+    """Close a run directory that has a table: plan, record, event and hashes that go with it.
+
+    Args:
+        folder: With ``results.json``, and whatever else is to stay as it is.
+        **fields: Of plan and record both, as the engine writes them (overrides, notes, seed).
+    """
+    table = json.loads((folder / "results.json").read_bytes())
+    head = {name: table[name] for name in ("experiment", "version", "profile")} | fields
+    only_record = {name: head.pop(name) for name in ("steps", "hardware") if name in head}
+    only_record.setdefault("steps", {"table": ran("table")})
+    write(folder, plan(**head))
+    digest = sha256((folder / "results.json").read_bytes()).hexdigest()
+    write(folder, record(**head, **only_record, results_sha256=digest))
+    event = {"event": "run-started", "time": STARTED} | {k: table[k] for k in HEAD if k in table}
+    (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
+    close(folder)
+
+
+def close(folder: Path) -> None:
+    """Write the hashes of what is in a run directory."""
+    here = [name for name in CLOSED if (folder / name).is_file()]
+    lines = [f"{sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in here]
+    (folder / SUMS).write_text("".join(lines))
 
 
 def write(folder: Path, *parts: Plan | Record) -> None:

@@ -22,6 +22,7 @@ from kit.engine.job import Job
 from kit.engine.registry import Registry, StepKind
 from kit.engine.store import CANARIES, Store, StoredStep
 from kit.errors import Preflight, StepFailed
+from kit.results.plan import StepInstance
 
 
 def perform(
@@ -75,6 +76,7 @@ def perform(
             scratch = store.begin_scratch(instance.key, job.input_digests)
             measured = launch(job, kind, out, scratch, emit)
             _check_promises(kind, out, instance.id)
+            _check_canaries(kind, measured, instance)
             if measured.canaries:
                 write_atomic(out / CANARIES, msgspec.json.encode(measured.canaries))
             entry = store.commit(
@@ -146,6 +148,17 @@ def _check_promises(kind: StepKind, out: Path, step: str) -> None:
                 why="a model is a folder with config.json and safetensors (and its tokenizer), "
                 "which the steps that read it load",
             )
+
+
+def _check_canaries(kind: StepKind, measured: Measured, instance: StepInstance) -> None:
+    """Every declared canary was left, or nobody could tell a mechanism that was not looked at."""
+    missing = [id for id in instance.canaries if id not in {one.id for one in measured.canaries}]
+    if missing:
+        raise StepFailed(
+            f"the step ended without its canary {missing[0]!r}",
+            where=instance.id,
+            why=f"{kind.name} declares {', '.join(kind.canaries)}",
+        )
 
 
 def _ended(name: str, job: Job, entry: StoredStep) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from kit.engine.store import RECORD, Store
 from kit.errors import KitError
-from kit.results.run import open_run
+from kit.results.run import Run
 
 DAY = 86400
 
@@ -39,7 +39,7 @@ def uses(runs_dir: Path) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
     for folder in sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []:
         try:
-            plan = open_run(folder).plan if (folder / "plan.json").is_file() else None
+            plan = Run(folder).plan if (folder / "plan.json").is_file() else None
         except KitError:
             continue
         if plan is None:

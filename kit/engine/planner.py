@@ -261,6 +261,7 @@ class _Builder:
             outputs=list(kind.outputs),
             launch=kind.launch if resources.world > 1 else "worker",
             intermediate=kind.intermediate,
+            canaries=[] if self.rehearsal else list(kind.canaries),
             key=step_key(kind.name, kind.version, params, keyed, environment),
         )
 

@@ -223,6 +223,7 @@ class StepKind:
         optional: Names of inputs a manifest may leave out.
         outputs: Files and folders that the step promises; every file it writes is hashed into the
             record.
+        canaries: Ids of the canaries that it always leaves; a table without them is not whole.
         model: That one of the outputs is a model, which other steps can read as such.
         launch: ``torchrun`` if the function can be shared by several processes, one a GPU: it is
             then started by torchrun where the step has more than one (:class:`Resources`), and in
@@ -257,6 +258,7 @@ class StepKind:
     resources: Callable[[Any, bool], Resources] = default_resources
     environment: tuple[str, ...] = ("device", "dtype", "torch", "transformers")
     optional: frozenset[str] = frozenset()
+    canaries: tuple[str, ...] = ()
     unread: Callable[[Any], frozenset[str]] = nothing_unread
     reads_axes: bool = False
     intermediate: bool = False

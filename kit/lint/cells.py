@@ -188,14 +188,15 @@ def derived(context: ExpectationContext) -> Iterator[Hit]:
         if cell.derived is None:
             continue
         path = ("cells", index, "derived", "cells")
-        unknown = [id for id in cell.derived.cells if id not in cells]
+        present = set(context.expectation.present)
+        unknown = [id for id in cell.derived.cells if id not in cells and id not in present]
         for id in unknown:
             place = cell.derived.cells.index(id)
             yield Hit((*path, place), f"there is no cell {id!r}", nearest(id, cells))
         wanted = FORMULAS[cell.derived.formula][1]
         if wanted is not None and len(cell.derived.cells) != wanted:
             yield Hit(path, f"{cell.derived.formula} takes {wanted} cells")
-        elif not unknown:
+        elif not unknown and not present.intersection(cell.derived.cells):
             yield from _recompute(cell, [cells[id] for id in cell.derived.cells], index)
 
 

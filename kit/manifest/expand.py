@@ -66,7 +66,11 @@ def expand(root: Node, problems: Problems) -> Node:
             for number, (matches, default) in enumerate(defaults):
                 if matches.fullmatch(id):
                     used.add(number)
-                    fields |= {k.value: (k, v) for k, v in default.entries if k.value != "match"}
+                    fields |= {
+                        k.value: (k, _filled(v, id) if k.value == "derived" else v)
+                        for k, v in default.entries
+                        if k.value != "match"
+                    }
             fields |= {key.value: (key, value) for key, value in entry.entries}
             fields["id"] = (fields["id"][0], replace(pattern, value=id, raw=id))
             if _PATTERN.search(id):
@@ -78,7 +82,40 @@ def expand(root: Node, problems: Problems) -> Node:
             problems.at(default, f"the default {_text(default, 'match')!r} fits no cell")
     whole = {name: pair for name, pair in entries.items() if name != "defaults"}
     whole["cells"] = (entries["cells"][0], written)
+    if "present" in entries:
+        whole["present"] = (entries["present"][0], _present(entries["present"][1], problems))
     return _map(root, whole)
+
+
+def _filled(derived: Node, id: str) -> Node:
+    """A derivation with the parts of a cell's id in it."""
+    names = {"{group}": id.partition("/")[0], "{row}": id.rpartition("/")[2]}
+
+    def fill(text: str) -> str:
+        return re.sub(r"\{[a-z]+\}", lambda name: names.get(name[0], name[0]), text)
+
+    made = Node("map", derived.line, derived.column)
+    for key, value in derived.entries:
+        if key.value == "cells":
+            listed = Node("list", *_position(value))
+            listed.items += [
+                replace(item, value=fill(str(item.value)), raw=fill(str(item.value)))
+                for item in value.items
+            ]
+            value = listed
+        made.add(key, value)
+    return made
+
+
+def _present(listed: Node, problems: Problems) -> Node:
+    """Every id of its own."""
+    written = Node("list", *_position(listed))
+    for item in listed.items:
+        if len(written.items) + count(str(item.value)) > MOST_CELLS:
+            problems.at(item, f"more than {MOST_CELLS:,} cells")
+            break
+        written.items += [replace(item, value=id, raw=id) for id in ids(str(item.value))]
+    return written
 
 
 def _lacking(

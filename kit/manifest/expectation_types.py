@@ -127,6 +127,9 @@ class ExpectedCell(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     derived: Derived | None = None
     labels: str | None = None
     """Path of published per-item labels, where they exist."""
+    labelled: bool = False
+    """A whole run has the label of each item, with the item's id (not of a cell pooled over
+    groups, whose labels stand in its parts)."""
     series: list[list[Number]] = []
     """For ``trajectory``: [x, y] points."""
     runs: Annotated[int, Meta(ge=1)] = 1
@@ -187,7 +190,19 @@ class Shared(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     direction: Direction | UnsetType = UNSET
     place: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
     tolerance: Tolerance | UnsetType = UNSET
+    labelled: bool | UnsetType = UNSET
     note: str | UnsetType = UNSET
+
+
+class DerivedDefault(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """:class:`Derived` for many cells at once."""
+
+    formula: Literal["gap_closed", "max", "difference", "ratio", "mean"]
+    cells: Annotated[
+        list[Annotated[str, Meta(pattern=r"^[a-z0-9{][a-z0-9./@+_:{}-]{0,127}$(?!\n)")]],
+        Meta(min_length=1),
+    ]
+    """``{group}`` and ``{row}`` stand for the first and the last part of the cell's own id."""
 
 
 class CellDefault(Shared, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -195,6 +210,7 @@ class CellDefault(Shared, frozen=True, forbid_unknown_fields=True, kw_only=True)
     what stands with the cell wins over all."""
 
     match: IdPattern
+    derived: DerivedDefault | UnsetType = UNSET
 
 
 class CellEntry(Shared, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -222,6 +238,9 @@ class ExpectationFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     stands in it has its values as reference."""
     defaults: list[CellDefault] = []
     cells: list[CellEntry]
+    present: list[IdPattern] = []
+    """Further cells that a whole run has, with which nothing is compared: statistics of the
+    generations, the parts that derived cells are computed from."""
     claims: list[Claim]
     figures: list[Figure] = []
     notes: list[str] = []
@@ -236,6 +255,7 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     version: Annotated[str, Meta(pattern=r"^[1-9][0-9]*-[A-Z]$(?!\n)")]
     record: str = ""
     cells: list[ExpectedCell]
+    present: list[CellId] = []
     claims: list[Claim]
     figures: list[Figure] = []
     notes: list[str] = []

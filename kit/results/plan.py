@@ -73,6 +73,8 @@ class StepInstance(Struct, frozen=True, kw_only=True):
     launch: str = "worker"
     intermediate: bool = False
     """Its outputs are dropped once its readers are done."""
+    canaries: list[str] = []
+    """Ids of the canaries that a whole run of it leaves."""
     key: str
 
     def upstream(self) -> Iterable[str]:

@@ -7,20 +7,22 @@ without them); a file that is there and damaged is an error that names it.
 from __future__ import annotations
 
 import glob
+import re
 from functools import cached_property
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TypeVar
 
 from kit import jsonfile
 from kit.errors import InvalidInput
-from kit.results.files import LABELS, PLAN, RECORD, RESULTS, SCHEMA_VERSION
+from kit.results.files import CLOSED, LABELS, PLAN, RECORD, RESULTS, SCHEMA_VERSION, SUMS
 from kit.results.labels import LabelFiles
 from kit.results.plan import PLAN_VERSION, Plan
 from kit.results.record import RECORD_VERSION, Record
 from kit.results.types import Results
 
 T = TypeVar("T")
+_SUM = re.compile(rb"([0-9a-f]{64})  ([^/\n]+)\n?")
 
 
 class Run:
@@ -96,6 +98,49 @@ class Run:
         """
         return self._optional(RECORD, Record, RECORD_VERSION)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has the hashes of its files, which the engine writes last."""
+        return (self.path / SUMS).is_file()
+
+    def check_sums(self) -> None:
+        """Hold every file that the run closed to its hash.
+
+        Raises:
+            InvalidInput: A file is not as the run left it, is gone, or has come in since.
+        """
+        if not self.closed:
+            return
+        lines = jsonfile.content_of(self.path / SUMS).splitlines(keepends=True)
+        sums = {}
+        for number, line in enumerate(lines, start=1):
+            match = _SUM.fullmatch(line)
+            if match is None:
+                raise InvalidInput("no line of sha256sum", where=f"{self.path / SUMS}:{number}")
+            sums[match[2].decode(errors="replace")] = match[1].decode()
+        here = [name for name in CLOSED if (self.path / name).is_file()]
+        for name in dict.fromkeys([*sums, *here]):
+            problem = self._differs(name, sums.get(name))
+            if problem:
+                raise InvalidInput(
+                    f"{name} {problem}",
+                    where=str(self.path / name),
+                    why=f"{SUMS} says so: a file was changed, removed or copied here after the run",
+                    next_step="kit run EXP writes it again from finished steps; a table of your "
+                    "own is compared by kit verify EXP --results FILE",
+                )
+
+    def _differs(self, name: str, said: str | None) -> str:
+        path = self.path / name
+        if not path.is_file():
+            return "is not there any more"
+        if said is None:
+            return "was not there when the run ended"
+        with path.open("rb") as file:
+            return (
+                "" if file_digest(file, "sha256").hexdigest() == said else "is not as it was left"
+            )
+
     def _optional(self, name: str, kind: type[T], version: int) -> T | None:
         path = self.path / name
         if not path.exists():
@@ -140,14 +185,19 @@ class Run:
 
 
 def open_run(path: Path) -> Run:
-    """A run whose table is there, readable and the one that the run wrote.
+    """A run whose table is there and readable, and whose files are those that the run left.
+
+    What a directory without hashes, plan or record may still say is decided by who reads it
+    (:mod:`kit.verify.whole`).
 
     Raises:
         InvalidInput: It is not.
     """
     run = Run(path)
+    _ = run.results
+    run.check_sums()
     said = run.record.results_sha256 if run.record is not None else ""
-    if said and said != run.results_sha256:  # records before the field name no sha256
+    if said and said != run.results_sha256:
         raise InvalidInput(
             f"{RESULTS} is not the table that this run wrote",
             where=str(path / RESULTS),
@@ -155,7 +205,6 @@ def open_run(path: Path) -> Run:
             next_step="kit run EXP writes it again from finished steps; a table of your own is "
             "compared by kit verify EXP --results FILE",
         )
-    _ = run.results
     return run
 
 

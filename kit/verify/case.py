@@ -21,6 +21,7 @@ from kit.results.types import Results
 from kit.verify.core import Subject, verify
 from kit.verify.timings import with_timings
 from kit.verify.verdict import Verdict
+from kit.verify.whole import absences
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def _case(
         not_run_here=found is None,
         scope=found.plan.scope if found is not None and found.plan is not None else "",
         notes=found.notes if found else notes,
+        absent=absences(found, expected) if found is not None else [],
     )
     return Case(
         subject,

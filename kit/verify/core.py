@@ -25,6 +25,7 @@ from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
 from kit.verify.numbers import show
 from kit.verify.outcome import decide_run, uncovered
 from kit.verify.preconditions import check_pair
+from kit.verify.recompute import recomputed
 from kit.verify.trajectory import value_interval
 from kit.verify.verdict import EXIT_CODES, CellReport, Verdict
 
@@ -54,6 +55,7 @@ class Subject:
         not_run_here: The table was brought from elsewhere.
         scope: What the run's profile speaks of.
         notes: Sentences the verdict repeats.
+        absent: What a whole run has and this one lacks, a sentence each.
     """
 
     expected: Expectation
@@ -67,6 +69,7 @@ class Subject:
     not_run_here: bool = False
     scope: str = ""
     notes: Sequence[str] = ()
+    absent: Sequence[str] = ()
 
 
 def verify(subject: Subject) -> Verdict:
@@ -87,12 +90,14 @@ def verify(subject: Subject) -> Verdict:
             broken.setdefault(id, f"canary {canary.id} failed: {canary.detail}")
     units = units_of(expected)
     found, unanswered = with_answers(results, units)
+    units |= {id: found[id].unit for id in _parts(expected) - units.keys() if id in found}
     measured = {
         id: measure(found[id], unit, subject.where, subject.labels, results.series)
         for id, unit in units.items()
         if id in found
     }
-    broken |= unanswered
+    measured, wrong = recomputed(expected, measured, by_hand=subject.not_run_here)
+    broken |= wrong | unanswered
     reports = _adjusted(
         [
             _report(subject, cell, found.get(cell.id), measured.get(cell.id), broken.get(cell.id))
@@ -101,7 +106,12 @@ def verify(subject: Subject) -> Verdict:
     )
     claims = report_claims(expected.claims, reports, measured, subject.expectation, unanswered)
     tables = omnibus(reports)
-    verdict, reasons = decide_run(reports, claims, subject.rehearsal, tables)
+    alarms = [
+        f"canary {canary.id} failed: {canary.detail}" for canary in canaries if not canary.passed
+    ]
+    verdict, reasons = decide_run(
+        reports, claims, subject.rehearsal, tables, absent=subject.absent, alarms=alarms
+    )
     return Verdict(
         experiment=expected.experiment,
         profile=expected.profile,
@@ -133,6 +143,11 @@ def units_of(expected: Expectation) -> dict[str, str]:
             if ask is not None and id not in units:
                 units[id] = ask.unit(units[base])
     return units
+
+
+def _parts(expected: Expectation) -> set[str]:
+    """Cells that others are computed from."""
+    return {id for cell in expected.cells if cell.derived for id in cell.derived.cells}
 
 
 def _unlisted(extra: Sequence[str]) -> list[str]:

@@ -9,6 +9,8 @@ from kit.verify.verdict import CellReport, ClaimReport, Omnibus, RunVerdict
 
 NUMBERS_DO_NOT = "claims hold, numbers do not"
 """First reason of a run whose claims survive a shift of the numbers as a whole."""
+NOT_WHOLE = "not whole"
+"""First words about what a whole run has and this one lacks."""
 
 
 def decide_run(
@@ -16,6 +18,9 @@ def decide_run(
     claims: Sequence[ClaimReport],
     rehearsal: bool,
     tables: Sequence[Omnibus] = (),
+    *,
+    absent: Sequence[str] = (),
+    alarms: Sequence[str] = (),
 ) -> tuple[RunVerdict, list[str]]:
     """The run verdict and its reasons, a sentence each.
 
@@ -25,25 +30,28 @@ def decide_run(
         rehearsal: Stand-in weights and data.
         tables: The omnibus lines. Claims may survive a shift of all numbers, so a table in which
             more cells differ than chance explains keeps a run from being reproduced.
+        absent: What a whole run has and this one lacks; with any the run is at most incomplete.
+        alarms: Failed canaries, those included that spoil no listed cell.
     """
-    verdict, reasons = _decide(cells, claims, rehearsal)
+    if rehearsal:
+        return "REHEARSED", ["stand-in weights and data: the numbers mean nothing"]
+    verdict, reasons = _decide(cells, claims, [*_gaps(cells), *alarms])
     off = [f"{line.table}: {line.sentence}" for line in tables if line.exceeds]
-    if rehearsal or not off:
-        return verdict, reasons
-    if verdict != "REPRODUCED":
-        return verdict, [*reasons, *off]
-    primary = any(claim.primary for claim in claims)
-    first = NUMBERS_DO_NOT if primary else "cells agree one by one, not as a whole"
-    return "PARTIALLY", [f"{first} ({'; '.join(off)})", *reasons]
+    if off and verdict == "REPRODUCED":
+        primary = any(claim.primary for claim in claims)
+        first = NUMBERS_DO_NOT if primary else "cells agree one by one, not as a whole"
+        verdict, reasons = "PARTIALLY", [f"{first} ({'; '.join(off)})", *reasons]
+    else:
+        reasons += off
+    if absent and verdict != "NOT REPRODUCED":
+        verdict = "INCOMPLETE"
+    return verdict, [*(f"{NOT_WHOLE}: {what}" for what in absent), *reasons]
 
 
 def _decide(
-    cells: Sequence[CellReport], claims: Sequence[ClaimReport], rehearsal: bool
+    cells: Sequence[CellReport], claims: Sequence[ClaimReport], gaps: list[str]
 ) -> tuple[RunVerdict, list[str]]:
     """The verdict by claims, or where none is primary by cells."""
-    if rehearsal:
-        return "REHEARSED", ["stand-in weights and data: the numbers mean nothing"]
-    gaps = _gaps(cells)
     primary = [claim for claim in claims if claim.primary]
     if not primary:
         return _by_cells(cells, gaps)

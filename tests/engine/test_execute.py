@@ -134,6 +134,14 @@ def test_a_broken_promise(tmp_path: Path) -> None:
     assert Store(tmp_path).look(job_of(tmp_path).instance.key).entry is None
 
 
+def test_a_declared_canary_that_was_not_left(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    declared = msgspec.structs.replace(job.instance, canaries=["moved"])
+    with pytest.raises(StepFailed, match="without its canary 'moved'"):
+        perform(msgspec.structs.replace(job, instance=declared), registry_of(), lambda event: None)
+    assert Store(tmp_path).look(job.instance.key).entry is None
+
+
 def test_scratch_survives_a_failure_and_not_success(tmp_path: Path) -> None:
     def run(context: StepContext, params: NoParams) -> None:
         kept = context.scratch / "checkpoint"

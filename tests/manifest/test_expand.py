@@ -117,3 +117,24 @@ def test_one_star_stays_in_its_part_and_two_do_not() -> None:
     assert not fits("*/x").fullmatch("a/b/x")
     assert fits("**/x").fullmatch("a/b/x")
     assert fits("{a,b*}/x").fullmatch("bcd/x")
+
+
+def test_a_derivation_by_default_has_the_parts_of_each_id(tmp_path: Path) -> None:
+    path = tmp_path / "made.mini.yaml"
+    rule = '{formula: max, cells: ["{group}/asr-a/{row}", "all/asr-b/{row}"]}'
+    path.write_text(
+        HEAD + f'defaults:\n  - {{match: "**", status: unreported, unit: percent, place: doc}}\n'
+        f'  - match: "*/asr-max/*"\n    derived: {rule}\n'
+        'cells:\n  - id: "{x,y}/{asr-max,asr-a}/none@lr-0.1"\n'
+        'present: ["all/asr-b/{none,best}@lr-0.1"]\nclaims: []\n'
+    )
+    made = load_expectation(path)
+    parts = {cell.id: cell.derived.cells for cell in made.cells if cell.derived}
+    assert parts == {
+        f"{group}/asr-max/none@lr-0.1": [
+            f"{group}/asr-a/none@lr-0.1",
+            "all/asr-b/none@lr-0.1",
+        ]
+        for group in "xy"
+    }
+    assert made.present == ["all/asr-b/none@lr-0.1", "all/asr-b/best@lr-0.1"]

@@ -121,9 +121,21 @@ def test_every_expected_cell_can_be_measured(experiment: str, profile: str, tmp_
         utility=Utility(asked["utility_sets"], asked["utility_not_run"], asked["utility"]),
     ).cells
     there = {cell.id for cell in cells}
-    expected = load_expectation(path).cells
+    whole = load_expectation(path)
+    expected = whole.cells
     # Times come from the run's record; a quoted number without a measurement is not compared.
     asked_for = [c for c in expected if c.status != "quoted" and "/seconds/" not in c.id]
     assert not sorted({cell.id for cell in asked_for} - there)
+    assert not sorted(set(whole.present) - there)
+    groups = {cell.id.partition("/")[0] for cell in cells if not cell.id.startswith("stats/")}
+    table_of = {cell.id: cell for cell in cells}
+    for cell in whole.cells:  # what must have labels has them
+        if (
+            cell.labelled
+            and cell.id in there
+            and not (cell.id.startswith("all/") and groups > {"all"})
+        ):
+            found = table_of[cell.id]
+            assert all(part.labels for part in found.seeds or [found])
     units = {cell.id: cell.unit for cell in cells}
     assert not [c.id for c in asked_for if units[c.id] != c.unit]

@@ -95,7 +95,7 @@ def cells_of(none: int = 110, defended: int = 9) -> list[dict[str, Any]]:
 
 def results_of(cells: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
     """A whole table."""
-    head = {"schema_version": 1, "experiment": "made", "version": "1-B", "profile": "mini"}
+    head = {"schema_version": 1, "experiment": "made", "version": "1-A", "profile": "mini"}
     return head | {"cells": cells} | fields
 
 
@@ -127,10 +127,13 @@ def run_dir(repo: Path) -> Path:
     return path
 
 
-def write_run(path: Path, cells: list[dict[str, Any]], **fields: Any) -> None:
-    """Fill a run directory."""
+def write_run(
+    path: Path, cells: list[dict[str, Any]], changed: dict[str, Any] | None = None, **fields: Any
+) -> None:
+    """Fill a run directory; ``changed`` are fields of plan and record, ``fields`` of the table."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "results.json").write_text(json.dumps(results_of(cells, **fields)))
     k = next((c.get("k", 0) for c in cells if c["id"] == "t1/defended"), 0)
     (path / "labels.jsonl").write_text(label_line("defended", k))
-    run_files.write(path, run_files.record(hardware={"hostname": "node7", "cpus": 2}))
+    hardware = {"hostname": "node7", "cpus": 2}
+    run_files.whole(path, hardware=hardware, **changed or {})

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 
 from kit.cli.main import run as kit
 from kit.durable import write_atomic
-from tests import run_files
+from kit.verify.tampered import fit
 from tests.verify.conftest import cells_of, write_run
 
 
@@ -122,7 +121,7 @@ def test_at_80_columns(run_dir: Path) -> None:
 def test_overrides_in_the_record_are_marked(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_files.write(run_dir, run_files.record(overrides=["train.lr=1"], notes=["n"]))
+    write_run(run_dir, cells_of(), changed={"overrides": ["train.lr=1"], "notes": ["n"]})
     kit(["verify", str(run_dir)])
     assert "verdict REPRODUCED (modified)" in capsys.readouterr().out
     assert verdict_of(run_dir)["overrides"] == ["train.lr=1"]
@@ -130,13 +129,13 @@ def test_overrides_in_the_record_are_marked(
 
 
 def test_another_seed_is_marked(run_dir: Path) -> None:
-    run_files.write(run_dir, run_files.record(modified=True, seed=7))
+    write_run(run_dir, cells_of(), changed={"modified": True, "seed": 7})
     kit(["verify", str(run_dir)])
     assert verdict_of(run_dir)["overrides"] == ["seed=7"]
 
 
 def test_rehearsal(run_dir: Path) -> None:
-    run_files.write(run_dir, run_files.plan(rehearsal=True))
+    write_run(run_dir, cells_of(), changed={"rehearsal": True})
     assert kit(["verify", str(run_dir)]) == 0
     assert verdict_of(run_dir)["verdict"] == "REHEARSED"
 
@@ -189,9 +188,8 @@ def test_a_table_that_the_run_did_not_write_is_refused(
 ) -> None:
     """Derived numbers have no labels that would contradict a change by hand."""
     table = run_dir / "results.json"
-    digest = sha256(table.read_bytes()).hexdigest()
-    run_files.write(run_dir, run_files.record(results_sha256=digest))
-    assert kit(["verify", str(run_dir)]) == 0
+    (run_dir / "SHA256SUMS").unlink()  # the record alone says so, too
+    assert kit(["verify", str(run_dir)]) == 3
     table.write_text(table.read_text().replace("1.52", "1.49").replace(str(4.52 / 3), "1.4966667"))
     capsys.readouterr()
     assert kit(["verify", str(run_dir)]) == 4
@@ -239,7 +237,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("shorter labels", lambda text: text.replace('0.04326923076923077, "k": 9, "n": 208',
                                                  '0.043478260869565216, "k": 9, "n": 207'),
      "208 labels for n = 207"),
-    ("another version", lambda text: text.replace("1-B", "2-A"), "not comparable"),
+    ("another version", lambda text: text.replace("1-A", "2-A"), "not comparable"),
     ("another experiment", lambda text: text.replace('"made"', '"other"'), "other"),
     ("unknown field", lambda text: text.replace('"cells"', '"rows"'), "rows"),
     ("another format", lambda text: text.replace('"schema_version": 1', '"schema_version": 9'),
@@ -258,6 +256,7 @@ def test_bad_input_leaves_everything_as_it_was(
     spoiled = spoil(table.read_text())
     assert spoiled != table.read_text()
     table.write_text(spoiled)
+    fit(run_dir)
     code = kit(["verify", str(run_dir)])
     said = capsys.readouterr()
     assert code == (2 if name == "another experiment" else 4)
@@ -283,6 +282,7 @@ def test_bad_labels(
     run_dir: Path, line: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run_dir / "labels.jsonl").write_text(line + "\n")
+    fit(run_dir)
     assert kit(["verify", str(run_dir)]) == 4
     assert says in capsys.readouterr().err
 

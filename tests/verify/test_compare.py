@@ -15,6 +15,7 @@ from kit.results.record import FileRecord
 from kit.results.run import Run
 from kit.verify.diverge import diverge, read_side
 from kit.verify.records import Unreadable, escape, first_difference, inserted
+from kit.verify.tampered import fit
 from tests import run_files
 from tests.verify.conftest import cells_of, write_run
 
@@ -177,6 +178,7 @@ def two(repo: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
     for path, seed, response in ((first, 0, "It is 0."), (second, 1, "It is O.")):
         write_run(path, cells_of())
         plan(path, store, seed, response)
+        fit(path)
     return first, second, store
 
 

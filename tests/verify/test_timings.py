@@ -12,6 +12,7 @@ import pytest
 from kit.cli.main import run as kit
 from kit.results.run import Run
 from kit.results.types import Cell, Results
+from kit.verify.tampered import fit
 from kit.verify.timings import with_timings
 from tests import run_files
 from tests.verify.builders import expectation, expected_cell, tolerance
@@ -157,6 +158,7 @@ def test_verify_compares_times(
     path.write_text(path.read_text().replace("claims:\n", added + "claims:\n"))
     write_run(run_dir, cells_of())
     write(run_dir, ("a", "x"))
+    fit(run_dir)
     assert kit(["verify", str(run_dir)]) == 0
     said = capsys.readouterr().out
     assert "cell x/seconds/align reproduced" in said

@@ -42,6 +42,7 @@ for _kind in (
         run=run_fit,
         inputs={"teacher": "model", "student": "model", "texts": "step"},
         outputs=("maps",),
+        canaries=("maps-are-closer-than-raw-states",),
         doc="affine maps from an early checkpoint's states to the final model's",
     ),
     StepKind(
@@ -58,6 +59,7 @@ for _kind in (
         },
         optional=frozenset({"questions", "published"}),
         outputs=("answers.json",),
+        canaries=("target-does-not-know",),
         doc="what a model answers whose states are the targets themselves",
     ),
     StepKind(
@@ -85,6 +87,7 @@ for _kind in (
         },
         optional=frozenset({"maps", "targets"}),
         outputs=("model", "training.json"),
+        canaries=("teacher-unchanged", "only-trained-weights-moved"),
         model=ModelOutput("model", inherits="student"),
         doc="unlearning by transfer of an early checkpoint's states",
     ),
@@ -107,6 +110,7 @@ for _kind in (
         inputs={"robust": "pin", "mmlu": "pin", "cloze": "pin", "shots": "pin"},
         optional=frozenset({"cloze", "shots"}),
         outputs=("questions",),
+        canaries=("every-question-is-there",),
         environment=(),
         doc="the published question sets as prompts",
     ),

@@ -33,6 +33,7 @@ for _kind in (
         run=run_align,
         inputs={"source": "model", "target": "model"},
         outputs=("alignment.safetensors", "alignment.json"),
+        canaries=("map-is-orthogonal", "map-is-unique"),
         doc="orthogonal Procrustes between two vocabularies",
     ),
     StepKind(
@@ -51,6 +52,7 @@ for _kind in (
         run=run_training_data,
         inputs={"pool": "pin", "attacks": "pin"},
         outputs=("items.jsonl", "samples.jsonl", "schedule.json", "summary.json"),
+        canaries=("test-word-leak",),
         doc="StruQ mixture and the order in which it is consumed",
     ),
     StepKind(
@@ -65,6 +67,7 @@ for _kind in (
         # One of the two says what to label; the other must not move the key.
         unread=lambda params: frozenset({"data" if params.scope == "all" else "pool"}),
         outputs=("labels.jsonl", "summary.json"),
+        canaries=("labels-are-answers",),
         doc="answers of the undefended model",
     ),
     StepKind(
@@ -77,6 +80,7 @@ for _kind in (
         inputs={"model": "model", "data": "step", "labels": "step", "start": "step"},
         optional=frozenset({"start"}),
         outputs=(SETS, "training.json"),
+        canaries=("prompts-leave-room", "prefix-moved", "model-is-frozen"),
         doc="training of the prefix, the model frozen",
     ),
     StepKind(
@@ -97,6 +101,7 @@ for _kind in (
         },
         optional=frozenset({"transferred", "trained", "control"}),
         outputs=("responses.jsonl", "scores.json"),
+        canaries=("attack-present", "prefix-in-place", "labels-differ-between-sets"),
         doc="attack success, refusal and accuracy of every token set of one model",
     ),
     StepKind(

@@ -30,6 +30,7 @@ for _kind in (
         run=run_pretrain,
         inputs={"data": "step"},
         outputs=("model", CHECKPOINTS, "training.json"),
+        canaries=("weights-moved", "embeddings-frozen", "retained-is-known"),
         model=ModelOutput("model", attributes=attributes),
         doc="a miniature model that knows a world, and its early checkpoints",
     ),

@@ -58,6 +58,7 @@ for _kind in (
         run=run_attack,
         inputs={"model": "model", "data": "step"},
         outputs=(TRAJECTORY,),
+        canaries=("attack-ran",),
         doc="a fine-tuning attack, watched",
     ),
     StepKind(
@@ -67,6 +68,7 @@ for _kind in (
         run=run_fine_tune,
         inputs={"model": "model", "data": "step"},
         outputs=(TRAJECTORY, "model"),
+        canaries=("attack-ran",),
         model=ModelOutput("model", inherits="model"),
         doc="a fine-tuning attack, watched, with the model that it leaves",
     ),

@@ -1,0 +1,264 @@
+"""Ways in which a run directory is made to say what it does not: each must be caught.
+
+The same table serves ``kit verify --selftest`` on a reader's own run and the tests. After a plant
+all hashes are made to fit again, as somebody who knows of them would do, except where the plant is
+about the hashes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from kit.results.files import CLOSED, LABELS, PLAN, RECORD, RESULTS, SUMS
+from kit.results.ids import EXTRA
+
+Json = dict[str, Any]
+Change = Callable[[Path], bool]
+
+
+@dataclass(frozen=True)
+class Tampering:
+    """One way.
+
+    Attributes:
+        name: What was done.
+        change: Does it to a run directory; False where there is nothing to do it to.
+        says: Words of the verdict or the refusal that name it.
+        refused: Whether there is no verdict at all (exit 4), and not one of at most ``INCOMPLETE``.
+        fitted: Whether the hashes are made to fit afterwards.
+    """
+
+    name: str
+    change: Change
+    says: str
+    refused: bool = False
+    fitted: bool = True
+
+    def copy(self, run: Path, target: Path) -> bool:
+        """Make a changed copy of a run; False where there is nothing to change."""
+        target.mkdir()
+        for name in (*CLOSED, SUMS):
+            if (run / name).is_file():
+                shutil.copyfile(run / name, target / name)
+        done = self.change(target)
+        if done and self.fitted:
+            fit(target)
+        return done
+
+
+def fit(run: Path) -> None:
+    """Make the hashes in a run directory those of its files."""
+    if (run / RECORD).is_file():
+        record = _read(run / RECORD)
+        _write(run / RECORD, record | {"results_sha256": _sha256(run / RESULTS)})
+    if (run / SUMS).is_file():
+        here = [name for name in CLOSED if (run / name).is_file()]
+        (run / SUMS).write_text("".join(f"{_sha256(run / name)}  {name}\n" for name in here))
+
+
+def _sha256(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def _read(path: Path) -> Json:
+    content: Json = json.loads(path.read_bytes())
+    return content
+
+
+def _write(path: Path, content: Json) -> None:
+    path.write_text(json.dumps(content))
+
+
+def _file(name: str, change: Callable[[Json], bool]) -> Change:
+    """A change of one JSON file."""
+
+    def changed(run: Path) -> bool:
+        content = _read(run / name)
+        done = change(content)
+        _write(run / name, content)
+        return done
+
+    return changed
+
+
+def _removed(name: str) -> Change:
+    def changed(run: Path) -> bool:
+        (run / name).unlink()
+        return True
+
+    return changed
+
+
+def _listed(table: Json) -> list[Json]:
+    return [cell for cell in table["cells"] if not cell["id"].startswith(EXTRA)]
+
+
+def _without_canaries(table: Json) -> bool:
+    done = bool(table.get("canaries"))
+    table["canaries"] = []
+    return done
+
+
+def _without_canary(table: Json) -> bool:
+    """One of one step."""
+    return bool(table.get("canaries")) and bool(table["canaries"].pop())
+
+
+def _without_statistics(table: Json) -> bool:
+    done = len(_listed(table)) < len(table["cells"])
+    table["cells"] = _listed(table)
+    return done
+
+
+def _parts(cell: Json) -> list[Json]:
+    return [cell, *(cell.get("seeds") or [])]
+
+
+def _stripped(*fields: str) -> Callable[[Json], bool]:
+    """Fields of every cell and replicate are gone."""
+
+    def change(table: Json) -> bool:
+        parts = [part for cell in _listed(table) for part in _parts(cell)]
+        done = any(part.get(field) is not None for part in parts for field in fields)
+        for part in parts:
+            for field in fields:
+                part.pop(field, None)
+        return done
+
+    return change
+
+
+def _keep(cell: Json, seeds: list[Json]) -> None:
+    cell["seeds"] = seeds
+    cell["value"] = sum(seed["value"] for seed in seeds) / len(seeds)
+
+
+def _without_replicates(table: Json) -> bool:
+    """Two of each group, everywhere."""
+    done = False
+    groups: dict[str, list[str]] = {}
+    for cell in table["cells"]:
+        group = cell["id"].removeprefix(EXTRA).partition("/")[0]
+        names = groups.setdefault(group, [])
+        names += [seed["seed"] for seed in cell.get("seeds") or [] if seed["seed"] not in names]
+    gone = {name for names in groups.values() for name in names[:2] if len(names) > 3}
+    for cell in table["cells"]:
+        seeds = cell.get("seeds") or []
+        left = [seed for seed in seeds if seed["seed"] not in gone]
+        if left and len(left) < len(seeds) and cell.get("value") is not None:
+            _keep(cell, left)
+            done = True
+    return done
+
+
+def _fewer_seeds(table: Json) -> bool:
+    """Half of them, in the first cell that has several."""
+    for cell in _listed(table):
+        seeds = cell.get("seeds") or []
+        if len(seeds) > 3 and cell.get("value") is not None:
+            _keep(cell, seeds[: len(seeds) // 2])
+            return True
+    return False
+
+
+def _labels(change: Callable[[Json], None]) -> Change:
+    """A change of every line of the labels."""
+
+    def changed(run: Path) -> bool:
+        path = run / LABELS
+        if not path.is_file():
+            return False
+        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        for line in lines:
+            change(line)
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        return bool(lines)
+
+    return changed
+
+
+def _shuffled(line: Json) -> None:
+    """As many ones, on other items."""
+    line["labels"] = line["labels"][1:] + line["labels"][:1]
+
+
+def _renamed(line: Json) -> None:
+    line["items"] = [f"x{i}" for i, _ in enumerate(line.get("items", []))]
+
+
+def _set(**fields: Any) -> Callable[[Json], bool]:
+    def change(content: Json) -> bool:
+        content |= fields
+        return True
+
+    return change
+
+
+def _three_steps(record: Json) -> bool:
+    done = len(record["steps"]) > 3
+    record["steps"] = dict(list(record["steps"].items())[:3])
+    return done
+
+
+def _other_keys(record: Json) -> bool:
+    for step in record["steps"].values():
+        step["key"] = sha256(step["key"].encode()).hexdigest()
+    return bool(record["steps"])
+
+
+def _other_pins(record: Json) -> bool:
+    for pin in record["pins"].values():
+        pin["digest"] = sha256(pin.get("digest", "").encode()).hexdigest()
+    return bool(record["pins"])
+
+
+TAMPERINGS = (
+    Tampering("all canaries removed", _file(RESULTS, _without_canaries), "canary "),
+    Tampering("one canary of one step removed", _file(RESULTS, _without_canary), "canary "),
+    Tampering("statistics removed", _file(RESULTS, _without_statistics), "beside the listed"),
+    Tampering("k and n removed", _file(RESULTS, _stripped("k", "n")), "counts (k of n)"),
+    Tampering("k removed", _file(RESULTS, _stripped("k")), "counts (k of n)"),
+    Tampering("references to labels removed", _file(RESULTS, _stripped("labels")), "labels of"),
+    Tampering("labels moved to other items", _labels(_shuffled), f"{LABELS} is not what"),
+    Tampering("items of labels renamed", _labels(_renamed), f"{LABELS} is not what"),
+    Tampering("two replicates removed", _file(RESULTS, _without_replicates), "replicates of"),
+    Tampering("half the seeds of a cell removed", _file(RESULTS, _fewer_seeds), "replicates of 1"),
+    Tampering(
+        "record of another experiment",
+        _file(RECORD, _set(experiment="another")),
+        "of another experiment",
+    ),
+    Tampering("record of a failed run", _file(RECORD, _set(status="failed")), "recorded as failed"),
+    Tampering("record of three steps", _file(RECORD, _three_steps), f"steps are not in {RECORD}"),
+    Tampering("record with other keys", _file(RECORD, _other_keys), "under another key"),
+    Tampering("record with other pins", _file(RECORD, _other_pins), f"are not those of {RECORD}"),
+    Tampering(
+        "record of an older run with uncommitted changes",
+        _file(RECORD, _set(started="2019-03-04T05:06:07.000Z", commit="0" * 40, dirty=True)),
+        "knows no run that began",
+    ),
+    Tampering("record removed", _removed(RECORD), f"{RECORD} is not there"),
+    Tampering("plan removed", _removed(PLAN), f"{PLAN} is not there"),
+    Tampering("hashes removed", _removed(SUMS), f"{SUMS} is not there"),
+    Tampering(
+        "table edited, hashes left",
+        _file(RESULTS, _without_canaries),
+        "is not as it was left",
+        refused=True,
+        fitted=False,
+    ),
+    Tampering(
+        "record removed, hashes left",
+        _removed(RECORD),
+        "is not there any more",
+        refused=True,
+        fitted=False,
+    ),
+)
+"""All of them, at least one a line of what a whole run has (:mod:`kit.verify.whole`)."""

@@ -1,0 +1,255 @@
+"""What a whole run has, and what of it is not there.
+
+Nothing is compared here. The plan says which steps, canaries and replicates there must be, the
+expectation which counts, labels and further cells; the record says what happened. Whatever of this
+is absent or belongs to another run is named, and a run of which something is named is never better
+than ``INCOMPLETE``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import cache
+from hashlib import file_digest
+
+from kit.manifest.expectation_types import Expectation, ExpectedCell
+from kit.manifest.pin_types import Pin
+from kit.results.axes import Axes, name_of
+from kit.results.files import EVENTS, LABELS, PLAN, RECORD, RESULTS, SUMS
+from kit.results.ids import ALL, EXTRA
+from kit.results.plan import Plan, StepInstance
+from kit.results.record import Record
+from kit.results.run import Run
+from kit.results.types import Cell, Results, SeedValue
+from kit.verify.measurement import Measurement, measure
+from kit.verify.recompute import undefined
+
+SLACK = 60.0
+"""Seconds by which two clocks of one run may be apart."""
+
+
+def absences(run: Run, expected: Expectation) -> list[str]:
+    """What a run lacks, a sentence each; empty for a whole one.
+
+    Args:
+        run: A run directory with a table.
+        expected: What it is compared with.
+    """
+    plan, record = run.plan, run.record
+    lacking = [] if run.closed else [f"{SUMS} is not there: the files may have been changed"]
+    if record is None:
+        lacking.append(f"{RECORD} is not there: nothing says how the table came about")
+    else:
+        lacking += _by_record(run, record)
+    if plan is None:
+        lacking.append(f"{PLAN} is not there: nothing says what the run was to measure")
+    else:
+        lacking += _canaries(plan, run.results)
+        lacking += _replicates(plan, run.results, expected)
+    if plan is not None and record is not None:
+        lacking += _by_plan(plan, record)
+    return lacking + list(_by_expectation(run, expected))
+
+
+def _by_record(run: Run, record: Record) -> Iterator[str]:
+    """The record is of this table, and of a run that finished."""
+    for name in ("experiment", "version", "profile"):
+        ours, theirs = getattr(run.results, name), getattr(record, name)
+        if ours != theirs:
+            yield f"{RECORD} is of another {name}: {theirs!r}, the table's is {ours!r}"
+    if record.status != "finished":
+        yield f"the run is recorded as {record.status}"
+    if not record.results_sha256:
+        yield f"{RECORD} does not name the sha256 of {RESULTS}"
+    step = record.steps.get(run.plan.results) if run.plan is not None else None
+    labels = step.outputs.get(LABELS) if step is not None else None
+    if labels is not None and (not run.has_labels or _digest(run) != labels.sha256):
+        yield f"{LABELS} is not what the step {run.plan.results if run.plan else ''} wrote"
+    if not _in_events(run, record):
+        yield f"{EVENTS} knows no run that began when {RECORD} says"
+
+
+def _digest(run: Run) -> str:
+    with (run.path / LABELS).open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _in_events(run: Run, record: Record) -> bool:
+    path = run.path / EVENTS
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        began = [json.loads(line) for line in file if b'"run-started"' in line]
+    return any(
+        event.get("event") == "run-started"
+        and (event.get("experiment"), event.get("profile")) == (record.experiment, record.profile)
+        and abs(_seconds(str(event.get("time"))) - _seconds(record.started)) <= SLACK
+        for event in began
+    )
+
+
+def _seconds(time: str) -> float:
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except ValueError:
+        return float("nan")
+
+
+def _by_plan(plan: Plan, record: Record) -> Iterator[str]:
+    """The record tells of these steps, with these inputs."""
+    for name in ("experiment", "version", "variant", "profile", "seed", "overrides", "rehearsal"):
+        ours, theirs = getattr(plan, name), getattr(record, name)
+        if ours != theirs:
+            yield f"{RECORD} and {PLAN} differ in {name}: {theirs!r} and {ours!r}"
+    steps = plan.instances
+    done = [one.id for one in steps if one.id in record.steps]
+    if len(done) < len(steps):
+        lost = [one.id for one in steps if one.id not in record.steps]
+        yield f"{len(lost)} of {len(steps)} steps are not in {RECORD}: {_some(lost)}"
+    other = [one.id for one in steps if one.id in done and record.steps[one.id].key != one.key]
+    if other:
+        yield f"{len(other)} steps stand in {RECORD} under another key: {_some(other)}"
+    open_ = [id for id in done if record.steps[id].state not in ("run", "cached")]
+    if open_:
+        yield f"{len(open_)} steps did not finish: {_some(open_)}"
+    digests = {use.pin: use.digest for one in steps for use in one.pins.values()}
+    wanted = {
+        pin.id: (pin.repo, pin.revision, pin.url, digests.get(pin.id, ""), _files(pin))
+        for pin in plan.pins
+    }
+    used = {
+        id: (pin.repo, pin.revision, pin.url, pin.digest, pin.files)
+        for id, pin in record.pins.items()
+    }
+    pins = [id for id in {**wanted, **used} if wanted.get(id) != used.get(id)]
+    if pins:
+        yield f"{len(pins)} pins of {PLAN} are not those of {RECORD}: {_some(pins)}"
+
+
+def _files(pin: Pin) -> dict[str, str | None]:
+    return {file.path: file.sha256 for file in pin.files}
+
+
+def _canaries(plan: Plan, results: Results) -> Iterator[str]:
+    """Every canary that the kinds of the plan's steps declare was heard."""
+    heard = {(canary.step, canary.id) for canary in results.canaries}
+    silent: dict[str, list[str]] = {}
+    for one in plan.instances:
+        for id in one.canaries:
+            if (one.id, id) not in heard:
+                silent.setdefault(id, []).append(one.id)
+    for id, steps in silent.items():
+        yield f"canary {id} of {len(steps)} steps is not there: {_some(steps)}"
+
+
+def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator[str]:
+    """Every expected cell has the replicates that the axes of its step give it."""
+    wanted = _expected(results, expected)
+    named = any(cell.step for cell in results.cells)
+    steps = _by_step(plan)
+    axes = {
+        step: Axes([one.axes for one in same], plan.roles or None) for step, same in steps.items()
+    }
+    derived = {cell.id: cell for cell in expected.cells if cell.derived}
+
+    @cache
+    def measured() -> dict[str, Measurement]:
+        return {cell.id: measure(cell, cell.unit, RESULTS, None) for cell in results.cells}
+
+    fewer: list[str] = []
+    stray: list[str] = []
+    for cell in wanted.values():
+        made_by = plan.by_id.get(cell.step)
+        if made_by is None:
+            stray += [cell.id] if named else []
+            continue
+        planned = {
+            origin.replicate
+            for one in steps[made_by.step]
+            if _of(cell, one, (origin := axes[made_by.step].origin(one.id, one.axes)).group)
+        }
+        lost = sorted(planned - _names(cell, results)) if len(planned) > 1 else []
+        rule = derived.get(cell.id)
+        if lost and rule is not None:
+            lost = [name for name in lost if not undefined(rule, expected, measured(), name)]
+        if lost:
+            fewer.append(f"{cell.id} ({len(lost)} of {len(planned)}: {_some(lost, 3)})")
+    if fewer:
+        yield f"replicates of {len(fewer)} cells are not there: {_some(fewer, 3)}"
+    if stray:
+        yield f"{len(stray)} cells name no step of {PLAN}: {_some(stray)}"
+
+
+def _by_step(plan: Plan) -> dict[str, list[StepInstance]]:
+    same: dict[str, list[StepInstance]] = {}
+    for one in plan.instances:
+        same.setdefault(one.step, []).append(one)
+    return same
+
+
+def _of(cell: Cell, one: StepInstance, group: str) -> bool:
+    """Whether a cell holds what this instance measured: its group and its settings."""
+    own, _, rest = cell.id.removeprefix(EXTRA).partition("/")
+    settings = rest.partition("/")[0 if cell.id.startswith(EXTRA) else 2].split("@")[1:]
+    values = {name_of(value) for value in one.axes.values()}
+    return own in (group, ALL) and values.issuperset(settings)
+
+
+def _names(cell: Cell, results: Results) -> set[str]:
+    """Replicates that a cell was measured on."""
+    ref = cell.trajectory
+    if ref is None:
+        return {seed.seed for seed in cell.seeds}
+    lines = (one.lines.get(ref.line, []) for one in results.series if one.id == ref.series)
+    return {curve.seed for curves in lines for curve in curves}
+
+
+def _expected(results: Results, expected: Expectation) -> dict[str, Cell]:
+    """The expected cells that were measured."""
+    listed = {cell.id.partition(":")[0] for cell in expected.cells} | set(expected.present)
+    return {cell.id: cell for cell in results.cells if cell.id in listed and cell.not_run is None}
+
+
+def _by_expectation(run: Run, expected: Expectation) -> Iterator[str]:
+    """Counts, labels and further cells, as the expectation declares them."""
+    table = {cell.id: cell for cell in run.results.cells}
+    absent = [id for id in expected.present if id not in table]
+    if absent:
+        yield f"{len(absent)} cells beside the listed ones are not there: {_some(absent)}"
+    measured = [
+        (cell, table[cell.id])
+        for cell in expected.cells
+        if cell.id in table and table[cell.id].not_run is None and cell.n is not None
+    ]
+    bare = _without(measured, lambda part: part.k is not None and part.n is not None)
+    if bare:
+        yield f"counts (k of n) of {len(bare)} cells are not there: {_some(bare)}"
+    groups = {id.partition("/")[0] for id in table if not id.startswith(EXTRA)}
+    labelled = [
+        (cell, found)
+        for cell, found in measured
+        if cell.labelled and not (cell.id.startswith(f"{ALL}/") and len(groups) > 1)
+    ]
+
+    def has_items(part: Cell | SeedValue) -> bool:
+        return part.labels is not None and bool(run.labels.get(part.labels).items)
+
+    blank = _without(labelled, has_items)
+    if blank:
+        yield f"labels of single items of {len(blank)} cells are not there: {_some(blank)}"
+
+
+def _without(
+    pairs: Iterable[tuple[ExpectedCell, Cell]], has: Callable[[Cell | SeedValue], bool]
+) -> list[str]:
+    """Cells of which the whole, or a replicate, does not have something."""
+    parts: list[tuple[str, Sequence[Cell | SeedValue]]] = [
+        (cell.id, found.seeds or [found]) for cell, found in pairs
+    ]
+    return [id for id, of in parts if not all(has(part) for part in of)]
+
+
+def _some(ids: Sequence[str], most: int = 3) -> str:
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")

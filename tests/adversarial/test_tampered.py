@@ -1,0 +1,40 @@
+"""A run directory that says what is not so: caught, by which word and exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.cli.main import run as kit
+from kit.verify.tampered import TAMPERINGS, Tampering
+
+
+def outcome(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code of ``kit verify`` and all that it says."""
+    capsys.readouterr()
+    code = kit(["verify", str(run)])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def test_the_run_itself_is_reproduced(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = outcome(run_dir, capsys)
+    assert (code, said.splitlines()[-1]) == (0, "verdict REPRODUCED: 2 of 2 primary claims hold")
+
+
+@pytest.mark.parametrize("way", TAMPERINGS, ids=lambda way: way.name)
+def test_each_way_is_caught(
+    way: Tampering, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    assert way.copy(run_dir, copy)
+    code, said = outcome(copy, capsys)
+    assert code == (4 if way.refused else 3)
+    assert way.says in said
+    if not way.refused:
+        verdict: dict[str, Any] = json.loads((copy / "verdict.json").read_text())
+        assert verdict["verdict"] == "INCOMPLETE"
+        assert any(way.says in reason for reason in verdict["reasons"])
