@@ -54,13 +54,16 @@ def test_a_maximum_below_its_parts_is_invalid() -> None:
 
 
 def test_each_replicate_is_computed_from_its_own_parts() -> None:
-    cells = [*shares("ignore", "completion"), expected_cell("t/max", "15", derived=MOST, tolerance=None)]
+    cells = [
+        *shares("ignore", "completion"),
+        expected_cell("t/max", "15", derived=MOST, tolerance=None),
+    ]
     parts = [seeded_shares("t/ignore", [40, 10], 208), seeded_shares("t/completion", [20, 30], 208)]
     right = run(cells, [*parts, seeded_shares("t/max", [40, 30], 208)]).cells[2]
     assert right.verdict != "invalid"
     assert right.value == pytest.approx(100 * 35 / 208)
     wrong = run(cells, [*parts, seeded_shares("t/max", [30, 40], 208)]).cells[2]  # the same mean
-    assert "of 0 contradicts its parts" in wrong.detail
+    assert "contradicts its parts" in wrong.detail
 
 
 def test_a_quoted_part_counts_with_its_printed_value() -> None:
