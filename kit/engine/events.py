@@ -78,5 +78,5 @@ def read_events(path: Path) -> Iterator[Event]:
         for line in handle:
             try:
                 yield decoder.decode(line)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 continue

@@ -51,7 +51,7 @@ def holder(path: Path) -> str:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         return f"process {told['pid']} on {told['host']} since {told['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"
 
 

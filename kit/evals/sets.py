@@ -7,7 +7,6 @@ text was cut into pieces of token ids) and ``questions/<name>.jsonl`` (lines
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from kit.evals.multiple_choice import (
 )
 from kit.evals.texts import text_score
 from kit.lm.generate import TransformersBackend
+from kit.results.plain import read_json_lines
 from kit.train.batches import examples_of_tokens
 
 if TYPE_CHECKING:
@@ -41,16 +41,20 @@ class StoredQuestion:
     answer: int
 
 
+@dataclass(frozen=True)
+class _StoredText:
+    id: str
+    text: str = ""
+    ids: list[int] | None = None
+
+
 def read_questions(folder: Path, name: str) -> list[StoredQuestion]:
     """The questions of a set, in the order of the file.
 
     Raises:
         ValueError: No such set.
     """
-    return [
-        StoredQuestion(row["id"], row["prompt"], tuple(row["options"]), row["answer"])
-        for row in _rows(folder / "questions" / f"{name}.jsonl")
-    ]
+    return read_json_lines(_file(folder / "questions" / f"{name}.jsonl"), StoredQuestion)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -73,12 +77,11 @@ def text_examples(
     """
     tokens: dict[str, list[int]] = {}
     for name in names:
-        rows = _rows(folder / "texts" / f"{name}.jsonl")
-        for row in rows:
-            id = str(row["id"])
-            if id in tokens:
-                raise ValueError(f"text {id} stands twice in the sets {', '.join(names)}")
-            tokens[id] = row["ids"] if "ids" in row else tokenizer(row["text"]).input_ids
+        for row in read_json_lines(_file(folder / "texts" / f"{name}.jsonl"), _StoredText):
+            if row.id in tokens:
+                raise ValueError(f"text {row.id} stands twice in the sets {', '.join(names)}")
+            ids = tokenizer(row.text).input_ids if row.ids is None else row.ids
+            tokens[row.id] = ids
     return examples_of_tokens(tokens, max_length)
 
 
@@ -149,8 +152,8 @@ def question_items(
     }
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _file(path: Path) -> Path:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.jsonl"))) or "none"
         raise ValueError(f"no {path.name} in {path.parent}; there: {known}")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return path

@@ -7,10 +7,12 @@ Folders only: nothing here reaches a hub, executes remote code or opens a pickle
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.lm.architectures import architecture
+from kit.results.plain import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,16 +75,20 @@ def weight_files(path: str | Path) -> dict[str, Path]:
     return dict.fromkeys(tensor_shapes(single), single)
 
 
+@dataclass(frozen=True)
+class _Index:
+    weight_map: dict[str, str]
+
+
 def _weight_map(index: Path) -> dict[str, str]:
     """Tensor -> file name, of an index whose files stand beside it."""
     try:
-        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        named = {str(name): str(file) for name, file in listed.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{index} is no index of weights ({type(error).__name__})") from None
+        named = read_json(index, _Index).weight_map
+    except ValueError as error:
+        raise ValueError(f"{index} is no index of weights: {error}") from None
     for file in named.values():
-        if Path(file).name != file:
-            raise ValueError(f"{index} names {file!r}, which is not a file beside it")
+        if Path(file).name != file or len(file) > 255:
+            raise ValueError(f"{index} names {file!r:.80}, which is not a file beside it")
     return named
 
 

@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from kit.lm.architectures import architecture
 from kit.lm.files import INDEX_FILE, read_config
 from kit.lm.load import default_attention, torch_dtype
+from kit.results.plain import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +35,8 @@ _LINES = ("Ċ", "ĊĊ", ".Ċ", ".ĊĊ", ":Ċ", ":ĊĊ", "Ġ###", "###")
 
 
 SHAPES = Path(__file__).parent / "shapes"
+LARGEST = {"vocab_size": 4_000_000, "hidden_size": 200_000, "num_hidden_layers": 1000}
+"""An order of magnitude above any model; more is a slip that would cost memory and minutes."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +88,26 @@ def read_shape(declared: str | Mapping[str, Any]) -> Shape:
                 f"unknown architecture {declared!r}; known: {', '.join(sorted(known))}; or give "
                 "config and tokens themselves"
             )
-        values = json.loads(known[declared].read_text(encoding="utf-8"))
-    else:
-        values = dict(declared)
+        declared = read_json(known[declared], dict[str, Any])
     try:
-        shape = Shape(**values)
+        shape = msgspec.convert(dict(declared), Shape)
         width, rows = int(shape.config["hidden_size"]), int(shape.config["vocab_size"])
-    except (TypeError, KeyError, ValueError) as error:
+        layers = int(shape.config.get("num_hidden_layers", 1))
+    except (msgspec.ValidationError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"this is no architecture of a stand-in: {error}") from None
-    if width < 1 or not 0 < shape.tokens <= rows:
+    for name, size in {
+        "vocab_size": rows,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+    }.items():
+        if not 0 < size <= LARGEST[name]:
+            raise ValueError(f"{name} is {size:,}; the limits are 1 and {LARGEST[name]:,}")
+    if not 0 < shape.tokens <= rows:
         raise ValueError(f"{shape.tokens:,} tokens need as many of the {rows:,} embedding rows")
+    try:
+        shape.control_ids()
+    except (IndexError, KeyError, ValueError, AttributeError) as error:
+        raise ValueError(f"the names of control tokens make no pattern: {error}") from None
     return shape
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit.results.plain import read_json
+
 Json = dict[str, Any]
 
 
@@ -44,8 +46,8 @@ def read_record(path: Path, recipe: Json, wanted: int) -> Json:
     """
     if not path.is_file():
         return {"wanted": wanted, "recipe": recipe, "software": software(), "seeds": []}
-    record: Json = json.loads(path.read_text(encoding="utf-8"))
-    if record["recipe"] != recipe:
+    record = read_json(path, Json)
+    if record.get("recipe") != recipe:
         raise ValueError(f"{path} was built by another recipe; build into an empty folder")
     return record
 

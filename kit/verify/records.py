@@ -103,7 +103,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         else:
             value = msgspec.json.decode(raw)
             values = value if isinstance(value, list) else [value]
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"{path.name}: {error}") from None
     return [value if isinstance(value, dict) else {"value": value} for value in values]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.methods.checkpoint_transfer.affine import AffineMap, FitQuality
+from kit.results.plain import read_json
 
 WEIGHTS = "affine_transforms.safetensors"
 METADATA = "metadata.json"
@@ -107,9 +108,9 @@ def load_maps(folder: Path) -> dict[int, AffineMap]:
 def _declared(file: Path) -> tuple[list[int], int]:
     """Layers and width of a metadata file."""
     try:
-        metadata: Any = json.loads(file.read_text(encoding="utf-8"))
+        metadata = read_json(file, dict[str, Any])
         layers, width = metadata["layer_indices"], metadata["hidden_dim"]
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError) as error:
         raise ValueError(f"{file} is no description of affine maps ({error})") from None
     whole = isinstance(layers, list) and all(type(layer) is int and layer >= 0 for layer in layers)
     if not whole or type(width) is not int or width < 1 or not layers:

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kit.results.plain import read_json
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -101,12 +103,13 @@ class FileStates:
     def __init__(self, folder: Path) -> None:
         """Read the index; tensors stay on disk."""
         try:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            self._files = {int(example): str(name) for example, name in index.items()}
-        except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(f"{folder} holds no states ({error})") from None
+            index = read_json(folder / INDEX, dict[str, str])
+            self._files = {int(example): name for example, name in index.items()}
+        except ValueError as error:
+            raise ValueError(f"{folder} holds no states: {INDEX}: {error}") from None
+        there = {path.name for path in folder.iterdir() if path.is_file()}
         for name in sorted(set(self._files.values())):
-            if Path(name).name != name or not (folder / name).is_file():
+            if name not in there:
                 raise ValueError(f"{folder / INDEX} names {name}, which is not a file beside it")
         self._folder = folder
         self._stack = ExitStack()

@@ -8,11 +8,12 @@ use (``NAME[0]`` and an f-string of names). Nothing of it is executed.
 from __future__ import annotations
 
 import ast
-import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+from kit.results.plain import read_json as read_json_file
 
 SLOT = "{injected_prompt}"
 # How many of each list of fake delimiters StruQ keeps for its tests (reference page, section 1.2).
@@ -148,7 +149,7 @@ def read_json(path: str | Path) -> AttackTexts:
         ValueError: Not such a file, or a field is missing.
     """
     try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        raw = read_json_file(path, dict[str, Any])
         real = raw["completion_real"]
         return AttackTexts(
             injected_word=raw["injected_word"],
@@ -162,7 +163,7 @@ def read_json(path: str | Path) -> AttackTexts:
         )
     except KeyError as error:
         raise ValueError(f"{path}: the field {error.args[0]!r} is missing") from error
-    except (OSError, TypeError, json.JSONDecodeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"cannot read attack texts from {path}: {error}") from error
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from kit.results.plain import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,11 +34,9 @@ def read_released(
         ValueError: Not such a file, unknown model, wrong number or width, values not finite.
     """
     try:
-        table = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read released tokens from {path}: {error}") from error
-    if not isinstance(table, dict):
-        raise ValueError(f"{path}: expected a JSON object of model id -> vectors")
+        table = read_json(path, dict[str, Any])
+    except ValueError as error:
+        raise ValueError(f"cannot read released tokens (model id -> vectors): {error}") from None
     if model_id not in table:
         raise ValueError(f"{path} has no tokens for {model_id!r}; it has: {', '.join(table)}")
     rows = table[model_id]

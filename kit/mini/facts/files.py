@@ -23,6 +23,7 @@ from kit.mini.facts.texts import (
     other_style_texts,
 )
 from kit.mini.facts.world import ATTACKER, JUDGE, RETAINED, World, make_world
+from kit.results.plain import read_json_lines
 
 TEXTS = (
     "retain",
@@ -109,26 +110,25 @@ def write_world(folder: Path, seed: int) -> None:
 
 def read_texts(folder: Path, name: str) -> list[Text]:
     """One set of sentences of a written world."""
-    return [Text(**row) for row in _rows(folder / "texts" / f"{name}.jsonl")]
+    return read_json_lines(_file(folder / "texts" / f"{name}.jsonl"), Text)
 
 
 def read_questions(folder: Path, name: str) -> list[Question]:
     """One set of questions of a written world."""
-    rows = _rows(folder / "questions" / f"{name}.jsonl")
-    return [Question(**row | {"options": tuple(row["options"])}) for row in rows]
+    return read_json_lines(_file(folder / "questions" / f"{name}.jsonl"), Question)
 
 
 def read_requests(folder: Path, name: str) -> list[Request]:
     """One set of requests of a written world."""
-    return [Request(**row) for row in _rows(folder / "requests" / f"{name}.jsonl")]
+    return read_json_lines(_file(folder / "requests" / f"{name}.jsonl"), Request)
 
 
 def _lines(rows: Sequence[Any]) -> str:
     return "".join(json.dumps(asdict(row)) + "\n" for row in rows)
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _file(path: Path) -> Path:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.jsonl"))) or "none"
         raise ValueError(f"no {path.name} in {path.parent}; there: {known}")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return path

@@ -49,9 +49,9 @@ def test_reads_one_models_vectors(write):
         ({MODEL: [*rows(4), [1.0]]}, r"different widths \[1, 3\]"),
         ({MODEL: "abc"}, "expected a list of vectors"),
         ({MODEL: [[1.0, "x", 2.0]] * 5}, "not a finite number"),
-        ('{"org/model": [[NaN, 1, 2]]}', "not a finite number"),
+        ('{"org/model": [[NaN, 1, 2]]}', "not complete JSON"),
         ({"org/other": rows()}, "it has: org/other"),
-        ([], "expected a JSON object"),
+        ([], "does not have the expected shape"),
         ("{", "cannot read"),
     ],
 )
