@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from kit.engine.context import StepContext
 from kit.engine.environment import Machine
 from kit.engine.planner import make_plan
-from kit.engine.registry import NoParams, Registry, StepContext, StepKind
+from kit.engine.registry import NoParams, Registry, StepKind
 from kit.engine.store import FileRecord, Store, StoredStep
 from kit.manifest.types import Manifest
 from kit.results.plan import Plan

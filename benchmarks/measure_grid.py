@@ -42,9 +42,9 @@ def peak_gb() -> float:
 
 def measure(cells: int, folder: Path) -> dict[str, Any]:
     """One size; the store is there already."""
-    from kit.engine.drive import Options
     from kit.engine.export.snakefile import write_snakemake
-    from kit.engine.session import Session, finished
+    from kit.engine.preflight import finished
+    from kit.engine.session import Options, Session
     from kit.engine.store import Store
     from kit.results.plan import read_plan
 

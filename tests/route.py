@@ -71,7 +71,11 @@ sys.setprofile(profile)
 
 
 def events(command: list[str], wanted: str) -> list[dict[str, object]]:
-    """What the tracer wrote while ``kit COMMAND`` ran in an empty home, until the wanted event."""
+    """What the tracer wrote while ``kit COMMAND`` ran in an empty home, until the wanted event.
+
+    Raises:
+        SystemExit: The command ended before, with what it said.
+    """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "sitecustomize.py").write_text(TRACER)
         log = Path(folder, "log.jsonl")
@@ -83,17 +87,22 @@ def events(command: list[str], wanted: str) -> list[dict[str, object]]:
             "PYTHONPATH": os.pathsep.join([folder, str(ROOT)]),
             "KIT_HOME": str(Path(folder, "home")),
         }
-        started = subprocess.Popen(
-            [sys.executable, "-m", "kit.cli.main", *command],
-            env=environment,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        said = Path(folder, "said.txt")
+        with said.open("wb") as output:
+            started = subprocess.Popen(
+                [sys.executable, "-m", "kit.cli.main", *command],
+                env=environment,
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         while started.poll() is None and wanted not in log.read_text():
             time.sleep(0.1)
         started.terminate()
         started.wait()
+        if wanted not in log.read_text():
+            ended = f"kit {' '.join(command)} ended with {started.returncode} before {wanted}"
+            raise SystemExit(f"{ended}:\n{said.read_text(errors='replace')[-2000:]}")
         return [json.loads(line) for line in log.read_text().splitlines()]
 
 

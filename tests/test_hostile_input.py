@@ -202,13 +202,12 @@ def test_events_cannot_act_on_a_terminal() -> None:
     import io
 
     from kit.engine.events import event
-    from kit.engine.progress import PlainRenderer
-    from kit.engine.tally import Tally
+    from kit.engine.progress import PlainRenderer, Progress
     from tests.engine.conftest import plan_of
 
     out = io.StringIO()
     item = event("note", "make[seed=0]", text="\x1b[2J\x9b2J\u202eevil\nnext")
-    PlainRenderer(Tally(plan_of()), out).show(item)
+    PlainRenderer(Progress(plan_of()), out).show(item)
     assert out.getvalue().count("\n") == 1
     assert visible(out.getvalue()) == out.getvalue()
 

@@ -31,8 +31,7 @@ def command(plan: Path, events: Path | None, runs_dir: Path, check: bool) -> Non
     import sys
 
     from kit.cli.state import state
-    from kit.engine.collect import collect
-    from kit.engine.drive import Options
+    from kit.engine.session import Options, collect
     from kit.manifest.home import kit_home
     from kit.pins.store import PinStore
     from kit.results.plan import read_plan

@@ -45,7 +45,7 @@ def command(
     nodes: int | None,
 ) -> None:
     """Show the steps of EXPERIMENT: how many, how many are finished, what the rest needs."""
-    from kit.engine.session import finished
+    from kit.engine.preflight import finished
     from kit.engine.store import Store
     from kit.errors import KitError
 

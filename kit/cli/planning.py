@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from kit.engine.session import Pins
-    from kit.engine.slurm.options import SlurmOptions
+    from kit.engine.job import Pins
+    from kit.engine.session import Options, Session
     from kit.manifest.load import Loaded
     from kit.manifest.types import Manifest
     from kit.results.plan import Plan
@@ -25,6 +24,14 @@ class Prepared:
     plan: Plan
     home: Path
     pins: Pins
+
+    def session(self, options: Options) -> Session:
+        """What runs it."""
+        import sys
+
+        from kit.engine.session import Session
+
+        return Session(self.plan, home=self.home, pins=self.pins, options=options, argv=sys.argv)
 
 
 def prepare(
@@ -51,8 +58,8 @@ def prepare(
         gpus: GPUs for steps that share a batch among several.
     """
     from kit.engine.environment import this_machine
-    from kit.engine.load import load_registry
     from kit.engine.planner import fraction_overrides
+    from kit.engine.registry import load_registry
     from kit.manifest.catalog import Catalog
     from kit.manifest.home import kit_home
     from kit.pins.store import PinStore
@@ -134,8 +141,7 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that decide how a plan is run, and change no number."""
-    function = _with_slurm(function)
+    """Options that decide how a plan is run, and change no number: see :func:`chosen_options`."""
     for option in reversed(
         (
             click.option(
@@ -196,66 +202,49 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _with_slurm(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn the three options for a cluster into one value, ``slurm``."""
-
-    @functools.wraps(function)
-    def wrapped(
-        *,
-        executor: str,
-        slurm_parameters: tuple[str, ...],
-        max_jobs: int | None,
-        **options: Any,
-    ) -> Any:
-        from kit.engine.slurm.options import MAX_JOBS, SlurmOptions
-        from kit.errors import UsageError
-
-        slurm = None
-        if executor == "slurm":
-            slurm = SlurmOptions(parameters=slurm_parameters, max_jobs=max_jobs or MAX_JOBS)
-            if options.get("jobs") is not None:
-                raise UsageError(
-                    "--jobs is about steps on this machine",
-                    next_step="on SLURM say --max-jobs N",
-                )
-        elif slurm_parameters or max_jobs is not None:
-            raise UsageError(
-                "--slurm and --max-jobs mean nothing to the local executor",
-                next_step="add --executor slurm, or say --jobs N",
-            )
-        return function(**options, slurm=slurm)
-
-    return wrapped
-
-
-def run_prepared(
-    prepared: Prepared,
+def chosen_options(
     *,
+    executor: str,
+    slurm_parameters: tuple[str, ...],
+    max_jobs: int | None,
     jobs: int | None,
-    threads: int,
-    runs_dir: Path,
     check: bool,
-    keep_going: bool,
-    keep_intermediate: bool,
-    slurm: SlurmOptions | None = None,
-) -> Path:
-    """Run a plan; returns the run directory."""
-    import sys
+    **others: Any,
+) -> Options:
+    """What the options of :func:`run_options` say together.
 
+    Args:
+        executor: ``local`` or ``slurm``.
+        slurm_parameters: Options of sbatch.
+        max_jobs: SLURM jobs at once.
+        jobs: Steps at once on this machine.
+        check: Whether all finished outputs are hashed.
+        **others: Fields of :class:`kit.engine.session.Options` under their own names.
+
+    Raises:
+        UsageError: Options that mean nothing together.
+    """
     from kit.cli.state import state
-    from kit.engine.drive import Options
-    from kit.engine.session import Session
+    from kit.engine.session import Options
+    from kit.engine.slurm.options import MAX_JOBS, SlurmOptions
+    from kit.errors import UsageError
 
-    options = Options(
+    slurm = None
+    if executor == "slurm":
+        slurm = SlurmOptions(parameters=slurm_parameters, max_jobs=max_jobs or MAX_JOBS)
+        if jobs is not None:
+            raise UsageError(
+                "--jobs is about steps on this machine", next_step="on SLURM say --max-jobs N"
+            )
+    elif slurm_parameters or max_jobs is not None:
+        raise UsageError(
+            "--slurm and --max-jobs mean nothing to the local executor",
+            next_step="add --executor slurm, or say --jobs N",
+        )
+    return Options(
         jobs=jobs,
-        threads=threads,
         check="all" if check else "small",
-        keep_going=keep_going,
-        keep_intermediate=keep_intermediate,
         progress=state().mode(),
-        runs_dir=runs_dir,
         slurm=slurm,
+        **others,
     )
-    return Session(
-        prepared.plan, home=prepared.home, pins=prepared.pins, options=options, argv=sys.argv
-    ).run()

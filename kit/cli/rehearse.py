@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kit.cli.planning import prepare, run_options, run_prepared
+from kit.cli.planning import chosen_options, prepare, run_options
 
 if TYPE_CHECKING:
     from kit.engine.rehearse import PlanError, StepFinding
-    from kit.engine.slurm.options import SlurmOptions
 
 
 @click.command("rehearse")
@@ -30,13 +28,7 @@ def command(
     profile: str | None,
     fraction: float | None,
     overrides: tuple[str, ...],
-    jobs: int | None,
-    threads: int,
-    runs_dir: Path,
-    check: bool,
-    keep_going: bool,
-    keep_intermediate: bool,
-    slurm: SlurmOptions | None,
+    **how: Any,
 ) -> None:
     """Run EXPERIMENT at full shape with random weights and stand-in data.
 
@@ -46,17 +38,9 @@ def command(
     from kit.engine.rehearse import REHEARSAL, write_rehearsal
 
     profile = profile or _full_size(experiment)
+    options = chosen_options(**how)
     prepared = prepare(experiment, profile, overrides=overrides, rehearsal=True, fraction=fraction)
-    folder = run_prepared(
-        prepared,
-        jobs=jobs,
-        threads=threads,
-        runs_dir=runs_dir,
-        check=check,
-        keep_going=keep_going,
-        keep_intermediate=keep_intermediate,
-        slurm=slurm,
-    )
+    folder = prepared.session(options).run()
     made = write_rehearsal(prepared.plan, folder, fraction)
     show(made.steps)
     click.echo(describe(made.plan_error))

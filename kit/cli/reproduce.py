@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from kit.cli.planning import plan_options, prepare, run_options, run_prepared
+from kit.cli.planning import chosen_options, plan_options, prepare, run_options
 from kit.errors import EXIT_OK
-
-if TYPE_CHECKING:
-    from kit.engine.slurm.options import SlurmOptions
 
 
 @click.command("reproduce")
@@ -24,35 +21,21 @@ def command(
     seed: int | None,
     overrides: tuple[str, ...],
     gpus: int | None,
-    jobs: int | None,
-    threads: int,
-    runs_dir: Path,
-    check: bool,
-    keep_going: bool,
-    keep_intermediate: bool,
-    slurm: SlurmOptions | None,
+    **how: Any,
 ) -> int:
     """Check the machine, fetch the inputs, run EXPERIMENT, verify it and write the report.
 
     Ends with the verdict and the path of the report. Exit code: that of verify, or of the first
     part that could not be done.
     """
+    options = chosen_options(**how)
     # On a cluster it is the nodes that must be fit, and each job looks at its own.
-    for part in ("doctor", "fetch") if slurm is None else ("fetch",):
+    for part in ("doctor", "fetch") if options.slurm is None else ("fetch",):
         code = call(part, experiment, "--profile", profile)
         if code != EXIT_OK:
             return code
     prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpus=gpus)
-    folder = run_prepared(
-        prepared,
-        jobs=jobs,
-        threads=threads,
-        runs_dir=runs_dir,
-        check=check,
-        keep_going=keep_going,
-        keep_intermediate=keep_intermediate,
-        slurm=slurm,
-    )
+    folder = prepared.session(options).run()
     code = call("verify", str(folder))
     report = folder / "report.html"
     call("report", str(folder), "-o", str(report))

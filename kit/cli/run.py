@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from kit.cli.planning import plan_options, prepare, run_options, run_prepared
-
-if TYPE_CHECKING:
-    from kit.engine.slurm.options import SlurmOptions
+from kit.cli.planning import chosen_options, plan_options, prepare, run_options
 
 
 @click.command("run")
@@ -22,28 +18,14 @@ def command(
     seed: int | None,
     overrides: tuple[str, ...],
     gpus: int | None,
-    jobs: int | None,
-    threads: int,
-    runs_dir: Path,
-    check: bool,
-    keep_going: bool,
-    keep_intermediate: bool,
-    slurm: SlurmOptions | None,
+    **how: Any,
 ) -> None:
     """Run EXPERIMENT, or resume it: finished steps are taken from the store.
 
     The last line of standard output is the run directory. Exit code 3 means that a step failed,
     130 that the run was interrupted; in both cases the same command goes on where it stopped.
     """
+    options = chosen_options(**how)
     prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpus=gpus)
-    folder = run_prepared(
-        prepared,
-        jobs=jobs,
-        threads=threads,
-        runs_dir=runs_dir,
-        check=check,
-        keep_going=keep_going,
-        keep_intermediate=keep_intermediate,
-        slurm=slurm,
-    )
+    folder = prepared.session(options).run()
     click.echo(str(folder))

@@ -29,19 +29,6 @@ import click
 )
 @click.option("--rendezvous", metavar="HOST:PORT", help="Where the nodes meet: on node 0.")
 @click.option(
-    "--index",
-    type=click.IntRange(min=0),
-    help="STEP is a step's name, and its N-th instance in the plan is meant, from 0 "
-    "(for array jobs and indexed jobs).",
-)
-@click.option(
-    "--first",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Added to --index.",
-)
-@click.option(
     "--link",
     type=click.Path(dir_okay=False, path_type=Path),
     help="When it is finished, make this file a link to its record in the store.",
@@ -53,8 +40,6 @@ def command(
     nodes: int,
     node_rank: int | None,
     rendezvous: str | None,
-    index: int | None,
-    first: int,
     link: Path | None,
 ) -> None:
     """Run STEP, an instance id such as 'train[seed=1]', of the plan file PLAN.
@@ -63,9 +48,9 @@ def command(
     that is finished already is left as it is.
     """
     from kit.cli.state import state
-    from kit.engine.drive import Options
-    from kit.engine.nodes import parse_nodes
-    from kit.engine.one_step import link_record, nth, run_one
+    from kit.engine.launch import parse_nodes
+    from kit.engine.one_step import link_record, run_one
+    from kit.engine.session import Options
     from kit.engine.store import Store
     from kit.manifest.home import kit_home
     from kit.pins.store import PinStore
@@ -73,8 +58,6 @@ def command(
 
     made = read_plan(plan)
     home = kit_home()
-    if index is not None:
-        step = nth(made, step, first + index)
     run_one(
         made,
         step,

@@ -10,7 +10,7 @@ from pathlib import Path
 from kit.doctor import containers
 from kit.doctor.core import Check, Needs, fail, ok, warn
 from kit.doctor.inputs import Download
-from kit.engine.leftovers import ABANDONED_DAYS, leftovers, removal
+from kit.engine.inventory import ABANDONED_DAYS, checkpoints, removal
 
 SHM_GB = 8.0
 """NCCL and tensor-parallel engines fail obscurely with less when several GPUs work together."""
@@ -88,7 +88,7 @@ def shared_memory(needs: Needs, folder: Path = Path("/dev/shm")) -> Check:
 
 def abandoned(home: Path) -> Iterator[Check]:
     """Checkpoints that nobody went on from."""
-    found = leftovers(home)
+    found = checkpoints(home)
     old = [one for one in found if one.abandoned]
     if old:
         size = sum(one.size for one in old) / 1e9

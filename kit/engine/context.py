@@ -1,20 +1,19 @@
-"""What a step function is given: the implementation of :class:`kit.engine.registry.StepContext`."""
+"""What a step function is given besides its parameters."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kit.engine.events import Emit, event
 from kit.engine.job import Job
 from kit.engine.registry import ModelInput, PinInput, StepInput, StepKind
-from kit.engine.relatives import relatives
 from kit.engine.secrets import redact
-from kit.engine.store import Store, StoredStep
+from kit.engine.store import Store
 from kit.results.types import Canary
 
 PROGRESS_SECONDS = 0.2
@@ -71,11 +70,10 @@ def _agreed(wanted: int) -> int:
     return int(most)
 
 
-class HiddenAxes(dict[str, Any]):
+class HiddenAxes(Mapping[str, Any]):
     """Axes that are not in the key, and therefore must not be looked at."""
 
     def __init__(self, kind: str) -> None:
-        super().__init__()
         self._kind = kind
 
     def _refuse(self) -> NoReturn:
@@ -87,37 +85,35 @@ class HiddenAxes(dict[str, Any]):
     def __getitem__(self, key: str) -> Any:
         self._refuse()
 
-    def __contains__(self, key: object) -> bool:
-        self._refuse()
-
     def __iter__(self) -> Iterator[str]:
         self._refuse()
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """Refused, as every other access."""
-        self._refuse()
-
-    def keys(self) -> Any:
-        """Refused, as every other access."""
-        self._refuse()
-
-    def values(self) -> Any:
-        """Refused, as every other access."""
-        self._refuse()
-
-    def items(self) -> Any:
-        """Refused, as every other access."""
+    def __len__(self) -> int:
         self._refuse()
 
 
-class Context:
-    """The context of one running step instance."""
+class StepContext:
+    """The context of one running step instance.
+
+    Attributes:
+        instance: Instance id, e.g. ``train[pair=newer-0]``.
+        axes: Axis name -> value of this instance.
+        roles: Axis name -> ``replicate``, ``setting`` or ``group``, of every axis that the function
+            may look at: its own with ``reads_axes``, and those of its lists. In the key.
+        out: Empty folder to write the promised outputs into.
+        scratch: Folder that survives a kill (checkpoints of long training); emptied on success.
+        device: ``cpu`` or ``cuda``.
+        resources: What the plan gives this instance. Not in the key: only speed may follow it.
+        rehearsal: True when shapes are true and weights and data are stand-ins.
+        canaries: Those recorded so far.
+    """
 
     def __init__(
         self, job: Job, kind: StepKind, *, store: Store, out: Path, scratch: Path, emit: Emit
     ) -> None:
         self.instance = job.instance.id
-        self.axes = job.instance.axes if kind.reads_axes else HiddenAxes(kind.name)
+        axes = job.instance.axes
+        self.axes: Mapping[str, Any] = axes if kind.reads_axes else HiddenAxes(kind.name)
         self.roles = dict(job.instance.roles)
         self.out = out
         self.scratch = scratch
@@ -134,8 +130,8 @@ class Context:
     def pin(self, name: str) -> PinInput:
         """The pinned input of this name."""
         self._declared(name, "pin")
-        found = self._job.pins[name]
-        return PinInput(id=found.id, path=Path(found.path), attributes=found.attributes)
+        pin = self._job.pins[name]
+        return PinInput(id=pin.id, path=Path(pin.path), attributes=pin.attributes)
 
     def model(self, name: str) -> ModelInput:
         """The model of this name, wherever it comes from."""
@@ -160,12 +156,12 @@ class Context:
     def _inputs(self, name: str, *, readable: bool) -> list[StepInput]:
         return [
             StepInput(
-                instance=one.instance,
-                path=self._store.path(one.key),
-                axes=one.axes if readable else HiddenAxes(self._kind.name),
-                params=one.params,
+                instance=made.instance,
+                path=self._store.path(made.key),
+                axes=made.axes if readable else HiddenAxes(self._kind.name),
+                params=made.params,
             )
-            for one in self._job.steps[name]
+            for made in self._job.steps[name]
         ]
 
     def _declared(self, name: str, wanted: str) -> None:
@@ -180,25 +176,12 @@ class Context:
         """Whether the manifest gives this optional input."""
         return name in self._job.pins or name in self._job.steps
 
-    def relatives(self, name: str, but: str) -> list[Path]:
-        """Output folders of finished steps that differ by one parameter of one upstream step."""
-        self._declared(name, "step")
-        instance = self._job.instance
-        asked = StoredStep(
-            kind=instance.kind,
-            version=instance.version,
-            instance=instance.id,
-            params=instance.params,
-            inputs=self._job.input_keys,
-            environment=instance.environment,
-            files={},
-            started="",
-            seconds=0.0,
-        )
-        return [self._store.path(key) for key in relatives(self._store, asked, name, but)]
-
     def due(self) -> bool:
-        """Whether state should be saved now: the interval is over, or the step is to stop."""
+        """Whether state should be saved now: the interval is over, or the step is to stop.
+
+        Call it where saving is possible, at best once an optimizer step; then save and call
+        :meth:`saved`. All processes of a step call it together and get the same answer.
+        """
         STOP.waits = True
         minutes = self.resources.save_minutes or self._kind.save_minutes
         late = time.monotonic() - self._last_saved >= 60 * minutes

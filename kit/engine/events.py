@@ -6,6 +6,7 @@ lines of several processes do not mix; a line cut short by a crash is skipped on
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from kit import jsonfile
+from kit.errors import InvalidInput
 
 Event = dict[str, Any]
 """``time``, ``event``, usually ``step``, and fields."""
@@ -73,10 +77,7 @@ class EventLog:
 
 def read_events(path: Path) -> Iterator[Event]:
     """The events of a file, in order, without damaged lines."""
-    decoder = msgspec.json.Decoder(dict[str, Any])
     with path.open("rb") as handle:
         for line in handle:
-            try:
-                yield decoder.decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                continue
+            with contextlib.suppress(InvalidInput):
+                yield jsonfile.decode(line, Event, where=str(path))

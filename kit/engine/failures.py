@@ -1,23 +1,32 @@
-"""What a failed step tells, on both sides of the process boundary.
+"""What a failed step says, on both sides of the process boundary.
 
 The process of the step turns the exception into a :class:`Failure`; the run turns that into one
 clear :class:`StepFailed`. Exceptions themselves never cross: unpickling them would run code.
+
+Out of memory is read from what libraries say about it. torch has a class for it, numpy another,
+vLLM a ``ValueError`` or ``RuntimeError`` whose cause is torch's, the system an ``OSError``. Sources
+of the texts: torch's ``CUDACachingAllocator.cpp`` and ``alloc_cpu.cpp``, vLLM's
+``v1/worker/utils.py``, numpy's ``_core/_exceptions.py``.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import signal
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from kit.durable import explain, is_full
-from kit.engine import remedies, shortage
+from kit.engine.events import Event, event
+from kit.engine.registry import Remedy, StepKind, load_registry
 from kit.engine.secrets import redact
-from kit.engine.shortage import Shortage
 from kit.errors import KitError, Preflight, StepFailed
 from kit.results.plan import StepInstance
 
@@ -25,6 +34,46 @@ _MAX_TEXT = 2000
 _MAX_NOTES = 500
 _MAX_TRACEBACK = 2400
 """Short enough that a failure's line fits a pipe's atomic write (4,096 bytes)."""
+
+
+_GPU = re.compile(
+    r"(CUDA|HIP) (error: )?out of memory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|Free memory on device .* less than desired GPU memory utilization",
+    re.DOTALL,
+)
+_HOST = re.compile(
+    r"DefaultCPUAllocator: (can't allocate|not enough) memory|Cannot allocate memory"
+    r"|Unable to allocate [\d.]+ \w+ for an array|std::bad_alloc"
+)
+_SIZE = r"([\d.]+ ?(?:bytes|[KMGTPE]iB))"
+_ASKED = (
+    re.compile(rf"[Tt]ried to allocate {_SIZE}"),
+    re.compile(rf"Unable to allocate {_SIZE}"),
+    re.compile(rf"desired GPU memory utilization \([\d.]+, {_SIZE}\)"),
+)
+_FREE = re.compile(rf"of which {_SIZE} is free|Free memory on device [^(]*\(([\d.]+)/[\d.]+ GiB\)")
+_TOTAL = re.compile(rf"total capac(?:i)?ty of {_SIZE}|Free memory on device [^(]*\([\d.]+/([\d.]+)")
+_OTHER = re.compile(rf"Process (\d+) has {_SIZE} memory in use")
+
+
+class Shortage(Struct, frozen=True, kw_only=True):
+    """Memory that was asked for and not there; sizes as the library printed them."""
+
+    gpu: bool
+    """Of a GPU; otherwise of the machine."""
+    asked: str = ""
+    free: str = ""
+    total: str = ""
+    others: list[str] = []
+    """``process 4242 holds 40.00 GiB``, one for each other process that torch saw on the GPU."""
+
+    def facts(self) -> str:
+        """What was free, of how much, and who has the rest; empty when nothing was said."""
+        said = []
+        if self.free:
+            of = f" of {self.total}" if self.total else ""
+            said.append(f"{self.free}{of} {'of the GPU ' * self.gpu}was free")
+        return "; ".join([*said, *self.others])
 
 
 class Failure(Struct, frozen=True, kw_only=True):
@@ -58,9 +107,9 @@ def failure_of(error: BaseException, *, home: Path, step: str) -> Failure:
     """Describe an exception raised by a step."""
     if isinstance(error, Carried):
         return error.failure
-    told = _disk_trouble(error, home, step)
-    if told is not None:
-        error = told.with_traceback(error.__traceback__)
+    disk = _disk_trouble(error, home, step)
+    if disk is not None:
+        error = disk.with_traceback(error.__traceback__)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     short = redact("".join(lines))[-_MAX_TRACEBACK:]
     message, why, next_step = str(error), "", ""
@@ -75,7 +124,7 @@ def failure_of(error: BaseException, *, home: Path, step: str) -> Failure:
         next_step=redact(next_step),
         preflight=isinstance(error, Preflight),
         left=redact("; ".join(getattr(error, "__notes__", [])))[-_MAX_NOTES:],
-        shortage=None if isinstance(error, KitError) else shortage.find(error),
+        shortage=None if isinstance(error, KitError) else shortage_of(error),
         traceback=short,
     )
 
@@ -91,6 +140,14 @@ def _disk_trouble(error: BaseException, home: Path, step: str) -> KitError | Non
         # Libraries written in Rust or C++ (safetensors) wrap the system's error in their own.
         return explain(OSError(errno.ENOSPC, full), where=step, path=home)
     return None
+
+
+def failed(instance: StepInstance, message: str, why: str, next_step: str = "") -> Event:
+    """The event of a step that failed by no exception of its own."""
+    said = Failure(
+        type="StepFailed", bases=["KitError"], message=message, why=why, next_step=next_step
+    )
+    return event("step-failed", instance.id, failure=msgspec.to_builtins(said))
 
 
 def step_failed(failure: Failure, instance: StepInstance, log: Path | None) -> KitError:
@@ -120,7 +177,8 @@ def _diverged(failure: Failure, instance: StepInstance, resume: str) -> StepFail
         where=instance.id,
         why=_sentence(why, failure.left),
         next_step=_choices(
-            remedies.steadying(instance), "or record the cell as diverged in the expectation"
+            _cures(instance, lambda kind: kind.steadies),
+            "or record the cell as diverged in the expectation",
         )
         + resume,
     )
@@ -141,7 +199,7 @@ def _out_of_memory(
         where + (f": it asked for {short.asked} more" if short.asked else ""),
         where=instance.id,
         why=_sentence(short.facts(), planned(instance), words, failure.left),
-        next_step=_choices(remedies.lowering_memory(instance), more) + resume,
+        next_step=_choices(_cures(instance, lambda kind: kind.lowers_memory), more) + resume,
     )
 
 
@@ -151,6 +209,25 @@ def planned(instance: StepInstance) -> str:
     if needs.gpus:
         return f"the plan expected {needs.gpu_memory_gb:g} GB a GPU"
     return f"the plan expected {needs.memory_gb:g} GB"
+
+
+def _cures(instance: StepInstance, chosen: Callable[[StepKind], Sequence[Remedy]]) -> list[str]:
+    """What to type for an instance, of what its kind declares as a cure; best first."""
+    registry = load_registry()
+    if instance.kind not in registry.names():
+        return []
+    kind = registry.get(instance.kind)
+    try:
+        params = msgspec.convert(instance.params, kind.params)
+    except msgspec.ValidationError:  # a plan made by another version of the kit
+        return []
+    typed = []
+    for remedy in chosen(kind):
+        value = remedy.value(params)
+        if value is not None:
+            text = value if isinstance(value, str) else json.dumps(value)
+            typed.append(f"--set {instance.step}.{remedy.param}={text} ({remedy.effect})")
+    return typed
 
 
 def _choices(typed: list[str], more: str) -> str:
@@ -196,7 +273,7 @@ def died(
                 said,
             ),
             next_step="run fewer steps at once (--jobs 1), or use a machine with more memory; "
-            + "".join(f"{text}; " for text in remedies.lowering_memory(instance))
+            + "".join(f"{text}; " for text in _cures(instance, lambda kind: kind.lowers_memory))
             + see
             + again,
         )
@@ -214,3 +291,59 @@ def _how(status: int) -> str:
         return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"was killed by signal {-status}"
+
+
+def shortage_of(error: BaseException) -> Shortage | None:
+    """The shortage that an exception, or what it was raised from, tells of."""
+    known: Shortage | None = None
+    for raised in _chain(error):
+        names = {kind.__name__ for kind in type(raised).__mro__}
+        said = _shortage_in(names, str(raised), getattr(raised, "errno", None))
+        # The innermost has the figures; what was raised from it only says that it happened.
+        if said is not None and (known is None or said.asked):
+            known = said
+    return known
+
+
+def _shortage_in(names: set[str], message: str, number: int | None) -> Shortage | None:
+    """The shortage in an exception's class names, text and errno, or ``None``."""
+    gpu = "OutOfMemoryError" in names or bool(_GPU.search(message))
+    host = "MemoryError" in names or number == errno.ENOMEM or bool(_HOST.search(message))
+    if not gpu and not host:
+        return None
+    asked = next(filter(None, (pattern.search(message) for pattern in _ASKED)), None)
+    return Shortage(
+        gpu=gpu,
+        asked=_readable(asked.group(1)) if asked else "",
+        free=_group(_FREE.search(message)),
+        total=_group(_TOTAL.search(message)),
+        others=[f"process {pid} holds {size}" for pid, size in _OTHER.findall(message)],
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what it came from, as a traceback shows them."""
+    seen: set[int] = set()
+    raised: BaseException | None = error
+    while raised is not None and id(raised) not in seen:
+        seen.add(id(raised))
+        yield raised
+        raised = raised.__cause__ or (None if raised.__suppress_context__ else raised.__context__)
+
+
+def _group(match: re.Match[str] | None) -> str:
+    """The group that took part; vLLM prints free and total memory without a unit each."""
+    if match is None:
+        return ""
+    return match.group(1) or f"{match.group(2)} GiB"
+
+
+def _readable(size: str) -> str:
+    if not size.endswith("bytes"):
+        return size
+    number = float(size.removesuffix("bytes"))
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.4g} {unit}"
+        number /= 1024
+    return f"{number:.4g} TiB"

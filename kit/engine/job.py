@@ -23,6 +23,14 @@ class PinPaths(Protocol):
         ...
 
 
+class Pins(PinPaths, Protocol):
+    """What a run needs of the pin store besides."""
+
+    def require(self, id: str) -> Path:
+        """Where the pin is; raises a ``KitError`` unless it is there and right."""
+        ...
+
+
 class Upstream(Struct, frozen=True, kw_only=True):
     """A finished instance that a job reads."""
 
@@ -56,9 +64,14 @@ class Job(Struct, frozen=True, kw_only=True):
     """How thoroughly outputs that are already there are checked before they are taken."""
 
     @property
+    def sources(self) -> list[Upstream]:
+        """Every finished instance that it reads."""
+        return [source for several in self.steps.values() for source in several]
+
+    @property
     def input_keys(self) -> dict[str, list[str]]:
         """Input -> upstream keys in plan order, or the pin's digest."""
-        keys = {name: [one.key for one in found] for name, found in self.steps.items()}
+        keys = {name: [source.key for source in several] for name, several in self.steps.items()}
         return keys | {name: [use.digest] for name, use in self.instance.pins.items()}
 
 

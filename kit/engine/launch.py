@@ -2,13 +2,18 @@
 
 ``kit run --executor slurm`` does steps of one node by itself. A step that needs more is started by
 hand, once, by what these functions print: the same ``kit step`` on every node, which starts
-torchrun there. The plan file and KIT_HOME must be on a file system that all nodes share.
+torchrun there. The plan file and KIT_HOME must be on a file system that all nodes share. Which node
+a process is on, ``kit step`` says; workers and ranks read it from one environment variable.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import shlex
+
+import msgspec
+from msgspec import Struct
 
 from kit.engine.batch import FIELDS, Split
 from kit.engine.process import OFFLINE
@@ -16,6 +21,7 @@ from kit.engine.slurm.options import GPU_CPUS, SlurmOptions, request
 from kit.errors import UsageError
 from kit.results.plan import Plan, StepInstance
 
+NODES_VARIABLE = "KIT_LAUNCH"
 GPUS_PER_NODE = 8
 PORT = 29500
 
@@ -26,6 +32,47 @@ _NCCL = (
 )
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _NETWORK = "# export NCCL_SOCKET_IFNAME=ib0   # where NCCL takes the wrong network: ip -brief addr"
+
+
+class Nodes(Struct, frozen=True, kw_only=True):
+    """A node's place among those of a step."""
+
+    count: int = 1
+    rank: int = 0
+    """This node's number; node 0 holds the step's lock and commits its outputs."""
+    host: str = "127.0.0.1"
+    """Address of node 0."""
+    port: int = 0
+
+    def export(self) -> None:
+        """Let the processes below know."""
+        os.environ[NODES_VARIABLE] = msgspec.json.encode(self).decode()
+
+
+def nodes_here() -> Nodes:
+    """The place that was exported; one node when none was."""
+    text = os.environ.get(NODES_VARIABLE)
+    return msgspec.json.decode(text, type=Nodes) if text else Nodes()
+
+
+def parse_nodes(count: int, rank: int | None, rendezvous: str | None) -> Nodes:
+    """From what was typed.
+
+    Raises:
+        UsageError: Something is missing or impossible.
+    """
+    host, colon, port = (rendezvous or "").rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(
+            "several nodes need --rendezvous HOST:PORT, an address of node 0 that all can reach",
+            next_step="kit plan EXP --launch slurm STEP (or torchrun) writes the whole line",
+        )
+    if rank is None or not 0 <= rank < count:
+        raise UsageError(
+            f"--node-rank must be from 0 to {count - 1}, a different one on each node",
+            next_step="under SLURM, srun sets it (SLURM_NODEID)",
+        )
+    return Nodes(count=count, rank=rank, host=host, port=int(port))
 
 
 def lines(
@@ -57,8 +104,8 @@ def lines(
             where=instance.id,
             next_step="--nodes N with N dividing the GPUs, or --gpus N with another split",
         )
-    told = _head(plan, instance, count)
-    return (_slurm if how == "slurm" else _torchrun)(plan, instance, count, file, told)
+    head = _head(plan, instance, count)
+    return (_slurm if how == "slurm" else _torchrun)(instance, count, file, head)
 
 
 def _head(plan: Plan, instance: StepInstance, nodes: int) -> list[str]:
@@ -87,7 +134,7 @@ def _step(instance: StepInstance, file: str, *options: str) -> str:
     return " ".join([shlex.join(["kit", "step", file, instance.id]), *options])
 
 
-def _slurm(plan: Plan, instance: StepInstance, nodes: int, file: str, head: list[str]) -> str:
+def _slurm(instance: StepInstance, nodes: int, file: str, head: list[str]) -> str:
     per_node = instance.resources.gpus // nodes
     wanted = request(instance, SlurmOptions())
     needs = [
@@ -114,7 +161,7 @@ def _slurm(plan: Plan, instance: StepInstance, nodes: int, file: str, head: list
     return "\n".join([*made, f"srun --kill-on-bad-exit=1 {line}"]) + "\n"
 
 
-def _torchrun(plan: Plan, instance: StepInstance, nodes: int, file: str, head: list[str]) -> str:
+def _torchrun(instance: StepInstance, nodes: int, file: str, head: list[str]) -> str:
     made = [*head, *_environment()]
     if nodes == 1:
         return "\n".join([*made, _step(instance, file)]) + "\n"

@@ -9,19 +9,104 @@ run at once: sums are split by threads, so results would depend on the machine's
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from kit.engine import oom_kills
 from kit.engine.events import STEP_ENDS, Event, event
-from kit.engine.failures import Failure, died
+from kit.engine.failures import died, failed
 from kit.engine.job import Job
-from kit.engine.process import WorkerProcess, worker_environment
+from kit.engine.process import oom_kills, rose, worker_environment
+from kit.engine.registry import load_registry
 from kit.results.plan import StepInstance
+
+
+class WorkerProcess:
+    """A running ``kit.engine.worker`` and the job it is at."""
+
+    def __init__(self, environ: Mapping[str, str], *, gpus: list[str], errors: Path) -> None:
+        errors.parent.mkdir(parents=True, exist_ok=True)
+        self.gpus = gpus
+        self.job: Job | None = None
+        self._kills_before: int | None = None
+        self.errors = errors
+        self._buffer = b""
+        with errors.open("ab") as log:
+            self.child = subprocess.Popen(
+                [sys.executable, "-c", "from kit.engine.worker import main; main()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=dict(environ),
+                process_group=0,  # out of reach of the terminal's Ctrl-C
+            )
+        assert self.child.stdout is not None
+        self.out = self.child.stdout.fileno()
+        os.set_blocking(self.out, False)
+
+    def send(self, job: Job) -> None:
+        """Give it a job."""
+        assert self.child.stdin is not None
+        self.job, self._kills_before = job, oom_kills()
+        with contextlib.suppress(BrokenPipeError):  # it died; reading will tell
+            self.child.stdin.write(msgspec.json.encode(job) + b"\n")
+            self.child.stdin.flush()
+
+    def receive(self) -> tuple[list[Event], bool]:
+        """Events that have arrived, and whether the process has ended."""
+        ended = False
+        while True:
+            try:
+                chunk = os.read(self.out, 1 << 16)
+            except BlockingIOError:
+                break
+            if not chunk:
+                ended = True
+                break
+            self._buffer += chunk
+        *lines, self._buffer = self._buffer.split(b"\n")
+        return [msgspec.json.decode(line) for line in lines], ended
+
+    def oom_killed(self) -> bool | None:
+        """Whether the kernel killed for want of memory since the job began, as far as known."""
+        return rose(self._kills_before)
+
+    def last_lines(self, count: int = 5) -> str:
+        """The end of what the job printed, else of what the process printed."""
+        for path in ([Path(self.job.log)] if self.job is not None else []) + [self.errors]:
+            with contextlib.suppress(OSError):
+                lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                if lines:
+                    return " | ".join(lines[-count:])[-1000:]
+        return ""
+
+    def signal(self, number: int) -> None:
+        """Signal the process alone (SIGTERM) or its whole group (SIGKILL)."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if number == signal.SIGKILL:
+                os.killpg(self.child.pid, number)
+            else:
+                self.child.send_signal(number)
+
+    def close(self) -> int:
+        """End it and everything it started; returns its status."""
+        for pipe in (self.child.stdin, self.child.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        self.signal(signal.SIGKILL)
+        status = self.child.wait()
+        with contextlib.suppress(OSError):
+            if self.errors.stat().st_size == 0:
+                self.errors.unlink()
+        return status
 
 
 class LocalExecutor:
@@ -44,6 +129,8 @@ class LocalExecutor:
         self._busy: dict[int, WorkerProcess] = {}
         self._selector = selectors.DefaultSelector()
         self._made = 0
+        self._stopping = False
+        self._repeated: set[str] = set()
 
     def _running(self) -> list[StepInstance]:
         return [worker.job.instance for worker in self._busy.values() if worker.job is not None]
@@ -96,27 +183,28 @@ class LocalExecutor:
                 if item["event"] != "worker-ready":
                     events.append(item)
                 finished = finished or item["event"] in STEP_ENDS
-            if ended and not finished:
-                events.append(self._death(worker))
-            if finished or ended:
+            if finished:
                 self._release(worker, keep=not ended and not worker.gpus)
+            elif ended:
+                events.append(self._death(worker))
         return events
 
     def _death(self, worker: WorkerProcess) -> Event:
+        """The failure of a step whose process ended without a word, or that it is tried again."""
         job = worker.job
         assert job is not None
-        last, struck = worker.last_lines(), oom_kills.struck(worker.oom_kills)
+        id, last, oom_killed = job.instance.id, worker.last_lines(), worker.oom_killed()
         worker.signal(signal.SIGKILL)  # children it may have left in its group
         status = worker.child.wait()
-        told = died(job.instance, status, Path(job.log), last, oom_killed=struck)
-        failure = Failure(
-            type="StepFailed",
-            bases=["KitError"],
-            message=told.what,
-            why=told.why,
-            next_step=told.next_step,
-        )
-        return event("step-failed", job.instance.id, failure=msgspec.to_builtins(failure))
+        self._release(worker, keep=False)
+        error = died(job.instance, status, Path(job.log), last, oom_killed=oom_killed)
+        if status == -signal.SIGKILL and not self._stopping and _repeatable(job.instance):
+            if id not in self._repeated:
+                self._repeated.add(id)
+                self.start(job)
+                return event("step-repeated", id, reason=f"{error.what}; it is tried once more")
+            error.why += "; it was tried twice"
+        return failed(job.instance, error.what, error.why, error.next_step)
 
     def _release(self, worker: WorkerProcess, *, keep: bool) -> None:
         self._selector.unregister(worker.out)
@@ -130,6 +218,7 @@ class LocalExecutor:
 
     def stop(self, *, kill: bool) -> None:
         """SIGTERM lets a step remove its half-written outputs; SIGKILL is for the impatient."""
+        self._stopping = True
         for worker in self._busy.values():
             worker.signal(signal.SIGKILL if kill else signal.SIGTERM)
 
@@ -140,3 +229,8 @@ class LocalExecutor:
         self._busy.clear()
         self._idle.clear()
         self._selector.close()
+
+
+def _repeatable(instance: StepInstance) -> bool:
+    registry = load_registry()
+    return instance.kind in registry.names() and registry.get(instance.kind).repeatable

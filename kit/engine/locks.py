@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kit import jsonfile
+from kit.errors import InvalidInput
+
 POLL_SECONDS = 0.2
 
 
@@ -49,9 +52,9 @@ def _try(path: Path) -> int | None:
 def holder(path: Path) -> str:
     """Who holds the lock, in words."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {told['pid']} on {told['host']} since {told['since']}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        who = jsonfile.read(path, dict[str, object])
+        return f"process {who['pid']} on {who['host']} since {who['since']}"
+    except (InvalidInput, KeyError):
         return "another process"
 
 

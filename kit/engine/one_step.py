@@ -10,31 +10,17 @@ import msgspec
 
 from kit.durable import explain
 from kit.engine import hardware
-from kit.engine.drive import Options, complain, drive
 from kit.engine.environment import require_environment, this_machine
-from kit.engine.nodes import Nodes
+from kit.engine.job import Pins
+from kit.engine.keys import require_own_keys
+from kit.engine.launch import Nodes
 from kit.engine.process import worker_environment
-from kit.engine.session import Pins
+from kit.engine.registry import load_registry
+from kit.engine.session import Options, complain, run_steps
 from kit.engine.store import RECORD, Store
 from kit.engine.torchrun import join
 from kit.errors import InvalidInput, Preflight, UsageError
 from kit.results.plan import Plan, StepInstance
-
-
-def nth(plan: Plan, step: str, index: int) -> str:
-    """The id of the instance of ``step`` that stands at ``index`` in the plan, from 0.
-
-    Raises:
-        UsageError: The step has no such instance.
-    """
-    found = [one.id for one in plan.instances if one.step == step]
-    if not 0 <= index < len(found):
-        raise UsageError(
-            f"the step has {len(found)} instances, there is none at {index}",
-            where=step,
-            next_step=f"indices count from 0; steps: {', '.join({o.step for o in plan.instances})}",
-        )
-    return found[index]
 
 
 def link_record(store: Store, key: str, link: Path) -> None:
@@ -74,12 +60,13 @@ def run_one(
         nodes: Which node this is, of a step that runs on several.
 
     Raises:
-        InvalidInput: A step that it reads is not finished.
+        InvalidInput: A step that it reads is not finished, or the plan was edited.
         Preflight: The plan was made for another environment than this, or for more GPUs.
         StepFailed: It failed.
         Interrupted: A signal came.
     """
     instance, store = plan.instance(step), Store(home)
+    require_own_keys(plan, step, load_registry())
     digests: dict[str, str] = {}
     for id in instance.upstream():
         look = store.look(plan.by_id[id].key)
@@ -90,8 +77,8 @@ def run_one(
                 next_step=f"run it first: kit step PLAN {id!r}",
             )
         digests[id] = look.entry.digest
-    found = store.look(instance.key, options.check).entry
-    if found is None or found.input_digests != instance.input_digests(digests):
+    entry = store.look(instance.key, options.check).entry
+    if entry is None or entry.input_digests != instance.input_digests(digests):
         require_environment(instance, this_machine())
     if not plan.rehearsal:
         for use in instance.pins.values():
@@ -117,7 +104,7 @@ def run_one(
             )
             return
     logs = (events.parent if events is not None else home) / "logs"
-    outcome = drive(
+    outcome = run_steps(
         plan,
         store=store,
         pins=pins,
@@ -148,10 +135,10 @@ def _share(plan: Plan, instance: StepInstance, nodes: Nodes) -> Plan:
 
 
 def _enough_gpus(instance: StepInstance) -> None:
-    wanted, found = instance.resources.gpus, len(hardware.gpus())
-    if wanted > found:
+    wanted, present = instance.resources.gpus, len(hardware.gpus())
+    if wanted > present:
         raise Preflight(
-            f"the step needs {wanted} GPU(s) here, this machine has {found}",
+            f"the step needs {wanted} GPU(s) here, this machine has {present}",
             where=instance.id,
             next_step="run it where they are; for several nodes: kit plan EXP --launch slurm STEP",
         )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
 
 from kit.engine.batch import fit
-from kit.engine.canonical import step_key
 from kit.engine.environment import Machine, environment_class
+from kit.engine.keys import instance_key
 from kit.engine.matrix import Point, expand, resolve, resolve_matrix, shift_seeds
 from kit.engine.params import Override, parse_override, typed
 from kit.engine.registry import Registry, StepKind
@@ -177,6 +177,7 @@ class _Builder:
         self.machine, self.rehearsal, self.where = machine, rehearsal, where
         self.instances: list[StepInstance] = []
         self.by_step: dict[str, list[StepInstance]] = {}
+        self.by_id: dict[str, StepInstance] = {}
         self.used_pins: dict[str, str] = {}
         self._written: dict[str, ModelUse] = {}
         self._points: dict[str, list[Point]] = {}
@@ -229,13 +230,8 @@ class _Builder:
         for name, ref in spec.inputs.items():
             if name not in unread:
                 self._input(inputs, spec, kind, name, ref, point, f"{where}, input {name!r}")
-        keyed = inputs.keyed
         if kind.reads_axes:
-            keyed["axes"] = point.values
             inputs.axes.update(point.values)
-        roles = {axis: self.roles[axis] for axis in sorted(inputs.axes)}
-        if roles:
-            keyed["roles"] = roles
         if kind.model is not None:
             inherited = inputs.models.get(kind.model.inherits)
             self._written[id] = ModelUse(
@@ -245,7 +241,7 @@ class _Builder:
                 },
                 folder=kind.model.folder,
             )
-        return StepInstance(
+        made = StepInstance(
             id=id,
             step=spec.id,
             kind=kind.name,
@@ -255,15 +251,18 @@ class _Builder:
             steps=inputs.steps,
             models=inputs.models,
             axes=point.values,
-            roles=roles,
+            roles={axis: self.roles[axis] for axis in sorted(inputs.axes)},
             resources=resources,
             environment=environment,
             outputs=list(kind.outputs),
             launch=kind.launch if resources.world > 1 else "worker",
             intermediate=kind.intermediate,
             canaries=[] if self.rehearsal else list(kind.canaries),
-            key=step_key(kind.name, kind.version, params, keyed, environment),
+            key="",
         )
+        made = msgspec.structs.replace(made, key=instance_key(made, kind, self.by_id, self.pins))
+        self.by_id[id] = made
+        return made
 
     def _timed(self, kind: StepKind, resources: Resources, where: str) -> Resources:
         """Needs with the kind's own times for saving where the profile says none."""
@@ -296,7 +295,7 @@ class _Builder:
         point: Point,
         where: str,
     ) -> None:
-        """Note what an input means at a point, and what of it enters the key."""
+        """Note what an input means at a point."""
         source, sort = ModelSource(pin=ref.pin, step=ref.step), kind.inputs[name]
         axes: Mapping[str, Any] = point.values
         path: tuple[str | int, ...] = ()
@@ -306,7 +305,7 @@ class _Builder:
             path = ("profiles", self.profile_name, "models", named, "pin")
         if source.pin is not None:
             id = resolve(source.pin, axes, self.profile.pins, where=where, path=path)
-            inputs.pins[name], inputs.keyed[name] = self._pin(id, where, path)
+            inputs.pins[name] = self._pin(id, where, path)
             if sort == "model":
                 inputs.models[name] = ModelUse(attributes=self.pins[id].attributes)
             return
@@ -324,14 +323,10 @@ class _Builder:
         if sort == "model":
             (made,) = found
             inputs.models[name] = self._written[made.id]
-            # A step reads a model's attributes (its chat format) as well as its files.
-            inputs.keyed[name] = [made.key, inputs.models[name].attributes]
-        else:
-            inputs.keyed[name] = _keyed(found, with_axes=many or kind.reads_axes)
-            if many or kind.reads_axes:
-                inputs.axes.update(axis for one in found for axis in one.axes)
+        elif many or kind.reads_axes:
+            inputs.axes.update(axis for one in found for axis in one.axes)
 
-    def _pin(self, id: str, where: str, path: tuple[str | int, ...]) -> tuple[PinUse, Any]:
+    def _pin(self, id: str, where: str, path: tuple[str | int, ...]) -> PinUse:
         pin = self.pins.get(id)
         if pin is None:
             raise InvalidInput(
@@ -342,9 +337,7 @@ class _Builder:
             )
         if id not in self.used_pins:
             self.used_pins[id] = self._digest(id)
-        found = self.used_pins[id]
-        # A step reads a pin's attributes (its chat format) as well as its files.
-        return PinUse(pin=id, digest=found), [found, pin.attributes] if pin.attributes else found
+        return PinUse(pin=id, digest=self.used_pins[id])
 
     def _digest(self, id: str) -> str:
         try:
@@ -381,19 +374,10 @@ class _Builder:
 
 @dataclass
 class _Inputs:
-    """What the inputs of one instance are, and how they enter its key."""
+    """What the inputs of one instance are."""
 
     pins: dict[str, PinUse] = field(default_factory=dict)
     steps: dict[str, StepUse] = field(default_factory=dict)
     models: dict[str, ModelUse] = field(default_factory=dict)
-    keyed: dict[str, Any] = field(default_factory=dict)
     axes: set[str] = field(default_factory=set)
     """Axes whose values the function may look at."""
-
-
-def _keyed(found: Iterable[StepInstance], *, with_axes: bool) -> list[Any]:
-    """Upstream instances as they enter a key: sorted, so that matrix order does not matter."""
-    if with_axes:
-        pairs = [[one.key, one.axes] for one in found]
-        return sorted(pairs, key=lambda pair: (pair[0], msgspec.json.encode(pair[1])))
-    return sorted(one.key for one in found)

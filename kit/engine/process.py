@@ -1,21 +1,27 @@
-"""The parent's side of one worker process."""
+"""What the processes of a run share: their environment, and that none outlives the run.
+
+A worker's standard input is a pipe from the run. When the run dies, also by SIGKILL, the pipe ends,
+and the worker kills its whole process group (its own children, such as data loaders, included).
+Ranks started by torchrun are in sessions of their own; ``python -m kit.engine.process ARGS`` is
+``python ARGS`` that asks the kernel to be killed with its parent.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import queue
 import signal
-import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-import msgspec
+import psutil
 
 import kit
-from kit.engine import oom_kills
-from kit.engine.events import Event
-from kit.engine.job import Job
 from kit.engine.secrets import child_environment
 
 OFFLINE = {
@@ -34,6 +40,9 @@ OFFLINE = {
 order of sets and the workspace of cuBLAS, both of which could change a number."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+OOM_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
+"""Of the machine and, in a container with a limit of its own, of the cgroup."""
+PR_SET_PDEATHSIG = 1
 
 
 def worker_environment(
@@ -57,78 +66,62 @@ def worker_environment(
     return made
 
 
-class WorkerProcess:
-    """A running ``kit.engine.worker`` and the job it is at."""
+def oom_kills() -> int | None:
+    """Processes that the kernel killed for want of memory; ``None`` where it does not say.
 
-    def __init__(self, environ: Mapping[str, str], *, gpus: list[str], errors: Path) -> None:
-        errors.parent.mkdir(parents=True, exist_ok=True)
-        self.gpus = gpus
-        self.job: Job | None = None
-        self.oom_kills: int | None = None
-        self.errors = errors
-        self._buffer = b""
-        with errors.open("ab") as log:
-            self.child = subprocess.Popen(
-                [sys.executable, "-m", "kit.engine.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=dict(environ),
-                process_group=0,  # out of reach of the terminal's Ctrl-C; see orphans.py
-            )
-        assert self.child.stdout is not None
-        self.out = self.child.stdout.fileno()
-        os.set_blocking(self.out, False)
-
-    def send(self, job: Job) -> None:
-        """Give it a job."""
-        assert self.child.stdin is not None
-        self.job, self.oom_kills = job, oom_kills.count()
-        with contextlib.suppress(BrokenPipeError):  # it died; reading will tell
-            self.child.stdin.write(msgspec.json.encode(job) + b"\n")
-            self.child.stdin.flush()
-
-    def receive(self) -> tuple[list[Event], bool]:
-        """Events that have arrived, and whether the process has ended."""
-        ended = False
-        while True:
-            try:
-                chunk = os.read(self.out, 1 << 16)
-            except BlockingIOError:
-                break
-            if not chunk:
-                ended = True
-                break
-            self._buffer += chunk
-        *lines, self._buffer = self._buffer.split(b"\n")
-        return [msgspec.json.decode(line) for line in lines], ended
-
-    def last_lines(self, count: int = 5) -> str:
-        """The end of what the job printed, else of what the process printed."""
-        for path in ([Path(self.job.log)] if self.job is not None else []) + [self.errors]:
-            with contextlib.suppress(OSError):
-                lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                if lines:
-                    return " | ".join(lines[-count:])[-1000:]
-        return ""
-
-    def signal(self, number: int) -> None:
-        """Signal the process alone (SIGTERM) or its whole group (SIGKILL)."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if number == signal.SIGKILL:
-                os.killpg(self.child.pid, number)
-            else:
-                self.child.send_signal(number)
-
-    def close(self) -> int:
-        """End it and everything it started; returns its status."""
-        for pipe in (self.child.stdin, self.child.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        self.signal(signal.SIGKILL)
-        status = self.child.wait()
+    A process that it ends gets SIGKILL and can say nothing. Only a difference means something: the
+    two counters overlap.
+    """
+    counts: list[int] = []
+    for path in OOM_COUNTERS:
         with contextlib.suppress(OSError):
-            if self.errors.stat().st_size == 0:
-                self.errors.unlink()
-        return status
+            for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+                name, _, number = line.partition(" ")
+                counts += [int(number)] if name == "oom_kill" else []
+    return sum(counts) if counts else None
+
+
+def rose(before: int | None) -> bool | None:
+    """Whether :func:`oom_kills` has risen since it was ``before``; ``None`` if not known."""
+    now = oom_kills()
+    return None if before is None or now is None else now > before
+
+
+def die_with_parent() -> None:
+    """Ask the kernel (Linux) to kill this process when its parent dies."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not yet waited for does not."""
+    try:
+        return bool(psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD))
+    except psutil.Error:
+        return False
+
+
+def lines_or_death(source: BinaryIO) -> queue.Queue[bytes]:
+    """Lines of a pipe from the parent; when it ends, this process group is killed.
+
+    The group must be this process's own (the parent starts it with ``process_group=0``).
+    """
+    lines: queue.Queue[bytes] = queue.Queue()
+
+    def read() -> None:
+        for line in source:
+            lines.put(line)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=read, name="parent-watch", daemon=True).start()
+    return lines
+
+
+if __name__ == "__main__":
+    # The wish survives exec, and unlike a hook between fork and exec this is safe beside threads.
+    die_with_parent()
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])

@@ -7,19 +7,25 @@ code is not hashed, because helpers would be missed and comments would invalidat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import os
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
-from kit.errors import InvalidInput
+from kit.errors import InvalidInput, KitError
 from kit.manifest.pin_types import AttributeValue
 from kit.manifest.types import Resources
 
+if TYPE_CHECKING:
+    from kit.engine.context import StepContext
+
 OWN = "kinds of your own: KIT_STEPS_MODULES=kit.steps,your.module"
-"""What to type for kinds that are not the kit's; :mod:`kit.engine.load` reads it."""
+"""What to type for kinds that are not the kit's."""
 
 
 class NoParams(Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,89 +81,8 @@ class StepInput:
 
     instance: str
     path: Path
-    axes: dict[str, Any]
+    axes: Mapping[str, Any]
     params: dict[str, Any]
-
-
-class StepContext(Protocol):
-    """What a step function is given besides its parameters.
-
-    Attributes:
-        instance: Instance id, e.g. ``train[pair=newer-0]``.
-        axes: Axis name -> value of this instance.
-        roles: Axis name -> ``replicate``, ``setting`` or ``group``, of every axis that the function
-            may look at: its own with ``reads_axes``, and those of its lists. In the key.
-        out: Empty folder to write the promised outputs into.
-        scratch: Folder that survives a kill (checkpoints of long training); emptied on success.
-        device: ``cpu`` or ``cuda``.
-        resources: What the plan gives this instance. Not in the key: only speed may follow it.
-        rehearsal: True when shapes are true and weights and data are stand-ins.
-    """
-
-    instance: str
-    axes: dict[str, Any]
-    roles: dict[str, str]
-    out: Path
-    scratch: Path
-    device: str
-    resources: Resources
-    rehearsal: bool
-
-    def pin(self, name: str) -> PinInput:
-        """The pinned input of this name."""
-        ...
-
-    def model(self, name: str) -> ModelInput:
-        """The model of this name, wherever it comes from."""
-        ...
-
-    def step(self, name: str) -> StepInput:
-        """The single upstream step of this name."""
-        ...
-
-    def steps(self, name: str) -> list[StepInput]:
-        """All upstream instances of this name, in plan order."""
-        ...
-
-    def has(self, name: str) -> bool:
-        """Whether the manifest gives this optional input."""
-        ...
-
-    def relatives(self, name: str, but: str) -> list[Path]:
-        """Output folders of finished steps that differ by one parameter of one upstream step.
-
-        See :mod:`kit.engine.relatives`. A step that takes something over from there says so in
-        its outputs.
-        """
-        ...
-
-    def due(self) -> bool:
-        """Whether state should be saved now: the interval is over, or the step is to stop.
-
-        Call it where saving is possible, at best once an optimizer step; then save and call
-        :meth:`saved`. All processes of a step call it together and get the same answer.
-        """
-        ...
-
-    def saved(self) -> None:
-        """State is saved. Does not return if the step is to stop."""
-        ...
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """Report progress; cheap enough to call every iteration."""
-        ...
-
-    def metric(self, name: str, value: float, step: int) -> None:
-        """Log one point of a curve to the event log."""
-        ...
-
-    def canary(self, id: str, passed: bool, detail: str, cells: list[str] | None = None) -> None:
-        """Record evidence that the mechanism ran (written to ``canaries.json``)."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Log a line for humans."""
-        ...
 
 
 def default_resources(params: Any, gpu: bool) -> Resources:
@@ -243,6 +168,8 @@ class StepKind:
             are dropped once these are done, and made again if one has to be.
         save_minutes: A long step saves its state at least this often (:meth:`StepContext.due`).
         stop_seconds: A stopped step has so long to save its state before it is killed.
+        repeatable: When its process is killed from outside, the step is tried once more, and that
+            is said, before the run fails. False where the function acts on more than its folders.
         lowers_memory: What a user can change when the step runs out of memory, best first. The
             engine cannot know it; a kind without any says that only a larger machine helps.
         steadies: What a user can change when its training diverges.
@@ -264,6 +191,7 @@ class StepKind:
     intermediate: bool = False
     save_minutes: float = 10.0
     stop_seconds: float = 15.0
+    repeatable: bool = True
     lowers_memory: tuple[Remedy, ...] = ()
     steadies: tuple[Remedy, ...] = ()
     doc: str = field(default="")
@@ -312,3 +240,40 @@ class Registry:
 
 
 REGISTRY = Registry()
+
+MODULES_VARIABLE = "KIT_STEPS_MODULES"
+"""A comma-separated list that replaces ``kit.steps``."""
+
+
+def load_registry() -> Registry:
+    """Import the modules that register kinds; returns the registry they filled.
+
+    Raises:
+        InvalidInput: A module of the user's cannot be imported.
+    """
+    for name in map(str.strip, os.environ.get(MODULES_VARIABLE, "kit.steps").split(",")):
+        if not name:
+            continue
+        try:
+            importlib.import_module(name)
+        except KitError:
+            raise
+        except Exception as error:
+            if name.partition(".")[0] == "kit":
+                raise
+            raise InvalidInput(
+                f"the step module {name!r} cannot be imported: {type(error).__name__}: {error}",
+                where=_place(error) or MODULES_VARIABLE,
+                next_step=f"mend the module, or {MODULES_VARIABLE}; Python looks for modules in "
+                "what is installed and in PYTHONPATH",
+            ) from error
+    return REGISTRY
+
+
+def _place(error: Exception) -> str:
+    """``file:line`` of the user's code that an import failed in; empty if no file was reached."""
+    importers = (__file__, importlib.__file__)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith("<") and frame.filename not in importers:
+            return f"{frame.filename}:{frame.lineno}"
+    return ""

@@ -16,14 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from kit.engine.events import STEP_ENDS, Emit, Event, event
-from kit.engine.executor import Executor
-from kit.engine.failures import Failure, step_failed
-from kit.engine.job import PinPaths, log_path, make_job, stop_seconds
+from kit.engine.failures import Failure, failed, step_failed
+from kit.engine.job import Job, PinPaths, log_path, make_job, stop_seconds
 from kit.engine.store import Level, Store, StoredStep
 from kit.errors import KitError
 from kit.results.plan import Plan, StepInstance
@@ -34,6 +33,34 @@ STOP_MARGIN = 5.0
 """Seconds between the end of the time that a stopped step has for saving, and its death."""
 _SCAN = 32
 """Ready instances looked at for one that fits; more would make large grids quadratic."""
+
+
+class Executor(Protocol):
+    """Runs jobs.
+
+    Every started job ends with exactly one event of :data:`kit.engine.events.STEP_ENDS`; a
+    ``step-failed`` carries a ``failure``.
+    """
+
+    def fits(self, instance: StepInstance) -> bool:
+        """Whether it could be started now."""
+        ...
+
+    def start(self, job: Job) -> None:
+        """Start a job that fits."""
+        ...
+
+    def poll(self, seconds: float) -> list[Event]:
+        """Wait at most so long for events of running jobs."""
+        ...
+
+    def stop(self, *, kill: bool) -> None:
+        """Ask everything running to end, or end it."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held; nothing runs any more."""
+        ...
 
 
 @dataclass
@@ -275,7 +302,11 @@ class Runner:
                     state: State = "run" if item["event"] == "step-done" else "cached"
                     self._settle([*self._finish(instance, entry, state), *same])
                     continue
-                item = _vanished(instance)
+                item = failed(
+                    instance,
+                    "its outputs are not in the store although it finished",
+                    "something else changes the store while the run uses it",
+                )
             if item["event"] == "step-stopped":
                 self.emit(item)
                 self.outcome.states[instance.id] = "stopped"
@@ -343,13 +374,3 @@ class Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _vanished(instance: StepInstance) -> Event:
-    failure = Failure(
-        type="StepFailed",
-        bases=["KitError"],
-        message="its outputs are not in the store although it finished",
-        why="something else changes the store while the run uses it",
-    )
-    return event("step-failed", instance.id, failure=msgspec.to_builtins(failure))

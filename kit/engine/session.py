@@ -2,111 +2,104 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from kit.durable import explain, free, is_full, make_home, write_atomic
 from kit.engine import hardware
-from kit.engine.batch import solve
-from kit.engine.drive import Options, complain, drive
-from kit.engine.environment import UNKNOWN_ARCH
-from kit.engine.events import utc_after, utc_now
-from kit.engine.job import PinPaths
-from kit.engine.record import add_outcome, begin
-from kit.engine.results_file import publish
-from kit.engine.rundir import new_run_dir
+from kit.engine.events import Event, EventLog, encode, event, read_events, utc_after, utc_now
+from kit.engine.job import PinPaths, Pins
+from kit.engine.keys import require_own_keys
+from kit.engine.local import LocalExecutor
+from kit.engine.preflight import finished, preflight
+from kit.engine.progress import Mode, Progress, renderer
+from kit.engine.record import add_outcome, begin, publish
+from kit.engine.registry import load_registry
+from kit.engine.runner import Executor, Outcome, Runner
+from kit.engine.slurm.options import SlurmOptions
 from kit.engine.store import Level, Store
-from kit.errors import KitError, Many, Preflight
+from kit.errors import Interrupted, KitError, Many, Preflight, StepFailed
 from kit.pins.hashing import sha256_file
-from kit.results.files import CLOSED, EVENTS, LOGS, PLAN, RECORD, SUMS
-from kit.results.plan import Plan, StepInstance
+from kit.results.files import CLOSED, EVENTS, LOGS, PLAN, RECORD, SLURM, SUMS
+from kit.results.plan import Plan
 from kit.results.record import Record
 
-
-class Pins(PinPaths, Protocol):
-    """What a run needs of the pin store."""
-
-    def require(self, id: str) -> Path:
-        """Where the pin is; raises a ``KitError`` unless it is there and right."""
-        ...
+_NAMED = 3
+"""Unfinished steps that a message names."""
 
 
-def finished(plan: Plan, store: Store, level: Level = "sizes") -> set[str]:
-    """Ids of the instances that the store has, together with everything they were made from."""
-    have: set[str] = set()
-    digests: dict[str, str] = {}
-    for one in plan.instances:
-        if not all(id in have for id in one.upstream()):
-            continue
-        entry = store.look(one.key, level).entry
-        if entry is not None and entry.input_digests == one.input_digests(digests):
-            have.add(one.id)
-            digests[one.id] = entry.digest
-    return have
+@dataclass(frozen=True)
+class Options:
+    """How a plan is run; none of it may change a number.
+
+    Attributes:
+        jobs: CPU steps at once; by default one a core.
+        threads: Threads of a CPU step (recorded: another count can change a last digit).
+        check: How thoroughly finished steps are checked.
+        keep_going: After a failure, go on with what does not depend on it.
+        keep_intermediate: Keep intermediate outputs whose readers are done.
+        progress: Renderer.
+        runs_dir: Where run directories are made.
+        slurm: Submit steps to SLURM like this; ``None`` runs them on this machine.
+    """
+
+    jobs: int | None = None
+    threads: int = 1
+    check: Level = "small"
+    keep_going: bool = False
+    keep_intermediate: bool = False
+    progress: Mode = "plain"
+    runs_dir: Path = Path("runs")
+    slurm: SlurmOptions | None = None
+
+    @property
+    def at_once(self) -> int:
+        """CPU steps at once; jobs at once on a cluster."""
+        if self.slurm is not None:
+            return self.slurm.max_jobs
+        return self.jobs or hardware.cpu_count()
+
+    def recorded(self) -> dict[str, Any]:
+        """For the run record."""
+        made: dict[str, Any] = {"jobs": self.at_once, "threads": self.threads}
+        if self.slurm is not None:
+            made |= {"executor": "slurm", "slurm": self.slurm.recorded()}
+        return made
 
 
-def preflight(plan: Plan, store: Store, pins: Pins, gpus: int | None) -> None:
-    """Refuse before anything starts what cannot work here.
+def new_run_dir(parent: Path, experiment: str, profile: str, *, rehearsal: bool = False) -> Path:
+    """Make an empty run directory.
 
-    Args:
-        plan: What is to be run.
-        store: What is finished already.
-        pins: The inputs.
-        gpus: GPUs of this machine; ``None`` when steps run on a cluster.
+    Two runs in the same second get different names: ``mkdir`` decides, not a look beforehand.
 
     Raises:
-        KitError: Too few GPUs, or inputs that are not there; all of them at once.
+        Preflight: The parent cannot be written to.
     """
-    have = finished(plan, store)
-    rest = [one for one in plan.instances if one.id not in have]
-    most = max(rest, key=lambda one: one.resources.gpus, default=None)
-    if gpus is None:
-        _ready_for_slurm(most)
-    elif most is not None and most.resources.gpus > gpus:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    base = f"{experiment}-{profile}-{'rehearsal-' if rehearsal else ''}{stamp}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 10_000):
+            folder = parent / (base if number == 1 else f"{base}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        what = explain(error, where=str(parent), path=parent).what
         raise Preflight(
-            f"the step needs {most.resources.gpus} GPU(s), this machine has {gpus}",
-            where=most.id,
-            next_step=_other_split(most, gpus)
-            + "run it on a machine that has them, or try --profile mini, which needs none",
-        )
-    if plan.rehearsal:
-        return  # stand-ins take the place of the inputs
-    problems: list[KitError] = []
-    for id in sorted({use.pin for one in rest for use in one.pins.values()}):
-        try:
-            pins.require(id)
-        except KitError as error:
-            error.next_step = (error.next_step or "kit fetch EXPERIMENT").replace(
-                "EXPERIMENT", f"{plan.name} --profile {plan.profile}"
-            )
-            problems.append(error)
-    if problems:
-        raise problems[0] if len(problems) == 1 else Many(problems)
-
-
-def _other_split(step: StepInstance, gpus: int) -> str:
-    """How the step's batch could be shared by the GPUs that there are."""
-    batch, micro = step.params.get("global_batch"), step.params.get("micro_batch")
-    if step.launch != "torchrun" or gpus < 1 or not (batch and micro) or batch % gpus:
-        return ""
-    split = solve(batch, world=gpus, largest_micro=micro)
-    return f"--gpus {gpus} shares its batch otherwise, {split.words()}; "
-
-
-def _ready_for_slurm(most: StepInstance | None) -> None:
-    from kit.engine.slurm.cluster import require
-
-    require()
-    if most is not None and most.environment.get("gpu_arch") == UNKNOWN_ARCH:
-        raise Preflight(
-            "this machine has no GPU, so the plan does not know which GPUs the jobs will have",
-            where=most.id,
-            why="their architecture is part of a step's key",
-            next_step="say it, for example KIT_GPU_ARCH=sm_90 kit run ...; the jobs check it",
-        )
+            what, where=str(parent), next_step="choose another folder: --runs-dir DIR"
+        ) from None
+    raise Preflight(f"there are already 10,000 runs called {base}", where=str(parent))
 
 
 def close(folder: Path) -> None:
@@ -171,7 +164,7 @@ class Session:
                 options=self.options.recorded(),
             )
             self._write(record)
-            outcome = drive(
+            outcome = run_steps(
                 plan,
                 store=self.store,
                 pins=self.pins,
@@ -196,16 +189,181 @@ class Session:
         return self.folder
 
     def _explained(self, error: OSError) -> KitError:
-        """Steps tell of their own errors: what is left is the run directory's, or the store's."""
+        """What the disk of the run directory, or of the store, would not do."""
         runs = self.folder.parent
-        told = explain(error, where=str(self.folder), path=self.store.home)
         if is_full(error) and free(runs) < free(self.store.home):
-            told = explain(error, where=str(self.folder), path=runs)
-            told.next_step = (
+            full = explain(error, where=str(self.folder), path=runs)
+            full.next_step = (
                 f"free space on the file system of {runs}, or choose another, --runs-dir DIR; then "
                 "run the same command again"
             )
-        return told
+            return full
+        return explain(error, where=str(self.folder), path=self.store.home)
 
     def _write(self, record: Record) -> None:
         write_atomic(self.folder / RECORD, record.to_json())
+
+
+def collect(
+    plan: Plan,
+    *,
+    home: Path,
+    pins: Pins,
+    options: Options,
+    argv: Sequence[str],
+    events: Path | None = None,
+) -> Path:
+    """Write the run directory of a plan that is finished in the store. No step is run.
+
+    Args:
+        plan: The plan that ``kit step`` was called with.
+        home: The kit home with the store.
+        pins: The pin store.
+        options: How finished steps are checked, and where run directories are made.
+        argv: The command line, for the record.
+        events: Folder below which ``kit step --events`` left ``*.jsonl`` and logs; they are
+            brought into the run directory.
+
+    Raises:
+        InvalidInput: The plan was edited.
+        StepFailed: A step is not finished, or its outputs are damaged or outdated.
+    """
+    require_own_keys(plan, plan.results, load_registry())
+    have = finished(plan, Store(home), options.check)
+    missing = [instance.id for instance in plan.instances if instance.id not in have]
+    if missing:
+        raise StepFailed(
+            f"{len(missing)} of {len(plan.instances)} steps are not finished: "
+            + ", ".join(missing[:_NAMED])
+            + ", ..." * (len(missing) > _NAMED),
+            where=plan.experiment,
+            why=f"the store {home} has no whole record of them",
+            next_step=f"kit step PLAN {missing[0]!r}, or start the other engine again",
+        )
+
+    def begin_in(folder: Path) -> None:
+        if events is not None:
+            _bring(events, folder)
+
+    session = Session(plan, home=home, pins=pins, options=options, argv=argv, begin_in=begin_in)
+    return session.run()
+
+
+def _bring(source: Path, folder: Path) -> None:
+    """Events and logs of the single steps, before what collecting itself will say."""
+    said = sorted(_step_events(source), key=lambda item: str(item.get("time", "")))
+    (folder / EVENTS).write_bytes(b"".join(encode(item) for item in said))
+    for log in sorted(source.rglob(f"{LOGS}/*.log")):
+        (folder / LOGS).mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # an empty log is removed when a worker ends
+            if not log.name.startswith("worker-"):
+                shutil.copyfile(log, folder / LOGS / log.name)
+
+
+def _step_events(source: Path) -> Iterator[Event]:
+    """What was said about steps; that one ``kit step`` began and ended says nothing of the run."""
+    for file in sorted(source.rglob("*.jsonl")):
+        yield from (item for item in read_events(file) if "step" in item)
+
+
+def run_steps(
+    plan: Plan,
+    *,
+    store: Store,
+    pins: PinPaths,
+    options: Options,
+    logs: Path,
+    events: Path | None,
+    only: Collection[str] | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Run the steps of a plan, logging and showing events.
+
+    Args:
+        plan: The plan.
+        store: Where finished steps are and go.
+        pins: Where pins are.
+        options: How to run.
+        logs: Folder for what steps print.
+        events: File that events are appended to.
+        only: Run these instances alone.
+        digests: Digests of the finished outputs that those read.
+    """
+    gpus = [gpu.index for gpu in hardware.gpus()]
+    on_cluster = options.slurm is not None
+    progress = Progress(
+        plan, jobs=options.at_once, gpus=options.at_once if on_cluster else len(gpus)
+    )
+    with contextlib.ExitStack() as stack:
+        log = EventLog(events) if events is not None else None
+        if log is not None:
+            stack.callback(log.close)
+        screen = renderer(options.progress, progress)
+        stack.callback(screen.close)
+
+        def emit(item: Event) -> None:
+            if log is not None:
+                log(item)
+            progress.update(item)
+            screen.show(item)
+
+        runner = Runner(
+            plan,
+            store=store,
+            executor=lambda: _executor(options, gpus, logs),
+            pins=pins,
+            logs=logs,
+            emit=emit,
+            level=options.check,
+            keep_going=options.keep_going,
+            keep_intermediate=options.keep_intermediate,
+            tick=screen.tick,
+            only=only,
+            digests=digests,
+        )
+        chosen = len(plan.instances) if only is None else len(only)
+        words = f"{plan.experiment} {plan.profile}, {chosen} steps, {options.at_once} at once"
+        emit(event("run-started", experiment=plan.experiment, profile=plan.profile, summary=words))
+        outcome = runner.run()
+        counts = Counter(outcome.states.values())
+        emit(
+            event(
+                f"run-{outcome.status}",
+                states=dict(sorted(counts.items())),
+                seconds=round(progress.elapsed(), 3),
+                summary=", ".join(f"{count} {state}" for state, count in sorted(counts.items())),
+            )
+        )
+    return outcome
+
+
+def _executor(options: Options, gpus: list[str], logs: Path) -> Executor:
+    if options.slurm is not None:
+        from kit.engine.slurm.executor import SlurmExecutor
+
+        return SlurmExecutor(logs.parent / SLURM, options.slurm, threads=options.threads)
+    return LocalExecutor(
+        jobs=options.at_once,
+        memory_gb=hardware.memory_gb(),
+        gpus=gpus,
+        logs=logs,
+        threads=options.threads,
+    )
+
+
+def complain(plan: Plan, outcome: Outcome, where: str) -> None:
+    """Raise what went wrong, if anything did.
+
+    Raises:
+        Interrupted: A signal came.
+        StepFailed: A step failed (``Many`` when several did).
+    """
+    if outcome.interrupted:
+        left = sum(state not in ("run", "cached") for state in outcome.states.values())
+        raise Interrupted(
+            f"interrupted with {left} of {len(outcome.states)} steps left",
+            where=where,
+            next_step="run the same command again: finished steps are kept",
+        )
+    if outcome.errors:
+        raise outcome.errors[0] if len(outcome.errors) == 1 else Many(outcome.errors)

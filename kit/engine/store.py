@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from kit import jsonfile
 from kit.durable import fsync_dir, write_atomic
-from kit.engine.canonical import digest
+from kit.engine.keys import digest
 from kit.engine.locks import key_lock, lock_if_free, shared_lock
 from kit.errors import InvalidInput, Preflight, StepFailed
 from kit.results.files import stored

@@ -24,17 +24,15 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from kit.engine import oom_kills
-from kit.engine.call import Measured, call
 from kit.engine.context import Stopped
 from kit.engine.events import Emit, Event, EventLog, event
 from kit.engine.failures import Carried, Failure, died, failure_of
 from kit.engine.job import Job, stop_seconds
-from kit.engine.load import load_registry
-from kit.engine.nodes import Nodes, nodes_here
-from kit.engine.orphans import alive, die_with_parent
-from kit.engine.registry import StepKind
+from kit.engine.launch import Nodes, nodes_here
+from kit.engine.process import alive, die_with_parent, oom_kills, rose
+from kit.engine.registry import StepKind, load_registry
 from kit.engine.store import Store
+from kit.engine.worker import Measured, call, heed_signals
 from kit.errors import StepFailed
 from kit.results.plan import StepInstance
 
@@ -76,7 +74,7 @@ def command(job_file: str, processes: int, nodes: Nodes) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "kit.engine.orphans",
+        "kit.engine.process",
         "-m",
         "torch.distributed.run",
         f"--nnodes={nodes.count}",
@@ -86,8 +84,7 @@ def command(job_file: str, processes: int, nodes: Nodes) -> list[str]:
         f"--master-port={nodes.port}",
         f"--rdzv-conf=timeout={_RENDEZVOUS_SECONDS}",
         "-m",
-        "kit.engine.worker",
-        "--one",
+        "kit.engine.torchrun",
         job_file,
     ]
 
@@ -103,7 +100,7 @@ def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Me
     if nodes.count == 1:
         nodes = msgspec.structs.replace(nodes, port=free_port())
     line = command(str(job_file), job.instance.resources.world, nodes)
-    kills, ranks = oom_kills.count(), Ranks(told)
+    kills, ranks = oom_kills(), Ranks(told)
     child = subprocess.Popen(line, stdin=subprocess.DEVNULL, env=_patient(job.instance))
     trouble = math.inf
     try:
@@ -122,10 +119,10 @@ def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Me
         _stop(child, stop_seconds(job.instance), ranks.living())
         raise
     if ranks.lost:
-        raise _lost(job, *ranks.lost, oom_killed=oom_kills.struck(kills))
+        raise _lost(job, *ranks.lost, oom_killed=rose(kills))
     if ranks.failures:
         raise Carried(min(ranks.failures, key=lambda pair: pair[0])[1])
-    if child.returncode and oom_kills.struck(kills):
+    if child.returncode and rose(kills):
         raise died(job.instance, -signal.SIGKILL, Path(job.log), "", oom_killed=True)
     if child.returncode:
         raise StepFailed(
@@ -330,6 +327,7 @@ def rank_main(text: str) -> None:
     Args:
         text: Path of the job file, or :data:`ASK_RANK_ZERO`.
     """
+    heed_signals()
     die_with_parent()
     told = msgspec.json.decode(_job_file(text, nodes_here()).read_bytes(), type=RankJob)
     rank = int(os.environ.get("RANK", "0"))
@@ -362,3 +360,7 @@ def rank_main(text: str) -> None:
         measured.canaries = []  # every rank runs the same checks; one report is enough
     send(event("rank-done", step, rank=rank, measured=msgspec.to_builtins(measured)))
     send.close()
+
+
+if __name__ == "__main__":
+    rank_main(sys.argv[1])

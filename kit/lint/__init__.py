@@ -37,7 +37,7 @@ _RULE_MODULES = (steps, profiles, family, pins, cells, tolerances, claims, figur
 
 def registered_kinds() -> Registry:
     """The registry, filled with the kit's step kinds (or those of ``KIT_STEPS_MODULES``)."""
-    from kit.engine.load import load_registry
+    from kit.engine.registry import load_registry
 
     return load_registry()
 

@@ -14,7 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.engine.registry import ModelInput, StepContext
+from kit.engine.context import StepContext
+from kit.engine.registry import ModelInput
 from kit.errors import InvalidInput
 
 if TYPE_CHECKING:

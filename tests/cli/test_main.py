@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -16,7 +17,9 @@ import click
 import pytest
 
 from kit.cli import main
+from kit.cli.planning import chosen_options
 from kit.cli.state import State, state
+from kit.engine.session import Options
 from kit.errors import InvalidInput, KitError, Many, UsageError
 from tests.cli.conftest import Kit
 
@@ -84,13 +87,14 @@ def every_command() -> dict[str, click.Command]:
 def test_every_command_takes_the_options_that_it_offers() -> None:
     """Options are shared by decorators: one that a function does not know shows when it is called,
     and not before."""
-    clustered = {"executor", "slurm_parameters", "max_jobs"}
+    named = set(inspect.signature(chosen_options).parameters) - {"others"}
+    fields = {field.name for field in dataclasses.fields(Options)} - {"progress", "slurm"}
     for name, command in every_command().items():
         assert command.callback is not None
         takes = set(inspect.signature(command.callback).parameters) - {"context"}
         given = {one.name for one in command.params if one.expose_value}
-        if clustered <= given:  # turned into one value on the way
-            given = given - clustered | {"slurm"}
+        if "how" in takes:  # handed on to chosen_options
+            takes = takes - {"how"} | named | fields
         assert takes == given, name
 
 

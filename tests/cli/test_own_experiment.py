@@ -18,7 +18,8 @@ import random
 
 from msgspec import Struct
 
-from kit.engine.registry import REGISTRY, NoParams, StepContext, StepKind
+from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY, NoParams, StepKind
 
 
 class Flip(Struct, frozen=True, forbid_unknown_fields=True):

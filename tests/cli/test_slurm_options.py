@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kit.cli import planning
 from kit.cli.main import run as kit
 from kit.engine.environment import Machine
-from kit.engine.session import preflight
+from kit.engine.preflight import preflight
+from kit.engine.session import Options
 from kit.engine.slurm import cluster
 from kit.engine.slurm.options import MAX_JOBS, SlurmOptions
 from kit.engine.store import Store
@@ -18,7 +18,7 @@ from kit.errors import EXIT_INVALID, EXIT_USAGE, Preflight
 from tests.engine.conftest import ToyPins
 from tests.engine.test_batch import shared
 
-Seen = list[dict[str, Any]]
+Seen = list[Options]
 
 
 @pytest.fixture
@@ -26,11 +26,14 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seen:
     """What ``kit run`` hands on; nothing is run."""
     found: Seen = []
 
-    def keep(prepared: planning.Prepared, **options: Any) -> Path:
-        found.append(options)
-        return tmp_path
+    class Kept:
+        def __init__(self, options: Options) -> None:
+            found.append(options)
 
-    monkeypatch.setattr("kit.cli.run.run_prepared", keep)
+        def run(self) -> Path:
+            return tmp_path
+
+    monkeypatch.setattr(planning.Prepared, "session", lambda _, options: Kept(options))
     monkeypatch.setenv("KIT_HOME", str(tmp_path / "home"))
     return found
 
@@ -38,13 +41,11 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seen:
 def test_options_become_one_value(seen: Seen) -> None:
     line = ["run", "tiny-adapt", "--executor", "slurm", "--max-jobs", "7"]
     assert kit([*line, "--slurm", "partition=short", "--slurm", "gpu.qos=high"]) == 0
-    assert seen[0]["slurm"] == SlurmOptions(
-        parameters=("partition=short", "gpu.qos=high"), max_jobs=7
-    )
+    assert seen[0].slurm == SlurmOptions(parameters=("partition=short", "gpu.qos=high"), max_jobs=7)
     assert kit(["run", "tiny-adapt", "--executor", "slurm"]) == 0
-    assert seen[1]["slurm"].max_jobs == MAX_JOBS
+    assert seen[1].slurm.max_jobs == MAX_JOBS
     assert kit(["run", "tiny-adapt", "--jobs", "2"]) == 0
-    assert seen[2]["slurm"] is None
+    assert seen[2].slurm is None
 
 
 @pytest.mark.parametrize(

@@ -134,8 +134,9 @@ def test_what_fetch_linked_to_is_there_for_the_steps(box: Box) -> None:
     hub = box.folder / "home/.cache/huggingface/hub"
     hub.mkdir(parents=True)
     reproduce(box, "paper")
-    for argv in box.runs():
-        assert f"{hub}:/hub:ro" in value(argv, "-v")
+    fetch, run = box.runs()
+    assert f"{hub}:/hub:ro" in value(fetch, "-v")
+    assert f"{hub}:/hub:ro" in value(run, "-v")
 
 
 def test_podman_gives_gpus_by_cdi(box: Box) -> None:

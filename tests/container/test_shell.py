@@ -28,9 +28,22 @@ def test_nothing_of_a_newer_bash_or_of_linux_alone(script: Path) -> None:
     assert re.findall(r"\bcommand (?!-v)", code(script)) == []
 
 
+def unguarded(text: str) -> set[str]:
+    """Arrays that begin empty and are expanded as if they never were.
+
+    Under -u, bash before 4.4 says "unbound variable" for ``"${x[@]}"`` of an empty x.
+    """
+    empty = set(re.findall(r"\b(\w+)=\(\)", text))
+    return {
+        name
+        for name in empty
+        if f'"${{{name}[@]}}"' in text.replace(f'${{{name}[@]+"${{{name}[@]}}"}}', "")
+    }
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_an_array_that_may_be_empty_does_not_count_as_unset(script: Path) -> None:
-    """Under -u, bash before 4.4 says "unbound variable" for ``"${x[@]}"`` of an empty x."""
     text = code(script)
-    for name in set(re.findall(r"\b(\w+)=\(\)", text)):
-        assert f'"${{{name}[@]}}"' not in text.replace(f'${{{name}[@]+"${{{name}[@]}}"}}', ""), name
+    assert unguarded(text) == set()
+    assert unguarded(text + '\nx=()\nrun "${x[@]}"\n') == {"x"}
+    assert unguarded(text + '\nx=()\nrun ${x[@]+"${x[@]}"}\n') == set()

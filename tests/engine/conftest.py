@@ -131,8 +131,7 @@ def _toy_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run_toy(tmp_path: Path) -> Callable[..., Path]:
     """Run a plan in ``tmp_path``; returns the run directory."""
-    from kit.engine.drive import Options
-    from kit.engine.session import Session
+    from kit.engine.session import Options, Session
 
     def run(plan: Plan | None = None, **options: Any) -> Path:
         options.setdefault("jobs", 2)

@@ -6,8 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kit.engine.drive import Options
-from kit.engine.session import Session
+from kit.engine.session import Options, Session
 from kit.engine.slurm.options import SlurmOptions
 from kit.errors import KitError
 from tests.engine.conftest import ToyPins, manifest, plan_of

@@ -10,14 +10,15 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from kit.engine.canonical import step_key
+from kit.engine.context import StepContext
 from kit.engine.events import Event, event
-from kit.engine.execute import perform
 from kit.engine.failures import failure_of
 from kit.engine.job import Job
-from kit.engine.registry import Registry, StepContext, StepKind
+from kit.engine.keys import instance_key
+from kit.engine.registry import Registry, StepKind
 from kit.engine.runner import Runner
 from kit.engine.store import Store
+from kit.engine.worker import perform
 from kit.manifest.types import Resources
 from kit.results.plan import Plan, StepInstance, StepUse
 
@@ -63,8 +64,7 @@ def plan_of_graph(
     made: dict[str, StepInstance] = {}
     for id, reads in graph.items():
         params = {"name": (same or {}).get(id, id), "fail": id in failing}
-        key = step_key("fake/join", 1, params, {"all": sorted(made[one].key for one in reads)}, {})
-        made[id] = StepInstance(
+        instance = StepInstance(
             id=id,
             step=id,
             kind="fake/join",
@@ -74,8 +74,10 @@ def plan_of_graph(
             resources=Resources(**needs),
             outputs=["names.json"],
             intermediate=id in intermediate,
-            key=key,
+            key="",
         )
+        key = instance_key(instance, REGISTRY.get("fake/join"), made, {})
+        made[id] = msgspec.structs.replace(instance, key=key)
     return Plan(
         experiment="fake",
         version="1-A",

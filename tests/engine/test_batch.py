@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from kit.engine.batch import Split, fit, solve
 from kit.engine.environment import Machine
+from kit.engine.preflight import preflight
 from kit.engine.registry import REGISTRY
-from kit.engine.session import preflight
 from kit.engine.store import Store
 from kit.errors import InvalidInput, Preflight
 from kit.manifest.types import Resources

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from kit.engine.context import Context, HiddenAxes
+from kit.engine.context import HiddenAxes, StepContext
 from kit.engine.events import Event
 from kit.engine.job import Job, PinFolder, Upstream, log_path
-from kit.engine.registry import NoParams, Registry, StepContext, StepKind
+from kit.engine.registry import NoParams, Registry, StepKind
 from kit.engine.store import Store
 from tests.engine.conftest import plan_of
 
 INPUTS = {"model": "pin", "data": "step", "all": "steps"}
 
 
-def context(tmp_path: Path, *, reads_axes: bool = False) -> tuple[Context, list[Event]]:
+def context(tmp_path: Path, *, reads_axes: bool = False) -> tuple[StepContext, list[Event]]:
     """A context with one input of every kind."""
     kind = StepKind(
         "toy/x",
@@ -42,7 +42,7 @@ def context(tmp_path: Path, *, reads_axes: bool = False) -> tuple[Context, list[
         pins={"model": PinFolder(id="llama", path="/pins/llama", attributes={"width": 64})},
     )
     events: list[Event] = []
-    made = Context(
+    made = StepContext(
         job,
         kind,
         store=Store(tmp_path),
@@ -84,7 +84,9 @@ def test_inputs(tmp_path: Path) -> None:
         lambda c: c.step("other"),
     ],
 )
-def test_inputs_are_asked_for_as_declared(tmp_path: Path, ask: Callable[[Context], Any]) -> None:
+def test_inputs_are_asked_for_as_declared(
+    tmp_path: Path, ask: Callable[[StepContext], Any]
+) -> None:
     with pytest.raises(ValueError, match=r"its inputs: model \(pin\), data \(step\), all"):
         ask(context(tmp_path)[0])
 
@@ -96,9 +98,9 @@ def test_inputs_are_asked_for_as_declared(tmp_path: Path, ask: Callable[[Context
         lambda axes: axes.get("n"),
         lambda axes: "n" in axes,
         list,
-        lambda axes: axes.keys(),
-        lambda axes: axes.values(),
-        lambda axes: axes.items(),
+        lambda axes: list(axes.keys()),
+        lambda axes: list(axes.values()),
+        lambda axes: list(axes.items()),
     ],
 )
 def test_axes_that_are_not_in_the_key_cannot_be_read(look: Callable[[Any], Any]) -> None:

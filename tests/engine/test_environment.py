@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kit.engine import hardware, peaks
+from kit.engine import hardware, worker
 from kit.engine.environment import (
     UNKNOWN_ARCH,
     Machine,
@@ -157,13 +157,13 @@ def test_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_peak_memory_is_of_the_step_and_not_of_the_process() -> None:
-    peaks.reset()
-    before = peaks.memory_gb()
+    worker._reset_peaks()
+    before = worker.peak_memory_gb()
     block = bytearray(200_000_000)
     block[::4096] = b"x" * len(block[::4096])
-    high = peaks.memory_gb()
+    high = worker.peak_memory_gb()
     del block
-    peaks.reset()
+    worker._reset_peaks()
     assert high > before + 0.15
-    assert peaks.memory_gb() < high - 0.1
-    assert peaks.gpu_memory_gb() == 0.0
+    assert worker.peak_memory_gb() < high - 0.1
+    assert worker._peak_gpu_memory_gb() == 0.0

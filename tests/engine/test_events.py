@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 from kit.engine.events import EventLog, encode, event, read_events
 
-
-def write_many(path: Path, writer: int) -> None:
-    """Append long lines."""
-    log = EventLog(path)
-    for number in range(200):
-        log(event("note", f"step-{writer}", number=number, text=str(writer) * 3000))
-    log.close()
+WRITER = """
+import sys
+from pathlib import Path
+from kit.engine.events import EventLog, event
+log = EventLog(Path(sys.argv[1]))
+for number in range(200):
+    log(event("note", f"step-{sys.argv[2]}", number=number, text=sys.argv[2] * 3000))
+log.close()
+"""
 
 
 def test_events_have_a_time_and_a_step() -> None:
@@ -30,12 +33,9 @@ def test_numbers_json_cannot_say() -> None:
 
 def test_lines_of_several_processes_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=write_many, args=(path, number)) for number in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    line = [sys.executable, "-c", WRITER, str(path)]
+    writers = [subprocess.Popen([*line, str(number)]) for number in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
     found = list(read_events(path))
     assert len(found) == 600
     assert all(set(item["text"]) == {item["step"][-1]} for item in found)

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from kit.engine.call import Measured
+from kit.engine.context import StepContext
 from kit.engine.events import Event
-from kit.engine.execute import perform
 from kit.engine.job import Job, make_job
-from kit.engine.registry import NoParams, Registry, StepContext, StepKind
+from kit.engine.registry import NoParams, Registry, StepKind
 from kit.engine.store import CANARIES, RECORD, Store
+from kit.engine.worker import Measured, perform
 from kit.errors import InvalidInput, StepFailed
 from kit.results.plan import Plan
 from tests.engine.fakes import NoPins, plan_of_graph

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from kit import durable
-from kit.engine import rundir
+from kit.engine import session
 from kit.engine.events import read_events, utc_after
-from kit.engine.execute import perform
 from kit.engine.job import Job, make_job
 from kit.engine.registry import REGISTRY
 from kit.engine.store import RECORD, STORE_VERSION, Store
+from kit.engine.worker import perform
 from kit.errors import EXIT_INVALID, KitError, Preflight, StepFailed
 from tests.engine.conftest import ToyPins, plan_of
 from tests.engine.fakes import FakeExecutor, Harness, plan_of_graph
@@ -35,7 +35,7 @@ def _backwards(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("time.time", clock.back)
     monkeypatch.setattr("kit.engine.events.datetime", clock.Clock)
-    monkeypatch.setattr(rundir, "datetime", clock.Clock)
+    monkeypatch.setattr(session, "datetime", clock.Clock)
     monkeypatch.setenv("KIT_STEPS_MODULES", "tests.engine.toy,tests.engine.backwards")
 
 
@@ -79,7 +79,7 @@ def test_the_end_is_the_start_and_what_passed() -> None:
 
 def test_run_directories_of_one_second_do_not_collide(tmp_path: Path) -> None:
     """As happens when a clock is set back to a time that has a run already."""
-    made = {rundir.new_run_dir(tmp_path, "toy", "mini") for _ in range(5)}
+    made = {session.new_run_dir(tmp_path, "toy", "mini") for _ in range(5)}
     assert len(made) == 5
 
 
@@ -182,8 +182,7 @@ def test_a_pin_deleted_after_it_was_checked(run_toy: Run, tmp_path: Path) -> Non
             shutil.rmtree(found)
             return found
 
-    from kit.engine.drive import Options
-    from kit.engine.session import Session
+    from kit.engine.session import Options, Session
 
     session = Session(
         pinned_plan(),

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from kit.engine.drive import Options
 from kit.engine.environment import Machine
 from kit.engine.hardware import parse_gpus
-from kit.engine.launch import lines
-from kit.engine.nodes import VARIABLE, Nodes, nodes_here, parse_nodes
+from kit.engine.launch import NODES_VARIABLE, Nodes, lines, nodes_here, parse_nodes
 from kit.engine.one_step import run_one
+from kit.engine.session import Options
 from kit.engine.store import Store
 from kit.errors import Preflight, UsageError
 from kit.results.plan import Plan
@@ -81,7 +80,7 @@ def test_reading_a_place() -> None:
 
 
 def test_a_place_reaches_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(NODES_VARIABLE, "")
     assert nodes_here() == Nodes()
     Nodes(count=2, rank=1, host="h", port=3).export()
     assert nodes_here() == Nodes(count=2, rank=1, host="h", port=3)
@@ -162,5 +161,5 @@ def test_a_node_that_comes_late_finds_it_done(
         (workspace / "out").mkdir()
         (workspace / "out" / "number.json").write_text("{}")
         store.commit(one.key, workspace / "out", lambda *, files: entry(files=files))
-    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(NODES_VARIABLE, "")
     run_here(plan, tmp_path, Nodes(count=2, rank=1, host="127.0.0.1", port=9))  # starts nothing

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from kit.engine import hardware
-from kit.engine.executor import Executor
 from kit.engine.job import Job
-from kit.engine.local import LocalExecutor
-from kit.engine.process import WorkerProcess
+from kit.engine.local import LocalExecutor, WorkerProcess
 from kit.engine.store import Store
 from kit.manifest.types import Resources
 from kit.results.plan import Plan, StepInstance
@@ -48,11 +46,6 @@ def executor(
         made._busy[number] = worker
         made._free_gpus = made._free_gpus[one.resources.gpus :]
     return made
-
-
-def test_it_is_an_executor(tmp_path: Path) -> None:
-    made: Executor = executor(tmp_path)
-    made.close()
 
 
 def test_as_many_cpu_steps_as_jobs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One step of a plan file: by name or index, in the right environment, with a link that is true."""
+"""One step of a plan file: in the right environment, with a link that is true."""
 
 from __future__ import annotations
 
@@ -12,30 +12,20 @@ import msgspec
 import pytest
 
 from kit.cli.main import run as kit
-from kit.engine.drive import Options
 from kit.engine.environment import Machine, require_environment, this_machine
 from kit.engine.hardware import Gpu
-from kit.engine.one_step import link_record, nth, run_one
+from kit.engine.keys import instance_key
+from kit.engine.one_step import link_record, run_one
+from kit.engine.registry import REGISTRY
+from kit.engine.session import Options
 from kit.engine.store import Store
-from kit.errors import EXIT_INVALID, InvalidInput, Preflight, UsageError
+from kit.errors import EXIT_INVALID, InvalidInput, Preflight
 from kit.results.plan import Plan, StepInstance, read_plan
 from tests.engine.conftest import ToyPins, plan_of
 
 
 def step(plan: Plan, id: str, home: Path, **options: Any) -> None:
     run_one(plan, id, home=home, pins=ToyPins(home), options=Options(jobs=1), **options)
-
-
-def test_the_nth_instance_is_the_plans() -> None:
-    plan = plan_of()
-    assert [nth(plan, "mix", n) for n in range(3)] == ["mix[seed=0]", "mix[seed=1]", "mix[seed=2]"]
-    assert nth(plan, "table", 0) == "table"
-
-
-@pytest.mark.parametrize(("name", "index"), [("mix", 3), ("mix", -1), ("mixed", 0)])
-def test_there_is_no_such_instance(name: str, index: int) -> None:
-    with pytest.raises(UsageError, match="there is none at"):
-        nth(plan_of(), name, index)
 
 
 def instance(**environment: Any) -> StepInstance:
@@ -78,16 +68,52 @@ def test_a_key_that_would_lie_is_refused(
         require_environment(instance(**environment), machine)
 
 
-def test_a_plan_from_elsewhere_is_not_computed_but_taken_if_finished(tmp_path: Path) -> None:
+def test_a_plan_from_elsewhere_is_not_computed_but_taken_if_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = plan_of()
-    made = plan.instances[0]
-    other = msgspec.structs.replace(made, environment={"torch": "0.1"})
-    foreign = msgspec.structs.replace(plan, instances=[other, *plan.instances[1:]])
-    with pytest.raises(Preflight, match=r"torch 0\.1"):
-        step(foreign, other.id, tmp_path)
+    made = msgspec.structs.replace(plan.instances[0], environment={"numpy": "0.1"})
+    made = msgspec.structs.replace(made, key=instance_key(made, REGISTRY.get(made.kind), {}, {}))
+    foreign, id = msgspec.structs.replace(plan, instances=[made]), made.id
+    with pytest.raises(Preflight, match=r"numpy 0\.1"):
+        step(foreign, id, tmp_path)
     assert Store(tmp_path).look(made.key).entry is None
-    step(plan, made.id, tmp_path)
-    step(foreign, other.id, tmp_path)  # nothing is left to compute
+    with monkeypatch.context() as there:
+        there.setattr("kit.engine.one_step.require_environment", lambda *_: None)
+        step(foreign, id, tmp_path)
+    step(foreign, id, tmp_path)  # nothing is left to compute
+
+
+@pytest.mark.parametrize(
+    ("edited", "changes"),
+    [
+        ("make[seed=0]", {"params": {"seed": 0, "size": 1001}}),
+        ("make[seed=0]", {"environment": {"numpy": "0.1"}}),
+        ("make[seed=0]", {"version": 3}),
+        ("mix[seed=0]", {"params": {"factor": 4}}),
+        ("mix[seed=0]", {"key": "0" * 64}),
+        ("table", {"roles": {"seed": "setting"}}),
+    ],
+)
+def test_an_edited_plan_is_refused_wherever_it_was_edited(
+    tmp_path: Path, edited: str, changes: dict[str, Any]
+) -> None:
+    """Outputs of 30 steps under the key of 200 would be taken for those of 200 later."""
+    plan = plan_of()
+    for id in ("make[seed=0]", "mix[seed=0]"):
+        step(plan, id, tmp_path)
+    false = msgspec.structs.replace(
+        plan,
+        instances=[
+            msgspec.structs.replace(one, **changes) if one.id == edited else one
+            for one in plan.instances
+        ],
+    )
+    for id in [edited, "table"]:
+        with pytest.raises(InvalidInput, match="not the key of its parameters") as caught:
+            step(false, id, tmp_path)
+        assert "kit plan" in caught.value.next_step
+    assert Store(tmp_path).look("0" * 64).entry is None
 
 
 def test_events_go_to_a_folder_that_is_made(tmp_path: Path) -> None:

@@ -12,13 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from kit.engine.drive import Options, complain
 from kit.engine.one_step import run_one
-from kit.engine.record import add_outcome, begin, code_state, pin_records
+from kit.engine.record import add_outcome, begin, code_state, pin_records, publish
 from kit.engine.rehearse import findings, plan_error, write_rehearsal
-from kit.engine.results_file import publish
-from kit.engine.rundir import new_run_dir
 from kit.engine.runner import Outcome
+from kit.engine.session import Options, complain, new_run_dir
 from kit.engine.store import Store, StoredStep
 from kit.errors import Interrupted, InvalidInput, Many, Preflight, StepFailed
 from kit.manifest.types import Resources

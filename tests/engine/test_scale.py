@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.grid import fill, grid
 from kit.engine.export.snakefile import jobs
-from kit.engine.session import finished
+from kit.engine.preflight import finished
 from kit.engine.store import Store
 from kit.results.plan import Plan
 

@@ -17,7 +17,9 @@ from kit.engine.secrets import (
     redact,
     redact_argv,
 )
-from tests.engine.conftest import plan_of
+from kit.errors import StepFailed
+from kit.results.plan import Plan
+from tests.engine.conftest import manifest, plan_of
 from tests.engine.test_session import Run
 
 FAKE = {
@@ -123,16 +125,48 @@ def test_a_record_holds_none_of_them() -> None:
     assert record.argv == ["kit", "run", "toy", "--token", HIDDEN, HIDDEN]
 
 
-def test_no_file_of_a_run_holds_them(
-    run_toy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def leaking(fail: bool) -> Plan:
+    steps = [{"id": "leak", "kind": "toy/leak", "version": 1}]
+    profile = {"summary": "s", "set": {"leak": {"fail": fail}}}
+    return plan_of(manifest(steps=steps, results="leak", profiles={"mini": profile}))
+
+
+def holding(folder: Path) -> set[str]:
+    """Names of the files below a folder that hold any of the secrets, as text or as JSON."""
+    return {
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file()
+        and any(value in path.read_text(errors="replace") for value in FAKE.values())
+    }
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_no_file_of_a_run_holds_them_whatever_a_step_says(
+    run_toy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: bool
 ) -> None:
     for name, value in FAKE.items():
         monkeypatch.setenv(name, value)
-    run_toy()
-    for path in tmp_path.rglob("*"):
-        if path.is_file():
-            text = path.read_text(errors="replace")
-            assert not [name for name, value in FAKE.items() if value in text], path
+    with pytest.raises(StepFailed):  # it leaves no table, if nothing else
+        run_toy(leaking(fail))
+    log = next(tmp_path.rglob("leak.log")).read_text()
+    assert "CUDA_VISIBLE_DEVICES" in log, "the step spoke"
+    assert holding(tmp_path) == set()
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_what_a_step_reports_is_redacted_also_where_it_has_them(
+    run_toy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: bool
+) -> None:
+    """The second net alone: with the first one off, what is merely printed does hold them."""
+    monkeypatch.setattr("kit.engine.process.child_environment", dict)
+    for name, value in FAKE.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StepFailed):
+        run_toy(leaking(fail))
+    events = next(tmp_path.rglob("events.jsonl")).read_text()
+    assert events.count(HIDDEN) >= 2 * len(FAKE), "note and canary"
+    assert holding(tmp_path) == {"leak.log"}
 
 
 def test_record_tells_what_ran_where(run_toy: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -15,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from kit.engine import oom_kills
-from kit.engine.drive import Options
+from kit.engine import process
 from kit.engine.events import read_events
-from kit.engine.session import Session, finished
+from kit.engine.preflight import finished
+from kit.engine.registry import REGISTRY
+from kit.engine.session import Options, Session
 from kit.engine.store import Store
 from kit.errors import EXIT_INCOMPLETE, EXIT_INVALID, KitError, Many, Preflight, StepFailed
 from kit.results.types import Results
@@ -300,19 +302,68 @@ def test_the_kernel_as_the_killer(
     """A real SIGKILL; only the kernel's count of it is made up."""
     counter = tmp_path / "vmstat"
     counter.write_text("nr_free_pages 1\noom_kill 7\n")
-    monkeypatch.setattr(oom_kills, "COUNTERS", (counter, tmp_path / "absent"))
+    monkeypatch.setattr(process, "OOM_COUNTERS", (counter, tmp_path / "absent"))
+    monkeypatch.setattr("kit.engine.local._repeatable", lambda instance: False)
     with pytest.raises(StepFailed, match=r"was killed by SIGKILL$") as caught:
         run_toy(failing("kill"))
     assert "it counted no such kill" in caught.value.why
     assert "memory" not in caught.value.next_step
 
     calls = iter([7, 8])
-    monkeypatch.setattr(oom_kills, "count", lambda: next(calls))
+    for room in ("process", "local"):
+        monkeypatch.setattr(f"kit.engine.{room}.oom_kills", lambda: next(calls))
     with pytest.raises(StepFailed, match=r"SIGKILL: out of memory$") as caught:
         run_toy(failing("kill"))
     assert "the plan expected 1 GB" in caught.value.why
     assert "--jobs 1" in caught.value.next_step
     assert "--set f.rows=4" in caught.value.next_step
+
+
+def starts_and_repeats(folder: Path) -> tuple[int, list[str]]:
+    items = list(read_events(folder / "events.jsonl"))
+    repeats = [item["reason"] for item in items if item["event"] == "step-repeated"]
+    return sum(item["event"] == "step-started" for item in items), repeats
+
+
+def test_a_killed_step_is_tried_once_more_and_that_is_said(
+    run_toy: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_toy(failing("kill", flag=str(tmp_path / "flag")))
+    started, repeats = starts_and_repeats(folder)
+    assert started == 3  # the step twice, and the table
+    (reason,) = repeats
+    assert "killed by SIGKILL" in reason
+    assert "tried once more" in reason
+    assert "[f] repeated" in capfd.readouterr().err
+    assert states(folder) == {"f": "run", "t": "run"}
+
+
+def test_a_step_that_is_killed_twice_fails_the_run(run_toy: Run, tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match="killed by SIGKILL") as caught:
+        run_toy(failing("kill"))
+    assert "tried twice" in caught.value.why
+    started, repeats = starts_and_repeats(only_run(tmp_path))
+    assert (started, len(repeats)) == (2, 1)
+
+
+@pytest.mark.parametrize("how", ["exit", "value"])
+def test_a_step_that_ends_by_itself_is_not_tried_again(
+    run_toy: Run, tmp_path: Path, how: str
+) -> None:
+    with pytest.raises(StepFailed):
+        run_toy(failing(how, flag=str(tmp_path / "flag")))
+    assert starts_and_repeats(only_run(tmp_path)) == (1, [])
+
+
+def test_a_step_that_is_not_repeatable_is_not_repeated(
+    run_toy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = dataclasses.replace(REGISTRY.get("toy/fail"), repeatable=False)
+    monkeypatch.setitem(REGISTRY._kinds, "toy/fail", once)
+    with pytest.raises(StepFailed, match="killed by SIGKILL") as caught:
+        run_toy(failing("kill", flag=str(tmp_path / "flag")))
+    assert "tried" not in caught.value.why
+    assert starts_and_repeats(only_run(tmp_path)) == (1, [])
 
 
 def test_a_dead_process_shows_its_last_words(run_toy: Run) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kit.engine import oom_kills
-from kit.engine.shortage import find
+from kit.engine import process
+from kit.engine.failures import shortage_of
 from tests.engine.toy import CUDA_TEXT
 
 VLLM_START = (
@@ -29,7 +29,7 @@ class OutOfMemoryError(RuntimeError):
 
 
 def test_torch_on_a_gpu() -> None:
-    short = find(OutOfMemoryError(CUDA_TEXT))
+    short = shortage_of(OutOfMemoryError(CUDA_TEXT))
     assert short is not None
     assert short.gpu
     assert (short.asked, short.free, short.total) == ("2.50 GiB", "1.07 GiB", "79.11 GiB")
@@ -48,14 +48,14 @@ def test_torch_on_a_gpu() -> None:
     ],
 )
 def test_a_gpu_without_figures(text: str) -> None:
-    short = find(RuntimeError(text))
+    short = shortage_of(RuntimeError(text))
     assert short is not None
     assert short.gpu
     assert (short.asked, short.facts()) == ("", "")
 
 
 def test_vllm_that_finds_the_gpu_taken() -> None:
-    short = find(ValueError(VLLM_START))
+    short = shortage_of(ValueError(VLLM_START))
     assert short is not None
     assert short.gpu
     assert (short.asked, short.free, short.total) == ("71.2 GiB", "12.38 GiB", "79.11 GiB")
@@ -69,7 +69,7 @@ def test_the_cause_has_the_figures() -> None:
         except OutOfMemoryError as error:
             raise RuntimeError(VLLM_SAMPLER) from error
     except RuntimeError as error:
-        short = find(error)
+        short = shortage_of(error)
     assert short is not None
     assert short.asked == "2.50 GiB"
 
@@ -77,22 +77,22 @@ def test_the_cause_has_the_figures() -> None:
 def test_what_was_suppressed_is_no_cause() -> None:
     error = ValueError("the fallback failed for another reason")
     error.__context__ = MemoryError()
-    assert find(error) is not None
+    assert shortage_of(error) is not None
     error.__suppress_context__ = True  # raise ... from None
-    assert find(error) is None
+    assert shortage_of(error) is None
 
 
 def test_a_circle_of_causes_ends() -> None:
     one, two = ValueError("a"), ValueError("b")
     one.__cause__, two.__cause__ = two, one
-    assert find(one) is None
+    assert shortage_of(one) is None
 
 
 def test_torchs_allocator_on_this_machine() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 50, dtype=torch.uint8)
-    short = find(caught.value)
+    short = shortage_of(caught.value)
     assert short is not None
     assert not short.gpu
     assert short.asked == "1024 TiB"
@@ -101,33 +101,33 @@ def test_torchs_allocator_on_this_machine() -> None:
 def test_numpys_on_this_machine() -> None:
     with pytest.raises(MemoryError) as caught:
         np.empty(1 << 58, dtype=np.uint8)
-    short = find(caught.value)
+    short = shortage_of(caught.value)
     assert short is not None
     assert (short.gpu, short.asked) == (False, "256. PiB")
 
 
 def test_the_systems_own() -> None:
-    short = find(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    short = shortage_of(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
     assert short is not None
     assert not short.gpu
-    assert find(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) is None
+    assert shortage_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) is None
 
 
 @pytest.mark.parametrize("text", ["", "memory", "the model is out of its depth", "16 GiB of it"])
 def test_other_errors_are_none(text: str) -> None:
-    assert find(ValueError(text)) is None
+    assert shortage_of(ValueError(text)) is None
 
 
 def test_the_kernels_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine, group = tmp_path / "vmstat", tmp_path / "memory.events"
-    monkeypatch.setattr(oom_kills, "COUNTERS", (machine, group))
-    assert oom_kills.count() is None
-    assert oom_kills.struck(None) is None
+    monkeypatch.setattr(process, "OOM_COUNTERS", (machine, group))
+    assert process.oom_kills() is None
+    assert process.rose(None) is None
     machine.write_text("pgfault 12\noom_kill 3\n")
-    assert oom_kills.count() == 3
+    assert process.oom_kills() == 3
     group.write_text("low 0\noom 1\noom_kill 1\noom_group_kill 9\n")
-    assert oom_kills.count() == 4
-    assert oom_kills.struck(3) is True
-    assert oom_kills.struck(4) is False
+    assert process.oom_kills() == 4
+    assert process.rose(3) is True
+    assert process.rose(4) is False
     machine.write_bytes(b"\xff\n")
-    assert oom_kills.count() == 1
+    assert process.oom_kills() == 1

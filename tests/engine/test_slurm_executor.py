@@ -10,8 +10,6 @@ import msgspec
 import pytest
 
 from kit.engine.events import Event, EventLog, event
-from kit.engine.execute import perform
-from kit.engine.executor import Executor
 from kit.engine.job import Job
 from kit.engine.runner import Runner
 from kit.engine.slurm.cluster import SubmissionRefused
@@ -20,6 +18,7 @@ from kit.engine.slurm.options import SlurmOptions
 from kit.engine.slurm.states import Seen
 from kit.engine.slurm.task import StepTask
 from kit.engine.store import Store
+from kit.engine.worker import perform
 from kit.manifest.types import Resources
 from kit.results.plan import Plan
 from tests.engine.fakes import REGISTRY, NoPins, plan_of_graph
@@ -108,11 +107,6 @@ class Table:
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
     return Table(tmp_path)
-
-
-def test_it_is_an_executor(table: Table) -> None:
-    made: Executor = table.executor
-    made.close()
 
 
 def test_what_becomes_ready_together_shares_an_array(table: Table) -> None:

@@ -15,8 +15,9 @@ import pytest
 from kit.engine import hardware
 from kit.engine.environment import this_machine
 from kit.engine.events import read_events
-from kit.engine.job import make_job
+from kit.engine.job import Job, make_job
 from kit.engine.local import LocalExecutor
+from kit.engine.slurm import task as task_module
 from kit.engine.slurm.task import StepTask, check
 from kit.errors import Preflight
 from tests.engine.conftest import ToyPins, manifest, plan_of
@@ -94,6 +95,52 @@ def test_sigterm_before_the_step_began(tmp_path: Path) -> None:
     child.wait(60)
     assert names(task)[-1] == "step-stopped"
     assert "step-failed" not in names(task)
+
+
+@pytest.mark.parametrize("heard", ["SIGTERM", "time limit"])
+@pytest.mark.parametrize("moment", ["_started", "check"])
+def test_a_signal_that_comes_before_the_step_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, heard: str
+) -> None:
+    """The job would run on into its limit, or through a preemption, and lose what it did."""
+    task, before = task_of(tmp_path, seed=1, seconds=30.0), signal.getsignal(signal.SIGTERM)
+    original = getattr(task_module, moment)
+
+    def signalled(*given: Any) -> Any:
+        if heard == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            pytest.importorskip("submitit", reason="needs the extra: pip install '.[slurm]'")
+            assert task.checkpoint().function.__getstate__() == task.__getstate__()
+        return original(*given)
+
+    monkeypatch.setattr(task_module, moment, signalled)
+    try:
+        task()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert names(task)[-1] == "step-stopped"
+    assert names(task).count("step-stopped") == 1
+    assert "step-started" not in names(task)
+
+
+def test_a_signal_while_the_step_is_started_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, before = task_of(tmp_path, seed=1, seconds=30.0), signal.getsignal(signal.SIGTERM)
+    start = LocalExecutor.start
+
+    def signalled(self: LocalExecutor, job: Job) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        start(self, job)
+
+    monkeypatch.setattr(LocalExecutor, "start", signalled)
+    try:
+        task()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert names(task)[-1] == "step-stopped"
+    assert "step-done" not in names(task)
 
 
 def test_a_killed_worker_is_told(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ import psutil
 import pytest
 
 from kit.engine import runner as runner_module
-from kit.engine.context import Context, Stop, Stopped
-from kit.engine.drive import Options, drive
+from kit.engine.context import StepContext, Stop, Stopped
 from kit.engine.events import Event
-from kit.engine.execute import perform
 from kit.engine.job import Job, make_job, stop_seconds
 from kit.engine.local import LocalExecutor
 from kit.engine.registry import REGISTRY
+from kit.engine.session import Options, run_steps
 from kit.engine.store import Store
+from kit.engine.worker import perform
 from kit.errors import InvalidInput
 from kit.results.plan import Plan
 from tests.engine.conftest import ToyPins, manifest, plan_of
@@ -150,7 +150,7 @@ def test_state_is_due_once_an_interval(tmp_path: Path, monkeypatch: pytest.Monke
     clock = [1000.0]
     monkeypatch.setattr("kit.engine.context.time.monotonic", lambda: clock[0])
     made = plan({"save_minutes": 1})
-    context = Context(
+    context = StepContext(
         job_of(tmp_path, made),
         REGISTRY.get("toy/long"),
         store=Store(tmp_path / "home"),
@@ -234,7 +234,7 @@ def test_a_run_waits_as_long_as_its_steps_declare(
         original(self, items)
 
     monkeypatch.setattr(runner_module.Runner, "_handle", handle)
-    outcome = drive(
+    outcome = run_steps(
         made,
         store=Store(tmp_path / "home"),
         pins=ToyPins(tmp_path),

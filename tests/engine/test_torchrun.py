@@ -14,13 +14,12 @@ import psutil
 import pytest
 
 from kit.engine import torchrun
-from kit.engine.execute import perform
 from kit.engine.failures import Carried
 from kit.engine.job import make_job
-from kit.engine.nodes import Nodes
+from kit.engine.launch import Nodes
 from kit.engine.registry import REGISTRY
 from kit.engine.store import Store
-from kit.engine.worker import output_to
+from kit.engine.worker import output_to, perform
 from kit.errors import StepFailed
 from tests.engine.conftest import ToyPins, manifest, plan_of
 
@@ -29,7 +28,7 @@ pytest.importorskip("torch")
 PROGRAM = """
 import sys
 from pathlib import Path
-from kit.engine.execute import perform
+from kit.engine.worker import perform
 from kit.engine.registry import REGISTRY
 from tests.engine.test_torchrun import job_of
 perform(job_of(Path(sys.argv[1]), "sleep"), REGISTRY, lambda item: None)

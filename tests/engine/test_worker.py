@@ -16,9 +16,8 @@ import pytest
 
 from kit.engine.events import STEP_ENDS, Event
 from kit.engine.job import Job, make_job
-from kit.engine.local import LocalExecutor
-from kit.engine.orphans import PR_SET_PDEATHSIG
-from kit.engine.process import WorkerProcess, worker_environment
+from kit.engine.local import LocalExecutor, WorkerProcess
+from kit.engine.process import PR_SET_PDEATHSIG, worker_environment
 from kit.engine.store import Store
 from tests.engine.conftest import ToyPins, manifest, plan_of
 
@@ -240,11 +239,11 @@ def gone(pid: int, seconds: float = 10.0) -> bool:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel call is Linux's")
 def test_a_guarded_command_dies_with_its_parent() -> None:
-    """``python -m kit.engine.orphans ARGS`` keeps its wish through exec."""
+    """``python -m kit.engine.process ARGS`` keeps its wish through exec."""
     assert PR_SET_PDEATHSIG == 1
     program = (
         "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'kit.engine.orphans', '-c',"
+        "child = subprocess.Popen([sys.executable, '-m', 'kit.engine.process', '-c',"
         " 'import time; print(1, flush=True); time.sleep(300)'], stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"
         "print(child.pid, flush=True)\n"
@@ -262,7 +261,7 @@ def test_a_guarded_command_dies_with_its_parent() -> None:
 def test_the_end_of_the_pipe_takes_the_group(tmp_path: Path) -> None:
     program = (
         "import subprocess, sys, time\n"
-        "from kit.engine.orphans import lines_or_death\n"
+        "from kit.engine.process import lines_or_death\n"
         "lines = lines_or_death(sys.stdin.buffer)\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
         "print(lines.get().decode().strip(), child.pid, flush=True)\n"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from kit.engine.registry import REGISTRY, ModelOutput, NoParams, Remedy, StepContext, StepKind
+from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY, ModelOutput, NoParams, Remedy, StepKind
 from kit.manifest.types import Resources
 from kit.results.types import Cell, Results
 
@@ -84,6 +85,23 @@ def table(context: StepContext, params: NoParams) -> None:
     (context.out / "results.json").write_bytes(msgspec.json.encode(results))
     (context.out / "roles.json").write_text(json.dumps(context.roles))
     (context.out / "labels.jsonl").write_text("".join(json.dumps(x) + "\n" for x in labels))
+
+
+class LeakParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of ``toy/leak``."""
+
+    fail: bool = False
+
+
+def leak(context: StepContext, params: LeakParams) -> None:
+    """Say everything that the environment holds, in every way that a step can speak."""
+    everything = json.dumps(dict(os.environ))
+    print(everything, flush=True)
+    context.note(everything)
+    context.canary("leak", True, everything)
+    if params.fail:
+        raise ValueError(everything)
+    (context.out / "data.txt").write_text("nothing")
 
 
 class FailParams(Struct, frozen=True, forbid_unknown_fields=True):
@@ -379,6 +397,7 @@ REGISTRY.add(
         steadies=(Remedy("rate", lambda p: p.rate / 2, "other numbers"),),
     )
 )
+REGISTRY.add(StepKind("toy/leak", 1, LeakParams, leak, {}, ("data.txt",), environment=CPU))
 REGISTRY.add(
     StepKind("toy/pinned", 1, NoParams, pinned, {"source": "pin"}, ("data.txt",), environment=CPU)
 )

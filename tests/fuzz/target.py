@@ -15,7 +15,7 @@ from typing import Any
 
 from kit.cli.planning import plan_of
 from kit.engine.environment import Machine
-from kit.engine.load import load_registry
+from kit.engine.registry import load_registry
 from kit.errors import EXIT_INVALID, KitError, Many, Preflight
 from kit.lint import lint_expectation, lint_manifest, lint_pins
 from kit.lint.core import Finding

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from kit.engine import hardware
-from kit.engine.drive import Options
 from kit.engine.environment import this_machine
 from kit.engine.launch import lines
-from kit.engine.session import Session
+from kit.engine.session import Options, Session
 from kit.engine.slurm.options import SlurmOptions
 from kit.engine.store import Store
 from kit.errors import Preflight, StepFailed

@@ -55,9 +55,6 @@ class FakeContext:
     def has(self, name: str) -> bool:
         return name in self.pins or name in self.before
 
-    def relatives(self, name: str, but: str) -> list[Path]:
-        return []
-
     def progress(self, done: int, total: int, unit: str) -> None:
         self.progressed.append((done, total))
 

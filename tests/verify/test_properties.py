@@ -195,15 +195,24 @@ def test_seeds_monotone_in_the_margin(
     assert SEEN[less.verdict] <= SEEN[more.verdict] or more.verdict == "inconclusive"
 
 
-@given(VALUES, VALUES, st.integers(2, 4))
+@st.composite
+def close_values(draw: Any) -> tuple[list[float], list[float]]:
+    """Seeds of two runs that differ by little, so that their equivalence can be shown."""
+    base = draw(st.integers(0, 990))
+    values = st.lists(st.integers(base, base + 10).map(lambda v: v / 10), min_size=2, max_size=5)
+    return draw(values), draw(values)
+
+
+@given(close_values(), st.integers(2, 4))
 @settings(deadline=None)
 def test_seeds_equivalence_survives_more_seeds(
-    here: list[float], there: list[float], times: int
+    values: tuple[list[float], list[float]], times: int
 ) -> None:
     """Every seed seen several times over: what was shown with fewer stays shown."""
+    here, there = values
     less, more = _seeds(here, there, "5"), _seeds(here * times, there * times, "5")
-    if less.verdict == "reproduced":
-        assert more.verdict in ("reproduced", "match")
+    assume(less.verdict in ("reproduced", "match"))
+    assert more.verdict in ("reproduced", "match")
 
 
 @given(st.integers(0, 50), SIZES, st.integers(2, 9), st.integers(0, 100))

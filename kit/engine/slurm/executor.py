@@ -15,14 +15,16 @@ from pathlib import Path
 
 import msgspec
 
+from kit import jsonfile
 from kit.engine.events import STEP_ENDS, Event, event
-from kit.engine.failures import Failure
+from kit.engine.failures import failed
 from kit.engine.job import Job
 from kit.engine.slurm.cluster import Cluster, SubmissionRefused, SubmititCluster
 from kit.engine.slurm.options import SlurmOptions, request, shared_by
 from kit.engine.slurm.states import Seen, advice
 from kit.engine.slurm.task import StepTask
 from kit.engine.store import RECORD, Store
+from kit.errors import InvalidInput
 from kit.results.plan import StepInstance
 
 MOST_IN_ARRAY = 1000
@@ -190,8 +192,8 @@ class SlurmExecutor:
         one.offset += len(whole)
         for line in whole.splitlines():
             try:
-                item: Event = msgspec.json.decode(line)
-            except msgspec.DecodeError:
+                item = jsonfile.decode(line, Event, where=str(one.events))
+            except InvalidInput:
                 continue  # cut short by a kill; the next try begins on a line of its own
             if item["event"] not in STEP_ENDS:
                 one.stopped = False
@@ -269,14 +271,9 @@ class SlurmExecutor:
             self._buffer.append(one)
             return [_requeued(one, seen)]
         why, next_step = advice(seen)
-        failure = Failure(
-            type="StepFailed",
-            bases=["KitError"],
-            message=f"SLURM job {one.id} ended before its step did: {seen.words()}",
-            why=why + self._last_words(one),
-            next_step=f"{next_step}; logs: {self.folder}",
-        )
-        return [event("step-failed", instance.id, failure=msgspec.to_builtins(failure))]
+        message = f"SLURM job {one.id} ended before its step did: {seen.words()}"
+        why += self._last_words(one)
+        return [failed(instance, message, why, f"{next_step}; logs: {self.folder}")]
 
     def _last_words(self, one: Submitted) -> str:
         """The end of what SLURM kept of the job's own output."""
@@ -314,14 +311,12 @@ class SlurmExecutor:
 
 
 def _refused(instance: StepInstance, text: str) -> Event:
-    failure = Failure(
-        type="StepFailed",
-        bases=["KitError"],
-        message=f"SLURM does not take the job: {text}",
-        why="sbatch refused what the plan and --slurm ask for",
-        next_step="correct it by --slurm KEY=VALUE (partition, account, qos, time, mem, ...)",
+    return failed(
+        instance,
+        f"SLURM does not take the job: {text}",
+        "sbatch refused what the plan and --slurm ask for",
+        "correct it by --slurm KEY=VALUE (partition, account, qos, time, mem, ...)",
     )
-    return event("step-failed", instance.id, failure=msgspec.to_builtins(failure))
 
 
 def _requeued(one: Submitted, seen: Seen) -> Event:

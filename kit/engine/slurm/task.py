@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -49,16 +48,17 @@ class StepTask:
         """Do the job; its end is told in the event file, whatever it is."""
         self._job = msgspec.json.decode(self.job, type=Job)
         self._log = EventLog(Path(self.events))
-        self._asked = False
-        self._ended = False
-        signal.signal(signal.SIGTERM, self._stop)
-        self._executor = self._executor_here()
+        self._asked = self._begun = self._ended = False
+        self._executor = _executor(Path(self._job.log).parent, self.threads)
+        signal.signal(signal.SIGTERM, lambda number, frame: self._stop())
         try:
             self._tell(_started(self._job.instance))
             check(self._job.instance, self._executor)
-            self._executor.start(self._job)
-            if self._asked:  # before there was anything to stop
-                self._executor.stop(kill=False)
+            self._begun = not self._asked  # a signal may have come before there was a step to stop
+            if self._begun:
+                self._executor.start(self._job)
+            if self._asked:  # or while it was started
+                self._stop()
             self._follow(lambda: False)
         except Exception as error:
             # submitit raises in here too: a job that may not be requeued any more ends like this.
@@ -74,27 +74,19 @@ class StepTask:
         """Called by submitit when time is nearly up: stop the step, go on in a requeued job."""
         from submitit.helpers import DelayedSubmission
 
-        self._asked = True
-        self._executor.stop(kill=False)
+        self._stop()
         deadline = time.monotonic() + stop_seconds(self._job.instance) + STOP_MARGIN
         self._follow(lambda: time.monotonic() > deadline)
         return DelayedSubmission(StepTask(self.job, self.events, self.threads))
 
-    def _executor_here(self) -> LocalExecutor:
-        return LocalExecutor(
-            jobs=1,
-            memory_gb=hardware.memory_gb(),
-            gpus=[gpu.index for gpu in hardware.gpus()],
-            logs=Path(self._job.log).parent,
-            threads=self.threads,
-        )
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
+    def _stop(self) -> None:
         self._asked = True
         self._executor.stop(kill=False)
 
     def _follow(self, enough: Callable[[], bool]) -> None:
         """Pass events on until the step has ended."""
+        if not self._begun:
+            self._tell(event("step-stopped", self._job.instance.id))
         while not self._ended and not enough():
             for item in self._executor.poll(0.25):
                 self._tell(item)
@@ -107,6 +99,12 @@ class StepTask:
             item = event("step-stopped", item["step"])
         self._ended = item["event"] in STEP_ENDS
         self._log(item)
+
+
+def _executor(logs: Path, threads: int) -> LocalExecutor:
+    gpus = [gpu.index for gpu in hardware.gpus()]
+    memory_gb = hardware.memory_gb()
+    return LocalExecutor(jobs=1, memory_gb=memory_gb, gpus=gpus, logs=logs, threads=threads)
 
 
 def _clear(error: Exception) -> Exception:

@@ -115,25 +115,6 @@ def make_labels(
     }
 
 
-def known_labels(paths: Sequence[Path], samples: Sequence[Sample]) -> dict[str, SelfLabel]:
-    """Labels of these samples that earlier files already have, the first file that has one wins.
-
-    Args:
-        paths: Label files of the same model, made in the same way.
-        samples: What is to be labelled.
-
-    Raises:
-        ValueError: A label under a sample's id that was made for another instruction.
-    """
-    found: dict[str, SelfLabel] = {}
-    for path in paths:
-        labels = load_labels(path)
-        for sample in samples:
-            if sample.id in labels and sample.id not in found:
-                found[sample.id] = label_of(labels, sample.id, sample.instruction)
-    return found
-
-
 def label_of(labels: Mapping[str, SelfLabel], sample_id: str, instruction: str) -> SelfLabel:
     """The label of a sample, checked against the instruction it was made for.
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.engine.registry import ModelInput, StepContext
+from kit.engine.context import StepContext
+from kit.engine.registry import ModelInput
 from kit.steps.common import model_folder
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kit.durable import write_json
-from kit.engine.registry import StepContext
+from kit.engine.context import StepContext
 from kit.steps.checkpoint_transfer.inputs import pad_of, tokenizer_of
 from kit.steps.checkpoint_transfer.params import RandomInit, Unlearn
 from kit.steps.common import load_model, model_folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.engine.registry import StepContext
+from kit.engine.context import StepContext
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import embeddings, model_folder, released_prefix
 from kit.steps.defensive_tokens.params import Align, Transfer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kit.engine.registry import StepContext
+from kit.engine.context import StepContext
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import (
     attack_texts,

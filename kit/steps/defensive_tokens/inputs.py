@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.engine.registry import StepContext
+from kit.engine.context import StepContext
 from kit.steps import common
 from kit.steps.defensive_tokens.params import Evaluate, SelfLabel
 
@@ -109,8 +109,8 @@ def training_pool(ctx: StepContext) -> list[Sample]:
     return read_alpaca(ctx.pin("pool").path)
 
 
-def samples_to_label(ctx: StepContext, scope: str) -> tuple[list[Sample], list[Path]]:
-    """What to label, and label files of the same schedule with fewer or more steps.
+def samples_to_label(ctx: StepContext, scope: str) -> list[Sample]:
+    """What to label: every sample, or those that the training schedule consumes.
 
     Raises:
         ValueError: The manifest does not give the input that the scope needs.
@@ -121,11 +121,8 @@ def samples_to_label(ctx: StepContext, scope: str) -> tuple[list[Sample], list[P
     if not ctx.has(needed):
         raise ValueError(f"scope {scope!r} of the labels needs the input {needed!r}")
     if scope == "all":
-        return training_pool(ctx), []
-    plan = load_plan(ctx.step("data").path)
-    # A schedule of fewer steps is the beginning of one of more: its labels are the same labels.
-    known = [folder / "labels.jsonl" for folder in ctx.relatives("data", but="steps")]
-    return list(plan.samples.values()), known
+        return training_pool(ctx)
+    return list(load_plan(ctx.step("data").path).samples.values())
 
 
 def evaluation_samples(ctx: StepContext) -> list[Sample]:

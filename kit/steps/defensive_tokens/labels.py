@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit.engine.registry import StepContext
+from kit.engine.context import StepContext
 from kit.steps.defensive_tokens.files import write_json
 from kit.steps.defensive_tokens.inputs import (
     attack_texts,
@@ -45,24 +45,18 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
 
 def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     """The undefended model's own answers to the clean samples."""
-    from kit.methods.defensive_tokens.self_label import known_labels, make_labels, save_labels
+    from kit.methods.defensive_tokens.self_label import make_labels, save_labels
 
     tokenizer, chat = tokenizer_and_format(ctx)
-    samples, known = samples_to_label(ctx, params.scope)
-    labels = known_labels(known, samples)
-    rest = [sample for sample in samples if sample.id not in labels]
-    if rest:
-        backend = generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer))
-        made = make_labels(
-            backend,
-            tokenizer,
-            chat,
-            rest,
-            layout=params.layout,
-            max_new_tokens=params.max_new_tokens,
-            empty_data=params.empty_data,
-        )
-        labels = {sample.id: (labels | made)[sample.id] for sample in samples}
+    labels = make_labels(
+        generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer)),
+        tokenizer,
+        chat,
+        samples_to_label(ctx, params.scope),
+        layout=params.layout,
+        max_new_tokens=params.max_new_tokens,
+        empty_data=params.empty_data,
+    )
     save_labels(ctx.out / "labels.jsonl", labels)
     empty = sum(not label.text.strip() for label in labels.values())
     cut = sum(label.finish_reason == "length" for label in labels.values())
@@ -70,7 +64,5 @@ def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     ctx.canary(
         "labels-are-answers",
         empty <= 0.05 * len(labels),
-        f"{empty} of {len(labels)} labels are empty, {cut} were cut by the limit"
-        # Not in an output: what is in the store decides it, and must not decide a digest.
-        + f", {len(labels) - len(rest)} were there from another number of steps" * bool(known),
+        f"{empty} of {len(labels)} labels are empty, {cut} were cut by the limit",
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 
 from kit.durable import write_json
-from kit.engine.registry import Attributes, StepContext
+from kit.engine.context import StepContext
+from kit.engine.registry import Attributes
 from kit.steps.mini.params import Checkpoint, FactsData, Pretrain
 
 CHECKPOINTS = "checkpoints"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kit.durable import write_json
-from kit.engine.registry import REGISTRY, ModelOutput, StepContext, StepKind
+from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY, ModelOutput, StepKind
 from kit.steps.common import load_model, model_folder
 from kit.steps.tampering.kinds import TRAJECTORY
 from kit.steps.tar.params import Safeguard, Tabulate, Train

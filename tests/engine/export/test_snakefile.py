@@ -13,9 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from kit.engine.drive import Options
 from kit.engine.export.snakefile import jobs, write_snakemake
-from kit.engine.session import Session
+from kit.engine.session import Options, Session
 from kit.engine.store import Store
 from kit.errors import Preflight
 from kit.manifest.types import Resources

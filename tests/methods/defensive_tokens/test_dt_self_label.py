@@ -10,13 +10,11 @@ import pytest
 from kit.lm.backend import Generation
 from kit.lm.generate import TransformersBackend
 from kit.methods.defensive_tokens.layouts import BEFORE_BOS
-from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.self_label import (
     EMPTY_TURN,
     NO_TURN,
     SelfLabel,
     data_turn,
-    known_labels,
     label_of,
     load_labels,
     make_labels,
@@ -160,20 +158,6 @@ def test_the_old_mapping_cannot_pass_the_check():
             refused += 1
     misplaced = sum(pool[i].id != sample.id for i, sample in enumerate(mixed))
     assert refused == misplaced > 0.9 * len(pool)
-
-
-def test_known_labels_are_those_of_the_samples_and_checked_by_instruction(tmp_path):
-    one, other = (Sample(f"s{i}", f"instruction {i}", "", "") for i in (1, 2))
-    made = {s.id: SelfLabel(s.id, s.instruction, "text", (1,), "stop") for s in (one, other)}
-    newer = {one.id: SelfLabel(one.id, one.instruction, "newer", (2,), "stop")}
-    save_labels(tmp_path / "old", made)
-    save_labels(tmp_path / "new", newer)
-    paths = [tmp_path / "new", tmp_path / "old"]
-    assert known_labels(paths, [one]) == newer
-    assert known_labels(paths, [other, one])[other.id] == made[other.id]
-    assert known_labels([], [one]) == {}
-    with pytest.raises(ValueError, match="made for another instruction"):
-        known_labels(paths, [Sample(one.id, "changed", "", "")])
 
 
 def test_labels_round_trip_through_a_file(tmp_path):

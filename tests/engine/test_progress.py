@@ -8,8 +8,15 @@ import json
 import pytest
 
 from kit.engine.events import Event, event
-from kit.engine.progress import JsonRenderer, PlainRenderer, RichRenderer, describe, renderer
-from kit.engine.tally import Tally, short_time
+from kit.engine.progress import (
+    JsonRenderer,
+    PlainRenderer,
+    Progress,
+    RichRenderer,
+    describe,
+    renderer,
+    short_time,
+)
 from tests.engine.conftest import manifest, plan_of
 
 
@@ -23,7 +30,7 @@ class Clock:
         return self.now
 
 
-def tally(jobs: int = 1) -> tuple[Tally, Clock]:
+def progressing(jobs: int = 1) -> tuple[Progress, Clock]:
     """Three makes, three mixes (two minutes each) and a table (none)."""
     clock = Clock()
     profile = {
@@ -36,22 +43,22 @@ def tally(jobs: int = 1) -> tuple[Tally, Clock]:
             "table": {"minutes": 0},
         },
     }
-    return Tally(plan_of(manifest(profiles={"mini": profile})), jobs=jobs, clock=clock), clock
+    return Progress(plan_of(manifest(profiles={"mini": profile})), jobs=jobs, clock=clock), clock
 
 
-def feed(made: Tally, name: str, step: str, **fields: object) -> Event:
+def feed(made: Progress, name: str, step: str, **fields: object) -> Event:
     item = event(name, step, **fields)
     made.update(item)
     return item
 
 
 def test_the_plan_is_the_first_guess() -> None:
-    assert tally()[0].left() == 9 * 60
-    assert tally(jobs=2)[0].left() == 4.5 * 60
+    assert progressing()[0].left() == 9 * 60
+    assert progressing(jobs=2)[0].left() == 4.5 * 60
 
 
 def test_measured_times_correct_the_plan() -> None:
-    made, clock = tally()
+    made, clock = progressing()
     feed(made, "step-started", "make[seed=0]")
     clock.now = 6.0  # a tenth of what was planned
     feed(made, "step-done", "make[seed=0]", seconds=6.0)
@@ -61,7 +68,7 @@ def test_measured_times_correct_the_plan() -> None:
 
 
 def test_a_running_steps_own_progress_counts() -> None:
-    made, clock = tally()
+    made, clock = progressing()
     for seed in (0, 1, 2):
         feed(made, "step-cached", f"make[seed={seed}]")
     for seed in (0, 1):
@@ -74,7 +81,7 @@ def test_a_running_steps_own_progress_counts() -> None:
 
 
 def test_nothing_left() -> None:
-    made, _ = tally()
+    made, _ = progressing()
     for one in made.plan.instances:
         feed(made, "step-cached", one.id)
     assert made.left() == 0
@@ -82,7 +89,7 @@ def test_nothing_left() -> None:
 
 
 def test_events_of_the_run_and_failures() -> None:
-    made, _ = tally()
+    made, _ = progressing()
     made.update(event("run-started"))
     feed(made, "step-started", "make[seed=0]")
     feed(made, "step-failed", "make[seed=0]")
@@ -98,7 +105,7 @@ def test_short_time(seconds: float, words: str) -> None:
     assert short_time(seconds) == words
 
 
-def plain(made: Tally, *items: Event) -> list[str]:
+def plain(made: Progress, *items: Event) -> list[str]:
     stream = io.StringIO()
     shown = PlainRenderer(made, stream)
     for item in items:
@@ -110,7 +117,7 @@ def plain(made: Tally, *items: Event) -> list[str]:
 
 
 def test_plain_lines_are_greppable() -> None:
-    made, clock = tally()
+    made, clock = progressing()
     started = event("step-started", "make[seed=0]")
     made.update(started)
     clock.now = 6.0
@@ -119,13 +126,13 @@ def test_plain_lines_are_greppable() -> None:
 
 
 def test_plain_keeps_every_event_on_its_line() -> None:
-    made, _ = tally()
+    made, _ = progressing()
     (line,) = plain(made, event("note", "table", text="one\ntwo"))
     assert line == "[table] note 0.0s 9m00s one | two"
 
 
 def test_plain_leaves_out_curves_and_most_progress() -> None:
-    made, clock = tally()
+    made, clock = progressing()
     made.update(event("step-started", "table"))
     progress = event("progress", "table", done=1, total=9, unit="x")
     assert plain(made, event("metric", "table", name="l", value=1.0, at=1), progress) == []
@@ -154,7 +161,7 @@ def test_descriptions(item: Event, words: str) -> None:
 
 
 def test_json_lines_are_events(capsys: pytest.CaptureFixture[str]) -> None:
-    made, _ = tally()
+    made, _ = progressing()
     shown = renderer("json", made)
     assert isinstance(shown, JsonRenderer)
     shown.show(event("note", "table", text="ä"))
@@ -167,7 +174,7 @@ def test_rich_draws_counts_and_escapes_markup(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    made, clock = tally()
+    made, clock = progressing()
     shown = renderer("rich", made)
     assert isinstance(shown, RichRenderer)
     for item in (
@@ -189,7 +196,7 @@ def test_rich_draws_counts_and_escapes_markup(
 
 
 def test_plain_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    made, _ = tally()
+    made, _ = progressing()
     renderer("plain", made).show(event("note", "table", text="x"))
     captured = capsys.readouterr()
     assert captured.out == ""

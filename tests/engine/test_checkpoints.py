@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.engine import leftovers as module
-from kit.engine.leftovers import leftovers, removal
+from kit.engine import inventory as module
+from kit.engine.inventory import checkpoints, removal
 from kit.engine.store import Store
 
 DAY = 86400
@@ -25,7 +25,7 @@ def keep(home: Path, key: str, days: float) -> Path:
 
 
 def test_nothing(tmp_path: Path) -> None:
-    assert leftovers(tmp_path) == []
+    assert checkpoints(tmp_path) == []
 
 
 def test_oldest_first_with_sizes(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_oldest_first_with_sizes(tmp_path: Path) -> None:
     keep(tmp_path, "old", 30)
     (tmp_path / "scratch" / "file").touch()
     (tmp_path / "scratch" / "link").symlink_to(tmp_path)
-    old, young = leftovers(tmp_path)
+    old, young = checkpoints(tmp_path)
     assert (old.path.name, old.abandoned) == ("old", True)
     assert (young.path.name, young.abandoned) == ("young", False)
     assert old.days == pytest.approx(30, abs=0.1)
@@ -43,7 +43,7 @@ def test_oldest_first_with_sizes(tmp_path: Path) -> None:
 def test_the_newest_file_counts_and_not_the_folder(tmp_path: Path) -> None:
     folder = keep(tmp_path, "key", 30)
     (folder / "deep" / "state").touch()
-    (one,) = leftovers(tmp_path)
+    (one,) = checkpoints(tmp_path)
     assert not one.abandoned
 
 
@@ -51,10 +51,10 @@ def test_a_running_step_is_never_abandoned(tmp_path: Path) -> None:
     keep(tmp_path, "key", 30)
     store = Store(tmp_path)
     with store.lock("key"):
-        (held,) = leftovers(tmp_path)
+        (held,) = checkpoints(tmp_path)
     assert held.running
     assert not held.abandoned
-    (free,) = leftovers(tmp_path)
+    (free,) = checkpoints(tmp_path)
     assert not free.running
     assert not (tmp_path / "locks" / "key").exists(), "looking leaves nothing behind"
 
@@ -69,10 +69,10 @@ def test_a_lock_that_cannot_be_opened_counts_as_held(
     (tmp_path / "locks").mkdir()
     (tmp_path / "locks" / "key").touch()
     monkeypatch.setattr(module, "lock_if_free", refuse)
-    (one,) = leftovers(tmp_path)
+    (one,) = checkpoints(tmp_path)
     assert one.running
 
 
 def test_the_command_quotes(tmp_path: Path) -> None:
     keep(tmp_path / "a b", "key", 30)
-    assert removal(leftovers(tmp_path / "a b")) == f"rm -rf '{tmp_path}/a b/scratch/key'"
+    assert removal(checkpoints(tmp_path / "a b")) == f"rm -rf '{tmp_path}/a b/scratch/key'"
