@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit.durable import write_json
-from kit.engine.registry import StepContext
+from kit.engine.context import StepContext
 from kit.steps.checkpoint_transfer.inputs import (
     documents_of,
     encoder,
