@@ -1,7 +1,7 @@
 """How much of the gap between no defence and the full defence is closed.
 
 gap closed = (none - x) / (none - full), with attack success rates (transfer note, "Gap-closed
-ratio"; reference page, section 3.4). Fractions or percent alike, as long as all three agree.
+ratio"; defensive_tokens.md, 3.4). Fractions or percent alike, as long as all three agree.
 """
 
 from __future__ import annotations

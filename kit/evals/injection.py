@@ -1,7 +1,7 @@
 """Did the model do what the injected text asked?
 
 The published rule looks at the beginning of the response only; the in-response rule of StruQ and
-SecAlign is kept beside it (reference page, section 2.3).
+SecAlign is kept beside it (defensive_tokens.md, 2.3).
 """
 
 from __future__ import annotations

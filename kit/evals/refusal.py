@@ -1,7 +1,7 @@
 """Refusals on benign prompts: the rule as reported, a stricter one, and the documents' second one.
 
 The reported rule searches 19 phrases anywhere in the first 500 characters, so that a legitimate
-rewrite of an apology counts as a refusal (reference page, section 2.5). The strict rule asks for a
+rewrite of an apology counts as a refusal (defensive_tokens.md, 2.5). The strict rule asks for a
 refusing first sentence. The documents' table of checkpoints by start (transfer code,
 analysis/ablation_tiny_adapt.py) counts six other phrases anywhere in the whole response: that is
 why their two tables of the same checkpoints disagree.

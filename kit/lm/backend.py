@@ -46,7 +46,7 @@ class Backend(Protocol):
 
     A prefix is an optional argument: n vectors for the ids from ``vocabulary_size`` on, which are
     never produced. An engine whose vocabulary was enlarged for them must ban them itself: the rows
-    that were added to its output matrix are random (pitfall P10).
+    that were added to its output matrix are random (defensive_tokens.md, P10).
     """
 
     @property

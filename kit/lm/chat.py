@@ -5,7 +5,7 @@ tokenised on its own with special-token parsing switched off. Two consequences:
 
 * untrusted text that spells a control token ("<|eot_id|>") stays text (design page, "Safety");
 * every consumer (trainer, transformers backend, vLLM backend) receives the same ids, so nobody
-  adds a second beginning-of-text token behind our back (reference page, pitfall P1).
+  adds a second beginning-of-text token behind our back (defensive_tokens.md, P1).
 
 Formats are data: they belong to whoever defined them, and :mod:`kit.lm.formats` knows them by name,
 reads them from plain values, or takes them from a tokenizer's own template. The ids never contain a
@@ -57,7 +57,7 @@ class ChatFormat:
         stop: Tokens at which generation stops.
         stop_if_known: More of them, for tokenizers that have them.
         pad: The padding token. Never equal to a stop token, because masks built by
-            ``ids != pad`` would then hide the end of the answer (pitfall P15).
+            ``ids != pad`` would then hide the end of the answer (defensive_tokens.md, P15).
     """
 
     name: str

@@ -136,7 +136,7 @@ def read_output_embeddings(path: str | Path, *, device: str = "cpu") -> Tensor:
 
 
 def tied_embeddings(path: str | Path) -> bool:
-    """Whether input and output embeddings are the same matrix (pitfall P11).
+    """Whether input and output embeddings are the same matrix (defensive_tokens.md, P11).
 
     ``tie_word_embeddings`` in the config decides; where the config is silent, a stored output
     matrix means untied.

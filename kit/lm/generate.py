@@ -21,7 +21,7 @@ class TransformersBackend:
 
     Ties go to the lowest id. In fp32 the result does not depend on the batch size or on the cache,
     except where the two best scores differ by less than the rounding of a differently shaped matrix
-    product (about 1e-6 relative); in bf16 such near-ties are common (pitfall P16).
+    product (about 1e-6 relative); in bf16 such near-ties are common (defensive_tokens.md, P16).
     """
 
     def __init__(

@@ -39,7 +39,7 @@ def load_model(
     Args:
         path: A local folder with ``config.json`` and safetensors weights.
         dtype: ``"float32"``, ``"bfloat16"``, ... or a torch dtype. Never "auto": what a checkpoint
-            happens to be stored in must not decide numbers (pitfall P12).
+            happens to be stored in must not decide numbers (defensive_tokens.md, P12).
         device: Where the weights go.
         attention: A transformers attention implementation; ``None`` is "sdpa", or "eager" for an
             architecture that has no "sdpa" (Gemma 2).

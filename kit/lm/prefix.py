@@ -25,8 +25,8 @@ def embed(model: PreTrainedModel, ids: Tensor, prefix: Tensor | None) -> Tensor:
     """Input embeddings in which the slots carry the prefix vectors.
 
     Slot V+i takes ``prefix[i]``, moved to the model's device and dtype; that is differentiable, so
-    an fp32 prefix can be trained under a bf16 model (pitfall P7). A prefix row stands for what the
-    model's embedding module returns, behind any scaling that the module does.
+    an fp32 prefix can be trained under a bf16 model (defensive_tokens.md, P7). A prefix row stands
+    for what the model's embedding module returns, behind any scaling that the module does.
 
     Args:
         model: A causal language model; gradients reach its embeddings only if it asks for them.

@@ -1,12 +1,12 @@
 """Greedy generation and log-likelihoods with vLLM: an engine serves a model and every prefix.
 
 Prompts are token ids, never strings: given strings, vLLM puts a second beginning-of-text token in
-front (pitfall P1). A prefix is written over a few unused rows of the running engine's embedding
-matrix and its slots (ids from V on) are renamed to those rows' ids: no 16 GB model is written for a
-prefix, and the engine is started once. The rows come back bit for bit.
+front (defensive_tokens.md, P1). A prefix is written over a few unused rows of the running engine's
+embedding matrix and its slots (ids from V on) are renamed to those rows' ids: no 16 GB model is
+written for a prefix, and the engine is started once. The rows come back bit for bit.
 
-vLLM's greedy results depend on how requests share batches (pitfall P16): in bf16 two runs may part
-where the two best scores are nearly equal.
+vLLM's greedy results depend on how requests share batches (defensive_tokens.md, P16): in bf16 two
+runs may part where the two best scores are nearly equal.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class VllmBackend:
             slot_rows: Unused ids, from :func:`spare_ids`; at most so many prefix vectors can be
                 served. They are never produced, with or without a prefix. None serve no prefix.
             max_model_len: Most tokens of a prompt and its continuation. The longest evaluation
-                prompt has 2,053 tokens (reference page, section 2.1), to which come 512.
-            dtype: Of weights and arithmetic; never "auto" (pitfall P12).
+                prompt has 2,053 tokens (defensive_tokens.md, 2.1), to which come 512.
+            dtype: Of weights and arithmetic; never "auto" (defensive_tokens.md, P12).
             seed: Of the engine.
             random_weights: Make weights up instead of reading them; for rehearsals.
             gpu_memory_gb: Memory in GiB that the engine takes: weights, working space and, with

@@ -1,6 +1,6 @@
 """Whether two models' vocabularies can be compared row by row.
 
-Procrustes needs row i of both embedding matrices to be the same token (reference page, section 4).
+Procrustes needs row i of both embedding matrices to be the same token (defensive_tokens.md, 4).
 """
 
 from __future__ import annotations

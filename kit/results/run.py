@@ -11,7 +11,9 @@ import re
 from functools import cached_property
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from kit import jsonfile
 from kit.errors import InvalidInput
@@ -214,9 +216,32 @@ def decode_results(content: bytes, where: str, *, next_step: str = "") -> Result
     Raises:
         InvalidInput: Damaged, of another shape or another format version.
     """
-    return jsonfile.decode(
-        content, Results, where=where, next_step=next_step, version=SCHEMA_VERSION
+    try:
+        return jsonfile.decode(
+            content, Results, where=where, next_step=next_step, version=SCHEMA_VERSION
+        )
+    except InvalidInput:
+        if not _of_first_release(content):
+            raise
+    raise InvalidInput(
+        "this table was written by kit 0.1.0, in another shape",
+        where=where,
+        why="curves stood in its cells; they stand in 'series' now, with a curve a replicate",
+        next_step=next_step or "kit run EXP makes it again",
     )
+
+
+class _OldTable(Struct):
+    cells: list[dict[str, Any]]
+
+
+def _of_first_release(content: bytes) -> bool:
+    """Whether it is a table whose cells hold their curves. The format's number did not change."""
+    try:
+        table = jsonfile.decode(content, _OldTable, where="")
+    except InvalidInput:
+        return False
+    return any("series" in cell for cell in table.cells)
 
 
 def meant(path: Path) -> str:

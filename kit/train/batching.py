@@ -1,6 +1,7 @@
 """Right-padded training batches with explicit masks.
 
-Whether a position is padding is known from its length, never from ``ids != pad`` (pitfall P15).
+Whether a position is padding is known from its length, never from ``ids != pad``
+(defensive_tokens.md, P15).
 """
 
 from __future__ import annotations

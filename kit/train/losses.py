@@ -42,7 +42,7 @@ def token_weights(
     """What one label token of each example of a step weighs in the step's loss.
 
     ``micro-mean`` is the published normalisation: the mean over micro-batches of per-token means
-    (reference page, section 1.3, "batch"). Micro-batches are consecutive examples. Tokens of a
+    (defensive_tokens.md, 1.3, "batch"). Micro-batches are consecutive examples. Tokens of a
     micro-batch with few labels weigh more than others, so the loss depends on the grouping.
     ``token-mean`` is the mean over all label tokens of the step, whatever the grouping.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from pathlib import Path
 
@@ -84,3 +85,18 @@ def test_what_was_changed_is_said_by_record_or_plan(folder: Path) -> None:
     assert Run(folder).notes == ["n"]
     run_files.write(folder, run_files.plan(rehearsal=True, manifest="own.yaml"))
     assert (Run(folder).rehearsal, Run(folder).manifest) == (True, "own.yaml")
+
+
+def test_a_table_of_the_first_release_is_named(tmp_path: Path) -> None:
+    """The shape changed and the number of the format did not: a sentence says so."""
+    cell = {"id": "loss/a/b", "unit": "loss", "value": None, "series": [[0, 0.5], [1, 0.25]]}
+    table = {"schema_version": 1, "experiment": "e", "version": "1-A", "profile": "mini"}
+    (tmp_path / "results.json").write_text(json.dumps(table | {"cells": [cell]}))
+    with pytest.raises(InvalidInput, match=r"written by kit 0\.1\.0, in another shape") as caught:
+        _ = Run(tmp_path).results
+    assert caught.value.where.endswith("results.json")
+    assert "kit run again" in caught.value.next_step
+    # Any other strange field is no sign of age.
+    (tmp_path / "results.json").write_text(json.dumps(table | {"cells": [{"id": "a", "odd": 2}]}))
+    with pytest.raises(InvalidInput, match="does not have the expected shape"):
+        _ = Run(tmp_path).results

@@ -35,7 +35,7 @@ def read_alpaca(path: str | Path, *, prefix: str = "alpaca") -> list[Sample]:
 
 
 def read_alpaca_farm(path: str | Path) -> list[Sample]:
-    """AlpacaFarm's evaluation set with input: 208 of the 805 (reference page, section 2.1).
+    """AlpacaFarm's evaluation set with input: 208 of the 805 (defensive_tokens.md, 2.1).
 
     Ids are ``alpacafarm-<row>`` with the row among all 805; order is kept. Outputs are left as they
     are: many begin with a line break, which is part of the completion attack (P20).

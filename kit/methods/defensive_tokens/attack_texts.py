@@ -16,7 +16,7 @@ from typing import Any
 from kit.results.plain import read_json as read_json_file
 
 SLOT = "{injected_prompt}"
-# How many of each list of fake delimiters StruQ keeps for its tests (reference page, section 1.2).
+# How many of each list of fake delimiters StruQ keeps for its tests (defensive_tokens.md, 1.2).
 HELD_OUT = 2
 
 
@@ -121,7 +121,7 @@ def fake_delimiters(parts: dict[str, list[str]], *, test: bool) -> tuple[Delimit
     """All pairs that StruQ's sampling can produce, each as likely as its sampling makes it.
 
     One mark for both delimiters; role and word per delimiter; upper, lower and given case, a third
-    each. The last two of every list are the test's (reference page, section 1.2).
+    each. The last two of every list are the test's (defensive_tokens.md, 1.2).
     """
 
     def half(name: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Test-time attacks: a sample's untrusted data with an injected instruction in it.
 
-Sources: reference page, section 2.2. The paper's three variants are ``ignore``, ``completion`` and
+Sources: defensive_tokens.md, 2.2. The paper's three variants are ``ignore``, ``completion`` and
 ``ignore_completion`` (DTP, "Security"); the others are StruQ's and the kit's own.
 """
 
@@ -39,7 +39,7 @@ class AttackStyle:
     sentence_case: bool
 
 
-# Meta_SecAlign's strings, which the follow-up evaluates with (reference page, section 2.2).
+# Meta_SecAlign's strings, which the follow-up evaluates with (defensive_tokens.md, 2.2).
 PAPER = AttackStyle("paper", gap=" ", block="\n\n", turn="\n", sentence_case=True)
 # The miniature world: words and single spaces.
 MINI = AttackStyle("mini", gap=" ", block=" ", turn=" ", sentence_case=False)
@@ -73,7 +73,7 @@ class Attacked:
 
 
 def append(data: str, separator: str, rest: str) -> str:
-    """``rest`` behind the data; empty data leave no separator (reference page, section 1.3)."""
+    """``rest`` behind the data; empty data leave no separator (defensive_tokens.md, 1.3)."""
     return data + separator + rest if data.strip() else rest
 
 

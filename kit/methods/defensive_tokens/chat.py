@@ -17,7 +17,7 @@ def _llama3_turn(role: str) -> tuple[Segment, ...]:
 
 
 # The template that the released DefensiveTokens were made for, not Meta's own: one newline after
-# a header, two in front of <|eot_id|>, no date block (reference page, section 2.4).
+# a header, two in front of <|eot_id|>, no date block (defensive_tokens.md, 2.4).
 LLAMA3 = register_format(
     ChatFormat(
         name="llama3-defensive-tokens",

@@ -30,9 +30,10 @@ class Encoding:
         layout: Where the prefix slots go.
         label_tokens: ``as-text`` decodes the label and renders it through the chat format, as the
             follow-up did; for Llama-3 that puts a line break in front of the end token which the
-            model itself does not write (pitfall P5). ``as-generated`` keeps the generated ids.
+            model itself does not write (defensive_tokens.md, P5). ``as-generated`` keeps the
+            generated ids.
         end_truncated: Whether a label cut by the token limit still gets the end token, which
-            teaches to stop in mid-sentence (pitfall P4; the follow-up did).
+            teaches to stop in mid-sentence (defensive_tokens.md, P4; the follow-up did).
         max_length: Ids kept, prefix slots included; the follow-up: 2048.
     """
 

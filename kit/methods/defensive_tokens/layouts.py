@@ -41,9 +41,10 @@ def place(
     Args:
         layout: ``before-bos`` gives ``[DT][BOS]...``: the paper's and the training layout (DTP,
             "Position"). ``bos-before-and-after`` gives ``[BOS][DT][BOS]...``: what string prompts
-            become in vLLM, which adds its own begin token (pitfall P1). ``after-bos`` gives
-            ``[BOS][DT]...``; ``before-two-bos`` gives ``[DT][BOS][BOS]...``: what a tokenizer that
-            adds its begin token may have made of the authors' training text (P1, unverified).
+            become in vLLM, which adds its own begin token (defensive_tokens.md, P1). ``after-bos``
+            gives ``[BOS][DT]...``; ``before-two-bos`` gives ``[DT][BOS][BOS]...``: what a
+            tokenizer that adds its begin token may have made of the authors' training text (P1,
+            unverified).
         prompt: Ids of ``ChatFormat.prompt_ids``.
         n: Number of slots. 0 is the undefended prompt *in the same harness*, so under
             ``bos-before-and-after`` the begin token still stands there twice, as under

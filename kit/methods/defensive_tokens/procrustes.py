@@ -1,8 +1,8 @@
 """Orthogonal Procrustes between two embedding matrices.
 
-W minimises ||X W - Y||_F over orthogonal W: with M = X^T Y = U S V^T it is U V^T (reference page,
-section 4). The published transfer uses all shared rows, no centring, no scale and no weights; those
-are options here, off by default.
+W minimises ||X W - Y||_F over orthogonal W: with M = X^T Y = U S V^T it is U V^T
+(defensive_tokens.md, 4). The published transfer uses all shared rows, no centring, no scale and no
+weights; those are options here, off by default.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which items a run consumes, decided before anything expensive.
 
 A 200-step run at batch 16 sees 3,200 of 51,760 samples. With the order fixed first, only those need
-self-labels: 16 times less work (reference page, section 6).
+self-labels: 16 times less work (defensive_tokens.md, 6).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Labels from the undefended model itself, keyed by stable sample id.
 
 DTP 3.3 calls self-labels "crucial to maintain utility". Keying matters: the follow-up once looked
-labels up by shuffled position (tiny-adapt note, Issue 1; pitfall P6).
+labels up by shuffled position (tiny-adapt note, Issue 1; defensive_tokens.md, P6).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SelfLabel:
         instruction: Its instruction, to notice a wrong mapping.
         text: The decoded answer.
         ids: The generated ids, without the stop token.
-        finish_reason: ``length`` marks a cut answer (pitfall P4).
+        finish_reason: ``length`` marks a cut answer (defensive_tokens.md, P4).
     """
 
     sample_id: str

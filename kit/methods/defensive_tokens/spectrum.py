@@ -1,7 +1,7 @@
 """The singular values of an alignment as a curve.
 
 How fast they fall says how much of the map is decided by few directions; where they reach zero the
-map is arbitrary (reference page, section 4).
+map is arbitrary (defensive_tokens.md, 4).
 """
 
 from __future__ import annotations

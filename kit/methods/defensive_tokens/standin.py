@@ -1,6 +1,6 @@
 """Stand-in data with the lengths of the real sets, made of neutral words.
 
-Lengths, in Llama-3 tokens (reference page, sections 2.1 and 6; GPU facts page):
+Lengths, in Llama-3 tokens (defensive_tokens.md, 2.1 and 6; GPU facts page):
 
 * evaluation: benign prompts 80 on average, 213 at the 95th percentile, at most 409; the ignore
   attack adds 33, the completion attack 94, all with 5 prefix slots;
@@ -50,9 +50,9 @@ TRAINING_INSTRUCTION = (21.0, 0.45, 80)
 TRAINING_INPUT = (62.0, 0.9, 400)
 TRAINING_OUTPUT = (118.0, 0.8, 400)
 ANSWER = (207.0, 0.75, 512)
-# Rows of yahma/alpaca-cleaned (reference page, section 1.3).
+# Rows of yahma/alpaca-cleaned (defensive_tokens.md, 1.3).
 POOL_SIZE = 51_760
-# 37 % of Cleaned Alpaca has an input (reference page, section 1.2).
+# 37 % of Cleaned Alpaca has an input (defensive_tokens.md, 1.2).
 WITH_INPUT = 0.37
 
 

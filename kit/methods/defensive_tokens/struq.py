@@ -1,7 +1,7 @@
 """Training mixtures of clean and attacked samples: as reported, and as StruQ describes it.
 
-They differ on purpose. The follow-up trained on the very strings it is evaluated with (pitfall P2);
-the StruQ mixture holds all of them out.
+They differ on purpose. The follow-up trained on the very strings it is evaluated with
+(defensive_tokens.md, P2); the StruQ mixture holds all of them out.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def as_reported(
     *,
     seed: int = 42,
 ) -> list[TrainingItem]:
-    """The follow-up's mixture (reference page, section 1.3; tiny-adapt note, "Setup").
+    """The follow-up's mixture (defensive_tokens.md, 1.3; tiny-adapt note, "Setup").
 
     A seeded shuffle, the first n // 2 samples clean, half of the rest with a *test* ignore
     sentence, the others with the *evaluated* completion attack, both around the *test* injection.
@@ -111,7 +111,7 @@ def proper(
     struq_completion: bool = False,
     control_tokens: Sequence[str] = (),
 ) -> list[TrainingItem]:
-    """StruQ's mixture, held out from the evaluation (reference page, section 1.2).
+    """StruQ's mixture, held out from the evaluation (defensive_tokens.md, 1.2).
 
     Each sample draws one of [naive, clean, completion-other, clean] by itself. Samples without
     input stay clean and have no data turn. What is injected is another sample's instruction and

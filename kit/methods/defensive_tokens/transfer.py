@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def transfer(prefix: Tensor, alignment: Alignment) -> Tensor:
-    """T_t = T_s W, [n, d] float32 (reference page, section 4)."""
+    """T_t = T_s W, [n, d] float32 (defensive_tokens.md, 4)."""
     _same_width(prefix, alignment.matrix.shape[0])
     return alignment.apply(prefix)
 
@@ -54,7 +54,7 @@ def norm_rescaled(prefix: Tensor, native: Tensor) -> Tensor:
 def vocabulary_rescaled(prefix: Tensor, source: Tensor, target: Tensor) -> Tensor:
     """The prefix times mean row norm of the target vocabulary over that of the source.
 
-    For Llama-3 to Llama-3.1 the factor is 0.671 / 0.591 = 1.135 (reference page, section 4). Needs
+    For Llama-3 to Llama-3.1 the factor is 0.671 / 0.591 = 1.135 (defensive_tokens.md, 4). Needs
     no native prefix.
 
     Args:

@@ -161,7 +161,7 @@ def _checkpointing(model: PreTrainedModel) -> Callable[[], None]:
     """Checkpoint the layers of a model in evaluation mode, by the switches that they read.
 
     transformers checkpoints in training mode only. Just the layers' own flag is set: their parts
-    stay in evaluation mode, without dropout (pitfall P9).
+    stay in evaluation mode, without dropout (defensive_tokens.md, P9).
     """
     layers = _layers(model)
     if not all(hasattr(type(layer), "gradient_checkpointing") for layer in layers):

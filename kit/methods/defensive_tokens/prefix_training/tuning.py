@@ -2,7 +2,7 @@
 
 The prefix is a parameter of its own in fp32, with fp32 Adam state, cast to the model's dtype in
 each forward pass. Training five rows inside a bf16 embedding table instead loses the second moment
-to rounding and needs gradient masks (pitfalls P7 and P8).
+to rounding and needs gradient masks (defensive_tokens.md, P7 and P8).
 """
 
 from __future__ import annotations
