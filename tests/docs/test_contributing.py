@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.cli.main import run
-from kit.engine.load import load_registry
+from kit.engine.registry import load_registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
