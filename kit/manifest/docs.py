@@ -22,6 +22,7 @@ from kit.manifest.text import read_text
 FILES: dict[str, str] = {
     "schema": "kit.manifest.schema:schema_files",
     "mini-pins": "kit.mini.worlds:pins_files",
+    "expectation-hashes": "kit.manifest.shipped:files",
     "published-claims": "kit.report.published:files",
 }
 """Generator name -> ``module:function`` giving path -> text."""

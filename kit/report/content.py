@@ -29,7 +29,7 @@ def content(
     """
     verdict = run.verdict
     expected = {cell.id: cell for cell in expectation.cells} if expectation is not None else {}
-    measured = {cell.id: cell for cell in run.results.cells} if run.has_results else {}
+    measured = {cell.id: cell for cell in run.results.cells}
     all_tables = tables.tables(verdict, expected, measured)
     kept = {line.anchor for table in all_tables for line in table.rows}
     anchors = {cell.id: f"c{i}" for i, cell in enumerate(verdict.cells) if f"c{i}" in kept}
@@ -67,7 +67,7 @@ def _figures(
     run: Run, expected: Mapping[str, ExpectedCell], expectation: Expectation | None
 ) -> dict[str, Any]:
     forests, forest_remark = gallery.forests(run.verdict, expected)
-    results = run.results if run.has_results else None
+    results = run.results
     curves, curve_remark = gallery.curves(results, expected)
     calibration, calibration_remark = gallery.calibration_picture(run.verdict)
     return {

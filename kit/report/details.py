@@ -204,7 +204,7 @@ def steps(run: Run) -> tuple[list[Step], int]:
     """Steps in the order of the plan with the command of each; and how many were left out."""
     planned = run.plan.instances if run.plan is not None else []
     done = run.record.steps if run.record is not None else {}
-    cells = run.results.cells if run.has_results else []
+    cells = run.results.cells
     measured = Counter(cell.step for cell in cells if cell.step)
     made = []
     for step in planned[:MOST_STEPS]:

@@ -12,7 +12,8 @@ from kit import jsonfile
 from kit.durable import write_output
 from kit.errors import InvalidInput
 from kit.results import run
-from kit.results.files import RESULTS, VERDICT
+from kit.results.files import VERDICT
+from kit.verify.case import check_follows
 from kit.verify.verdict import SCHEMA_VERSION, Verdict
 
 
@@ -39,29 +40,16 @@ class Run(run.Run):
 
 
 def read_run(folder: Path) -> Run:
-    """A run with a verdict, all of whose files can be read.
+    """A run with a verdict that follows from the files beside it, all of which can be read.
 
     Raises:
-        InvalidInput: Not a run directory, not verified yet, damaged, or of another format version.
+        InvalidInput: Not a run directory, not verified yet, damaged, of another format version, or
+            verified before something in it was changed.
     """
     found = Run(folder)
-    _check_results(found)
-    _ = found.plan, found.record, found.has_results and found.results
+    check_follows(folder, found.verdict)
+    _ = found.plan, found.record, found.results
     return found
-
-
-def _check_results(found: Run) -> None:
-    """Refuse a verdict that was made from other numbers than those in the directory."""
-    verdict = found.verdict
-    if not verdict.results_sha256 or verdict.not_run_here or not found.has_results:
-        return
-    if found.results_sha256 != verdict.results_sha256:
-        raise InvalidInput(
-            "the verdict is about other results than those beside it",
-            where=str(found.path / VERDICT),
-            why=f"{RESULTS} changed after `kit verify`, or one of the two was copied here",
-            next_step=f"kit verify {found.path}",
-        )
 
 
 def write_file(path: Path, content: str | bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from kit.errors import Preflight, UsageError
 from kit.report.text import plural
 from kit.results.labels import LabelFiles
-from kit.results.run import Run
+from kit.results.run import open_run
 from kit.results.types import Cell, SeedValue
 from kit.verify.tables import COLUMNS
 
@@ -24,7 +24,7 @@ def read_cells(folder: Path, prefixes: Sequence[str] = ()) -> list[Cell]:
         InvalidInput: Not a run directory, or its results cannot be read.
         UsageError: A prefix that no cell has.
     """
-    cells = Run(folder).results.cells
+    cells = open_run(folder).results.cells
     for prefix in prefixes:
         if not any(cell.id.startswith(prefix) for cell in cells):
             raise UsageError(

@@ -70,11 +70,6 @@ class Run:
         """
         return decode_results(self._table, str(self.path / RESULTS), next_step=jsonfile.AGAIN)
 
-    @property
-    def has_results(self) -> bool:
-        """Whether the run got as far as its table."""
-        return (self.path / RESULTS).is_file()
-
     @cached_property
     def results_sha256(self) -> str:
         """Of its table's bytes."""

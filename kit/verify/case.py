@@ -15,6 +15,8 @@ from kit.errors import InvalidInput, KitError, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.load import Loaded, read_expectation
 from kit.manifest.place import in_expectation
+from kit.manifest.shipped import edited
+from kit.results.files import RESULTS, VERDICT
 from kit.results.labels import LabelFiles, LabelSource
 from kit.results.run import Run, open_run
 from kit.results.types import Results
@@ -62,7 +64,7 @@ def open_case(
     """
     if results is None:
         found = open_run(Path(run))
-        table, labels, where = found.results, found.labels, found.path / "results.json"
+        table, labels, where = found.results, found.labels, found.path / RESULTS
         file, root = _expectation(
             Path(found.manifest) if found.manifest else table.experiment, table.profile, expectation
         )
@@ -76,6 +78,7 @@ def open_case(
             labels,
             where,
             found=found,
+            given=expectation,
         )
     from kit.verify.counts import with_counts
     from kit.verify.tables import read_table
@@ -85,7 +88,7 @@ def open_case(
     brought, source = read_table(results, loaded.value)
     brought, notes = with_counts(brought, str(results))
     notes = ["not run here: the table was brought from elsewhere", *notes]
-    return _case(loaded, file, root, brought, source, results, notes=notes)
+    return _case(loaded, file, root, brought, source, results, given=expectation, notes=notes)
 
 
 def _case(
@@ -97,17 +100,21 @@ def _case(
     where: Path,
     *,
     found: Run | None = None,
+    given: Path | None = None,
     notes: Sequence[str] = (),
 ) -> Case:
     expected = loaded.value
+    changed = _changes(found, given)
+    changed += [f"{name} is not as the kit ships it" for name in _edited(file, root, expected)]
     subject = Subject(
         expected=expected,
         results=results,
         labels=labels,
         published=LabelFiles(file.parent, root),
         where=str(where),
-        expectation=_relative(file, root),
-        overrides=found.overrides if found else [],
+        expectation=str(given) if given is not None else _relative(file, root),
+        own_expectation=given is not None,
+        overrides=changed,
         rehearsal=found is not None and found.rehearsal,
         not_run_here=found is None,
         scope=found.plan.scope if found is not None and found.plan is not None else "",
@@ -116,7 +123,7 @@ def _case(
     )
     return Case(
         subject,
-        found.path / "verdict.json" if found else None,
+        found.path / VERDICT if found else None,
         loaded,
         sha256(file.read_bytes()).hexdigest(),
         sha256(where.read_bytes()).hexdigest(),
@@ -158,6 +165,22 @@ def _expectation(experiment: str | Path, profile: str, given: Path | None) -> tu
     return path, path.parent if own is not None else catalog.root
 
 
+def _changes(found: Run | None, given: Path | None) -> list[str]:
+    """What of a run is not as the repository has it: overrides, code, the expectation."""
+    if found is None:
+        return []
+    changed = list(found.overrides)
+    if found.record is not None and found.record.dirty:
+        changed.append(f"code with changes that {found.record.commit or 'no commit'} does not have")
+    return changed + ([f"compared with {given}"] if given is not None else [])
+
+
+def _edited(file: Path, root: Path, expected: Expectation) -> list[str]:
+    """The expectation or its record of reference runs, where somebody changed it."""
+    parts = [file, *([file.parent / expected.record] if expected.record else [])]
+    return [_relative(path, root) for path in parts if edited(path, root)]
+
+
 def _relative(path: Path, root: Path) -> str:
     resolved, base = path.resolve(), root.resolve()
     return str(resolved.relative_to(base)) if resolved.is_relative_to(base) else str(path)
@@ -178,6 +201,35 @@ def verdict_of(case: Case) -> Verdict:
         verdict,
         expectation_sha256=case.expectation_sha256,
         results_sha256=case.results_sha256,
+    )
+
+
+def check_follows(run: Path, verdict: Verdict) -> None:
+    """Refuse a verdict that is not the one on the files beside it.
+
+    It is made anew; what another version of the kit would word differently is to be made again.
+
+    Raises:
+        InvalidInput: It does not follow, or its expectation is not here any more.
+        KitError: The files are not what they must be.
+    """
+    given = Path(verdict.expectation)
+    own = given if verdict.own_expectation else None
+    made = structs.replace(verdict_of(open_case(str(run), expectation=own)), kit_version="")
+    ours, theirs = (
+        msgspec.json.decode(msgspec.json.encode(one))
+        for one in (made, structs.replace(verdict, kit_version=""))
+    )
+    other = [name for name in ours if ours[name] != theirs[name]]
+    if not other:
+        return
+    word = f": {theirs['verdict']} there, {ours['verdict']} here" * ("verdict" in other)
+    raise InvalidInput(
+        "the verdict does not follow from the files beside it",
+        where=str(run / VERDICT),
+        why=f"made anew it differs in {', '.join(other)}{word}: {VERDICT}, the run or the "
+        "expectation was changed after `kit verify`",
+        next_step=f"kit verify {run}{f' --expectation {given}' if own else ''}",
     )
 
 

@@ -50,7 +50,8 @@ class Subject:
         published: Where published labels are.
         where: The table's file, for messages.
         expectation: The expectation's file, for messages.
-        overrides: What the run changed; not empty means ``modified``.
+        own_expectation: It was given by name instead of the repository's.
+        overrides: What is not as the kit has it; not empty means ``modified``.
         rehearsal: Stand-in weights and data.
         not_run_here: The table was brought from elsewhere.
         scope: What the run's profile speaks of.
@@ -64,6 +65,7 @@ class Subject:
     published: LabelSource | None = None
     where: str = "results.json"
     expectation: str = "expectation"
+    own_expectation: bool = False
     overrides: Sequence[str] = ()
     rehearsal: bool = False
     not_run_here: bool = False
@@ -118,6 +120,7 @@ def verify(subject: Subject) -> Verdict:
         scope=subject.scope,
         version=expected.version,
         expectation=subject.expectation,
+        own_expectation=subject.own_expectation,
         kit_version=__version__,
         verdict=verdict,
         exit_code=EXIT_CODES[verdict],

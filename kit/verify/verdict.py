@@ -182,13 +182,16 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     expectation: str = ""
     """Path of the expectation as given, and its sha256 below."""
     expectation_sha256: str = ""
+    own_expectation: bool = False
+    """It was given by name instead of the repository's."""
     results_sha256: str = ""
     kit_version: str = ""
     verdict: RunVerdict
     exit_code: int
     modified: bool = False
-    """The run record has overrides."""
+    """Something is not as the kit has it: see ``overrides``."""
     overrides: list[str] = []
+    """Overrides of the run record; uncommitted changes of the code; an edited expectation."""
     not_run_here: bool = False
     """The numbers were brought as a table; nothing was run by this kit."""
     reasons: list[str] = []

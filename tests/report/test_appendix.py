@@ -44,8 +44,8 @@ def test_long_lists_are_cut_and_said(tmp_path: Path) -> None:
     assert len(text.split()) < TWO_PAGES
 
 
-def test_verdict_alone(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", plan=None, record=None, results=None)
+def test_without_plan_and_record(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", plan=None, record=None)
     assert "- not recorded" in of_run(read_run(folder))
 
 

@@ -206,8 +206,8 @@ def test_generations_are_found_in_the_store(tmp_path: Path) -> None:
     assert "HARMFUL" in render(run, home=tmp_path / "home", show_generations=True)
 
 
-def test_verdict_alone_makes_a_report(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", results=None, plan=None, record=None)
+def test_table_and_verdict_make_a_report(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", plan=None, record=None)
     text = Page(render(read_run(folder))).text
     assert "This run has no record of where it ran." in text
     assert "variant" in text

@@ -34,7 +34,7 @@ def test_every_file_has_its_type(folder: Path) -> None:
     assert run.plan is not None
     assert run.record is not None
     assert (run.plan.results, run.record.status) == ("table", "finished")
-    assert (run.has_results, run.has_labels, run.name) == (True, True, folder.name)
+    assert (run.has_labels, run.closed, run.name) == (True, False, folder.name)
     assert (run.overrides, run.rehearsal, run.notes, run.manifest) == ([], False, [], "")
 
 
