@@ -90,7 +90,12 @@ def patched_answers(
         backend: Of the student.
         questions: To be forgotten.
         encode: Text to token ids.
+
+    Raises:
+        ValueError: No map of a block that can be patched.
     """
+    if not any(block >= 0 for block in maps):
+        raise ValueError("no affine map of a block to patch")
     found = {}
     for block in sorted(block for block in maps if block >= 0):
         with oracle_patch(student, teacher, maps[block], block):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from kit.evals.sets import StoredQuestion
+    from kit.methods.checkpoint_transfer.affine import AffineMap
 
 
 def tokenizer_of(ctx: StepContext, model: ModelInput) -> PreTrainedTokenizerBase:
@@ -96,3 +97,18 @@ def documents_of(
     from kit.methods.checkpoint_transfer.texts import read_documents
 
     return read_documents(pinned_files(ctx.pin(pin).path), fields)
+
+
+def maps_of(ctx: StepContext) -> dict[int, AffineMap] | None:
+    """Affine maps by block: fitted by a step, or published ones by pin; ``None`` without either.
+
+    Raises:
+        ValueError: The manifest gives both, or files that hold no maps.
+    """
+    from kit.methods.checkpoint_transfer.affine_files import load_maps
+
+    if ctx.has("maps") and ctx.has("published_maps"):
+        raise ValueError("give fitted maps or published ones, not both")
+    if ctx.has("published_maps"):
+        return load_maps(ctx.pin("published_maps").path)
+    return load_maps(ctx.step("maps").path / "maps") if ctx.has("maps") else None

@@ -7,6 +7,7 @@ from kit.engine.context import StepContext
 from kit.steps.checkpoint_transfer.inputs import (
     documents_of,
     encoder,
+    maps_of,
     pad_of,
     padded,
     questions_of,
@@ -84,7 +85,6 @@ def run_fit(ctx: StepContext, params: Fit) -> None:
 def run_targets(ctx: StepContext, params: Targets) -> None:
     """Keep teacher targets and retain reference of the first pairs, as far as the budget goes."""
     from kit.lm.model import inner_model
-    from kit.methods.checkpoint_transfer.affine_files import load_maps
     from kit.methods.checkpoint_transfer.recipe import Recipe
     from kit.methods.checkpoint_transfer.targets import keep_pairs
     from kit.methods.checkpoint_transfer.texts import read_texts
@@ -96,7 +96,7 @@ def run_targets(ctx: StepContext, params: Targets) -> None:
         ctx.out,
         teacher,
         student,
-        load_maps(ctx.step("maps").path / "maps") if params.affine else None,
+        maps_of(ctx) if params.affine else None,
         Recipe(
             1.0,
             1.0,
@@ -122,7 +122,6 @@ def run_targets(ctx: StepContext, params: Targets) -> None:
 def run_oracle(ctx: StepContext, params: Oracle) -> None:
     """Score the final model computing on from the mapped states: what perfect transfer reaches."""
     from kit.lm.generate import TransformersBackend
-    from kit.methods.checkpoint_transfer.affine_files import load_maps
     from kit.methods.checkpoint_transfer.answers import patched_answers, share
 
     student, tokenizer = ctx.model("student"), tokenizer_of(ctx, ctx.model("student"))
@@ -130,7 +129,7 @@ def run_oracle(ctx: StepContext, params: Oracle) -> None:
     found = patched_answers(
         model,
         load_model(ctx, ctx.model("teacher"), params.dtype),
-        load_maps(ctx.step("maps").path / "maps"),
+        maps_of(ctx) or {},
         TransformersBackend(model, pad_of(tokenizer), max_tokens=params.batch_tokens),
         questions_of(ctx, params.questions),
         encoder(tokenizer),

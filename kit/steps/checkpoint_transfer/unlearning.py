@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.steps.checkpoint_transfer.inputs import pad_of, tokenizer_of
+from kit.steps.checkpoint_transfer.inputs import maps_of, pad_of, tokenizer_of
 from kit.steps.checkpoint_transfer.params import RandomInit, Unlearn
 from kit.steps.common import load_model, model_folder
 
@@ -49,7 +49,6 @@ def recipe_of(params: Unlearn) -> Recipe:
 
 def run_unlearn(ctx: StepContext, params: Unlearn) -> None:
     """Pull the final model's states on forget text to the mapped ones of the early checkpoint."""
-    from kit.methods.checkpoint_transfer.affine_files import load_maps
     from kit.methods.checkpoint_transfer.targets import FORGET, RETAIN, kept_states
     from kit.methods.checkpoint_transfer.texts import read_texts
     from kit.methods.checkpoint_transfer.whole_run import Kept, run_recipe, save, summary
@@ -68,7 +67,7 @@ def run_unlearn(ctx: StepContext, params: Unlearn) -> None:
     done = run_recipe(
         load_model(ctx, ctx.model("student"), params.dtype),
         load_model(ctx, ctx.model("teacher"), params.dtype),
-        load_maps(ctx.step("maps").path / "maps") if ctx.has("maps") else None,
+        maps_of(ctx),
         recipe,
         pairs,
         seed=params.seed,
