@@ -140,8 +140,11 @@ def _add_answers(
 ) -> None:
     """One set of questions; by block where a model was patched at several."""
     if "blocks" in answers:
+        # The row is taken by the block; a teacher that an axis names becomes a setting.
+        named = () if row == BASELINE else (row,)
+        origin = replace(here.origin, settings=(*here.origin.settings, *named))
         for block, found in answers["blocks"].items():
-            _add_answers(table, here, metric, f"block-{block}", found)
+            _add_answers(table, table.at(origin), metric, f"block-{block}", found)
         return
     if NOT_FINITE in answers:
         table.not_run(here.id(metric, row), "percent", "diverged; its weights are not finite")
