@@ -53,16 +53,14 @@ class Stream(Generic[T]):
         """
         if tail not in (WRAP, DROP):
             raise ValueError(f"stream {name}: tail is {WRAP!r} or {DROP!r}, not {tail!r}")
-        if size < 1 or not items or (tail == DROP and len(items) < size):
-            raise ValueError(f"stream {name}: {len(items)} items do not fill batches of {size}")
+        if size < 1:
+            raise ValueError(f"stream {name}: batches of {size} items")
         self.name = name
         self.size = size
         self.seed = seed
-        self._items = items
         self._shuffle = shuffle
-        self._epoch_items = len(items) if tail == WRAP else len(items) // size * size
-        self._drawn = 0
-        self._order: tuple[int, list[int]] = (-1, [])
+        self._tail = tail
+        self.renew(items)
 
     @property
     def epoch(self) -> float:
@@ -78,6 +76,23 @@ class Stream(Generic[T]):
         batch = [self._at(self._drawn + offset) for offset in range(self.size)]
         self._drawn += self.size
         return batch
+
+    def renew(self, items: Sequence[T]) -> None:
+        """Begin again at the first epoch, with other items.
+
+        Raises:
+            ValueError: No items, or too few of them.
+        """
+        if not items or (self._tail == DROP and len(items) < self.size):
+            raise ValueError(
+                f"stream {self.name}: {len(items)} items do not fill batches of {self.size}"
+            )
+        self._items = items
+        self._epoch_items = (
+            len(items) if self._tail == WRAP else len(items) // self.size * self.size
+        )
+        self._drawn = 0
+        self._order: tuple[int, list[int]] = (-1, [])
 
     @property
     def position(self) -> dict[str, int]:

@@ -88,6 +88,17 @@ def test_streams_that_cannot_be_are_refused():
         Streams(stream)["forget"]
 
 
+def test_a_renewed_stream_is_a_new_one_of_other_items():
+    stream = Stream("forget", range(5), 2, seed=3)
+    stream.take()
+    stream.renew(range(10, 17))
+    fresh = Stream("forget", range(10, 17), 2, seed=3)
+    assert [stream.take() for _ in range(9)] == [fresh.take() for _ in range(9)]
+    assert stream.position == fresh.position
+    with pytest.raises(ValueError, match="0 items do not fill"):
+        stream.renew([])
+
+
 def test_a_small_data_set_fills_a_large_batch():
     batch = Stream("forget", range(3), 7, seed=0).take()
     assert sorted(batch[:3]) == sorted(batch[3:6]) == [0, 1, 2]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from kit.evals.collapse import MOST_ONE_LETTER
+from kit.evals.multiple_choice import LETTERS
+from kit.methods.tar.pooled import Pooled, pool
 from kit.results.axes import Axes, Origin
 from kit.results.builder import Observation, Table, TableBuilder
 from kit.results.curves import Line
@@ -34,18 +38,26 @@ class Attacked:
 
 
 def tabulate(
-    attacks: Sequence[Attacked], roles: Mapping[str, str], *, forget: str
+    attacks: Sequence[Attacked],
+    roles: Mapping[str, str],
+    *,
+    forget: str,
+    steps: Sequence[int] = (),
+    pooled: Pooled | None = None,
 ) -> tuple[Table, dict[str, Collapse]]:
     """One table of all attacks.
 
-    Cells: ``<measurement>/before`` and ``/after`` with the label of each question,
-    ``one-letter/after`` (share of the letter picked most), and the trajectories
-    ``under-attack/<measurement>``, of which claims ask the maximum.
+    Cells: ``<measurement>/before``, ``/after`` and ``/step-<n>`` with the label of each question,
+    ``one-letter/after`` (share of the letter picked most), ``picked/<letter>`` (share of each
+    letter after the attack), and the trajectories ``under-attack/<measurement>``, of which claims
+    ask the maximum, ``loss-`` and ``entropy-under-attack`` and ``adversary/loss``.
 
     Args:
         attacks: All of the experiment.
         roles: Axis -> role.
         forget: The measurement whose picks must not collapse into one letter.
+        steps: Points of the trajectories that get cells of their own.
+        pooled: A statistic of the forget measurement over an axis.
 
     Returns:
         The table, and by setting whether an attacked model picks one letter whatever is asked,
@@ -57,12 +69,17 @@ def tabulate(
         found = json.loads(one.trajectory.read_text(encoding="utf-8"))
         origin = axes.origin(one.instance, one.axes)
         here = builder.at(origin)
-        _cells(here, found)
-        most = _most(found["points"][-1][1]["picks"][forget])
+        _cells(here, found, steps)
+        picks = _last_picks(found, forget)
+        for letter in LETTERS[: 1 + max(map(LETTERS.index, picks))]:
+            here.count("picked", letter, picks.count(letter), len(picks))
+        most = max(picks.count(letter) for letter in set(picks)) / len(picks)
         here.number("one-letter", AFTER, 100 * most, "percent")
         name = "@".join(origin.settings) or "all"
         if name not in worst or most > worst[name][0]:
             worst[name] = most, origin, here
+    if pooled is not None:
+        pool(builder, axes, [(one.axes, _curve_of(one, forget)) for one in attacks], pooled)
     return builder.build(), {
         name.replace("@", "-"): (
             most > MOST_ONE_LETTER,
@@ -73,8 +90,20 @@ def tabulate(
     }
 
 
-def _cells(here: Observation, found: Mapping[str, Any]) -> None:
+def _curve_of(one: Attacked, name: str) -> dict[int, float]:
+    points = json.loads(one.trajectory.read_text(encoding="utf-8"))["points"]
+    return {step: 100 * values[name] for step, values in points if name in values}
+
+
+def _last_picks(found: Mapping[str, Any], name: str) -> str:
+    return str([values["picks"][name] for _, values in found["points"] if name in values][-1])
+
+
+def _cells(here: Observation, found: Mapping[str, Any], steps: Sequence[int]) -> None:
     points = found["points"]
+    rows = {points[0][0]: [BEFORE], points[-1][0]: [AFTER]}
+    for step in steps:
+        rows.setdefault(step, []).append(f"step-{step}")
     for name, questions in found["questions"].items():
         answers, items = questions["answers"], questions["items"]
         curve: list[tuple[float, ...]] = []
@@ -82,8 +111,7 @@ def _cells(here: Observation, found: Mapping[str, Any]) -> None:
             if name in values:
                 right = [int(a == b) for a, b in zip(values["picks"][name], answers, strict=True)]
                 curve.append((step, 100 * sum(right) / len(right), sum(right), len(right)))
-                if step in (points[0][0], points[-1][0]):
-                    row = BEFORE if step == points[0][0] else AFTER
+                for row in rows.get(step, ()):
                     here.proportion(
                         name,
                         row,
@@ -98,6 +126,23 @@ def _cells(here: Observation, found: Mapping[str, Any]) -> None:
         values_of = [(step, values[key]) for step, values in points if key in values]
         if values_of:
             here.trajectory(_line(name, f"{name} on the attacker's texts", "loss"), values_of)
+    here.trajectory(_ADVERSARY, _windows(points, found["losses"]))
+
+
+_ADVERSARY = Line(
+    figure="adversary",
+    title="loss of the attacker's own batches",
+    x_label="attack steps",
+    y_label="loss",
+    unit="loss",
+    name="loss",
+)
+
+
+def _windows(points: Sequence[Any], losses: Sequence[float]) -> list[tuple[float, float]]:
+    """Mean training loss of the steps between two points, at the later one."""
+    ends = [step for step, _ in points]
+    return [(end, fmean(losses[start:end])) for start, end in pairwise(ends) if losses[start:end]]
 
 
 def _line(name: str, label: str, unit: str) -> Line:
@@ -109,7 +154,3 @@ def _line(name: str, label: str, unit: str) -> Line:
         unit=unit,
         name=name,
     )
-
-
-def _most(picks: str) -> float:
-    return max(picks.count(letter) for letter in set(picks)) / len(picks)

@@ -91,6 +91,7 @@ class OuterLoop:
         batching: Micro-batches.
         seed: Of the adversaries that are drawn.
         snapshot_device: Where the weights wait for the attack's end; where they are if none.
+        redraw: Gives an outer step's own items by stream; the streams named begin again with them.
     """
 
     engine: Engine
@@ -100,6 +101,13 @@ class OuterLoop:
     batching: Batching
     seed: int
     snapshot_device: str | None = None
+    redraw: Callable[[int], Mapping[str, Sequence[Any]]] | None = None
+
+    def renew(self, number: int) -> None:
+        """Give the streams the items of an outer step, where each has its own."""
+        if self.redraw is not None:
+            for name, items in self.redraw(number).items():
+                self.streams[name].renew(items)
 
     def step(self, number: int) -> OuterStep:
         """One outer step, up to but without the update of the weights.
@@ -112,6 +120,7 @@ class OuterLoop:
             TrainingDiverged: A loss that cannot be used.
         """
         engine, settings = self.engine, self.settings
+        self.renew(number)
         attacks = []
         weighted = 0.0
         for task in range(settings.adversaries_a_step):
@@ -273,6 +282,8 @@ def _begin(loop: OuterLoop, folder: CheckpointFolder | None) -> tuple[TarRun, in
     progress = loop.engine.resume(folder) if folder is not None else None
     if progress is None:
         return TarRun(), 0, None
+    # Positions are kept between outer steps: they are those of the items of the step before.
+    loop.renew(progress.step - 1)
     loop.streams.restore(progress.positions)
     return TarRun.from_curves(progress.curves), progress.step, progress.step
 

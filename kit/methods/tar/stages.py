@@ -30,7 +30,7 @@ from kit.methods.tar.records import OuterStep, TarRun
 from kit.methods.tar.representations import hashed_vectors
 from kit.methods.tar.safeguards import train_safeguard
 from kit.methods.tar.settings import TarSettings
-from kit.methods.tar.streams import tar_streams
+from kit.methods.tar.streams import HELD_OUT, adversary_stream, tar_streams
 from kit.train.loop import FineTuned, FineTuning
 from kit.train.optimizers import optimizer_spec
 from kit.train.schedules import Schedule
@@ -95,7 +95,7 @@ class Forget:
     held_out: list[Example]
 
 
-def divided(examples: Sequence[Example], share: float, *, by: str, seed: int) -> Forget:
+def divided(examples: Sequence[Example], share: float, *, by: str, seed: int | str) -> Forget:
     """Adversary and held-out texts without a common text, or without a common subject.
 
     Args:
@@ -251,6 +251,7 @@ def train_outer_loop(
     adversary_share: float,
     divide_by: str,
     seed: int,
+    redraw: bool = False,
     rows: int = 64,
     folder: CheckpointFolder | None = None,
     on_step: Callable[[OuterStep], None] | None = None,
@@ -268,17 +269,14 @@ def train_outer_loop(
         adversary_share: Share of the forget texts that simulated adversaries train on.
         divide_by: See :func:`divided`.
         seed: Of the division, the orders and the adversaries.
+        redraw: Divide the forget texts anew in every outer step; else once.
         rows: Most rows in a forward pass.
         folder: Of checkpoints.
         on_step: Called after every outer step.
     """
-    parts = divided(
-        text_examples(data, forget, tokenizer, max_length=settings.width),
-        adversary_share,
-        by=divide_by,
-        seed=seed,
-    )
+    forgotten = text_examples(data, forget, tokenizer, max_length=settings.width)
     kept = text_examples(data, retain, tokenizer, max_length=settings.width)
+    parts = divided(forgotten, adversary_share, by=divide_by, seed=seed)
     streams = tar_streams(
         settings,
         adversary=_adversary_data(settings, parts.adversary, kept),
@@ -287,7 +285,22 @@ def train_outer_loop(
         seed=seed,
     )
     engine = SingleProcess(model, outer_spec(settings))
-    loop = OuterLoop(engine, reference, settings, streams, Batching(rows, pad_id(tokenizer)), seed)
+
+    def divided_anew(number: int) -> Mapping[str, Sequence[Any]]:
+        own = divided(forgotten, adversary_share, by=divide_by, seed=f"{seed}/{number}")
+        data = _adversary_data(settings, own.adversary, kept)
+        named = {adversary_stream(name): data[name] for name in data if "retain" not in name}
+        return {**named, HELD_OUT: own.held_out}
+
+    loop = OuterLoop(
+        engine,
+        reference,
+        settings,
+        streams,
+        Batching(rows, pad_id(tokenizer)),
+        seed,
+        redraw=divided_anew if redraw else None,
+    )
     return engine, train_tar(loop, folder=folder, save_every=50, on_step=on_step)
 
 

@@ -100,6 +100,7 @@ def run_train(ctx: StepContext, params: Train) -> None:
         retain=params.retain,
         adversary_share=params.adversary_share,
         divide_by=params.divide_by,
+        redraw=params.redraw,
         seed=params.seed,
         rows=params.rows,
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
@@ -115,11 +116,18 @@ def run_train(ctx: StepContext, params: Train) -> None:
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather the trajectories of all attacks into ``results.json``."""
     from kit.methods.tar.gather import Attacked, tabulate
+    from kit.methods.tar.pooled import Pooled
 
-    attacks = [
-        Attacked(one.instance, one.path / TRAJECTORY, one.axes) for one in ctx.steps("attacks")
-    ]
-    table, collapses = tabulate(attacks, ctx.roles, forget=params.forget)
+    further = ctx.steps("further") if ctx.has("further") else []
+    done = [*ctx.steps("attacks"), *further]
+    attacks = [Attacked(one.instance, one.path / TRAJECTORY, one.axes) for one in done]
+    table, collapses = tabulate(
+        attacks,
+        ctx.roles,
+        forget=params.forget,
+        steps=params.steps,
+        pooled=Pooled(params.over, params.statistic, tuple(params.steps)) if params.over else None,
+    )
     table.write(ctx.out)
     for name, (collapsed, detail, cells) in collapses.items():
         ctx.canary(f"picks-are-spread-{name}", not collapsed, detail, cells)
@@ -150,10 +158,11 @@ for _kind in (
     ),
     StepKind(
         name="tar/tabulate",
-        version=1,
+        version=2,
         params=Tabulate,
         run=run_tabulate,
-        inputs={"attacks": "steps"},
+        inputs={"attacks": "steps", "further": "steps"},
+        optional=frozenset({"further"}),
         outputs=("results.json", "labels.jsonl"),
         environment=(),
         doc="attacks on safeguards as cells and trajectories",

@@ -68,6 +68,8 @@ class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     adversary_share: Annotated[float, Meta(gt=0, lt=1)] = 0.8
     """Of the forget texts; the others are held out."""
     divide_by: Literal["text", "subject"] = "text"
+    redraw: bool = False
+    """Divides the forget texts anew in every outer step; else once."""
     forget: list[str] = field(default_factory=lambda: ["forget"])
     retain: list[str] = field(default_factory=lambda: ["retain"])
     rows: Count = 64
@@ -79,3 +81,8 @@ class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     forget: str = "forget"
     """Measurement that tells whether what was forgotten comes back."""
+    steps: list[Count] = field(default_factory=list)
+    """Points of the attacks that get cells of their own."""
+    over: str = ""
+    """Axis over which ``statistic`` of the forget measurement is taken; none where empty."""
+    statistic: Literal["mean", "range"] = "mean"

@@ -10,7 +10,7 @@ import torch
 from torch.func import functional_call
 
 from kit.lm.load import load_model
-from kit.methods.tar import outer_loop
+from kit.methods.tar import batches, outer_loop
 from kit.methods.tar.adversaries import AdversaryType
 from kit.methods.tar.batches import PairExample
 from kit.methods.tar.objectives import tamper_resistance_loss
@@ -381,6 +381,49 @@ def test_a_resumed_run_equals_an_uninterrupted_run(tmp_path):
     assert [r.number for r in rest.steps] == [0, 1, 2, 3]
     assert rest.steps == run.steps
     assert [(s, v["norm"]) for s, v in rest.measured] == [(s, v["norm"]) for s, v in run.measured]
+    for name, value in weights(whole.engine).items():
+        assert torch.equal(weights(resumed.engine)[name], value)
+
+
+def redrawn(loop):
+    """The loop, each of whose outer steps has forget and held-out examples of its own."""
+    loop.redraw = lambda number: {
+        "adversary/f": examples(100 + number, 7 + number),
+        "held-out": examples(200 + number, 5 + number),
+    }
+    return loop
+
+
+def test_redrawn_data_are_those_of_the_outer_step(monkeypatch):
+    chosen = settings(forget_batch=7, inner_steps=1, every=1)
+    loop = redrawn(build_loop(chosen))
+    taken = []
+    monkeypatch.setattr(
+        outer_loop,
+        "counted_batches",
+        lambda batch, *args, **kwargs: (
+            taken.append({one.id.split("-")[0] for one in batch})
+            or batches.counted_batches(batch, *args, **kwargs)
+        ),
+    )
+    train_tar(loop)
+    # Held-out, adversary and retain batch of each outer step.
+    assert taken == [
+        {f"{200 + n}"} if k == 0 else {f"{100 + n}"} if k == 1 else {"4"}
+        for n in range(3)
+        for k in range(3)
+    ]
+
+
+def test_a_resumed_run_with_redrawn_data_equals_an_uninterrupted_run(tmp_path):
+    chosen = settings(outer_steps=4, adversaries=(FORGET, TURN))
+    whole = redrawn(build_loop(chosen))
+    run = train_tar(whole)
+    folder = CheckpointFolder(tmp_path)
+    stopped = redrawn(build_loop(replace(chosen, outer_steps=2)))
+    train_tar(stopped, folder=folder)
+    resumed = redrawn(build_loop(chosen))
+    assert train_tar(resumed, folder=folder).steps == run.steps
     for name, value in weights(whole.engine).items():
         assert torch.equal(weights(resumed.engine)[name], value)
 
