@@ -84,8 +84,9 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
 
     Only mixed vectors speak: 0 of 208 twice is no evidence. Where other cells show that the two
     seeds do differ, at a flip rate f, an identical vector is an alarm when ``(1 - f)^n`` times the
-    number of comparisons is below 0.001. Where a cell's outcome depends on the item alone, so that
-    all seeds nearly agree in it, that smaller flip rate counts. A vector that a third seed gives in
+    number of comparisons is below 0.001; two seeds that differ nowhere are taken for copies. Where
+    a cell's outcome depends on the item alone, so that seeds that do differ elsewhere nearly agree
+    in it, that smaller flip rate counts. A vector that a third seed gives in
     another row of the table (the last part of the cell id) is decided by the items: there "refused"
     is what every second question asks for, and no copy of anything.
     """
@@ -108,21 +109,23 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
     compared = sum(len(found) for found in pairs.values())
     by_cell: dict[str, list[float]] = defaultdict(list)
     for found in pairs.values():
-        for id, rate, _ in found:
-            by_cell[id].append(rate)
+        if any(rate > 0 for _, rate, _ in found):  # copies do not say how rarely items flip
+            for id, rate, _ in found:
+                by_cell[id].append(rate)
     alarms: list[tuple[str, str, str]] = []
     for (one, two), found in pairs.items():
         others = [rate for _, rate, _ in found if rate > 0]
         usual = sum(others) / len(others) if others else 1.0
         for id, rate, n in found:
-            several = len(by_cell[id]) > 1
-            expected_rate = min(usual, sum(by_cell[id]) / len(by_cell[id])) if several else usual
+            here = by_cell[id] if len(by_cell[id]) > 1 else [usual]
+            expected_rate = min(usual, sum(here) / len(here))
             if rate == 0 and (1 - expected_rate) ** n * compared < 1e-3:
                 others_too = seen[vector_of[id, one]]
                 if all(row == row_of(id) or seed in (one, two) for row, seed in others_too):
                     alarms.append((one, two, id))
     if not alarms:
-        return [_report("duplicate-seed", True, f"{compared} pairs of label vectors differ")]
+        differ = sum(rate > 0 for found in pairs.values() for _, rate, _ in found)
+        return [_report("duplicate-seed", True, f"{differ} of {compared} pairs of seeds differ")]
     one, two, id = alarms[0]
     detail = f"seeds {one} and {two} have identical labels in {id}"
     if len(alarms) > 1:

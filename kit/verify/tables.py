@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from kit.results.labels import LabelFiles, Labels, LabelSource, LabelTable
 from kit.results.run import decode_results
 from kit.results.types import Cell, Results, SeedValue
 
+_WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[-+]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][-+]?[0-9]{1,3})?")
+"""Digits of other scripts, underscores and ``inf``, which Python would read, are slips here."""
 COLUMNS = ("cell", "value", "unit", "k", "n", "seed", "labels", "not_run")
 
 
@@ -74,6 +78,9 @@ def _read_csv(path: Path, expected: Expectation) -> tuple[Results, LabelSource]:
     try:
         names = rows.fieldnames or []
         unknown = [name for name in names if name not in COLUMNS]
+        twice = [name for name in COLUMNS if names.count(name) > 1]
+        if twice:
+            raise InvalidInput(f"column {twice[0]!r} stands twice", where=f"{path}:1")
         if unknown or "cell" not in names:
             raise InvalidInput(
                 f"unknown column {unknown[0]!r}" if unknown else "no column 'cell'",
@@ -146,11 +153,11 @@ def _numbers(fields: Mapping[str, str], where: str) -> tuple[float | None, int |
         text = fields.get(name, "")
         if not text:
             return None
-        try:
-            return kind(text)
-        except ValueError:
+        written = _WHOLE if kind is int else _NUMBER
+        if not written.fullmatch(text):
             what = "whole number" if kind is int else "number"
-            raise InvalidInput(f"field {name!r}: {text!r} is not a {what}", where=where) from None
+            raise InvalidInput(f"field {name!r}: {text!r} is not a {what}", where=where)
+        return kind(text)
 
     return read("value", float), read("k", int), read("n", int)
 

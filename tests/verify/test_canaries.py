@@ -76,6 +76,32 @@ def test_identical_labels_from_two_seeds_are_invalid() -> None:
     assert (verdicts, passed) == (["invalid"], [False])
 
 
+@pytest.mark.parametrize("seeds", [3, 4, 6])
+def test_total_copies_are_found_however_many(seeds: int) -> None:
+    """Every seed is the first one once more, in every cell."""
+    verdicts, passed = duplicated({"t/x/a": [A] * seeds, "t/x/b": [B] * seeds})
+    assert (set(verdicts), passed) == ({"invalid"}, [False])
+
+
+def test_copies_among_seeds_that_differ_are_found() -> None:
+    first, second, third = A, B, A[::-1]
+    verdicts, passed = duplicated({"t/x/a": [first, first, first, second, third]})
+    assert (verdicts, passed) == (["invalid"], [False])
+
+
+def test_what_passed_says_how_many_differ() -> None:
+    """A cell that items alone decide is the same under every seed, and said so."""
+    cells = [expected_cell(id, "50", tolerance=SEEDS) for id in ("t/x/a", "t/x/b", "t/y/c")]
+    table, lines = [], []
+    for id, bits in (("t/x/a", [A, B, A[::-1]]), ("t/x/b", [B, A[::-1], A]), ("t/y/c", [B] * 3)):
+        lines += [labels(f"{id}-{i}", vector) for i, vector in enumerate(bits)]
+        seeds = [SeedValue(seed=str(i), value=50.0, k=25, n=50, labels=f"{id}-{i}")
+                 for i in range(3)]  # fmt: skip
+        table.append(Cell(id=id, unit="percent", value=50.0, seeds=seeds))
+    (canary,) = run(cells, table, labels=memory(*lines)).canaries
+    assert (canary.passed, canary.detail) == (True, "6 of 9 pairs of seeds differ")
+
+
 def test_saturated_vectors_are_no_evidence() -> None:
     assert duplicated({"t/a": [ZERO, ZERO]})[1] == []
     assert duplicated({"t/a": [ZERO, ZERO], "t/b": [A, B]})[1] == [True]
