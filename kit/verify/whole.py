@@ -8,11 +8,13 @@ than ``INCOMPLETE``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from hashlib import file_digest
+
+import msgspec
+from msgspec import Struct
 
 from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.manifest.pin_types import Pin
@@ -26,8 +28,8 @@ from kit.results.types import Cell, Results, SeedValue
 from kit.verify.measurement import Measurement, measure
 from kit.verify.recompute import undefined
 
-SLACK = 60.0
-"""Seconds by which two clocks of one run may be apart."""
+SLACK = timedelta(minutes=1)
+"""Time by which two clocks of one run may be apart."""
 
 
 def absences(run: Run, expected: Expectation) -> list[str]:
@@ -76,25 +78,33 @@ def _digest(run: Run) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
+class _Began(Struct):
+    """The first event of a run."""
+
+    event: str
+    time: datetime
+    experiment: str
+    profile: str
+
+
 def _in_events(run: Run, record: Record) -> bool:
     path = run.path / EVENTS
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        began = [json.loads(line) for line in file if b'"run-started"' in line]
-    return any(
-        event.get("event") == "run-started"
-        and (event.get("experiment"), event.get("profile")) == (record.experiment, record.profile)
-        and abs(_seconds(str(event.get("time"))) - _seconds(record.started)) <= SLACK
-        for event in began
-    )
-
-
-def _seconds(time: str) -> float:
     try:
-        return datetime.fromisoformat(time).timestamp()
-    except ValueError:
-        return float("nan")
+        started = msgspec.convert(record.started, datetime)
+        with path.open("rb") as file:
+            lines = [line for line in file if b'"run-started"' in line]
+        began = [msgspec.json.decode(line, type=_Began) for line in lines]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return any(
+        (one.event, one.experiment, one.profile)
+        == ("run-started", record.experiment, record.profile)
+        and one.time.tzinfo == started.tzinfo
+        and abs(one.time - started) <= SLACK
+        for one in began
+    )
 
 
 def _by_plan(plan: Plan, record: Record) -> Iterator[str]:

@@ -38,7 +38,7 @@ from kit.mini.facts import files as facts_files
 from kit.pins.hashing import HashMemory
 from kit.pins.store import OwnPaths
 from kit.report import generations, log
-from kit.report.files import read_run
+from kit.report.files import Run
 from kit.report.markdown import render_markdown
 from kit.results.labels import read_labels
 from kit.results.plan import read_plan
@@ -98,7 +98,7 @@ def _run_of(name: str) -> Callable[[Path], Any]:
         run = open_run(path.parent)
         _ = run.plan, run.record, run.notes, run.overrides, run.rehearsal
         if name != "results":
-            render_markdown(read_run(path.parent))
+            render_markdown(Run(path.parent))
 
     return read
 
@@ -125,7 +125,7 @@ def _released(path: Path) -> None:
 def _verified() -> tuple[bytes, bytes]:
     """The verdict of a made-up run, and its entry in the log."""
     with tempfile.TemporaryDirectory() as folder:
-        found = read_run(runs.write_run(Path(folder)))
+        found = Run(runs.write_run(Path(folder)))
         return _json(found.verdict), _json(log.entry(found))
 
 
