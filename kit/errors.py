@@ -7,7 +7,8 @@ with :attr:`KitError.exit_code`; nothing else in the kit calls ``sys.exit``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from kit.unseen import shorten, visible
 
@@ -81,6 +82,16 @@ class InvalidInput(KitError):
     def __init__(self, what: str, *, path: tuple[str | int, ...] = (), **said: str) -> None:
         super().__init__(what, **said)
         self.path = path
+
+
+@contextmanager
+def at(*path: str | int) -> Iterator[None]:
+    """Invalid input that is noticed inside is at this place of a document, or below it."""
+    try:
+        yield
+    except InvalidInput as error:
+        error.path = (*path, *error.path)
+        raise
 
 
 class Preflight(KitError):

@@ -31,8 +31,9 @@ def command(experiment: str | None, profile: str, as_json: bool) -> int:
     from kit.doctor import Needs, examine
     from kit.doctor.needs import estimate
     from kit.doctor.overview import lines, overview
-    from kit.manifest.catalog import Catalog, needed_pins
+    from kit.manifest.catalog import Catalog
     from kit.manifest.home import kit_home
+    from kit.manifest.matrix import needed_pins
     from kit.pins.store import PinStore
 
     catalog, home = Catalog(), kit_home()

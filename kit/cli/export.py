@@ -32,7 +32,9 @@ def appendix(subject: str, profile: str, output: Path | None) -> None:
         run = read_run(Path(subject))
         text = pages.of_run(run, manifest_of(run))
     else:
-        from kit.manifest.catalog import Catalog, needed_pins, profile_of
+        from kit.manifest.catalog import Catalog
+        from kit.manifest.matrix import needed_pins
+        from kit.manifest.types import profile_of
 
         catalog = Catalog()
         manifest = catalog.manifest(subject)

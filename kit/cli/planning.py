@@ -97,12 +97,11 @@ def plan_of(loaded: Loaded[Manifest], profile: str, **arguments: Any) -> Plan:
     """
     from kit.engine.planner import make_plan
     from kit.errors import InvalidInput
-    from kit.manifest.place import in_manifest
 
     try:
         return make_plan(loaded.value, profile, **arguments)
     except InvalidInput as error:
-        raise in_manifest(error, loaded, profile) from None
+        raise loaded.placed(error) from None
 
 
 def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:

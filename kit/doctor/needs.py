@@ -6,10 +6,8 @@ import msgspec
 
 from kit.doctor.core import Needs
 from kit.engine.registry import Registry
-from kit.manifest.axes import combinations
-from kit.manifest.catalog import profile_of, steps_of
-from kit.manifest.refs import BadReference, resolve
-from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec
+from kit.manifest.matrix import BadReference, combinations, resolve
+from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec, profile_of, steps_of
 
 
 def estimate(manifest: Manifest, profile: str, registry: Registry | None = None) -> Needs:

@@ -11,7 +11,8 @@ from kit.doctor import unfit
 from kit.doctor.core import Check, ok, warn
 from kit.doctor.needs import estimate
 from kit.errors import KitError
-from kit.manifest.catalog import Catalog, needed_pins
+from kit.manifest.catalog import Catalog
+from kit.manifest.matrix import needed_pins
 from kit.pins.store import PinStore
 
 

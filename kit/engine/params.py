@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ import msgspec
 
 from kit.engine.registry import StepKind
 from kit.errors import InvalidInput, UsageError
+from kit.manifest.matrix import BadReference, axis_id, combinations, resolve
+from kit.manifest.names import nearest
+from kit.manifest.source import Hit, PathTuple
+from kit.manifest.types import Profile, StepSpec, values_of
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def typed(
             where=f"{step}.{name}" if name else step,
             why=f"kind {kind.name!r} declares the type of every parameter",
             next_step="correct the value in the manifest or in --set",
+            path=(name.partition("[")[0],) if name else (),
         ) from None
 
 
@@ -147,3 +152,53 @@ def _fitting(kind_type: Any, override: Override, step: str, now: Any) -> Any:
 def _typed(value: Any) -> str:
     """A value as :meth:`Override.candidates` reads it back."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def parameter_faults(
+    name_of_profile: str, profile: Profile, step: StepSpec, kind: StepKind
+) -> Iterator[Hit]:
+    """What is wrong with the parameters that a profile gives a step.
+
+    Every parameter is the kind's, none is missing, and each has its type for every combination of
+    the axes that it refers to.
+    """
+    path: PathTuple = ("profiles", name_of_profile, "set", step.id)
+    written = values_of(profile, step.id)
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind.params)}
+    missing = [name for name, field in fields.items() if field.required and name not in written]
+    for name in missing:
+        yield Hit(path, f"step {step.id!r} needs the parameter {name!r} of {kind.name}")
+    wrong = False
+    for name, value in written.items():
+        if name not in fields:
+            wrong = True
+            yield Hit(
+                (*path, name),
+                f"{kind.name} has no parameter {name!r}",
+                nearest(name, fields) or f"parameters: {', '.join(fields) or 'none'}",
+                key=True,
+            )
+        elif problem := _problem(profile, step, value, fields[name].type):
+            wrong = True
+            yield Hit((*path, name), f"{name}: {problem}")
+    if not wrong and not missing:
+        problem = _problem(profile, step, written, kind.params)
+        if problem:
+            yield Hit(path, f"parameters of {step.id!r}: {problem}")
+
+
+def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any) -> str:
+    """Why a value (or a dict of values) does not convert, for the first combination where so."""
+    text = msgspec.json.encode(value).decode()
+    used = [axis for axis in step.each if f"${{{axis}" in text]
+    first = {axis: profile.matrix[axis][0] for axis in step.each if profile.matrix.get(axis)}
+    for chosen in combinations(profile, used):
+        point = first | chosen  # a message about an axis names all those of the step
+        try:
+            msgspec.convert(resolve(value, point, profile.pins), wanted, strict=True)
+        except BadReference as error:
+            return error.what
+        except (msgspec.ValidationError, ValueError, TypeError) as error:
+            at = ", ".join(f"{axis}={axis_id(v)}" for axis, v in chosen.items())
+            return f"{error} ({at})" if at else str(error)
+    return ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,22 +13,22 @@ import msgspec
 from kit.engine.batch import fit
 from kit.engine.environment import Machine, environment_class
 from kit.engine.keys import instance_key
-from kit.engine.matrix import Point, expand, resolve, resolve_matrix, shift_seeds
 from kit.engine.params import Override, parse_override, typed
 from kit.engine.registry import Registry, StepKind
-from kit.engine.wiring import check, in_order
+from kit.engine.wiring import Use, check
 from kit.errors import InvalidInput, KitError, UsageError
-from kit.manifest.axes import axis_id
-from kit.manifest.catalog import profile_of, steps_of
+from kit.manifest.matrix import Point, axis_id, points, resolve, resolved, shift_seeds
 from kit.manifest.pin_types import Pin
+from kit.manifest.source import PathTuple
 from kit.manifest.types import (
     InputRef,
     Manifest,
     ModelSource,
     Profile,
     Resources,
-    Sourced,
     StepSpec,
+    steps_of,
+    values_of,
 )
 from kit.results.plan import ModelUse, PinUse, Plan, StepInstance, StepUse
 
@@ -72,40 +73,21 @@ def make_plan(
         InvalidInput: The manifest does not fit the registered kinds.
         Preflight: A published batch cannot be shared evenly by the GPUs.
     """
-    profile = profile_of(manifest, profile_name)
-    check(manifest, profile_name, registry)
-    specs = in_order(manifest, profile_name)
-    where = f"{manifest.id} ({profile_name})"
-    known = {spec.id for spec in specs}
-    for step in (*profile.set, *profile.resources):
-        if step not in known:
-            raise InvalidInput(
-                f"the profile sets parameters of {step!r}, which is no step of it", where=where
-            )
-    matrix = resolve_matrix(profile.matrix, profile.pins, where=where)
-    profile = msgspec.structs.replace(profile, matrix=matrix)
-    written = profile
-    if seed is not None:
-        profile = shift_seeds(profile, seed, where=where)
-    chosen = [parse_override(text, [spec.id for spec in specs]) for text in overrides]
-    builder = _Builder(
-        profile, profile_name, manifest.axes, pins, digests, machine, rehearsal, where, gpus
-    )
-    for spec in specs:
-        kind = registry.get(spec.kind, where=f"{where}, step {spec.id!r}")
-        builder.add(
-            spec,
-            kind,
-            expand(profile.matrix, spec.each, profile.exclude, where=f"{where}, step {spec.id!r}"),
-            [override for override in chosen if override.step == spec.id],
-        )
-    results = builder.by_step.get(manifest.results, [])
-    if len(results) != 1:
-        raise InvalidInput(
-            f"the results step {manifest.results!r} has {len(results)} instances, not one",
-            where=where,
-            next_step="the results step must exist in the profile and have no 'each'",
-        )
+    use = Use(manifest, profile_name, registry, pins)
+    with _in_words(manifest, profile_name):
+        specs = check(use)
+        written = profile = resolved(profile_name, use.profile)
+        if seed is not None:
+            profile = shift_seeds(profile, seed, where=f"{manifest.id} ({profile_name})")
+        chosen = [parse_override(text, [spec.id for spec in specs]) for text in overrides]
+        builder = _Builder(use, profile, digests, machine, rehearsal, gpus)
+        try:
+            for spec in specs:
+                builder.add(spec, [override for override in chosen if override.step == spec.id])
+        except InvalidInput as error:
+            error.path = (*builder.place, *error.path)
+            raise
+    (results,) = builder.by_step[manifest.results]
     return Plan(
         experiment=manifest.id,
         version=manifest.version,
@@ -118,7 +100,7 @@ def make_plan(
         overrides=list(overrides),
         modified=bool(overrides) or profile != written,
         notes=[*manifest.notes, *dict.fromkeys(builder.notes)],
-        results=results[0].id,
+        results=results.id,
         roles={axis: role for axis, role in manifest.axes.items() if axis in profile.matrix},
         pins=[pins[id] for id in sorted(builder.used_pins)],
         environment={
@@ -138,12 +120,12 @@ def fraction_overrides(
 
     Raises:
         UsageError: No kind of the experiment has it.
-        InvalidInput: The manifest's steps do not fit each other.
     """
-    check(manifest, profile, registry)
+    steps = steps_of(manifest, profile).values()
+    known = [spec for spec in steps if spec.kind in registry.names()]
     found = [
         f"{spec.id}.fraction={fraction}"
-        for spec in steps_of(manifest, profile).values()
+        for spec in known
         if "fraction" in registry.get(spec.kind).params.__struct_fields__
     ]
     if not found:
@@ -160,21 +142,18 @@ class _Builder:
 
     def __init__(
         self,
+        use: Use,
         profile: Profile,
-        profile_name: str,
-        roles: Mapping[str, str],
-        pins: Mapping[str, Pin],
         digests: PinDigests,
         machine: Machine,
         rehearsal: bool,
-        where: str,
         gpus: int | None = None,
     ) -> None:
-        self.gpus, self.roles = gpus, roles
+        self.use, self.profile, self.digests = use, profile, digests
+        self.gpus, self.machine, self.rehearsal = gpus, machine, rehearsal
         self.notes: list[str] = []
-        self.profile, self.profile_name = profile, profile_name
-        self.pins, self.digests = pins, digests
-        self.machine, self.rehearsal, self.where = machine, rehearsal, where
+        self.place: PathTuple = ()
+        """Of the manifest's document: what is being read."""
         self.instances: list[StepInstance] = []
         self.by_step: dict[str, list[StepInstance]] = {}
         self.by_id: dict[str, StepInstance] = {}
@@ -184,18 +163,12 @@ class _Builder:
         self._each: dict[str, list[str]] = {}
         self._groups: dict[tuple[str, tuple[str, ...]], dict[tuple[str, ...], list[int]]] = {}
 
-    def add(
-        self, spec: StepSpec, kind: StepKind, points: list[Point], overrides: list[Override]
-    ) -> None:
+    def add(self, spec: StepSpec, overrides: list[Override]) -> None:
         """Add all instances of one step."""
-        where = f"{self.where}, step {spec.id!r}"
-        written = {
-            name: value.value if isinstance(value, Sourced) else value
-            for name, value in self.profile.set.get(spec.id, {}).items()
-        }
-        self._each[spec.id], self._points[spec.id] = list(spec.each), points
+        kind, written = self.use.registry.get(spec.kind), values_of(self.profile, spec.id)
+        self._each[spec.id], self._points[spec.id] = spec.each, points(self.profile, spec.each)
         self.by_step[spec.id] = [
-            self._instance(spec, kind, point, written, overrides, where) for point in points
+            self._instance(spec, kind, point, written, overrides) for point in self._points[spec.id]
         ]
         self.instances.extend(self.by_step[spec.id])
 
@@ -206,30 +179,29 @@ class _Builder:
         point: Point,
         written: Mapping[str, Any],
         overrides: Sequence[Override],
-        where: str,
     ) -> StepInstance:
-        id = point.instance(spec.id)
-        values = {
-            name: resolve(value, point.values, self.profile.pins, where=f"{spec.id}.{name}")
-            for name, value in written.items()
-        }
+        id, inputs = point.instance(spec.id), _Inputs()
+        self.place = ("profiles", self.use.name, "set", spec.id)
+        values = resolve(written, point.values, self.profile.pins)
         struct = typed(kind, values, overrides, step=spec.id)
+        self.place = ("profiles", self.use.name, "resources", spec.id)
         resources = self.profile.resources.get(spec.id)
         if resources is None:
             resources = kind.resources(struct, self.profile.gpu)
-        resources = self._timed(kind, resources, where)
+        resources = self._timed(kind, resources)
         struct, resources, note = fit(kind, struct, resources, gpus=self.gpus, where=id)
         if note:
             self.notes.append(note)
         params = msgspec.to_builtins(struct)
+        self.place = ("steps", spec.id, "kind")
         environment = environment_class(
             kind, params, resources, self.machine, rehearsal=self.rehearsal
         )
-        inputs = _Inputs()
         unread = kind.unread(struct)
         for name, ref in spec.inputs.items():
             if name not in unread:
-                self._input(inputs, spec, kind, name, ref, point, f"{where}, input {name!r}")
+                self.place = ("steps", spec.id, "inputs", name)
+                self._input(inputs, spec, kind, name, ref, point)
         if kind.reads_axes:
             inputs.axes.update(point.values)
         if kind.model is not None:
@@ -251,7 +223,7 @@ class _Builder:
             steps=inputs.steps,
             models=inputs.models,
             axes=point.values,
-            roles={axis: self.roles[axis] for axis in sorted(inputs.axes)},
+            roles={axis: self.use.manifest.axes[axis] for axis in sorted(inputs.axes)},
             resources=resources,
             environment=environment,
             outputs=list(kind.outputs),
@@ -260,11 +232,13 @@ class _Builder:
             canaries=[] if self.rehearsal else list(kind.canaries),
             key="",
         )
-        made = msgspec.structs.replace(made, key=instance_key(made, kind, self.by_id, self.pins))
+        made = msgspec.structs.replace(
+            made, key=instance_key(made, kind, self.by_id, self.use.pins)
+        )
         self.by_id[id] = made
         return made
 
-    def _timed(self, kind: StepKind, resources: Resources, where: str) -> Resources:
+    def _timed(self, kind: StepKind, resources: Resources) -> Resources:
         """Needs with the kind's own times for saving where the profile says none."""
         if resources.processes > 1 and (resources.gpus or kind.launch != "torchrun"):
             raise InvalidInput(
@@ -274,8 +248,8 @@ class _Builder:
                     if resources.gpus
                     else f"{kind.name} runs in a single one"
                 ),
-                where=where,
                 next_step="leave 'processes' out of its resources",
+                path=("processes",),
             )
         return msgspec.structs.replace(
             resources,
@@ -293,21 +267,17 @@ class _Builder:
         name: str,
         ref: InputRef,
         point: Point,
-        where: str,
     ) -> None:
         """Note what an input means at a point."""
         source, sort = ModelSource(pin=ref.pin, step=ref.step), kind.inputs[name]
         axes: Mapping[str, Any] = point.values
-        path: tuple[str | int, ...] = ()
         if ref.model is not None:
-            named = resolve(ref.model, axes, self.profile.pins, where=where)
-            source, axes = self.profile.models[named], {}
-            path = ("profiles", self.profile_name, "models", named, "pin")
+            source, axes = self.profile.models[resolve(ref.model, axes, self.profile.pins)], {}
         if source.pin is not None:
-            id = resolve(source.pin, axes, self.profile.pins, where=where, path=path)
-            inputs.pins[name] = self._pin(id, where, path)
+            id = resolve(source.pin, axes, self.profile.pins)
+            inputs.pins[name] = PinUse(pin=id, digest=self._digest(id))
             if sort == "model":
-                inputs.models[name] = ModelUse(attributes=self.pins[id].attributes)
+                inputs.models[name] = ModelUse(attributes=self.use.pins[id].attributes)
             return
         assert source.step is not None  # kit.engine.wiring saw to it
         found = self._upstream(spec, source.step, point, source.at)
@@ -315,7 +285,6 @@ class _Builder:
             raise InvalidInput(
                 f"nothing to read: 'exclude' leaves no instance of {source.step!r} for "
                 f"{point.instance(spec.id)}",
-                where=where,
                 next_step="exclude what would read it, too",
             )
         many = sort == "steps"
@@ -326,26 +295,16 @@ class _Builder:
         elif many or kind.reads_axes:
             inputs.axes.update(axis for one in found for axis in one.axes)
 
-    def _pin(self, id: str, where: str, path: tuple[str | int, ...]) -> PinUse:
-        pin = self.pins.get(id)
-        if pin is None:
-            raise InvalidInput(
-                f"there is no pin {id!r}",
-                where=where,
-                next_step="add it to manifests/pins.yaml",
-                path=path,
-            )
-        if id not in self.used_pins:
-            self.used_pins[id] = self._digest(id)
-        return PinUse(pin=id, digest=self.used_pins[id])
-
     def _digest(self, id: str) -> str:
-        try:
-            return self.digests.digest(id)
-        except KitError:
-            if self.rehearsal:
-                return "stand-in"  # a rehearsal needs no input, not even one that is gone
-            raise
+        if id not in self.used_pins:
+            try:
+                self.used_pins[id] = self.digests.digest(id)
+            except KitError:
+                if not self.rehearsal:
+                    raise
+                # A rehearsal needs no input, not even one that is gone.
+                self.used_pins[id] = "stand-in"
+        return self.used_pins[id]
 
     def _upstream(
         self, spec: StepSpec, source: str, point: Point, at: Mapping[str, Any]
@@ -381,3 +340,22 @@ class _Inputs:
     models: dict[str, ModelUse] = field(default_factory=dict)
     axes: set[str] = field(default_factory=set)
     """Axes whose values the function may look at."""
+
+
+@contextmanager
+def _in_words(manifest: Manifest, profile: str) -> Iterator[None]:
+    """Errors raised inside say where in words, for manifests that come from no file."""
+    try:
+        yield
+    except InvalidInput as error:
+        if not error.where:
+            error.where = f"{manifest.id} ({profile})"
+            match error.path:
+                case ("steps", step, *rest):
+                    id = manifest.steps[step].id if isinstance(step, int) else step
+                    error.where += f", step {id!r}"
+                    if rest[:1] == ["inputs"] and rest[1:]:
+                        error.where += f", input {rest[1]!r}"
+                case (_, _, *rest):
+                    error.where += f", {'.'.join(map(str, rest))}"
+        raise

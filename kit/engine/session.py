@@ -27,7 +27,7 @@ from kit.engine.runner import Executor, Outcome, Runner
 from kit.engine.slurm.options import SlurmOptions
 from kit.engine.store import Level, Store
 from kit.errors import Interrupted, KitError, Many, Preflight, StepFailed
-from kit.pins.hashing import sha256_file
+from kit.pins.store import sha256_file
 from kit.results.files import CLOSED, EVENTS, LOGS, PLAN, RECORD, SLURM, SUMS
 from kit.results.plan import Plan
 from kit.results.record import Record

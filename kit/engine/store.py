@@ -26,6 +26,7 @@ from kit.durable import fsync_dir, write_atomic
 from kit.engine.keys import digest
 from kit.engine.locks import key_lock, lock_if_free, shared_lock
 from kit.errors import InvalidInput, Preflight, StepFailed
+from kit.pins.store import sha256_file
 from kit.results.files import stored
 from kit.results.record import FileRecord
 from kit.results.types import Canary
@@ -83,12 +84,6 @@ class Look:
     entry: StoredStep | None = None
     problem: str = ""
     outdated: str = ""
-
-
-def sha256_file(path: Path) -> str:
-    """Hash of a file's content."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 class Store:

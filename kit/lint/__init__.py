@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from kit.engine.registry import Registry
-from kit.lint import cells, claims, family, figures, pins, profiles, steps, tolerances
+from kit.lint import cells, claims, manifests, pins, tolerances
 from kit.lint.core import (
     EXPECTATION,
     MANIFEST,
@@ -32,7 +32,7 @@ __all__ = [
     "registered_kinds",
 ]
 
-_RULE_MODULES = (steps, profiles, family, pins, cells, tolerances, claims, figures)
+_RULE_MODULES = (manifests, pins, cells, tolerances, claims)
 
 
 def registered_kinds() -> Registry:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kit.engine.wiring import Hit
+from kit.engine.wiring import duplicates
 from kit.errors import KitError
-from kit.lint.core import EXPECTATION, ExpectationContext, duplicates, waived
+from kit.lint.core import EXPECTATION, ExpectationContext, waived
 from kit.manifest.catalog import SUFFIXES
 from kit.manifest.derived import FORMULAS, UNITLESS, Undecidable, agrees, interval
 from kit.manifest.expectation_types import ExpectedCell
 from kit.manifest.grim import WHOLE, attainable, counts, nearest_shares
 from kit.manifest.names import nearest
 from kit.manifest.printed import Printed
+from kit.manifest.source import Hit
 
 _UNFINISHED = ("running", "diverged", "cancelled", "unreported")
 _SECONDS = {"minutes": 60, "seconds": 1}

@@ -13,12 +13,13 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from kit.engine.registry import Registry
-from kit.engine.wiring import Hit, Level
+from kit.engine.wiring import Use
 from kit.errors import InvalidInput
 from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.manifest.load import Loaded
 from kit.manifest.pin_types import Pin, Pins
+from kit.manifest.source import Hit, Level
 from kit.manifest.types import Manifest
 
 ORDER: dict[str, int] = {"error": 0, "warning": 1, "info": 2}
@@ -56,6 +57,12 @@ class ManifestContext:
     def manifest(self) -> Manifest:
         """The manifest."""
         return self.loaded.value
+
+    def uses(self) -> list[Use]:
+        """The manifest at each of its profiles."""
+        return [
+            Use(self.manifest, name, self.registry, self.pins) for name in self.manifest.profiles
+        ]
 
 
 @dataclass
@@ -144,15 +151,6 @@ class RuleSet(Generic[C]):
 MANIFEST: RuleSet[ManifestContext] = RuleSet()
 PINS: RuleSet[PinsContext] = RuleSet()
 EXPECTATION: RuleSet[ExpectationContext] = RuleSet()
-
-
-def duplicates(names: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """(index, name) of every repetition of a name."""
-    seen: set[str] = set()
-    for index, name in enumerate(names):
-        if name in seen:
-            yield index, name
-        seen.add(name)
 
 
 def waived(note: str, rule: str) -> bool:

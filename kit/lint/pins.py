@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from kit.engine.wiring import Hit
-from kit.lint.core import PINS, PinsContext, duplicates
+from kit.engine.wiring import duplicates
+from kit.lint.core import PINS, PinsContext
+from kit.manifest.source import Hit
 from kit.pins.store import PACKAGE
 
 HUB = ("hf-model", "hf-dataset")

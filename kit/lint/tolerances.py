@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kit.engine.wiring import Hit
 from kit.lint.claims import used_cells
 from kit.lint.core import EXPECTATION, ExpectationContext
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
+from kit.manifest.source import Hit
 from kit.results.asks import of_one_curve, split
 
 NEEDS: dict[str, tuple[str, ...]] = {

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.home import find_root
 from kit.manifest.load import Loaded, read_expectation, read_manifest, read_pins
 from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin, Pins
-from kit.manifest.refs import pin_ids
-from kit.manifest.types import Manifest, Profile, StepSpec
+from kit.manifest.types import Manifest
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -179,47 +176,3 @@ def is_path(experiment: str | Path) -> bool:
 def load_experiment(experiment: str | Path, catalog: Catalog | None = None) -> Loaded[Manifest]:
     """A manifest by id or path, from the repository around the working directory."""
     return (catalog or Catalog()).load(experiment)
-
-
-def needed_pins(manifest: Manifest, profile: str) -> list[str]:
-    """Ids of the pins a profile's steps name, in order of first use.
-
-    References are followed through the profile's local names, models and matrix.
-    """
-    spec = profile_of(manifest, profile)
-    found: dict[str, None] = {}
-    for step in steps_of(manifest, profile).values():
-        for source in step.inputs.values():
-            found.update(dict.fromkeys(pin_ids(source, spec, step.each)))
-    return list(found)
-
-
-def steps_of(manifest: Manifest, profile: str) -> dict[str, StepSpec]:
-    """Step id -> step as a profile has it: without the inputs that are for other profiles."""
-    return {
-        step.id: msgspec.structs.replace(
-            step,
-            inputs={
-                name: source
-                for name, source in step.inputs.items()
-                if source.profiles is None or profile in source.profiles
-            },
-        )
-        for step in manifest.steps
-        if step.profiles is None or profile in step.profiles
-    }
-
-
-def profile_of(manifest: Manifest, name: str) -> Profile:
-    """A profile by name.
-
-    Raises:
-        UsageError: The manifest has no such profile.
-    """
-    for known, profile in manifest.profiles.items():
-        if known == name:
-            return profile
-    has = ", ".join(sorted(manifest.profiles)) or "none"
-    raise UsageError(
-        f"experiment {manifest.id!r} has no profile {name!r}", next_step=f"it has: {has}"
-    )

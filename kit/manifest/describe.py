@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kit.manifest.axes import combinations
-from kit.manifest.catalog import Catalog, needed_pins, profile_of, steps_of
+from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Expectation
+from kit.manifest.matrix import combinations, needed_pins
 from kit.manifest.pin_types import Pin
-from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec
+from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec, profile_of, steps_of
 
 
 def describe(

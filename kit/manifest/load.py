@@ -14,10 +14,10 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from kit.errors import Many
-from kit.manifest.axes import faults
+from kit.errors import InvalidInput, Many
 from kit.manifest.expand import expand
 from kit.manifest.expectation_types import Expectation, ExpectationFile
+from kit.manifest.matrix import profile_faults
 from kit.manifest.pin_types import Pins
 from kit.manifest.reference_record import with_references
 from kit.manifest.source import Node, Problems, Source, shown
@@ -40,6 +40,12 @@ class Loaded(Generic[T]):
     value: T
     source: Source
 
+    def placed(self, error: InvalidInput) -> InvalidInput:
+        """An error that was noticed in use, at its place in the file."""
+        place = self.locate(error.path)
+        error.where = f"{place}: {error.where}" if error.where else place
+        return error
+
     def locate(self, path: tuple[str | int, ...] = (), *, key: bool = False) -> str:
         """``file:line:column`` of the value (or its key) at ``path``."""
         return self.source.locate(path, key=key)
@@ -57,8 +63,9 @@ def read_manifest(path: Path | str, *, full: bool = False) -> Loaded[Manifest]:
     """
     loaded = _read(Path(path), Manifest, "manifest", full)
     problems = Problems(loaded.source.name)
-    for place, fault in faults(loaded.value):
-        problems.add(*loaded.source.position(place), fault)
+    for name, profile in loaded.value.profiles.items():
+        for place, fault in profile_faults(name, profile):
+            problems.add(*loaded.source.position(place), fault)
     if problems.found:
         raise Many(problems.sorted())
     return loaded

@@ -14,7 +14,29 @@ from typing import Any, Literal
 from kit.errors import InvalidInput, KitError, Many
 
 PathTuple = tuple[str | int, ...]
-"""A place in a document: keys and list indices from the root."""
+"""A place in a document: keys and list indices from the root. Of a list whose items have ids, an id
+stands for an item too."""
+
+Level = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A place and a message.
+
+    Attributes:
+        path: Place in the document.
+        message: What is wrong, one sentence.
+        next_step: What to do.
+        level: Instead of the rule's own level.
+        key: Point at the key instead of the value.
+    """
+
+    path: PathTuple
+    message: str
+    next_step: str = ""
+    level: Level | None = None
+    key: bool = False
 
 
 @dataclass(slots=True)
@@ -47,7 +69,17 @@ class Node:
             return None if place is None else self.entries[place]
         if self.kind == "list" and isinstance(step, int) and 0 <= step < len(self.items):
             return None, self.items[step]
+        if self.kind == "list" and isinstance(step, str):
+            ids = [(item, item.value_of("id")) for item in self.items]
+            named = [item for item, id in ids if id is not None and id.value == step]
+            # Of a thing that stands twice the second is the one too many.
+            return (None, named[-1]) if named else None
         return None
+
+    def value_of(self, key: str) -> Node | None:
+        """The value of a map's key, if it is a map and has it."""
+        found = self.child(key) if self.kind == "map" else None
+        return found[1] if found is not None else None
 
     def plain(self) -> Any:
         """The tree as dicts, lists and scalars."""

@@ -16,6 +16,9 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from kit.errors import UsageError
 
 SCHEMA_VERSION = 1
 
@@ -169,3 +172,41 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """By name; the kit's own are ``mini``, ``small`` and ``paper``."""
     notes: list[str] = []
     """Known departures from the documents, each a sentence that every report repeats."""
+
+
+def steps_of(manifest: Manifest, profile: str) -> dict[str, StepSpec]:
+    """Step id -> step as a profile has it: without the inputs that are for other profiles."""
+    return {
+        step.id: replace(
+            step,
+            inputs={
+                name: source
+                for name, source in step.inputs.items()
+                if source.profiles is None or profile in source.profiles
+            },
+        )
+        for step in manifest.steps
+        if step.profiles is None or profile in step.profiles
+    }
+
+
+def profile_of(manifest: Manifest, name: str) -> Profile:
+    """A profile by name.
+
+    Raises:
+        UsageError: The manifest has no such profile.
+    """
+    if name in manifest.profiles:
+        return manifest.profiles[name]
+    has = ", ".join(sorted(manifest.profiles)) or "none"
+    raise UsageError(
+        f"experiment {manifest.id!r} has no profile {name!r}", next_step=f"it has: {has}"
+    )
+
+
+def values_of(profile: Profile, step: str) -> dict[str, ParamValue]:
+    """Parameter -> value that a profile gives a step, without the sources."""
+    return {
+        name: written.value if isinstance(written, Sourced) else written
+        for name, written in profile.set.get(step, {}).items()
+    }

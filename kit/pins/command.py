@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kit.errors import KitError, Many, UsageError
-from kit.manifest.catalog import Catalog, needed_pins
+from kit.manifest.catalog import Catalog
+from kit.manifest.matrix import needed_pins
 from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin
 from kit.pins.confirm import HUB, confirm, resolve_revision

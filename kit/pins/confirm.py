@@ -15,9 +15,8 @@ import msgspec
 from kit.errors import InvalidInput
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins import http, hub, problems
-from kit.pins.hashing import sha256_file
 from kit.pins.retry import Retry, Transient
-from kit.pins.store import PinStore
+from kit.pins.store import PinStore, sha256_file
 
 HUB = ("hf-model", "hf-dataset")
 

@@ -16,9 +16,8 @@ import msgspec
 from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins import http, hub, problems
-from kit.pins.hashing import sha256_file
 from kit.pins.retry import Retry, Transient
-from kit.pins.store import PinState, PinStore, not_ready, unavailable
+from kit.pins.store import PinState, PinStore, not_ready, sha256_file, unavailable
 
 SPARE = 1.02
 """Disk space asked for, relative to the bytes that will come."""

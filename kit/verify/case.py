@@ -11,10 +11,9 @@ import msgspec
 from msgspec import structs
 
 from kit.durable import write_output
-from kit.errors import InvalidInput, KitError, UsageError
+from kit.errors import InvalidInput, KitError, Many, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.load import Loaded, read_expectation
-from kit.manifest.place import in_expectation
 from kit.manifest.shipped import edited
 from kit.results.files import RESULTS, VERDICT
 from kit.results.labels import LabelFiles, LabelSource
@@ -196,7 +195,11 @@ def verdict_of(case: Case) -> Verdict:
     try:
         verdict = verify(case.subject)
     except KitError as error:
-        raise in_expectation(error, case.loaded, case.subject.expectation) from None
+        for each in error.errors if isinstance(error, Many) else (error,):
+            if isinstance(each, InvalidInput) and each.where.startswith(case.subject.expectation):
+                each.where = each.where.removeprefix(case.subject.expectation).removeprefix(": ")
+                case.loaded.placed(each)
+        raise
     return structs.replace(
         verdict,
         expectation_sha256=case.expectation_sha256,

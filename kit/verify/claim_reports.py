@@ -52,7 +52,9 @@ def report_claims(
         try:
             evidence[claim.id] = gap or _evidence(claim, by_id, measured)
         except ValueError as error:
-            raise InvalidInput(str(error), where=f"{expectation}: claim {claim.id}") from None
+            raise InvalidInput(
+                str(error), where=f"{expectation}: claim {claim.id}", path=("claims", claim.id)
+            ) from None
     family = [claim.id for claim in claims if claim.primary and _random(evidence[claim.id])]
     held = dict(zip(family, holm([_p(evidence[id], "holds") for id in family]), strict=True))
     failed = dict(zip(family, holm([_p(evidence[id], "fails") for id in family]), strict=True))

@@ -9,6 +9,7 @@ from fractions import Fraction
 from msgspec import structs
 
 from kit import __version__
+from kit.errors import at
 from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.results.asks import split, with_answers
 from kit.results.labels import LabelSource, LabelTable
@@ -211,7 +212,8 @@ def _report(
     measured: Measurement | None,
     broken: str | None,
 ) -> CellReport:
-    finding = _finding(subject, expected, cell, measured, broken)
+    with at("cells", expected.id):
+        finding = _finding(subject, expected, cell, measured, broken)
     rule = expected.tolerance
     margin = finding.margin
     if margin is None and rule is not None and rule.margin is not None and rule.kind != "relative":

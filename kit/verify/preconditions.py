@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.expectation_types import Expectation
+from kit.manifest.source import PathTuple
 from kit.results.asks import split
 from kit.results.ids import EXTRA
 from kit.results.types import Results
@@ -57,12 +58,15 @@ def check_pair(
         )
     known = [cell.id for cell in expected.cells]
     problems += [
-        InvalidInput(f"cell {id!r} stands twice", where=expectation) for id in _twice(known)
+        InvalidInput(f"cell {id!r} stands twice", where=expectation, path=("cells", id))
+        for id in _twice(known)
     ]
     found = [cell.id for cell in results.cells]
     problems += [InvalidInput(f"cell {id!r} stands twice", where=where) for id in _twice(found)]
-    asked = [id for claim in expected.claims for id in claim_cells(claim)]
-    problems += _unasked(dict.fromkeys([*known, *asked]), expectation)
+    places: dict[str, PathTuple] = {id: ("cells", id) for id in known}
+    for claim in expected.claims:
+        places |= {id: ("claims", claim.id) for id in claim_cells(claim) if id not in places}
+    problems += _unasked(places, expectation)
     listed = {*known, *(id.partition(":")[0] for id in known)}
     extra = [id for id in found if id not in listed and not id.startswith(EXTRA)]
     problems += [
@@ -75,12 +79,16 @@ def check_pair(
         for id in (extra if strict else ())
     ]
     problems += [
-        InvalidInput(f"claim {id!r} stands twice", where=expectation)
+        InvalidInput(f"claim {id!r} stands twice", where=expectation, path=("claims", id))
         for id in _twice([claim.id for claim in expected.claims])
     ]
     for claim in expected.claims:
         problems += [
-            InvalidInput(f"claim {claim.id!r} names unknown cell {id!r}", where=expectation)
+            InvalidInput(
+                f"claim {claim.id!r} names unknown cell {id!r}",
+                where=expectation,
+                path=("claims", claim.id),
+            )
             for id in claim_cells(claim)
             if id not in listed and id.partition(":")[0] not in listed
         ]
@@ -91,14 +99,14 @@ def check_pair(
     return extra
 
 
-def _unasked(ids: Iterable[str], expectation: str) -> list[KitError]:
+def _unasked(places: Mapping[str, PathTuple], expectation: str) -> list[KitError]:
     """Questions that no trajectory answers."""
     problems: list[KitError] = []
-    for id in ids:
+    for id, path in places.items():
         try:
             split(id)
         except ValueError as error:
-            problems.append(InvalidInput(str(error), where=expectation))
+            problems.append(InvalidInput(str(error), where=expectation, path=path))
     return problems
 
 

@@ -13,7 +13,7 @@ import pytest
 from kit.engine.registry import ModelOutput, NoParams, StepKind
 from kit.engine.store import Store
 from kit.errors import InvalidInput, StepFailed
-from kit.manifest.catalog import needed_pins
+from kit.manifest.matrix import needed_pins
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Manifest
 from kit.results.plan import Plan

@@ -211,7 +211,7 @@ def test_seed_moves_the_matrix() -> None:
 def test_fraction_goes_where_there_is_such_a_parameter() -> None:
     assert fraction_overrides(manifest(), "mini", REGISTRY, 0.5) == ["make.fraction=0.5"]
     without = manifest(steps=steps()[1:])
-    with pytest.raises(InvalidInput):
+    with pytest.raises(UsageError, match="no effect"):
         fraction_overrides(without, "mini", REGISTRY, 0.5)
     failing = manifest(
         steps=[{"id": "f", "kind": "toy/fail", "version": 1}],
@@ -305,12 +305,15 @@ def test_an_axis_without_a_role_is_refused() -> None:
         ({"steps": steps({"id": "mix", "inputs": {"data": {}}})}, "needs exactly one of"),
         ({"steps": steps({"id": "mix", "each": []})}, "is one instance, but 'make' also"),
         ({"steps": steps({"id": "mix", "each": ["cell"]})}, "axis 'cell'"),
-        ({"steps": steps({"id": "make", "profiles": ["paper"]})}, "does not have"),
-        ({"results": "mix"}, "3 instances, not one"),
-        ({"results": "gone"}, "0 instances, not one"),
+        ({"steps": steps({"id": "make", "profiles": ["paper"]})}, "no step 'make'"),
+        ({"results": "mix"}, "there must be one table"),
+        ({"results": "gone"}, "is no step of profile"),
         (profile(set={"make": {"seed": "${seed}"}, "gone": {"x": 1}}), "'gone'"),
         (profile(resources={"gone": {}}), "'gone'"),
         (profile(set={"make": {"seed": "${cell}"}}), "no axis 'cell'"),
+        (profile(set={"make": {"seed": -5}}), "-5' is no seed"),
+        (profile(matrix={"seed": [0, 1, 0]}), "'0' twice"),
+        (profile(matrix={"seed": list(range(500_000))}), "500,000 combinations"),
     ],
 )
 def test_manifests_that_do_not_fit(changes: dict[str, Any], words: str) -> None:

@@ -35,8 +35,7 @@ from kit.methods.checkpoint_transfer import affine_files, states
 from kit.methods.defensive_tokens import alpaca, attack_texts, released
 from kit.mini import record as mini_record
 from kit.mini.facts import files as facts_files
-from kit.pins.hashing import HashMemory
-from kit.pins.store import OwnPaths
+from kit.pins.store import HashMemory, OwnPaths
 from kit.report import generations, log
 from kit.report.files import Run
 from kit.report.markdown import render_markdown

@@ -408,7 +408,7 @@ def test_steps_and_files_by_their_names(repo: Path, registry: Registry) -> None:
 
 
 def test_two_rules_of_one_name_are_a_mistake() -> None:
-    from kit.lint.family import MANIFEST as rules
+    from kit.lint.core import MANIFEST as rules
 
     with pytest.raises(ValueError, match="registered twice"):
         rules.rule("file-name")(lambda context: [])

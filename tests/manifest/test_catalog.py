@@ -9,12 +9,11 @@ import pytest
 
 from kit.errors import InvalidInput, UsageError
 from kit.manifest import home
-from kit.manifest.axes import combinations
-from kit.manifest.catalog import Catalog, is_path, load_experiment, needed_pins, profile_of
+from kit.manifest.catalog import Catalog, is_path, load_experiment
 from kit.manifest.home import find_root, kit_home
-from kit.manifest.refs import BadReference, pin_ids, resolve
+from kit.manifest.matrix import BadReference, combinations, needed_pins, pin_ids, resolve
 from kit.manifest.summary import summaries
-from kit.manifest.types import InputRef, Profile
+from kit.manifest.types import InputRef, Profile, profile_of
 
 
 def pin_file(id: str) -> str:

@@ -15,8 +15,7 @@ from kit.errors import InvalidInput, Preflight, UsageError
 from kit.manifest.catalog import Catalog
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins.command import parse_assignment
-from kit.pins.hashing import HashMemory, sha256_file
-from kit.pins.store import PACKAGE, OwnPaths, PinStore, variable
+from kit.pins.store import PACKAGE, HashMemory, OwnPaths, PinStore, sha256_file, variable
 from tests.demo.fixtures import sha
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -108,7 +107,7 @@ def test_unchanged_files_are_read_once(tmp_path: Path, monkeypatch: pytest.Monke
         read.append(path)
         return sha256_file(path)
 
-    monkeypatch.setattr("kit.pins.hashing.sha256_file", counted)
+    monkeypatch.setattr("kit.pins.store.sha256_file", counted)
     fresh = PinStore(tmp_path, [hub_pin()])
     assert fresh.state("model").ready
     assert read == []
