@@ -37,7 +37,7 @@ def test_blocks_are_filled_and_then_stable(repo: Path) -> None:
 
 def test_checking_writes_nothing(repo: Path) -> None:
     (repo / "README.md").write_text(README)
-    assert len(docs.drift(repo)) == 5
+    assert len(docs.drift(repo)) == 6
     assert (repo / "README.md").read_text() == README
 
 
