@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from kit.engine.job import Pins
     from kit.engine.session import Options, Session
     from kit.manifest.load import Loaded
     from kit.manifest.types import Manifest
+    from kit.pins.store import PinStore
     from kit.results.plan import Plan
 
 
@@ -23,7 +23,7 @@ class Prepared:
 
     plan: Plan
     home: Path
-    pins: Pins
+    pins: PinStore
 
     def session(self, options: Options) -> Session:
         """What runs it."""

@@ -19,7 +19,6 @@ from kit.errors import InvalidInput, Preflight
 from kit.manifest.types import Resources
 from kit.results.plan import StepInstance
 
-CIRCUMSTANCES = ("device", "dtype", "gpu_arch", "world", "batch_invariant")
 LIBRARIES = (
     "accelerate",
     "deepspeed",
@@ -96,36 +95,27 @@ def environment_class(
     Raises:
         InvalidInput: The kind names a field that does not exist.
     """
-    wanted = dict.fromkeys(kind.environment)
     on_gpu = resources.gpus > 0
+    world = resources.world if kind.launch == "torchrun" else max(1, resources.gpus)
+    split = (world, params.get("micro_batch", 1), params.get("accumulation", 1))
+    known = {
+        "device": "cuda" if on_gpu else "cpu",
+        "gpu_arch": machine.gpu_arch if on_gpu else None,
+        "dtype": params.get("dtype"),
+        "world": "x".join(map(str, split)),
+        "batch_invariant": machine.batch_invariant,
+        **{name: machine.versions.get(name) for name in LIBRARIES},
+    }
+    wanted = dict.fromkeys(kind.environment)
     if on_gpu and "device" in wanted:
         wanted["gpu_arch"] = None
-    chosen: dict[str, Any] = {}
     for name in wanted:
-        if name == "device":
-            chosen[name] = "cuda" if on_gpu else "cpu"
-        elif name == "gpu_arch":
-            chosen[name] = machine.gpu_arch if on_gpu else None
-        elif name == "dtype":
-            chosen[name] = params.get("dtype")
-        elif name == "world":
-            chosen[name] = "x".join(
-                str(part)
-                for part in (
-                    resources.world if kind.launch == "torchrun" else max(1, resources.gpus),
-                    params.get("micro_batch", 1),
-                    params.get("accumulation", 1),
-                )
-            )
-        elif name == "batch_invariant":
-            chosen[name] = machine.batch_invariant
-        elif name in LIBRARIES:
-            chosen[name] = machine.versions.get(name)
-        else:
+        if name not in known:
             raise InvalidInput(
                 f"step kind {kind.name!r} depends on {name!r}, which is no environment field",
-                next_step=f"known fields: {', '.join((*CIRCUMSTANCES, *LIBRARIES))}",
+                next_step=f"known fields: {', '.join(known)}",
             )
+    chosen = {name: known[name] for name in wanted}
     if rehearsal:
         chosen["rehearsal"] = True  # stand-in outputs must never be taken for measured ones
     return chosen

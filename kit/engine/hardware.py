@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import msgspec
+import psutil
 from msgspec import Struct
 
 GIB = 1024**3
@@ -100,7 +101,7 @@ def cpu_count() -> int:
 
 def memory_gb() -> float:
     """Memory this process may use: the machine's, or the cgroup's where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = int(psutil.virtual_memory().total)
     limit = _read("/sys/fs/cgroup/memory.max").strip()
     if limit.isdigit():
         total = min(total, int(limit))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct
 
@@ -12,23 +12,8 @@ from kit.engine.registry import StepKind
 from kit.engine.store import Level
 from kit.errors import KitError
 from kit.manifest.pin_types import AttributeValue
+from kit.pins.store import PinStore
 from kit.results.plan import Plan, StepInstance
-
-
-class PinPaths(Protocol):
-    """What running needs of the pin store."""
-
-    def path(self, id: str) -> Path:
-        """Where the pin's files are."""
-        ...
-
-
-class Pins(PinPaths, Protocol):
-    """What a run needs of the pin store besides."""
-
-    def require(self, id: str) -> Path:
-        """Where the pin is; raises a ``KitError`` unless it is there and right."""
-        ...
 
 
 class Upstream(Struct, frozen=True, kw_only=True):
@@ -80,7 +65,7 @@ def log_path(folder: Path, instance: str) -> Path:
     return folder / (instance.replace("/", "_").replace("\0", "_")[:200] + ".log")
 
 
-def _pin_path(pins: PinPaths, id: str, home: Path, *, rehearsal: bool) -> Path:
+def _pin_path(pins: PinStore, id: str, home: Path, *, rehearsal: bool) -> Path:
     try:
         return pins.path(id)
     except KitError:
@@ -95,7 +80,7 @@ def make_job(
     *,
     home: Path,
     logs: Path,
-    pins: PinPaths,
+    pins: PinStore,
     digests: Mapping[str, str],
     check: Level = "small",
 ) -> Job:

@@ -11,7 +11,6 @@ import msgspec
 from kit.durable import explain
 from kit.engine import hardware
 from kit.engine.environment import require_environment, this_machine
-from kit.engine.job import Pins
 from kit.engine.keys import require_own_keys
 from kit.engine.launch import Nodes
 from kit.engine.process import worker_environment
@@ -20,6 +19,7 @@ from kit.engine.session import Options, complain, run_steps
 from kit.engine.store import RECORD, Store
 from kit.engine.torchrun import join
 from kit.errors import InvalidInput, Preflight, UsageError
+from kit.pins.store import PinStore
 from kit.results.plan import Plan, StepInstance
 
 
@@ -43,7 +43,7 @@ def run_one(
     step: str,
     *,
     home: Path,
-    pins: Pins,
+    pins: PinStore,
     options: Options,
     events: Path | None = None,
     nodes: Nodes | None = None,

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -30,15 +30,8 @@ from kit.manifest.types import (
     steps_of,
     values_of,
 )
+from kit.pins.store import PinStore
 from kit.results.plan import ModelUse, PinUse, Plan, StepInstance, StepUse
-
-
-class PinDigests(Protocol):
-    """What planning needs of the pin store."""
-
-    def digest(self, id: str) -> str:
-        """Digest over the pin's files; no file of a remote pin has to be present."""
-        ...
 
 
 def make_plan(
@@ -46,7 +39,7 @@ def make_plan(
     profile_name: str,
     *,
     pins: Mapping[str, Pin],
-    digests: PinDigests,
+    digests: PinStore,
     registry: Registry,
     machine: Machine,
     overrides: Sequence[str] = (),
@@ -144,7 +137,7 @@ class _Builder:
         self,
         use: Use,
         profile: Profile,
-        digests: PinDigests,
+        digests: PinStore,
         machine: Machine,
         rehearsal: bool,
         gpus: int | None = None,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from kit.engine.batch import solve
 from kit.engine.environment import UNKNOWN_ARCH
-from kit.engine.job import Pins
 from kit.engine.store import Level, Store
 from kit.errors import KitError, Many, Preflight
+from kit.pins.store import PinStore
 from kit.results.plan import Plan, StepInstance
 
 
@@ -24,7 +24,7 @@ def finished(plan: Plan, store: Store, level: Level = "sizes") -> set[str]:
     return have
 
 
-def preflight(plan: Plan, store: Store, pins: Pins, gpus: int | None) -> None:
+def preflight(plan: Plan, store: Store, pins: PinStore, gpus: int | None) -> None:
     """Refuse before anything starts what cannot work here.
 
     Args:

@@ -15,9 +15,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Literal
 
-from kit.engine.events import Event, encode
+from kit.engine.events import STEP_ENDS, Event, encode
 from kit.results.plan import Plan, StepInstance
 from kit.unseen import visible
 
@@ -118,7 +118,7 @@ class Progress:
             running = self.running[instance.id]
             running.done, running.total = item["done"], item["total"]
             running.unit = item.get("unit", "")
-        elif name in ("step-done", "step-cached", "step-failed", "step-stopped"):
+        elif name in STEP_ENDS:
             self.running.pop(instance.id, None)
             rest = self._rest[instance.step]
             planned = instance.resources.minutes * 60
@@ -178,20 +178,17 @@ def short_time(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m"
 
 
-class Renderer(Protocol):
-    """Shows a run."""
+class Renderer:
+    """Shows a run: nothing, unless a subclass does."""
 
     def show(self, item: Event) -> None:
-        """Take an event (the progress has seen it already)."""
-        ...
+        """Take an event; the progress has seen it already."""
 
     def tick(self) -> None:
         """Called often; redraw what moves by itself."""
-        ...
 
     def close(self) -> None:
         """The run has ended."""
-        ...
 
 
 def renderer(mode: Mode, progress: Progress) -> Renderer:
@@ -203,7 +200,7 @@ def renderer(mode: Mode, progress: Progress) -> Renderer:
     return RichRenderer(progress)
 
 
-class JsonRenderer:
+class JsonRenderer(Renderer):
     """Events as they are, one object a line."""
 
     def __init__(self, stream: IO[str]) -> None:
@@ -214,14 +211,8 @@ class JsonRenderer:
         self._stream.write(encode(item).decode("utf-8"))
         self._stream.flush()
 
-    def tick(self) -> None:
-        """Nothing moves."""
 
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class PlainRenderer:
+class PlainRenderer(Renderer):
     """``[step] state elapsed eta``, then what there is to say."""
 
     def __init__(self, progress: Progress, stream: IO[str]) -> None:
@@ -254,12 +245,6 @@ class PlainRenderer:
         self._stream.write(whole.replace("\n", " | ") + "\n")
         self._stream.flush()
 
-    def tick(self) -> None:
-        """Nothing moves between events."""
-
-    def close(self) -> None:
-        """Nothing is held."""
-
 
 def describe(item: Event) -> str:
     """The part of an event that is meant for people."""
@@ -280,7 +265,7 @@ def describe(item: Event) -> str:
     return ""
 
 
-class RichRenderer:
+class RichRenderer(Renderer):
     """A live table: a line a step, and the instances that run now."""
 
     def __init__(self, progress: Progress) -> None:

@@ -22,9 +22,10 @@ import msgspec
 
 from kit.engine.events import STEP_ENDS, Emit, Event, event
 from kit.engine.failures import Failure, failed, step_failed
-from kit.engine.job import Job, PinPaths, log_path, make_job, stop_seconds
+from kit.engine.job import Job, log_path, make_job, stop_seconds
 from kit.engine.store import Level, Store, StoredStep
 from kit.errors import KitError
+from kit.pins.store import PinStore
 from kit.results.plan import Plan, StepInstance
 
 State = Literal["waiting", "cached", "run", "failed", "stopped", "blocked"]
@@ -113,7 +114,7 @@ class Runner:
         *,
         store: Store,
         executor: Callable[[], Executor],
-        pins: PinPaths,
+        pins: PinStore,
         logs: Path,
         emit: Emit,
         level: Level = "small",

@@ -16,7 +16,6 @@ from typing import Any
 from kit.durable import explain, free, is_full, make_home, write_atomic
 from kit.engine import hardware
 from kit.engine.events import Event, EventLog, encode, event, read_events, utc_after, utc_now
-from kit.engine.job import PinPaths, Pins
 from kit.engine.keys import require_own_keys
 from kit.engine.local import LocalExecutor
 from kit.engine.preflight import finished, preflight
@@ -27,7 +26,7 @@ from kit.engine.runner import Executor, Outcome, Runner
 from kit.engine.slurm.options import SlurmOptions
 from kit.engine.store import Level, Store
 from kit.errors import Interrupted, KitError, Many, Preflight, StepFailed
-from kit.pins.store import sha256_file
+from kit.pins.store import PinStore, sha256_file
 from kit.results.files import CLOSED, EVENTS, LOGS, PLAN, RECORD, SLURM, SUMS
 from kit.results.plan import Plan
 from kit.results.record import Record
@@ -126,7 +125,7 @@ class Session:
         plan: Plan,
         *,
         home: Path,
-        pins: Pins,
+        pins: PinStore,
         options: Options,
         argv: Sequence[str],
         begin_in: Callable[[Path], None] = lambda folder: None,
@@ -208,7 +207,7 @@ def collect(
     plan: Plan,
     *,
     home: Path,
-    pins: Pins,
+    pins: PinStore,
     options: Options,
     argv: Sequence[str],
     events: Path | None = None,
@@ -270,7 +269,7 @@ def run_steps(
     plan: Plan,
     *,
     store: Store,
-    pins: PinPaths,
+    pins: PinStore,
     options: Options,
     logs: Path,
     events: Path | None,

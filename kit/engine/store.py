@@ -272,37 +272,31 @@ class Store:
         Returns:
             How many folders of ``tmp/``.
         """
-        self._clean_scratch()
-        removed = 0
-        folder = self.home / "tmp"
-        oldest = time.time() - KEEP_DAMAGED_DAYS * 86400
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if path.name.startswith("damaged-"):
-                with contextlib.suppress(OSError):
-                    if path.stat().st_mtime < oldest:
-                        shutil.rmtree(path, ignore_errors=True)
+        for path in _folders(self.home / "scratch"):
+            # A kill between the rename and the removal of the scratch leaves it behind.
+            if (self.path(path.name) / RECORD).is_file():
+                self._remove_if_free(path, path.name)
+        oldest, removed = time.time() - KEEP_DAMAGED_DAYS * 86400, 0
+        for path in _folders(self.home / "tmp"):
+            if not path.name.startswith("damaged-"):
+                removed += self._remove_if_free(path, path.name.partition(".")[0])
                 continue
-            with (
-                contextlib.suppress(OSError),
-                lock_if_free(self._lock_path(path.name.partition(".")[0])) as free,
-            ):
-                if free:
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
                     shutil.rmtree(path, ignore_errors=True)
-                    removed += 1
         return removed
 
-    def _clean_scratch(self) -> None:
-        """A kill between the rename and the removal of the scratch leaves it behind."""
-        folder = self.home / "scratch"
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if not (self.path(path.name) / RECORD).is_file():
-                continue
-            with (
-                contextlib.suppress(OSError),
-                lock_if_free(self._lock_path(path.name)) as free,
-            ):
-                if free:
-                    shutil.rmtree(path, ignore_errors=True)
+    def _remove_if_free(self, path: Path, key: str) -> bool:
+        """Remove a folder unless a process holds the lock of its key."""
+        with contextlib.suppress(OSError), lock_if_free(self._lock_path(key)) as free:
+            if free:
+                shutil.rmtree(path, ignore_errors=True)
+            return free
+        return False
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(parent.iterdir()) if parent.is_dir() else []
 
 
 def _stray(folder: Path, entry: StoredStep) -> str:
@@ -340,9 +334,9 @@ def _check(path: Path, record: FileRecord, level: Level) -> str:
         if size != record.size:
             return f"has {size} bytes, {record.size} were written"
         if level == "all" or (level == "small" and size < SMALL):
-            found = sha256_file(path)
-            if found != record.sha256:
-                return f"has sha256 {found[:12]}..., {record.sha256[:12]}... was written"
+            sha256 = sha256_file(path)
+            if sha256 != record.sha256:
+                return f"has sha256 {sha256[:12]}..., {record.sha256[:12]}... was written"
     except FileNotFoundError:
         return "is gone"
     except OSError as error:

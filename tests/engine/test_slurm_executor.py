@@ -12,10 +12,9 @@ import pytest
 from kit.engine.events import Event, EventLog, event
 from kit.engine.job import Job
 from kit.engine.runner import Runner
-from kit.engine.slurm.cluster import SubmissionRefused
+from kit.engine.slurm.cluster import Seen, SubmissionRefused
 from kit.engine.slurm.executor import SlurmExecutor
 from kit.engine.slurm.options import SlurmOptions
-from kit.engine.slurm.states import Seen
 from kit.engine.slurm.task import StepTask
 from kit.engine.store import Store
 from kit.engine.worker import perform
@@ -63,6 +62,9 @@ class Played:
 
     def cancel(self, ids: Collection[str], *, kill: bool) -> None:
         self.cancelled.append((sorted(ids), kill))
+
+    def tidy(self, finished: Collection[str]) -> None:
+        pass
 
 
 class Table:

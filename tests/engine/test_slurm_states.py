@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kit.engine.slurm import states
-from kit.engine.slurm.states import Seen, advice, each_id, parents, parse_squeue
+from kit.engine.slurm import cluster as slurm
+from kit.engine.slurm.cluster import Seen, advice, each_id, parents, parse_squeue
 
 SQUEUE = """\
 12_1|RUNNING|None|node01
@@ -16,6 +16,7 @@ SQUEUE = """\
 13|CANCELLED|None|
 garbage
 """
+CLUSTER = slurm.Cluster.__new__(slurm.Cluster)  # asking needs no folder
 Answers = Callable[..., None]
 
 
@@ -30,7 +31,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
             status, out, err = by_name[line[0]]
             return subprocess.CompletedProcess(line, status, out, err)
 
-        monkeypatch.setattr(states, "run", run)
+        monkeypatch.setattr(slurm, "run", run)
 
     return set
 
@@ -50,24 +51,24 @@ def test_array_elements_are_asked_for_by_their_job() -> None:
 
 def test_no_answer_is_not_an_end(answers: Answers) -> None:
     answers()
-    assert states.ask(["1"]) is None
+    assert CLUSTER.ask(["1"]) is None
     answers(squeue=(1, "", "slurm_load_jobs error: Unable to contact slurm controller"))
-    assert states.ask(["1"]) is None
+    assert CLUSTER.ask(["1"]) is None
     answers(squeue=(1, "", "slurm_load_jobs error: Invalid job id specified"))
-    assert states.ask(["1"]) == {}
+    assert CLUSTER.ask(["1"]) == {}
     answers(squeue=(0, SQUEUE, ""))
-    assert "12_3" in (states.ask(["12_3"]) or {})
+    assert "12_3" in (CLUSTER.ask(["12_3"]) or {})
 
 
 def test_scontrol_then_sacct_then_nothing(answers: Answers) -> None:
     line = "JobId=3 ArrayJobId=1 JobState=TIMEOUT Reason=TimeLimit NodeList=n1 ExitCode=0:15\n"
     sacct = (0, "CANCELLED by 0|0:9|n2\n", "")
     answers(scontrol=(0, line, ""), sacct=sacct)
-    assert states.explain("1_1") == Seen("TIMEOUT", "TimeLimit", "n1", "0:15")
+    assert CLUSTER.explain("1_1") == Seen("TIMEOUT", "TimeLimit", "n1", "0:15")
     answers(scontrol=(1, "", "Invalid job id"), sacct=sacct)
-    assert states.explain("1_1") == Seen("CANCELLED", "", "n2", "0:9")
+    assert CLUSTER.explain("1_1") == Seen("CANCELLED", "", "n2", "0:9")
     answers(scontrol=(1, "", ""), sacct=(1, "", "Slurm accounting storage is disabled"))
-    assert states.explain("1_1") == Seen()
+    assert CLUSTER.explain("1_1") == Seen()
 
 
 def test_words() -> None:
@@ -100,4 +101,4 @@ def test_advice(seen: Seen, why: str, next_step: str) -> None:
 
 def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert states.run(["squeue"]) is None
+    assert slurm.run(["squeue"]) is None

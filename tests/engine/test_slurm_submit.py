@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kit.engine.slurm import cluster as cluster_module
-from kit.engine.slurm.cluster import SubmissionRefused, SubmititCluster, require, submitting
+from kit.engine.slurm.cluster import Cluster, SubmissionRefused, require, submitting
 from kit.engine.slurm.task import StepTask
 from kit.errors import EXIT_INTERRUPTED, Preflight
 from tests.engine import fake_slurm
@@ -113,7 +113,7 @@ def test_a_killed_job_says_what_slurm_says(slurm: Path, tmp_path: Path) -> None:
 
 
 def test_sbatch_refuses(slurm: Path, tmp_path: Path) -> None:
-    cluster = SubmititCluster(tmp_path / "logs")
+    cluster = Cluster(tmp_path / "logs")
     task = StepTask(b"{}", str(tmp_path / "events"), 1)
     bad = {"time": 5, "additional_parameters": {"partition": "nowhere"}}
     with pytest.raises(SubmissionRefused, match="invalid partition") as caught:
@@ -146,7 +146,7 @@ def test_the_last_file_of_a_job_is_waited_for(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_module, "_LAST_SECONDS", 60.0)
-    cluster = SubmititCluster(tmp_path / "logs")
+    cluster = Cluster(tmp_path / "logs")
     for name in ("1_0_result.pkl", "1_submitted.pkl", "1_0_log.err", "keep_0_log.err"):
         (cluster.folder / name).touch()
     (cluster.folder / "keep_0_log.err").write_text("words")

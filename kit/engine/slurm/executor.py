@@ -19,9 +19,8 @@ from kit import jsonfile
 from kit.engine.events import STEP_ENDS, Event, event
 from kit.engine.failures import failed
 from kit.engine.job import Job
-from kit.engine.slurm.cluster import Cluster, SubmissionRefused, SubmititCluster
+from kit.engine.slurm.cluster import Cluster, Seen, SubmissionRefused, advice
 from kit.engine.slurm.options import SlurmOptions, request, shared_by
-from kit.engine.slurm.states import Seen, advice
 from kit.engine.slurm.task import StepTask
 from kit.engine.store import RECORD, Store
 from kit.errors import InvalidInput
@@ -80,7 +79,7 @@ class SlurmExecutor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder, self.options, self.threads = folder.absolute(), options, threads
-        self.cluster: Cluster = cluster if cluster is not None else SubmititCluster(self.folder)
+        self.cluster = cluster if cluster is not None else Cluster(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._clock = clock
         self._buffer: list[Submitted] = []
@@ -304,8 +303,7 @@ class SlurmExecutor:
         self._cancel(kill=True)
         self._submitted.clear()
         self._buffer.clear()
-        if isinstance(self.cluster, SubmititCluster):
-            self.cluster.tidy([id for id in self._finished if id])
+        self.cluster.tidy([id for id in self._finished if id])
         for path in self.folder.glob("job-*.events.jsonl"):
             path.unlink(missing_ok=True)  # all of it is in the run's own log
 
