@@ -12,7 +12,8 @@ import torch
 from kit.tampering.attack import Attack
 from kit.tampering.trajectory import Trajectory, joined
 from kit.train.batches import MicroBatch, micro_batches
-from kit.train.engine import AVERAGED
+from kit.train.engine import AVERAGED, TRAINING
+from kit.train.engines import EngineFactory, engine_factory
 from kit.train.errors import TrainingDiverged
 from kit.train.loop import FineTuned, FineTuning, finetune
 from kit.train.lora import add_adapter, merge_adapter
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from kit.train.batching import Example
     from kit.train.checkpoints import CheckpointFolder
+    from kit.train.engine import Engine
 
 Evaluate = Callable[[Any, int], Mapping[str, Any]]
 """Called with the model, ready for measuring, and the steps done; returns JSON values."""
@@ -40,26 +42,47 @@ class Attacked:
         model: With the adapter around it, if the attack trained one; its weights are then those
             from before the attack, bit for bit.
         trajectory: What was measured.
+        engine: What trained it. Where it shards, the model is whole in its ``evaluating`` only.
     """
 
     model: PreTrainedModel
     trajectory: Trajectory
+    engine: Engine
+
+    @property
+    def whole(self) -> bool:
+        """Whether this process has all of the model."""
+        return isinstance(self.engine, SingleProcess)
 
     def merged(self) -> PreTrainedModel:
-        """The attacked model by itself; an adapter is added to its weights."""
+        """The attacked model by itself; an adapter is added to its weights.
+
+        Raises:
+            ValueError: A sharded model.
+        """
+        if not self.whole:
+            raise ValueError("a sharded model is whole in no process; save it, or watch it")
         if hasattr(self.model, "get_base_model"):
             self.model = merge_adapter(self.model)  # type: ignore[arg-type]
         return self.model
 
     def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        """Write the attacked model in Hugging Face layout.
+        """Write the attacked model in Hugging Face layout, in process 0; all call this together.
 
         Raises:
-            ValueError: A weight that is not finite, as a diverged attack can leave.
+            ValueError: A weight that is not finite, as a diverged attack can leave; a sharded model
+                with an adapter, which no process can merge.
         """
         from kit.lm.load import save_model
 
-        save_model(self.merged(), tokenizer, folder)
+        if not self.whole:
+            if hasattr(self.model, "get_base_model"):
+                raise ValueError("an adapter of a sharded model cannot be merged: watch it only")
+            self.engine.save_model(Path(folder), TRAINING)
+            if self.engine.rank == 0 and tokenizer is not None:
+                tokenizer.save_pretrained(folder)
+        elif self.engine.rank == 0:
+            save_model(self.merged(), tokenizer, folder)
 
 
 def run_attack(
@@ -73,6 +96,7 @@ def run_attack(
     rows: int = 64,
     folder: CheckpointFolder | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    make_engine: EngineFactory | None = None,
 ) -> Attacked:
     """Fine-tune ``model`` in place as the attack says.
 
@@ -90,6 +114,7 @@ def run_attack(
         rows: Most rows in a forward pass; bounds memory and changes no loss.
         folder: Of checkpoints; ``None`` saves nothing.
         on_step: Called with the steps done and the last loss.
+        make_engine: What trains; the whole model in this process without.
 
     Raises:
         ValueError: Data that nobody gave, or an example without a label within ``length``.
@@ -98,7 +123,8 @@ def run_attack(
     with kept_random_state():
         torch.manual_seed(attack.seed)
         trained = _prepared(model, attack)
-        engine = SingleProcess(trained, attack.optimizer, attack.precision)
+        make = make_engine or engine_factory()
+        engine = make(trained, attack.optimizer, attack.precision)
 
         def batches(step: int) -> list[MicroBatch]:
             examples = streams[attack.data_of(step)].take()
@@ -132,13 +158,13 @@ def run_attack(
             trajectory.diverged = (error.step, error.reason)
             engine.zero_gradient()
             _measure_last(engine, done, evaluate, attack)
-        if attack.weights == AVERAGED and engine.optimizer.averages:
-            engine.optimizer.use_averaged_weights()
+        if attack.weights == AVERAGED:
+            engine.keep_averaged()
         trained.eval()  # type: ignore[no-untyped-call]
     trajectory.points = done.trajectory
     trajectory.losses, trajectory.rates, trajectory.norms = done.losses, done.rates, done.norms
     trajectory.data = [attack.data_of(step) for step in range(len(done.losses))]
-    return Attacked(trained, trajectory)
+    return Attacked(trained, trajectory, engine)
 
 
 def run_stages(
@@ -181,11 +207,11 @@ def run_stages(
             model, data, attack, pad_id=pad_id, evaluate=evaluate, at_steps=steps, rows=rows
         )
         parts.append(attacked.trajectory)
-        model = attacked.merged()
+        model, engine = attacked.merged(), attacked.engine
         start += attack.steps
         if attacked.trajectory.diverged is not None:
             break
-    return Attacked(model, joined(parts))
+    return Attacked(model, joined(parts), engine)
 
 
 def attack_streams(data: Mapping[str, Sequence[Example]], attack: Attack) -> Streams:
@@ -249,7 +275,7 @@ def require_finite(model: nn.Module, step: int) -> None:
 
 
 def _measure_last(
-    engine: SingleProcess, done: FineTuned, evaluate: Evaluate | None, attack: Attack
+    engine: Engine, done: FineTuned, evaluate: Evaluate | None, attack: Attack
 ) -> None:
     """The point at which a diverged attack stopped, where there is a model to measure."""
     step = len(done.losses)

@@ -1,4 +1,4 @@
-"""An attack from plain settings and a folder of data, and its trajectory as JSON values."""
+"""What an attack is watched with, from a folder of data, and its trajectory as JSON values."""
 
 from __future__ import annotations
 
@@ -7,45 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.evals.sets import Watch, pad_id, question_items, text_examples
-from kit.tampering.attack import Attack, phases
 from kit.tampering.trajectory import Trajectory, every
-from kit.train.engine import Precision
-from kit.train.lora import Lora
-from kit.train.optimizers import optimizer_spec
-from kit.train.schedules import Schedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from kit.train.batching import Example
-
-
-def attack_of(settings: Any) -> Attack:
-    """The attack that the settings describe.
-
-    Args:
-        settings: Parameters of the step kind ``tampering/attack``.
-
-    Raises:
-        ValueError: Settings that cannot be run.
-    """
-    free = settings.optimizer == "schedule-free-adamw"
-    values = {"learning_rate": settings.learning_rate, "weight_decay": settings.weight_decay}
-    return Attack(
-        name=settings.optimizer,
-        optimizer=optimizer_spec(
-            settings.optimizer, values | ({"warmup_steps": settings.warmup} if free else {})
-        ),
-        steps=settings.steps,
-        batch=settings.batch,
-        phases=phases(*settings.data, first=settings.first_share),
-        schedule=Schedule() if free else Schedule(settings.schedule, settings.warmup),
-        length=settings.length,
-        lora=Lora(settings.lora_rank, settings.lora_alpha) if settings.lora_rank else None,
-        clip=settings.clip,
-        seed=settings.seed,
-        precision=Precision(settings.compute, settings.masters),
-    )
 
 
 def attack_texts(

@@ -164,6 +164,10 @@ class Engine(Protocol):
         """Put the weights back bit for bit, in every form in which a forward pass reads them."""
         ...
 
+    def largest_change(self, since: Snapshot) -> float:
+        """Largest absolute difference of a trained weight since a snapshot, in any process."""
+        ...
+
     def inner(self, spec: OptimizerSpec) -> AbstractContextManager[None]:
         """Within, a fresh optimizer steps; afterwards the one before, whose state was not touched.
 
@@ -188,6 +192,10 @@ class Engine(Protocol):
 
         Afterwards weights, modes and random generators are bit for bit as before.
         """
+        ...
+
+    def keep_averaged(self) -> None:
+        """Make the average that the optimizer keeps, if it keeps one, the weights for good."""
         ...
 
     def any_process(self, flag: bool) -> bool:

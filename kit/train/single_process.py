@@ -188,6 +188,12 @@ class SingleProcess:
         for name, parameter in self._trained.items():
             parameter.copy_(snapshot.tensors[name])
 
+    def largest_change(self, since: Snapshot) -> float:
+        """Largest absolute difference of a trained weight."""
+        assert isinstance(since, WholeWeights)
+        pairs = ((p.detach(), since.tensors[n].to(p.device)) for n, p in self._trained.items())
+        return max(float((now - then).abs().max()) for now, then in pairs)
+
     @contextmanager
     def inner(self, spec: OptimizerSpec) -> Iterator[None]:
         """A fresh optimizer for a while."""
@@ -248,6 +254,11 @@ class SingleProcess:
                     yield self.model
             finally:
                 self.model.train()
+
+    def keep_averaged(self) -> None:
+        """Make the average the weights for good."""
+        if self.optimizer.averages:
+            self.optimizer.use_averaged_weights()
 
     def any_process(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""

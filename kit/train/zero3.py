@@ -278,6 +278,13 @@ class Zero3:
         self.partition.masters.copy_(snapshot.masters, non_blocking=True)
         self.partition.publish()
 
+    def largest_change(self, since: Snapshot) -> float:
+        """Largest absolute difference of a trained weight, in any process."""
+        assert isinstance(since, LocalWeights)
+        moved = (self.partition.masters.detach() - since.masters.to(self.device)).abs().max()
+        dist.all_reduce(moved, dist.ReduceOp.MAX)
+        return float(moved)
+
     @contextmanager
     def inner(self, spec: OptimizerSpec) -> Iterator[None]:
         """A fresh optimizer for a while."""
@@ -337,6 +344,12 @@ class Zero3:
                 yield self.model
             finally:
                 self.model.train()
+
+    def keep_averaged(self) -> None:
+        """Make the average the weights for good."""
+        if self.optimizer.averages:
+            self.optimizer.use_averaged_weights()
+            self.partition.publish()
 
     def any_process(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""

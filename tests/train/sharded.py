@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from kit.train.engines import SINGLE
 from kit.train.single_process import SingleProcess
 from tests.methods.tar.conftest import build_model
 from tests.train import sharded_processes, two_processes
@@ -46,6 +47,8 @@ def single(folder, device):
     model = build_model(0).float().to(device)
     engine = SingleProcess(model, sharded_processes.TAR_OUTER)
     result |= {f"tar/{n}": t for n, t in sharded_processes.tar(engine).items()}
+    attacked = sharded_processes.attacks(SINGLE, device)
+    result |= {f"attack/{n}": t for n, t in attacked.items()}
     return {n: t.cpu() for n, t in result.items()}
 
 

@@ -14,13 +14,18 @@ import torch
 import torch.distributed as dist
 
 from kit.methods.tar.outer_loop import outer_spec, train_tar
+from kit.tampering.attack import Attack
+from kit.tampering.run import run_attack
+from kit.train.batches import examples_of_tokens
 from kit.train.checkpoints import CheckpointFolder
 from kit.train.engine import AVERAGED, TRAINING, Precision, Progress
-from kit.train.optimizers import AdamW
+from kit.train.engines import ZERO3, engine_factory
+from kit.train.lora import Lora
+from kit.train.optimizers import AdamW, ScheduleFreeAdamW
 from kit.train.zero3 import OFFLOADED, Zero3, Zero3Settings
 from tests.methods.tar.conftest import build_model
 from tests.methods.tar.test_tar_outer_loop import build_loop, settings
-from tests.train.tiny import llama, mean_loss, share_of, tokens
+from tests.train.tiny import VOCABULARY, llama, mean_loss, share_of, tokens
 from tests.train.two_processes import OUTER, run, weights
 
 INNER = AdamW(0.003, 0.01)
@@ -54,6 +59,36 @@ def tar(engine):
     ]
     result = {f"y/{n}": p for n, p in weights(engine, TRAINING).items()}
     return result | {"losses": torch.tensor(losses)}
+
+
+def attacks(name, device, folder=None):
+    """Fine-tuning attacks through the engine of that name: losses, weights, what was measured."""
+    generator = torch.Generator().manual_seed(5)
+    rows = [torch.randint(1, VOCABULARY, (6 + i % 3,), generator=generator) for i in range(12)]
+    data = {"forget": examples_of_tokens({f"t-{i}": r.tolist() for i, r in enumerate(rows)})}
+    result = {}
+    for key, optimizer, lora in (
+        ("adamw", AdamW(0.003, 0.01, eps=1e-3), None),
+        ("free", ScheduleFreeAdamW(0.003, 0.0, eps=1e-3), None),
+        ("adapter", AdamW(0.003, 0.01, eps=1e-3), Lora(2, 4.0)),
+    ):
+        done = run_attack(
+            llama().to(device),
+            data,
+            Attack(key, optimizer, steps=3, batch=4, lora=lora, clip=1.0),
+            pad_id=0,
+            evaluate=lambda m, _: {"norm": float(m(tokens(7).to(device)).logits.float().norm())},
+            at_steps=(0, 3),
+            rows=1,
+            make_engine=engine_factory(name, device),
+        )
+        with done.engine.evaluating(TRAINING) as whole:
+            result |= {f"{key}/w/{n}": p.detach().clone() for n, p in whole.named_parameters()}
+        result[f"{key}/losses"] = torch.tensor(done.trajectory.losses)
+        result[f"{key}/seen"] = torch.tensor([v["norm"] for _, v in done.trajectory.points])
+        if folder is not None and lora is None:
+            done.save(folder / f"attacked-{key}", None)
+    return result
 
 
 def sharded(device, settings=None, precision=None, model=None):
@@ -201,6 +236,7 @@ def main(folder, device):
     checks["offloaded"] = offloaded(device)
     checks["leaves"] = leaves(device)
     checks["resumed"] = resumed(device, folder)
+    result |= {f"attack/{n}": t for n, t in attacks(ZERO3, device, folder).items()}
     flat = {
         f"check/{c}/{n}": torch.tensor(v) for c, names in checks.items() for n, v in names.items()
     }

@@ -44,6 +44,17 @@ def test_two_outer_steps_of_the_outer_loop_equal_one_process(ranks, alone):
     assert_equal_runs(ranks, alone, "tar/")
 
 
+def test_attacks_equal_one_process_and_are_watched_alike(ranks, alone):
+    assert_equal_runs(ranks, alone, "attack/")
+
+
+def test_an_attacked_sharded_model_is_saved_whole(ranks, folder):
+    for key in ("adamw", "free"):
+        saved = AutoModelForCausalLM.from_pretrained(folder / f"attacked-{key}")
+        for name, p in saved.named_parameters():
+            assert torch.equal(p, ranks[0][f"attack/{key}/w/{name}"]), name
+
+
 def test_every_check_of_every_process_held(ranks):
     assert failed_checks(ranks) == []
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from kit.evals.sets import pad_id, text_examples
 from kit.lm.model import output_rows
 from kit.methods.tar.adversaries import AdversaryType
@@ -31,10 +29,11 @@ from kit.methods.tar.representations import hashed_vectors
 from kit.methods.tar.safeguards import train_safeguard
 from kit.methods.tar.settings import TarSettings
 from kit.methods.tar.streams import HELD_OUT, adversary_stream, tar_streams
+from kit.train.engine import Engine, Precision, Snapshot
+from kit.train.engines import EngineFactory, engine_factory
 from kit.train.loop import FineTuned, FineTuning
 from kit.train.optimizers import optimizer_spec
 from kit.train.schedules import Schedule
-from kit.train.single_process import SingleProcess
 from kit.train.streams import Stream, Streams
 
 if TYPE_CHECKING:
@@ -80,6 +79,23 @@ class SafeguardPlan:
     block: int = 7
     updated_blocks: tuple[int, ...] = (5, 6, 7)
     clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+        engine: What holds it.
+        start: Its weights before.
+    """
+
+    engine: Engine
+    start: Snapshot
+
+    def largest_change(self) -> float:
+        """Largest absolute difference of a weight, for a canary that training moved something."""
+        return self.engine.largest_change(self.start)
 
 
 @dataclass(frozen=True)
@@ -134,7 +150,9 @@ def train_by_terms(
     rows: int = 64,
     max_length: int | None = None,
     folder: CheckpointFolder | None = None,
-) -> tuple[SingleProcess, FineTuned]:
+    make_engine: EngineFactory | None = None,
+    precision: Precision | None = None,
+) -> tuple[Trained, FineTuned]:
     """Train a baseline, or TAR's initial safeguard, in place.
 
     Args:
@@ -148,6 +166,8 @@ def train_by_terms(
         rows: Most rows in a forward pass.
         max_length: Tokens that texts are cut at.
         folder: Of checkpoints.
+        make_engine: What trains; the whole model in this process without.
+        precision: fp32 throughout if not given.
 
     Raises:
         ValueError: Unknown method, or data that are not there.
@@ -169,7 +189,8 @@ def train_by_terms(
     spec = optimizer_spec(
         plan.optimizer, {"learning_rate": plan.learning_rate, "weight_decay": 0.0}
     )
-    engine = SingleProcess(model, spec)
+    engine = (make_engine or engine_factory())(model, spec, precision or Precision())
+    start = engine.snapshot("cpu")
     done = train_safeguard(
         engine,
         terms,
@@ -184,7 +205,7 @@ def train_by_terms(
         pad_id=pad_id(tokenizer),
         folder=folder,
     )
-    return engine, done
+    return Trained(engine, start), done
 
 
 def _terms(
@@ -255,7 +276,10 @@ def train_outer_loop(
     rows: int = 64,
     folder: CheckpointFolder | None = None,
     on_step: Callable[[OuterStep], None] | None = None,
-) -> tuple[SingleProcess, TarRun]:
+    make_engine: EngineFactory | None = None,
+    precision: Precision | None = None,
+    snapshot_device: str | None = None,
+) -> tuple[Trained, TarRun]:
     """Run TAR's outer loop in place.
 
     Args:
@@ -273,6 +297,9 @@ def train_outer_loop(
         rows: Most rows in a forward pass.
         folder: Of checkpoints.
         on_step: Called after every outer step.
+        make_engine: What trains; the whole model in this process without.
+        precision: fp32 throughout if not given.
+        snapshot_device: Where the weights wait for an attack's end; where they are if none.
     """
     forgotten = text_examples(data, forget, tokenizer, max_length=settings.width)
     kept = text_examples(data, retain, tokenizer, max_length=settings.width)
@@ -284,7 +311,9 @@ def train_outer_loop(
         retain=kept,
         seed=seed,
     )
-    engine = SingleProcess(model, outer_spec(settings))
+    make = make_engine or engine_factory()
+    engine = make(model, outer_spec(settings), precision or Precision())
+    start = engine.snapshot("cpu")
 
     def divided_anew(number: int) -> Mapping[str, Sequence[Any]]:
         own = divided(forgotten, adversary_share, by=divide_by, seed=f"{seed}/{number}")
@@ -299,9 +328,11 @@ def train_outer_loop(
         streams,
         Batching(rows, pad_id(tokenizer)),
         seed,
+        snapshot_device,
         redraw=divided_anew if redraw else None,
     )
-    return engine, train_tar(loop, folder=folder, save_every=50, on_step=on_step)
+    run = train_tar(loop, folder=folder, save_every=50, on_step=on_step)
+    return Trained(engine, start), run
 
 
 def _adversary_data(
@@ -309,9 +340,3 @@ def _adversary_data(
 ) -> dict[str, Sequence[Any]]:
     names = {name for kind in settings.adversaries for name in (kind.first, kind.data) if name}
     return {name: retain if "retain" in name else forget for name in names}
-
-
-def largest_change(model: torch.nn.Module, before: torch.nn.Module) -> float:
-    """Largest absolute difference of a weight, for a canary that training moved something."""
-    pairs = zip(model.parameters(), before.parameters(), strict=True)
-    return max(float((a.detach() - b.detach()).abs().max()) for a, b in pairs)

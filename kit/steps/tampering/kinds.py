@@ -9,6 +9,8 @@ from kit.steps.common import load_model, model_folder
 from kit.steps.tampering.params import Attack
 
 TRAJECTORY = "trajectory.json"
+SHARED = ("device", "dtype", "torch", "transformers", "world")
+"""What may move a number of a training that several GPUs share."""
 
 
 def run_attack(ctx: StepContext, params: Attack) -> None:
@@ -28,8 +30,12 @@ def _attack(ctx: StepContext, params: Attack):  # type: ignore[no-untyped-def]
     from kit.evals.sets import pad_id
     from kit.lm.load import load_tokenizer
     from kit.tampering.run import run_attack
-    from kit.tampering.watched import attack_of, attack_texts, record, watch
+    from kit.tampering.settings import attack_of
+    from kit.tampering.watched import attack_texts, record, watch
+    from kit.train.checkpoints import CheckpointFolder
+    from kit.train.engines import engine_factory, use_own_gpu
 
+    use_own_gpu(ctx.device)
     source = ctx.model("model")
     tokenizer = load_tokenizer(model_folder(ctx, source))
     data = ctx.step("data").path
@@ -43,8 +49,12 @@ def _attack(ctx: StepContext, params: Attack):  # type: ignore[no-untyped-def]
         evaluate=watched,
         at_steps=points,
         rows=params.rows,
+        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         on_step=lambda step, loss: ctx.progress(step, params.steps, "steps"),
+        make_engine=engine_factory(params.engine, ctx.device),
     )
+    if attacked.engine.rank:
+        return attacked
     write_json(ctx.out / TRAJECTORY, record(attacked.trajectory, watched))
     moved = attacked.trajectory.losses
     ctx.canary("attack-ran", len(moved) > 0, f"{len(moved)} steps")
@@ -57,6 +67,8 @@ for _kind in (
         version=1,
         params=Attack,
         run=run_attack,
+        launch="torchrun",
+        environment=SHARED,
         inputs={"model": "model", "data": "step"},
         outputs=(TRAJECTORY,),
         canaries=("attack-ran",),
@@ -67,6 +79,8 @@ for _kind in (
         version=1,
         params=Attack,
         run=run_fine_tune,
+        launch="torchrun",
+        environment=SHARED,
         inputs={"model": "model", "data": "step"},
         outputs=(TRAJECTORY, "model"),
         canaries=("attack-ran",),

@@ -25,17 +25,42 @@ class Attack(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     first_share: Annotated[float, Meta(gt=0, lt=1)] = 0.4
     """Of the steps, before the switch."""
     weight_decay: Annotated[float, Meta(ge=0)] = 0.01
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    decay: Literal["all", "matrices"] = "all"
+    """What is decayed; ``matrices`` leaves biases and norms out."""
+    momentum: Annotated[float, Meta(ge=0, lt=1)] | None = None
+    """Of SGD and Muon; their own default where absent."""
+    nesterov: bool | None = None
+    """Of SGD; with momentum it is Nesterov's where absent."""
+    routing: str | None = None
+    """Which weights Muon trains; its own rule where absent."""
+    schedule: Literal["constant", "linear", "cosine", "restarts"] = "constant"
     warmup: Natural = 0
+    floor: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of the peak that a decay ends at."""
+    period: Natural = 0
+    """Steps of the first decay of ``restarts``."""
+    growth: Count = 1
+    """How many times longer each decay of ``restarts`` is than the one before."""
     lora_rank: Natural = 0
     """0 trains all weights."""
     lora_alpha: Annotated[float, Meta(gt=0)] = 16.0
+    lora_targets: list[str] = field(default_factory=lambda: ["all-linear"])
+    """Names of the linear modules that get an adapter."""
+    lora_layers: list[Natural] = field(default_factory=list)
+    """Blocks that get one, counted from 0; all of them where empty."""
+    lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     clip: Annotated[float, Meta(gt=0)] | None = None
     """Largest norm of a gradient; nothing is clipped without."""
     length: Count | None = None
     """Tokens that texts are cut at."""
+    shuffle: bool = True
+    """Without it every seed has the order of the file, as the released TAR loaders did."""
+    weights: Literal["averaged", "training"] = "averaged"
+    """Of a schedule-free optimizer, which weights are measured and kept."""
     rows: Count = 64
     """Most texts in a forward pass; changes no loss."""
+    engine: Literal["single-process", "zero-3"] = "single-process"
+    """How several GPUs share the work: the whole model on each, or everything sharded."""
     measure_every: Count = 10
     """Steps between the points of the trajectory; 0 and the last step are points too."""
     questions: dict[str, str] | list[str] = field(

@@ -6,7 +6,7 @@ from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput, StepKind
 from kit.steps.common import load_model, model_folder
-from kit.steps.tampering.kinds import TRAJECTORY
+from kit.steps.tampering.kinds import SHARED, TRAJECTORY
 from kit.steps.tar.params import Safeguard, Tabulate, Train
 
 TRAINING = "training.json"
@@ -31,10 +31,13 @@ CHANGES = (
 
 def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
     """Train a baseline or the initial safeguard."""
-    from kit.lm.load import load_tokenizer, save_model
-    from kit.methods.tar.stages import SafeguardPlan, largest_change, train_by_terms
+    from kit.lm.load import load_tokenizer
+    from kit.methods.tar.stages import SafeguardPlan, train_by_terms
     from kit.train.checkpoints import CheckpointFolder
+    from kit.train.engine import AVERAGED, Precision
+    from kit.train.engines import engine_factory, use_own_gpu
 
+    use_own_gpu(ctx.device)
     source = ctx.model("model")
     tokenizer = load_tokenizer(model_folder(ctx, source))
     model = load_model(ctx, source, params.dtype, trainable=True)
@@ -54,7 +57,7 @@ def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
         updated_blocks=tuple(params.updated_blocks),
         clip=params.clip,
     )
-    _, done = train_by_terms(
+    trained, done = train_by_terms(
         model,
         reference,
         tokenizer,
@@ -65,9 +68,14 @@ def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
         rows=params.rows,
         max_length=params.length,
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
+        make_engine=engine_factory(params.engine, ctx.device),
+        precision=Precision(params.compute),
     )
-    moved = largest_change(model, reference)
-    save_model(model, tokenizer, ctx.out / "model")
+    moved = trained.largest_change()
+    trained.engine.save_model(ctx.out / "model", AVERAGED)
+    if trained.engine.rank:
+        return
+    tokenizer.save_pretrained(ctx.out / "model")
     write_json(ctx.out / TRAINING, {"losses": done.losses})
     ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
 
@@ -77,20 +85,22 @@ def run_train(ctx: StepContext, params: Train) -> None:
     from kit.lm.load import load_tokenizer
     from kit.methods.tar.outer_loop import saved_weights
     from kit.methods.tar.presets import preset
-    from kit.methods.tar.stages import largest_change, simulated, train_outer_loop
+    from kit.methods.tar.stages import simulated, train_outer_loop
     from kit.train.checkpoints import CheckpointFolder
+    from kit.train.engine import Precision
+    from kit.train.engines import engine_factory, use_own_gpu
 
+    use_own_gpu(ctx.device)
     source = ctx.model("model")
     tokenizer = load_tokenizer(model_folder(ctx, source))
     model = load_model(ctx, source, params.dtype, trainable=True)
-    start = load_model(ctx, source, params.dtype)
     changes = {name: getattr(params, name) for name in CHANGES}
     settings = preset(
         params.preset,
         params.domain,
         **simulated(changes, params.adversaries, params.shares),
     )
-    engine, run = train_outer_loop(
+    trained, run = train_outer_loop(
         model,
         load_model(ctx, ctx.model("reference"), params.dtype),
         tokenizer,
@@ -105,11 +115,16 @@ def run_train(ctx: StepContext, params: Train) -> None:
         rows=params.rows,
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         on_step=lambda step: ctx.progress(step.number + 1, settings.outer_steps, "outer steps"),
+        make_engine=engine_factory(params.engine, ctx.device, outer_state=params.outer_state),
+        precision=Precision(params.compute),
+        snapshot_device=params.snapshot,
     )
-    engine.save_model(ctx.out / "model", saved_weights(settings))
+    moved = trained.largest_change()
+    trained.engine.save_model(ctx.out / "model", saved_weights(settings))
+    if trained.engine.rank:
+        return
     tokenizer.save_pretrained(ctx.out / "model")
     write_json(ctx.out / TRAINING, run.curves())
-    moved = largest_change(model, start)
     ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
 
 
@@ -139,6 +154,8 @@ for _kind in (
         version=1,
         params=Safeguard,
         run=run_safeguard,
+        launch="torchrun",
+        environment=SHARED,
         inputs={"model": "model", "data": "step"},
         outputs=("model", TRAINING),
         canaries=("weights-moved",),
@@ -150,6 +167,8 @@ for _kind in (
         version=1,
         params=Train,
         run=run_train,
+        launch="torchrun",
+        environment=SHARED,
         inputs={"model": "model", "reference": "model", "data": "step"},
         outputs=("model", TRAINING),
         canaries=("weights-moved",),

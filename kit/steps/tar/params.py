@@ -37,6 +37,10 @@ class Safeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     length: Count | None = None
     rows: Count = 64
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the model as it is loaded; trained weights are fp32."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    engine: Literal["single-process", "zero-3"] = "single-process"
+    """How several GPUs share the work: the whole model on each, or everything sharded."""
 
 
 class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -74,6 +78,14 @@ class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     retain: list[str] = field(default_factory=lambda: ["retain"])
     rows: Count = 64
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the models as they are loaded; trained weights are fp32."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    engine: Literal["single-process", "zero-3"] = "single-process"
+    """How several GPUs share the work: the whole model on each, or everything sharded."""
+    outer_state: Literal["resident", "offloaded"] = "resident"
+    """Sharded only: where the outer optimizer's state is during an attack."""
+    snapshot: Literal["cpu", "cuda"] | None = None
+    """Where the weights wait for an attack's end; where they are if absent."""
 
 
 class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
