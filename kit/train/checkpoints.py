@@ -36,6 +36,11 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     values: dict[str, Any]
 
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors whose name begins so, by the rest of their names."""
+        named = self.tensors.items()
+        return {n.removeprefix(prefix): t for n, t in named if n.startswith(prefix)}
+
 
 class CheckpointFolder:
     """Checkpoints by step in one folder, which survives a kill.

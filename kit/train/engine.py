@@ -36,6 +36,17 @@ WEIGHTS = (TRAINING, AVERAGED)
 average (x). For every other optimizer the two are the same."""
 
 
+def checked_weights(weights: str) -> str:
+    """The same, if it is one of :data:`WEIGHTS`.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"unknown weights {weights!r}; known: {', '.join(WEIGHTS)}")
+    return weights
+
+
 @dataclass(frozen=True)
 class Precision:
     """In which types a training computes.

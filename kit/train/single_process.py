@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from kit.train.engine import AVERAGED, WEIGHTS, BatchT, Precision, Progress, Snapshot
+from kit.train.engine import AVERAGED, BatchT, Precision, Progress, Snapshot, checked_weights
 from kit.train.optimizers import Optimizer, OptimizerSpec, make_optimizer
 from kit.train.randomness import kept_random_state, random_state, set_random_state
 
@@ -246,7 +246,7 @@ class SingleProcess:
     @contextmanager
     def evaluating(self, weights: str = AVERAGED) -> Iterator[nn.Module]:
         """The model for measuring."""
-        chosen = self.averaged() if _checked(weights) == AVERAGED else nullcontext()
+        chosen = self.averaged() if checked_weights(weights) == AVERAGED else nullcontext()
         with kept_random_state(), torch.no_grad(), chosen:
             self.model.eval()
             try:
@@ -304,12 +304,12 @@ class SingleProcess:
         self._wait()
         if checkpoint is None:
             return None
-        tensors, values = checkpoint.tensors, checkpoint.values
-        weights = _under("weights/", tensors)
+        values = checkpoint.values
+        weights = checkpoint.under("weights/")
         shapes = {n: (tuple(t.shape), t.dtype) for n, t in weights.items()}
         if shapes != {n: (tuple(p.shape), p.dtype) for n, p in self._trained.items()}:
             raise ValueError(f"the checkpoint in {folder.folder} is of another model or precision")
-        self.optimizer.load(_under("optimizer/", tensors), values["optimizer"])
+        self.optimizer.load(checkpoint.under("optimizer/"), values["optimizer"])
         self.restore(WholeWeights(weights))
         generators = values["random"]
         if self.rank < len(generators):
@@ -321,7 +321,7 @@ class SingleProcess:
 
     def save_model(self, folder: Path, weights: str = AVERAGED) -> None:
         """Write the model in Hugging Face layout."""
-        with self.averaged() if _checked(weights) == AVERAGED else nullcontext():
+        with self.averaged() if checked_weights(weights) == AVERAGED else nullcontext():
             if self.rank == 0:
                 cast("Any", self.model).save_pretrained(str(folder))
             self._wait()
@@ -339,13 +339,3 @@ class SingleProcess:
     def _wait(self) -> None:
         if self._accelerator is not None:
             self._accelerator.wait_for_everyone()
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
-def _checked(weights: str) -> str:
-    if weights not in WEIGHTS:
-        raise ValueError(f"unknown weights {weights!r}; known: {', '.join(WEIGHTS)}")
-    return weights

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import torch.distributed as dist
 
-from kit.train.engine import AVERAGED, WEIGHTS, BatchT, Precision, Progress, Snapshot
+from kit.train.engine import AVERAGED, BatchT, Precision, Progress, Snapshot, checked_weights
 from kit.train.optimizers import Muon, Optimizer, OptimizerSpec, make_optimizer
 from kit.train.randomness import kept_random_state, random_state, set_random_state
 from kit.train.shards import everybody, parameters_of, sum_over_processes
@@ -337,7 +337,7 @@ class Zero3:
     @contextmanager
     def evaluating(self, weights: str = AVERAGED) -> Iterator[nn.Module]:
         """The model for measuring: every process has all of it, in the compute type."""
-        chosen = self.averaged() if _checked(weights) == AVERAGED else nullcontext()
+        chosen = self.averaged() if checked_weights(weights) == AVERAGED else nullcontext()
         with kept_random_state(), torch.no_grad(), chosen, self.partition.whole(self.model):
             self.model.eval()
             try:
@@ -396,7 +396,7 @@ class Zero3:
         if checkpoint is None:
             return None
         layout = self.partition.layout
-        weights = _under("weights/", checkpoint.tensors)
+        weights = checkpoint.under("weights/")
         if {n: tuple(t.shape) for n, t in weights.items()} != {
             n: p.shape for n, p in layout.pieces.items()
         }:
@@ -406,7 +406,7 @@ class Zero3:
         self.partition.publish()
         state = {
             path: layout.cut(path.split("/")[1], tensor) if tensor.ndim else tensor
-            for path, tensor in _under("optimizer/", checkpoint.tensors).items()
+            for path, tensor in checkpoint.under("optimizer/").items()
         }
         self.optimizer.load(state, checkpoint.values["optimizer"])
         generators = checkpoint.values["random"]
@@ -423,7 +423,7 @@ class Zero3:
         """Write the model in Hugging Face layout, in fp32 from the masters."""
         from kit.train.saving import save_gathered
 
-        with self.averaged() if _checked(weights) == AVERAGED else nullcontext():
+        with self.averaged() if checked_weights(weights) == AVERAGED else nullcontext():
             pieces = {n: p.detach() for n, p in self._pieces.items()}
             trained = dict(self.partition.layout.joined(pieces.items()))
             with self.partition.whole(self.model):
@@ -492,13 +492,3 @@ def _move_state(optimizer: Optimizer, device: torch.device | str) -> None:
     for tensor in optimizer.tensors().values():
         if tensor.ndim:
             tensor.data = _moved(tensor, device)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
-def _checked(weights: str) -> str:
-    if weights not in WEIGHTS:
-        raise ValueError(f"unknown weights {weights!r}; known: {', '.join(WEIGHTS)}")
-    return weights
