@@ -11,6 +11,7 @@ import click
 from kit.cli.state import console, state
 
 if TYPE_CHECKING:
+    from kit.manifest.catalog import Catalog
     from kit.manifest.types import Manifest
 
 
@@ -30,13 +31,24 @@ def command(experiment: str, profiles: tuple[str, ...], as_json: bool, template:
     if template:
         click.echo(_template(experiment, profiles), nl=False)
         return
-    found = describe(Catalog(), experiment, list(profiles))
+    catalog = Catalog()
+    found = describe(catalog, experiment, list(profiles))
+    for name, profile in found["profiles"].items():
+        profile["not_carried"] = _not_carried(catalog, experiment, name)
     if as_json or state().mode() == "json":
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     out = console()
     for line, style in _lines(found):
         out.print(line, style=style or None, markup=False, soft_wrap=state().mode() == "plain")
+
+
+def _not_carried(catalog: Catalog, experiment: str, profile: str) -> str:
+    """What no faithful repeat can show; see :func:`kit.verify.published.not_carried`."""
+    from kit.verify.published import not_carried
+
+    path = catalog.expectation_path(experiment, profile)
+    return not_carried(path) if path is not None else ""
 
 
 def _template(experiment: str, profiles: tuple[str, ...]) -> str:
@@ -81,6 +93,8 @@ def _profile(profile: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f'    [{mark}] {claim["id"]}: "{claim["sentence"]}" ({claim["place"]})', ""
     for note in profile["notes"]:
         yield f"    note: {note}", "yellow"
+    if profile["not_carried"]:
+        yield f"    beforehand: {profile['not_carried']}", "yellow"
     yield "  inputs", "bold"
     for pin in profile["inputs"]:
         yield from _input(pin)

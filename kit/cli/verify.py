@@ -47,7 +47,7 @@ def command(
     as_json = as_json or state().mode() == "json"
     case = cases.open_case(run, results, profile, expectation)
     if selftest:
-        _selftest(case, as_json)
+        _selftest(case, as_json, expectation)
         return
     verdict = cases.verdict_of(case)
     cases.deliver(case, verdict, junit)
@@ -60,12 +60,16 @@ def command(
     context.exit(verdict.exit_code)
 
 
-def _selftest(case: Case, as_json: bool) -> None:
+def _selftest(case: Case, as_json: bool, expectation: Path | None) -> None:
     import msgspec
 
     from kit.verify.selftest import lines, selftest
+    from kit.verify.tampered import try_all
 
     outcome = selftest(case.subject)
+    if case.output is not None:
+        tampered = list(try_all(case.output.parent, expectation))
+        outcome = msgspec.structs.replace(outcome, tampered=tampered)
     if as_json:
         click.echo(msgspec.json.encode(outcome))
         return

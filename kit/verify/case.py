@@ -117,7 +117,7 @@ def _case(
         rehearsal=found is not None and found.rehearsal,
         not_run_here=found is None,
         scope=found.plan.scope if found is not None and found.plan is not None else "",
-        notes=found.notes if found else notes,
+        notes=[*found.notes, *_beforehand(file)] if found else notes,
         absent=absences(found, expected) if found is not None else [],
     )
     return Case(
@@ -172,6 +172,14 @@ def _changes(found: Run | None, given: Path | None) -> list[str]:
     if found.record is not None and found.record.dirty:
         changed.append(f"code with changes that {found.record.commit or 'no commit'} does not have")
     return changed + ([f"compared with {given}"] if given is not None else [])
+
+
+def _beforehand(file: Path) -> list[str]:
+    """What was known before the run about what it can show."""
+    from kit.verify.published import not_carried
+
+    said = not_carried(file)
+    return [said] if said else []
 
 
 def _edited(file: Path, root: Path, expected: Expectation) -> list[str]:

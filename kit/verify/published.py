@@ -17,8 +17,9 @@ from kit.manifest.grim import WHOLE, attainable
 from kit.manifest.load import load_expectation
 from kit.manifest.printed import Printed
 from kit.verify.tables import COLUMNS
-from kit.verify.verdict import Verdict
+from kit.verify.verdict import ClaimOutcome, Verdict
 
+_OUTCOME: dict[ClaimOutcome, str] = {"undetermined": "is open", "fails": "is contradicted"}
 PRINTED = frozenset({"reported", "quoted"})
 """Statuses of cells whose value stands in a document."""
 
@@ -62,3 +63,31 @@ def verdict_on_itself(path: Path) -> Verdict:
         brought.write_text(printed_table(expected), encoding="utf-8")
         case = open_case(expected.experiment, brought, expected.profile, expectation=path)
         return verdict_of(case)
+
+
+def not_carried(path: Path) -> str:
+    """What a faithful repeat cannot show, because the printed numbers themselves do not show it.
+
+    Args:
+        path: Expectation file.
+
+    Returns:
+        A sentence before anybody spends a GPU; empty where every primary claim over printed numbers
+        holds, and where no document prints any.
+
+    Raises:
+        InvalidInput: The expectation is not what it must be.
+    """
+    expected = load_expectation(path)
+    if not any(cell.value is not None and cell.status == "reported" for cell in expected.cells):
+        return ""
+    claims = [claim for claim in verdict_on_itself(path).claims if claim.primary]
+    asked = [claim for claim in claims if claim.outcome != "not-evaluated"]
+    rest = [claim for claim in asked if claim.outcome != "holds"]
+    if not rest:
+        return ""
+    listed = ", ".join(f"{claim.id} {_OUTCOME[claim.outcome]}" for claim in rest)
+    return (
+        f"of {len(asked)} primary claims the printed numbers themselves carry "
+        f"{len(asked) - len(rest)} ({listed}): a run that repeats them exactly is not REPRODUCED"
+    )

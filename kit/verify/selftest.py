@@ -22,6 +22,7 @@ from kit.verify.measurement import Measurement, measure
 from kit.verify.numbers import points, show
 from kit.verify.plants import STRUCTURAL
 from kit.verify.simulate import experiment
+from kit.verify.tampered import Outcome
 
 TRIALS = 200
 FOUND = frozenset({"deviates", "invalid"})
@@ -53,6 +54,8 @@ class SelfTest(Struct, frozen=True, kw_only=True):
     reports: list[PlantReport]
     untested: list[str]
     """Cells that were not measured, or have nothing to compare."""
+    tampered: list[Outcome] = []
+    """Copies of the run directory that say what is not so."""
 
 
 def selftest(subject: Subject, trials: int = TRIALS, seed: int = 0) -> SelfTest:
@@ -196,6 +199,10 @@ def lines(outcome: SelfTest) -> Iterable[str]:
         yield f"selftest over {len(reports)} cases, {what} {hits} of {trials} ({share})"
     for id in outcome.untested:
         yield f"selftest {id}: not tested, nothing to compare"
+    for one in outcome.tampered:
+        word = "caught" if one.caught else "NOT CAUGHT"
+        says = f"{word} ({one.says})" if one.caught is not None else "nothing to do it to"
+        yield f"selftest run, {one.name}: {says}"
 
 
 def _words(report: PlantReport) -> str:

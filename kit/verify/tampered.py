@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from msgspec import Struct
+
+from kit.errors import KitError
 from kit.results.files import CLOSED, LABELS, PLAN, RECORD, RESULTS, SUMS
 from kit.results.ids import EXTRA
+from kit.verify.case import open_case, verdict_of
 
 Json = dict[str, Any]
 Change = Callable[[Path], bool]
@@ -50,6 +55,42 @@ class Tampering:
         if done and self.fitted:
             fit(target)
         return done
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What became of a tampered copy of a run."""
+
+    name: str
+    caught: bool | None
+    """None where the run has nothing to do it to."""
+    says: str
+    """The reason or the refusal that names it; else the verdict."""
+
+
+def try_all(run: Path, expectation: Path | None = None) -> Iterator[Outcome]:
+    """Tamper with copies of a run in every way and verify each.
+
+    Args:
+        run: A run directory; not altered.
+        expectation: Instead of the repository's.
+    """
+    for way in TAMPERINGS:
+        with TemporaryDirectory() as scratch:
+            copy = Path(scratch) / run.resolve().name
+            done = way.copy(run, copy)
+            said = _said(copy, expectation) if done else []
+        named = next((line for line in said[1:] if way.says in line), "")
+        caught = bool(named) and said[0] not in ("REPRODUCED", "PARTIALLY") if done else None
+        yield Outcome(name=way.name, caught=caught, says=named or "; ".join(said[:2]))
+
+
+def _said(run: Path, expectation: Path | None) -> list[str]:
+    """The verdict and its reasons, or ``refused`` and the refusal."""
+    try:
+        verdict = verdict_of(open_case(str(run), expectation=expectation))
+    except KitError as error:
+        return ["refused", str(error).replace(f"{run}/", "")]
+    return [verdict.verdict, *verdict.reasons]
 
 
 def fit(run: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kit.cli.main import run as kit
-from kit.verify.tampered import TAMPERINGS, Tampering
+from kit.verify.tampered import TAMPERINGS, Tampering, try_all
 
 
 def outcome(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -38,3 +38,25 @@ def test_each_way_is_caught(
         verdict: dict[str, Any] = json.loads((copy / "verdict.json").read_text())
         assert verdict["verdict"] == "INCOMPLETE"
         assert any(way.says in reason for reason in verdict["reasons"])
+
+
+def test_the_selftest_does_the_same_to_a_readers_own_run(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in run_dir.iterdir()}
+    assert kit(["verify", str(run_dir), "--selftest"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "selftest run, " in line]
+    assert len(said) == len(TAMPERINGS)
+    assert all(f"{way.name}: caught (" in line for way, line in zip(TAMPERINGS, said, strict=True))
+    assert {path: path.read_bytes() for path in run_dir.iterdir()} == before
+
+
+def test_what_gets_through_and_what_cannot_be_done_are_said(run_dir: Path) -> None:
+    """The selftest can fail: a way whose traces nobody looks for, and one without a target."""
+    harmless = Tampering("a note in the record", lambda run: True, "nobody says this")
+    absent = Tampering("nothing", lambda run: False, "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kit.verify.tampered.TAMPERINGS", (harmless, absent))
+        through, undone = try_all(run_dir)
+    assert (through.caught, through.says) == (False, "REPRODUCED; 2 of 2 primary claims hold")
+    assert undone.caught is None

@@ -386,3 +386,14 @@ def test_ten_thousand_cells_in_two_seconds() -> None:
         verify(Subject(expected=expectation(cells), results=table(measured)))
         seconds.append(time.process_time() - began)
     assert min(seconds) < 2.0
+
+
+def test_what_no_repeat_can_show_is_a_note_of_every_run(run_dir: Path, repo: Path) -> None:
+    path = repo / "expected_results" / "family" / "made.mini.yaml"
+    asked = 'cells: [t1/defended]\n    value: "10"'
+    path.write_text(path.read_text().replace(asked, 'cells: [t1/none]\n    value: "50"'))
+    assert kit(["verify", str(run_dir)]) == 3
+    (note,) = (one for one in verdict_of(run_dir)["notes"] if "themselves" in one)
+    assert note.startswith(
+        "of 1 primary claims the printed numbers themselves carry 0 (nearly-zero"
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from kit.cli.main import run as kit
 from kit.manifest.load import load_expectation
-from kit.verify.published import printed_table, verdict_on_itself
+from kit.verify.published import not_carried, printed_table, verdict_on_itself
 from tests.verify.builders import expectation, expected_cell
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +117,37 @@ def test_which_sentences_the_printed_numbers_carry(
     # A table always agrees with itself: nothing may deviate, break or go missing.
     words = {cell["verdict"] for cell in verdict["cells"]}
     assert words <= {"match", "reproduced", "not-compared"}
+
+
+@pytest.mark.parametrize("experiment", sorted(CARRIED))
+def test_what_a_faithful_repeat_cannot_show_is_said_beforehand(
+    experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KIT_ROOT", str(ROOT))
+    path = FOLDER / f"{experiment}.paper.yaml"
+    primary = {claim.id for claim in load_expectation(path).claims if claim.primary}
+    open_ = primary & set(OPEN.get(experiment, "").split())
+    asked = len(primary - set(NOT_ASKED.get(experiment, "").split()))
+    kit(["show", experiment, "--profile", "paper", "--json"])
+    said = json.loads(capsys.readouterr().out)["profiles"]["paper"]["not_carried"]
+    assert said == not_carried(path)
+    assert bool(said) == bool(open_)
+    if open_:
+        carried = f"of {asked} primary claims the printed numbers themselves carry"
+        assert said.startswith(f"{carried} {asked - len(open_)} (")
+        assert all(f"{id} is open" in said for id in open_)
+        kit(["show", experiment, "--profile", "paper"])
+        assert "beforehand: of " in " ".join(capsys.readouterr().out.split())
+
+
+def test_random_start_at_paper_size() -> None:
+    said = not_carried(FOLDER / "tiny-adapt-random-init.paper.yaml")
+    assert said.startswith("of 5 primary claims the printed numbers themselves carry 2 (")
+    assert said.endswith("a run that repeats them exactly is not REPRODUCED")
+
+
+def test_without_printed_numbers_nothing_is_said() -> None:
+    assert not_carried(FOLDER / "tiny-adapt.mini.yaml") == ""
 
 
 def test_every_printed_table_is_among_them() -> None:
