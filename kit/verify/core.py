@@ -101,6 +101,10 @@ def verify(subject: Subject) -> Verdict:
     }
     measured, wrong = recomputed(expected, measured, by_hand=subject.not_run_here)
     broken |= wrong | unanswered
+    for cell in expected.cells:
+        spoiled = [id for id in (cell.derived.cells if cell.derived else ()) if id in broken]
+        if spoiled:
+            broken.setdefault(cell.id, f"computed from {spoiled[0]}: {broken[spoiled[0]]}")
     reports = _adjusted(
         [
             _report(subject, cell, found.get(cell.id), measured.get(cell.id), broken.get(cell.id))

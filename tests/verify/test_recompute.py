@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kit.manifest.expectation_types import Derived, ExpectedCell
-from kit.results.types import Cell
+from kit.results.types import Canary, Cell
 from tests.verify.builders import claim, expected_cell, run, seeded, seeded_shares, share, tolerance
 
 GAP = Derived(formula="gap_closed", cells=["t/none", "t/this", "t/full"])
@@ -96,3 +96,15 @@ def test_a_table_by_hand_agrees_within_its_last_digit(value: float, invalid: boo
     assert (verdict.cells[3].verdict == "invalid") == invalid
     if not invalid:
         assert verdict.cells[3].value == value
+
+
+def test_what_is_computed_from_a_broken_cell_is_broken() -> None:
+    cells = [*shares("none", "this", "full"), expected_cell("t/gap", "0.96", derived=GAP, **RATIO)]
+    table = [share("t/none", 180, 208), share("t/this", 11, 208), share("t/full", 4, 208)]
+    alarm = Canary(id="same-labels", step="s", passed=False, detail="copied", cells=["t/full"])
+    asked = claim("threshold", cells=["t/gap"], value="0.5", side="at_least")
+    gap = Cell(id="t/gap", unit="ratio", value=169 / 176)
+    verdict = run(cells, [*table, gap], [asked], [alarm])
+    assert [cell.verdict for cell in verdict.cells[2:]] == ["invalid", "invalid"]
+    assert "computed from t/full: canary same-labels failed" in verdict.cells[3].detail
+    assert verdict.claims[0].outcome == "not-evaluated"
