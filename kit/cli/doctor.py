@@ -33,13 +33,12 @@ def command(experiment: str | None, profile: str, as_json: bool) -> int:
     from kit.doctor.overview import lines, overview
     from kit.manifest.catalog import Catalog
     from kit.manifest.home import kit_home
-    from kit.manifest.matrix import needed_pins
     from kit.pins.store import PinStore
 
     catalog, home = Catalog(), kit_home()
     needs, ids = Needs(), None
     if experiment is not None:
-        ids = needed_pins(catalog.manifest(experiment), profile)
+        ids = catalog.needed_pins(experiment, profile)
         needs = estimate(catalog.manifest(experiment), profile)
     store = PinStore(home, catalog.pins(experiment))
     checks = list(

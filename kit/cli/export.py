@@ -33,13 +33,12 @@ def appendix(subject: str, profile: str, output: Path | None) -> None:
         text = pages.of_run(run, manifest_of(run))
     else:
         from kit.manifest.catalog import Catalog
-        from kit.manifest.matrix import needed_pins
         from kit.manifest.types import profile_of
 
         catalog = Catalog()
         manifest = catalog.manifest(subject)
         profile_of(manifest, profile)
-        needed = set(needed_pins(manifest, profile))
+        needed = set(catalog.needed_pins(subject, profile))
         pins = [pin for pin in catalog.pins(subject).pins if pin.id in needed]
         expectation = catalog.expectation(subject, profile)
         text = pages.of_experiment(manifest, profile, expectation, pins)

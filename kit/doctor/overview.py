@@ -12,7 +12,6 @@ from kit.doctor.core import Check, ok, warn
 from kit.doctor.needs import estimate
 from kit.errors import KitError
 from kit.manifest.catalog import Catalog
-from kit.manifest.matrix import needed_pins
 from kit.pins.store import PinStore
 
 
@@ -44,7 +43,7 @@ def overview(
         except KitError:  # kit validate is where that is reported
             continue
         for profile in sorted(manifest.profiles):
-            needs, ids = estimate(manifest, profile), needed_pins(manifest, profile)
+            needs, ids = estimate(manifest, profile), catalog.needed_pins(id, profile)
             checks = unfit(catalog.root, store, needs, ids, runs)
             found.append(
                 Runnable(

@@ -27,7 +27,7 @@ from kit.durable import explain, is_full
 from kit.engine.events import Event, event
 from kit.engine.registry import Remedy, StepKind, load_registry
 from kit.engine.secrets import redact
-from kit.errors import KitError, Preflight, StepFailed
+from kit.errors import InvalidInput, KitError, Preflight, StepFailed
 from kit.results.plan import StepInstance
 
 _MAX_TEXT = 2000
@@ -87,7 +87,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     why: str = ""
     next_step: str = ""
     preflight: bool = False
-    """Whether the machine, not the step, is at fault."""
+    """Whether the machine or an input, and not the step, is at fault."""
     left: str = ""
     """How far the step came and what it kept."""
     shortage: Shortage | None = None
@@ -122,7 +122,7 @@ def failure_of(error: BaseException, *, home: Path, step: str) -> Failure:
         message=redact(message)[:_MAX_TEXT],
         why=redact(why),
         next_step=redact(next_step),
-        preflight=isinstance(error, Preflight),
+        preflight=isinstance(error, InvalidInput | Preflight),
         left=redact("; ".join(getattr(error, "__notes__", [])))[-_MAX_NOTES:],
         shortage=None if isinstance(error, KitError) else shortage_of(error),
         traceback=short,

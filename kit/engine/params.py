@@ -40,6 +40,19 @@ class Override:
             return [self.text]
 
 
+LARGEST_SIZE = 10**7
+"""Of a count that a step is given; ten to the fifteenth steps would be drawn into memory."""
+
+
+def oversized(name: str, value: Any) -> str:
+    """Why a whole number is no size of anything, or nothing. Seeds are no sizes."""
+    numbers = value if isinstance(value, list) else [value]
+    for number in numbers:
+        if isinstance(number, int) and not name.endswith("seed") and abs(number) > LARGEST_SIZE:
+            return f"{name} is {number:,}; the limit is {LARGEST_SIZE:,}"
+    return ""
+
+
 def _has_key(value: Any) -> bool:
     """Whether keys and libraries can hold its numbers: finite, integers of 64 bits."""
     if isinstance(value, list):
@@ -136,9 +149,11 @@ def _fitting(kind_type: Any, override: Override, step: str, now: Any) -> Any:
         except msgspec.ValidationError as error:
             first = first or error
         else:
-            if _has_key(candidate):
+            large = oversized(override.param, candidate)
+            if _has_key(candidate) and not large:
                 return candidate
-            first = first or msgspec.ValidationError("not a finite number of at most 64 bits")
+            why = large or "not a finite number of at most 64 bits"
+            first = first or msgspec.ValidationError(why)
     raise UsageError(
         f"--set {override.step}.{override.param}={override.text}: {first}",
         where=f"{step}.{override.param}",
@@ -178,7 +193,7 @@ def parameter_faults(
                 nearest(name, fields) or f"parameters: {', '.join(fields) or 'none'}",
                 key=True,
             )
-        elif problem := _problem(profile, step, value, fields[name].type):
+        elif problem := _problem(profile, step, value, fields[name].type, name):
             wrong = True
             yield Hit((*path, name), f"{name}: {problem}")
     if not wrong and not missing:
@@ -187,7 +202,7 @@ def parameter_faults(
             yield Hit(path, f"parameters of {step.id!r}: {problem}")
 
 
-def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any) -> str:
+def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any, name: str = "") -> str:
     """Why a value (or a dict of values) does not convert, for the first combination where so."""
     text = msgspec.json.encode(value).decode()
     used = [axis for axis in step.each if f"${{{axis}" in text]
@@ -195,7 +210,10 @@ def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any) -> str:
     for chosen in combinations(profile, used):
         point = first | chosen  # a message about an axis names all those of the step
         try:
-            msgspec.convert(resolve(value, point, profile.pins), wanted, strict=True)
+            given = resolve(value, point, profile.pins)
+            msgspec.convert(given, wanted, strict=True)
+            if name and (large := oversized(name, given)):
+                raise ValueError(large)
         except BadReference as error:
             return error.what
         except (msgspec.ValidationError, ValueError, TypeError) as error:

@@ -170,6 +170,14 @@ def require_finite(model: PreTrainedModel, where: str | Path) -> None:
         raise ValueError(f"{where}: {_some(broken)} holds numbers that are not finite")
 
 
+def tied_weights(model: PreTrainedModel) -> list[list[str]]:
+    """Names of parameters that are the very same tensor; each group in order of its names."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(tensor), []).append(name)
+    return [sorted(group) for group in names.values() if len(group) > 1]
+
+
 def torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The dtype of this name.
 

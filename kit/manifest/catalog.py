@@ -8,6 +8,7 @@ from kit.errors import InvalidInput, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.home import find_root
 from kit.manifest.load import Loaded, read_expectation, read_manifest, read_pins
+from kit.manifest.matrix import needed_pins
 from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin, Pins
 from kit.manifest.types import Manifest
@@ -89,6 +90,19 @@ class Catalog:
     def manifest(self, experiment: str | Path) -> Manifest:
         """The manifest of an id or path."""
         return self.load(experiment).value
+
+    def needed_pins(self, experiment: str | Path, profile: str) -> list[str]:
+        """Ids of the pins that a profile's steps name, in order of first use.
+
+        Raises:
+            UsageError: No such profile.
+            InvalidInput: A reference that leads nowhere, at its place in the file.
+        """
+        loaded = self.load(experiment)
+        try:
+            return needed_pins(loaded.value, profile)
+        except InvalidInput as error:
+            raise loaded.placed(error) from None
 
     def pin_files(self, experiment: str | Path | None = None) -> list[Path]:
         """Pin files of the repository, and the one beside a user's own manifest."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Expectation
-from kit.manifest.matrix import combinations, needed_pins
+from kit.manifest.matrix import combinations
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec, profile_of, steps_of
 
@@ -33,7 +33,14 @@ def describe(
         ],
         "notes": manifest.notes,
         "profiles": {
-            name: _profile(manifest, name, profile, pins, catalog.expectation(experiment, name))
+            name: _profile(
+                manifest,
+                name,
+                profile,
+                pins,
+                catalog.expectation(experiment, name),
+                catalog.needed_pins(experiment, name),
+            )
             for name, profile in sorted(manifest.profiles.items())
             if not profiles or name in profiles
         },
@@ -46,11 +53,12 @@ def _profile(
     profile: Profile,
     pins: dict[str, Pin],
     expectation: Expectation | None,
+    needed: list[str],
 ) -> dict[str, Any]:
     steps = steps_of(manifest, name).values()
     return {
         "summary": profile.summary,
-        "inputs": [_input(id, pins.get(id)) for id in needed_pins(manifest, name)],
+        "inputs": [_input(id, pins.get(id)) for id in needed],
         "models": {
             name: {"pin": model.pin, "step": model.step, "at": model.at}
             for name, model in profile.models.items()

@@ -239,12 +239,19 @@ def needed_pins(manifest: Manifest, profile: str) -> list[str]:
     """Ids of the pins a profile's steps name, in order of first use.
 
     References are followed through the profile's local names, models and matrix.
+
+    Raises:
+        BadReference: One leads nowhere; with its path.
     """
     spec = profile_of(manifest, profile)
     found: dict[str, None] = {}
     for step in steps_of(manifest, profile).values():
-        for source in step.inputs.values():
-            found.update(dict.fromkeys(pin_ids(source, spec, step.each)))
+        for name, source in step.inputs.items():
+            try:
+                found.update(dict.fromkeys(pin_ids(source, spec, step.each)))
+            except BadReference as error:
+                error.path = ("steps", step.id, "inputs", name)
+                raise
     return list(found)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from kit.errors import KitError, Many, UsageError
 from kit.manifest.catalog import Catalog
-from kit.manifest.matrix import needed_pins
 from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin
 from kit.pins.confirm import HUB, confirm, resolve_revision
@@ -46,7 +45,7 @@ def fetch_experiment(
     patience = retry or Retry()
     tell = listener or (lambda event: None)
     pins = catalog.pins(experiment)
-    ids = needed_pins(catalog.manifest(experiment), profile)
+    ids = catalog.needed_pins(experiment, profile)
     store = PinStore(home, pins)
     for id, path in map(parse_assignment, own):
         if id not in ids:

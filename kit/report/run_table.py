@@ -14,6 +14,7 @@ from kit.report.text import plural
 from kit.results.labels import LabelFiles
 from kit.results.run import open_run
 from kit.results.types import Cell, SeedValue
+from kit.unseen import visible
 from kit.verify.tables import COLUMNS
 
 
@@ -37,7 +38,7 @@ def read_cells(folder: Path, prefixes: Sequence[str] = ()) -> list[Cell]:
 def to_csv(cells: Iterable[Cell], labels: LabelFiles | None = None) -> str:
     """One line a number, a replicate a line: what ``kit verify EXP --results`` reads back.
 
-    Curves are no numbers and stand in ``results.json`` only.
+    Nothing in it acts on a terminal. Curves are no numbers and stand in ``results.json`` only.
 
     Args:
         cells: Of a run.
@@ -47,11 +48,12 @@ def to_csv(cells: Iterable[Cell], labels: LabelFiles | None = None) -> str:
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
     for cell in cells:
-        head = {"cell": cell.id, "unit": cell.unit}
+        head = {"cell": visible(cell.id), "unit": visible(cell.unit)}
         for one in cell.seeds:
-            writer.writerow(head | {"seed": one.seed} | _number(one, labels))
+            writer.writerow(head | {"seed": visible(one.seed)} | _number(one, labels))
         if not cell.seeds and cell.trajectory is None:
-            writer.writerow(head | {"not_run": cell.not_run or ""} | _number(cell, labels))
+            why = visible(cell.not_run or "")
+            writer.writerow(head | {"not_run": why} | _number(cell, labels))
     return out.getvalue()
 
 
@@ -97,4 +99,4 @@ def _summaries(cells: Iterable[Cell]) -> Iterator[tuple[str, ...]]:
         else:
             spread, of = "-", f"{cell.k} of {cell.n}" if cell.n is not None else "-"
         value = cell.not_run or ("-" if cell.value is None else f"{cell.value:.4g}")
-        yield cell.id, value, cell.unit, spread, of
+        yield visible(cell.id), visible(value), visible(cell.unit), spread, of

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,18 @@ its format itself, with ``kit.lm.formats.register_format``."""
 def stands_in(ctx: StepContext, model: ModelInput) -> bool:
     """Whether the model has to be replaced: a rehearsal fetches nothing."""
     return ctx.rehearsal and model.pinned
+
+
+@contextmanager
+def _usable(model: ModelInput) -> Iterator[None]:
+    """A folder that is no such model is wrong input, not a step that failed on its way."""
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidInput(
+            f"the model {model.id} cannot be used: {error}",
+            next_step="bring a whole folder of this architecture, or fetch the pin again",
+        ) from error
 
 
 def model_folder(ctx: StepContext, model: ModelInput, *, words: Sequence[str] = ()) -> Path:
@@ -65,6 +78,20 @@ def model_folder(ctx: StepContext, model: ModelInput, *, words: Sequence[str] = 
     return make_folder(folder, read_shape(declared), words=words)
 
 
+def tokenizer_of(
+    ctx: StepContext, model: ModelInput, *, words: Sequence[str] = ()
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model.
+
+    Raises:
+        InvalidInput: Its folder has none.
+    """
+    from kit.lm.load import load_tokenizer
+
+    with _usable(model):
+        return load_tokenizer(model_folder(ctx, model, words=words))
+
+
 def tokenizer_and_format(
     ctx: StepContext, model: ModelInput, *, words: Sequence[str] = ()
 ) -> tuple[PreTrainedTokenizerBase, ChatFormat]:
@@ -75,7 +102,6 @@ def tokenizer_and_format(
         ValueError: It declares an unknown or a broken one.
     """
     from kit.lm.formats import declared_format
-    from kit.lm.load import load_tokenizer
 
     for module in FORMATS:
         import_module(module)
@@ -85,7 +111,7 @@ def tokenizer_and_format(
             f"the model {model.id} declares no chat format",
             next_step="add `chat_format` to the attributes of its pin",
         )
-    tokenizer = load_tokenizer(model_folder(ctx, model, words=words))
+    tokenizer = tokenizer_of(ctx, model, words=words)
     return tokenizer, declared_format(_plain(declared), tokenizer)
 
 
@@ -98,9 +124,13 @@ def load_model(
 
         folder = model_folder(ctx, model)
         return load_random_model(folder, dtype=dtype, device=ctx.device, trainable=trainable)
-    from kit.lm.load import load_model
+    from kit.lm.load import load_model, tied_weights
 
-    return load_model(model.path, dtype=dtype, device=ctx.device, trainable=trainable)
+    with _usable(model):
+        loaded = load_model(model.path, dtype=dtype, device=ctx.device, trainable=trainable)
+    for names in tied_weights(loaded):
+        ctx.note(f"model {model.id}: {' and '.join(names)} are a single matrix, stored once")
+    return loaded
 
 
 def input_embeddings(ctx: StepContext, model: ModelInput, *, seed: int = 0) -> Tensor:
@@ -117,7 +147,8 @@ def input_embeddings(ctx: StepContext, model: ModelInput, *, seed: int = 0) -> T
         return random_embeddings(model_folder(ctx, model), seed, device=ctx.device)
     from kit.lm.files import read_embeddings
 
-    return read_embeddings(model.path, device=ctx.device)
+    with _usable(model):
+        return read_embeddings(model.path, device=ctx.device)
 
 
 def transformers_backend(

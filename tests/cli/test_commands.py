@@ -114,6 +114,20 @@ def test_show_a_manifest_of_ones_own(kit: Kit, repo: Path, tmp_path: Path) -> No
     assert kit("show", "./none.yaml").code == 2
 
 
+def test_show_names_the_place_of_a_reference_that_leads_nowhere(kit: Kit, repo: Path) -> None:
+    manifest = repo / "manifests" / "defensive_tokens" / "demo.yaml"
+    text = manifest.read_text()
+    assert "${pair.target}" in text
+    manifest.write_text(text.replace("${pair.target}", "${pair.trget}", 1))
+    for command in ("show", "fetch", "doctor"):
+        done = kit(command, "demo")
+        assert done.code == 4, done.err
+        assert "demo.yaml:" in done.err
+        assert "has no field 'trget'" in done.err
+        line = int(done.err.split("demo.yaml:")[1].split(":")[0])
+        assert "${pair.trget}" in manifest.read_text().splitlines()[line - 1]
+
+
 def test_show_text_is_not_markup(kit: Kit, repo: Path) -> None:
     path = repo / "manifests" / "defensive_tokens" / "demo.yaml"
     path.write_text(path.read_text().replace("title: A small", "title: '[red]A[/red] [bold' #"))

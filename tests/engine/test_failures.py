@@ -66,7 +66,7 @@ def test_kit_errors_keep_why_and_next() -> None:
     error = told(InvalidInput("bad row", where="data.json:7", why="no id", next_step="add one"))
     assert error.what == "data.json:7: bad row"
     assert (error.why, error.next_step) == ("no id", "add one")
-    assert isinstance(error, StepFailed)
+    assert isinstance(error, Preflight), "an input that is refused: exit code 4"
     assert told(StepFailed("x", where=STEP.id)).what == "x"
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from kit.engine.params import Override, parse_override, typed
+from kit.engine.params import Override, oversized, parse_override, typed
 from kit.engine.registry import StepKind
 from kit.errors import InvalidInput, UsageError
 
@@ -133,3 +133,13 @@ def test_an_override_of_the_wrong_type_shows_how_one_is_written() -> None:
 def test_a_number_that_no_key_can_hold(text: str) -> None:
     with pytest.raises(UsageError, match="--set train"):
         convert({"steps": 3}, text)
+
+
+@pytest.mark.parametrize("size", [10**15, 10**7 + 1, -(10**8)])
+def test_sizes_that_would_only_cost_memory_are_refused(size: int) -> None:
+    """Ten to the fifteenth steps were once drawn into 24 GB before anything said no."""
+    assert "the limit is 10,000,000" in oversized("steps", size)
+    assert "the limit is 10,000,000" in oversized("checkpoints", [1, size])
+    assert not oversized("seed", size)
+    assert not oversized("steps", 10**7)
+    assert not oversized("rate", 1e15)

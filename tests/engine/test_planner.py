@@ -312,6 +312,7 @@ def test_an_axis_without_a_role_is_refused() -> None:
         (profile(resources={"gone": {}}), "'gone'"),
         (profile(set={"make": {"seed": "${cell}"}}), "no axis 'cell'"),
         (profile(set={"make": {"seed": -5}}), "-5' is no seed"),
+        (profile(set={"make": {"seed": "${seed}", "size": 10**15}}), "the limit is 10,000,000"),
         (profile(matrix={"seed": [0, 1, 0]}), "'0' twice"),
         (profile(matrix={"seed": list(range(500_000))}), "500,000 combinations"),
     ],

@@ -132,3 +132,21 @@ def test_a_curve_is_no_line_of_numbers() -> None:
     number = Cell(id="a/loss/y", unit="loss", value=1.5)
     assert [line.split(",")[0] for line in to_csv([curve, number]).splitlines()[1:]] == ["a/loss/y"]
     assert "a/loss/x" not in to_latex([curve, number])
+
+
+@pytest.mark.parametrize("form", ["csv", "latex"])
+def test_nothing_in_a_table_acts_on_a_terminal(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table may come from a stranger; escapes and direction overrides are shown as signs."""
+    acts = "\x1b[31mred\u202eder"
+    cells = [
+        {"id": f"a/{acts}", "unit": acts, "value": 1.0, "seeds": [{"seed": acts, "value": 1.0}]},
+        {"id": f"b/{acts}", "unit": "percent", "not_run": f"no\x1b]0;title\x07 {acts}"},
+    ]
+    head = {"schema_version": 1, "experiment": "own", "version": "1-A", "profile": "mini"}
+    (tmp_path / "results.json").write_text(json.dumps({**head, "cells": cells}))
+    assert kit(["export", "table", str(tmp_path), "--format", form]) == 0
+    out = capsys.readouterr().out
+    assert "red" in out
+    assert not {"\x1b", "\x07", "\u202e"} & set(out)

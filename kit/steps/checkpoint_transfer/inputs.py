@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.engine.context import StepContext
-from kit.engine.registry import ModelInput
-from kit.steps.common import model_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,13 +14,6 @@ if TYPE_CHECKING:
 
     from kit.evals.sets import StoredQuestion
     from kit.methods.checkpoint_transfer.affine import AffineMap
-
-
-def tokenizer_of(ctx: StepContext, model: ModelInput) -> PreTrainedTokenizerBase:
-    """The model's tokenizer."""
-    from kit.lm.load import load_tokenizer
-
-    return load_tokenizer(model_folder(ctx, model))
 
 
 def encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:

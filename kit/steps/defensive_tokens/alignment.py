@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kit.engine.context import StepContext
 from kit.steps.defensive_tokens.files import SETS, write_json
-from kit.steps.defensive_tokens.inputs import embeddings, model_folder, released_prefix
+from kit.steps.defensive_tokens.inputs import embeddings, released_prefix, tokenizer
 from kit.steps.defensive_tokens.params import Align, Transfer
 
 if TYPE_CHECKING:
@@ -15,14 +15,11 @@ if TYPE_CHECKING:
 
 def run_align(ctx: StepContext, params: Align) -> None:
     """Fit the orthogonal map between two vocabularies."""
-    from kit.lm.load import load_tokenizer
     from kit.lm.vocabulary import renamed_control_ids
     from kit.methods.defensive_tokens.alignment_files import describe, save_alignment
     from kit.methods.defensive_tokens.procrustes import orthogonal_map, unit_length_weights
 
-    renamed_control_ids(
-        load_tokenizer(model_folder(ctx, "source")), load_tokenizer(model_folder(ctx, "target"))
-    )
+    renamed_control_ids(tokenizer(ctx, "source"), tokenizer(ctx, "target"))
     source, target = embeddings(ctx, "source"), embeddings(ctx, "target")
     alignment = orthogonal_map(
         source,

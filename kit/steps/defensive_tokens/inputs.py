@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from kit.methods.defensive_tokens.samples import Sample
 
 
+def tokenizer(ctx: StepContext, name: str = "model") -> PreTrainedTokenizerBase:
+    """The model's tokenizer; a stand-in's knows the words of the data."""
+    return common.tokenizer_of(ctx, ctx.model(name), words=_words(ctx))
+
+
 def model_folder(ctx: StepContext, name: str = "model") -> Path:
     """The model's folder; in a rehearsal its stand-in's, which knows the words of the data."""
     return common.model_folder(ctx, ctx.model(name), words=_words(ctx))
