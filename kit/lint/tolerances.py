@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kit.lint.claims import used_cells
 from kit.lint.core import EXPECTATION, ExpectationContext
+from kit.manifest.derived import UNITLESS
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
 from kit.manifest.source import Hit
 from kit.results.asks import of_one_curve, split
@@ -80,8 +81,10 @@ def tolerance_fits(context: ExpectationContext) -> Iterator[Hit]:
                 f"cell {cell.id!r}: 'relative' is forbidden for a {cell.unit}",
                 "5 % of 0.5 % is a fraction of an item; use binomial, paired or absolute",
             )
+        ratio = cell.derived is not None and cell.derived.formula in UNITLESS
         if tolerance.kind in _OF_ITEMS and not (proportion and cell.n):
-            yield Hit(path, f"cell {cell.id!r}: {tolerance.kind} needs a proportion with n")
+            if not (ratio and tolerance.kind == "binomial"):
+                yield Hit(path, f"cell {cell.id!r}: {tolerance.kind} needs a proportion with n")
         if tolerance.kind == "trajectory" and not cell.series:
             yield Hit(path, f"cell {cell.id!r}: trajectory needs a series")
         if tolerance.kind != "trajectory" and cell.series:

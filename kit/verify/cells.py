@@ -20,6 +20,7 @@ from kit.verify.kinds.seeded import seeds
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import PROPORTIONS, show
 from kit.verify.pairs import ItemsDiffer, discordance
+from kit.verify.ratios import ratio
 
 OF_ITEMS = frozenset({"binomial", "paired", "flip"})
 """Kinds that compare one run's items."""
@@ -103,6 +104,10 @@ def _items(
     place: str,
 ) -> Finding:
     margin = _margin(rule, place)
+    if rule.kind == "binomial" and cell.ratio is not None:
+        said = baseline(expected)
+        assert said is not None
+        return ratio(cell, said, margin)
     if cell.k is None or cell.n is None or expected.unit not in PROPORTIONS:
         return invalid(f"tolerance {rule.kind!r} needs fields 'k' and 'n' of a proportion")
     if rule.kind == "paired":

@@ -15,7 +15,7 @@ from kit.verify.censored import ordering
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import factor, scale_of
 from kit.verify.pairs import ItemsDiffer, discordance, tango_tails
-from kit.verify.proportions import exact_tails, newcombe_tails, shrunk_sd
+from kit.verify.proportions import Term, exact_tails, mover_tails, shrunk_sd
 from kit.verify.seeds import Spread, combined, group, item_sd, mean_spread, seed_group
 
 
@@ -82,7 +82,10 @@ def _alone(a: Measurement, estimate: Fraction, at: Fraction) -> Contrast:
             return Contrast(estimate, None, None, EQUAL)
         return Contrast(estimate, *spread.tails(float(estimate)), f"one-sided t, {spread.how}")
     if not a.proportion:
-        return Contrast(estimate, None, None, PLAIN)
+        if a.ratio is None:
+            return Contrast(estimate, None, None, PLAIN)
+        tails = a.ratio.tails(float(at) / scale_of(a.unit))
+        return Contrast(estimate, *tails, a.ratio.how)
     assert a.k is not None
     assert a.n is not None
     value = float(at) / scale_of(a.unit)
@@ -162,5 +165,6 @@ def _proportions(
     assert a.n is not None
     assert b.k is not None
     assert b.n is not None
-    above, below = newcombe_tails(a.k / a.n, a.n, b.k / b.n, b.n, value, weight)
+    terms = (Term(1, a.k / a.n, a.n), Term(-weight, b.k / b.n, b.n))
+    above, below = mover_tails(terms, value)
     return Contrast(estimate, above, below, "score interval of two proportions")

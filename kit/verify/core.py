@@ -100,6 +100,7 @@ def verify(subject: Subject) -> Verdict:
         if id in found
     }
     measured, wrong = recomputed(expected, measured, by_hand=subject.not_run_here)
+    measured = with_ratios(expected, measured)
     broken |= wrong | unanswered
     for cell in expected.cells:
         spoiled = [id for id in (cell.derived.cells if cell.derived else ()) if id in broken]

@@ -13,6 +13,7 @@ from kit.results.asks import curves_of
 from kit.results.labels import Labels, LabelSource
 from kit.results.types import Cell, Curve, Point, SeedValue, Series
 from kit.verify.numbers import PROPORTIONS, exact, factor, scale_of
+from kit.verify.proportions import Ratio
 
 AGREE = Fraction(1, 1_000_000)
 """How far a stored value may be from its own k/n, as a share of the whole."""
@@ -46,6 +47,8 @@ class Measurement:
         labels: Reference of the per-item labels of a cell measured once.
         curves: Of a trajectory, one a replicate.
         source: Where labels are read from.
+        ratio: The proportions behind a ratio that was measured once.
+        published_ratio: The proportions behind the number that it is compared with.
     """
 
     id: str
@@ -57,6 +60,8 @@ class Measurement:
     labels: str | None
     curves: tuple[Curve, ...]
     source: LabelSource | None = None
+    ratio: Ratio | None = None
+    published_ratio: Ratio | None = None
 
     @property
     def proportion(self) -> bool:

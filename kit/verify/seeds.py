@@ -6,7 +6,7 @@ wrong for all its items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import inf, sqrt
@@ -52,6 +52,37 @@ def seed_group(cell: Measurement) -> Group:
         assert cell.value is not None
         values = [cell.value]
     return group(values, item_sd(cell))
+
+
+def matched(
+    here: Mapping[str, Fraction], there: Mapping[str, Fraction]
+) -> dict[str, tuple[Fraction, Fraction]]:
+    """Replicates of two sides brought together by their ids, each with its mean on either side.
+
+    An id has a part for each axis of replicates (``pair/seed``). Axes whose values here are all
+    among those there say which replicates belong together; over the others, such as new seeds of
+    the same pairs, the mean is taken.
+
+    Returns:
+        Shared part of the id -> the means here and there; empty when nothing is shared.
+    """
+    ids = [id.split("/") for id in (*here, *there)]
+    if len({len(parts) for parts in ids}) != 1:
+        return {}
+    ours, theirs = zip(*ids[: len(here)], strict=True), zip(*ids[len(here) :], strict=True)
+    axes = [i for i, (x, y) in enumerate(zip(ours, theirs, strict=True)) if set(x) <= set(y)]
+
+    def means(of: Mapping[str, Fraction]) -> dict[str, Fraction]:
+        values: dict[str, list[Fraction]] = {}
+        for id, value in of.items():
+            key = "/".join(id.split("/")[i] for i in axes)
+            values.setdefault(key, []).append(value)
+        return {key: sum(found, Fraction(0)) / len(found) for key, found in values.items()}
+
+    first, second = means(here), means(there)
+    if not axes or not first.keys() <= second.keys():
+        return {}
+    return {key: (value, second[key]) for key, value in first.items()}
 
 
 def item_sd(cell: Measurement) -> float | None:

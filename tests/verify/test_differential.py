@@ -19,11 +19,12 @@ from kit.verify.pairs import mcnemar, mcnemar_tails, tango, tango_score
 from kit.verify.proportions import (
     Z90,
     Z95,
+    Term,
     clopper_pearson,
     exact_tails,
+    mover_score,
+    mover_tails,
     newcombe,
-    newcombe_score,
-    newcombe_tails,
     wilson,
 )
 from kit.verify.seeds import group, welch
@@ -60,11 +61,12 @@ def test_newcombe(a: tuple[int, int], b: tuple[int, int]) -> None:
 @pytest.mark.parametrize("at", [-0.3, 0.0, 0.02])
 def test_newcombe_inverted(a: tuple[int, int], b: tuple[int, int], at: float) -> None:
     """At the z that the inversion names, statsmodels' interval ends exactly at the value."""
-    z = newcombe_score(a[0] / a[1], a[1], b[0] / b[1], b[1], at)
+    terms = (Term(1, a[0] / a[1], a[1]), Term(-1, b[0] / b[1], b[1]))
+    z = mover_score(terms, at)
     alpha = 2 * normal_tail(abs(z))
     low, high = confint_proportions_2indep(*a, *b, method="newcomb", compare="diff", alpha=alpha)
     assert (low if z > 0 else high) == pytest.approx(at, abs=1e-9)
-    above, below = newcombe_tails(a[0] / a[1], a[1], b[0] / b[1], b[1], at)
+    above, below = mover_tails(terms, at)
     assert above + below == pytest.approx(1)
     assert (above < 0.5) == (z > 0)
 

@@ -10,7 +10,7 @@ from kit.manifest.printed import Printed
 from kit.verify.finding import Finding, excludes_zero, inside, judged, with_needed
 from kit.verify.numbers import scale_of
 from kit.verify.planning import MOST, smallest
-from kit.verify.proportions import Z90, Z95, newcombe, newcombe_score
+from kit.verify.proportions import Z90, Z95, Term, mover_score, newcombe
 from kit.verify.special import normal_tail
 
 
@@ -51,7 +51,7 @@ def two_sided_p(p: float, n: float, q: tuple[float, float], m: float) -> float:
     if q[0] <= p <= q[1]:
         return 1.0
     nearest = q[1] if p > q[1] else q[0]
-    return min(1.0, 2 * normal_tail(abs(newcombe_score(p, n, nearest, m, 0.0))))
+    return min(1.0, 2 * normal_tail(abs(mover_score((Term(1, p, n), Term(-1, nearest, m)), 0.0))))
 
 
 def binomial(

@@ -12,7 +12,7 @@ from kit.verify.finding import Finding, judged, with_needed
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import points, printed, show
 from kit.verify.planning import needed_seeds
-from kit.verify.seeds import Group, Spread, group, seed_group, welch
+from kit.verify.seeds import Group, Spread, group, item_sd, matched, seed_group, welch
 
 
 def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: str) -> Finding:
@@ -20,8 +20,9 @@ def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: st
 
     Which interval, in this order:
 
-    - the same seeds run again (ids of the run are ids of the reference): t over the differences
-      seed by seed, because what the seeds have in common is no noise of the repetition;
+    - the same replicates run again: t over the differences one by one, because what they have in
+      common is no noise of the repetition. Where only a part of their ids is that of the reference
+      (the same pair of models, another training seed), over the means by that part;
     - seeds on both sides: Welch;
     - a single run on one side: prediction interval from the other side's seeds (k = 3 published
       seeds: 4.97 sd wide each way, not 1 or 2);
@@ -36,7 +37,7 @@ def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: st
     else:
         known = reference_group(expected.reference, here.floor)
         if abs(known.mean - said.value) <= said.half:
-            again = _same_seeds(cell, expected.reference, margin)
+            again = _paired(cell, expected.reference, margin)
             if again is not None:
                 return again
             there, width = known, _blur(expected.reference)
@@ -82,30 +83,46 @@ def _judged(
     )
 
 
-def _same_seeds(cell: Measurement, reference: Reference, margin: Fraction) -> Finding | None:
-    """The reference's own seeds run again; None when they are others, or show no spread."""
-    known = dict(zip(reference.seeds, reference.values, strict=False))
-    if len(cell.seeds) < 2 or any(seed.id not in known for seed in cell.seeds):
+def _paired(cell: Measurement, reference: Reference, margin: Fraction) -> Finding | None:
+    """Replicates that both sides have, difference by difference.
+
+    Replicates that are equal on both sides say nothing about the spread of the others, so they do
+    not count as degrees of freedom: of ten pairs of which four differ, all four go one way in an
+    eighth of all true replications. The differences may show no spread at all. Then item sampling
+    stands in for it where they are proportions of n items; other numbers are left to the unpaired
+    comparison.
+
+    Returns:
+        None when fewer than two replicates are shared, or nothing says how they spread.
+    """
+    known = dict(zip(reference.seeds, map(Fraction, reference.values), strict=False))
+    shared = matched({seed.id: seed.value for seed in cell.seeds}, known)
+    if len(shared) < 2:
         return None
-    differences = group([seed.value - Fraction(known[seed.id]) for seed in cell.seeds])
-    gaps = [float(seed.value - Fraction(known[seed.id])) for seed in cell.seeds]
-    slack = rounding(cell.value or 0)
+    gaps = [here - there for here, there in shared.values()]
+    found, slack = group(gaps), rounding(cell.value or 0)
+    m, size = found.size, float(found.mean)
+    what = "seeds" if shared.keys() <= known.keys() else "replicates"
     if all(abs(gap) <= slack for gap in gaps):
         return Finding(
             "match",
-            f"all {differences.size} seeds equal the reference seed by seed",
+            f"all {m} {what} equal the reference one by one",
             difference=0.0,
             margin=float(margin),
             p=1.0,
         )
+    sd, how = found.sd, f"interval over {m} repeated {what}"
+    df = max(1, sum(1 for gap in gaps if abs(gap) > slack) - 1)
     if max(gaps) - min(gaps) <= slack:
-        return None
-    m, size = differences.size, float(differences.mean)
-    spread = Spread(differences.sd / sqrt(m), m - 1, f"interval over {m} repeated seeds")
+        floor = item_sd(cell)
+        if floor is None:
+            return None
+        sd, how = floor * sqrt(2), f"{how} (equal differences; item sampling stands in)"
+    spread = Spread(sd / sqrt(m), df, how)
     finding = _judged(False, size, spread, 0.0, margin, cell.unit)
 
     def trial(count: int, k: int) -> Spread:
-        return replace(spread, error=differences.sd / sqrt(count), df=count - 1)
+        return replace(spread, error=sd / sqrt(count), df=count - 1)
 
     return with_needed(finding, needed_seeds(trial, (m, m), abs(size), float(margin), 0.0))
 

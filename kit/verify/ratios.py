@@ -1,0 +1,129 @@
+"""Cells that are ratios of proportions of one run: the proportions behind them, and their kind.
+
+A gap that 208 items each have opened and closed has the noise of three rates, and at a true 0.86 a
+third of all runs measures less than 0.85.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from math import inf, isinf
+
+from kit.manifest.expectation_types import Expectation, ExpectedCell
+from kit.manifest.printed import Printed
+from kit.verify.finding import Finding, judged
+from kit.verify.measurement import Measurement
+from kit.verify.numbers import scale_of
+from kit.verify.pairs import ItemsDiffer, correlation
+from kit.verify.proportions import Z90, Z95, Correlation, Ratio, Term, ratio_difference
+from kit.verify.special import normal_tail, root
+
+WEIGHTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "gap_closed": ((1, -1, 0), (1, 0, -1)),
+    "ratio": ((1, 0), (0, 1)),
+}
+"""Formula -> weights of its parts in the numerator and in the divisor."""
+
+
+def with_ratios(
+    expected: Expectation, measured: Mapping[str, Measurement]
+) -> dict[str, Measurement]:
+    """The measurements, each ratio measured once with the proportions behind it.
+
+    A part that the document only quotes and no run measures counts with its printed value, which
+    has no noise because it is the same on both sides.
+    """
+    cells = {cell.id: cell for cell in expected.cells}
+    found = dict(measured)
+    for cell in expected.cells:
+        mine, rule = found.get(cell.id), cell.derived
+        if rule is None or rule.formula not in WEIGHTS or mine is None or mine.seeds:
+            continue
+        parts = [found.get(id) or _quoted(cells.get(id)) for id in rule.cells]
+        known = [part for part in parts if part is not None and part.value is not None]
+        if len(known) < len(parts) or any(part.seeds for part in known):
+            continue
+        if not any(part.proportion for part in known):
+            continue
+        printed = [_printed(cells.get(part.id), part) for part in known]
+        there = [term for term in printed if term is not None]
+        published = _ratio(rule.formula, there, None) if len(there) == len(known) else None
+        here = _ratio(rule.formula, [_term(part) for part in known], _together(known))
+        found[cell.id] = replace(mine, ratio=here, published_ratio=published)
+    return found
+
+
+def _quoted(cell: ExpectedCell | None) -> Measurement | None:
+    if cell is None or cell.status != "quoted" or cell.value is None:
+        return None
+    return Measurement(cell.id, cell.unit, Fraction(cell.value), None, None, (), None, ())
+
+
+def _term(part: Measurement) -> Term:
+    items = part.n if part.proportion and part.n is not None else inf
+    return Term(1, float(part.value or 0) / scale_of(part.unit), items)
+
+
+def _printed(cell: ExpectedCell | None, part: Measurement) -> Term | None:
+    if cell is None or cell.value is None:
+        return None
+    items = (cell.n or part.n or inf) if part.proportion else inf
+    return Term(1, float(cell.value) / scale_of(cell.unit), items)
+
+
+def _ratio(formula: str, terms: Sequence[Term], together: Correlation | None) -> Ratio:
+    over, under = (
+        tuple(term._replace(weight=w) for term, w in zip(terms, weights, strict=True))
+        for weights in WEIGHTS[formula]
+    )
+    return Ratio(over, under, together)
+
+
+def _together(parts: Sequence[Measurement]) -> Correlation | None:
+    """Correlations of the labels; None where a proportion has none, or not of the same items."""
+    lines = [part.read_labels() if part.proportion else None for part in parts]
+    for part, line in zip(parts, lines, strict=True):
+        if part.proportion and (line is None or not line.items):
+            return None
+    try:
+        return tuple(tuple(correlation(x, y) if x and y else 0.0 for y in lines) for x in lines)
+    except ItemsDiffer:
+        return None
+
+
+def ratio(cell: Measurement, published: Printed, margin: Fraction) -> Finding:
+    """Equivalent: 90 % interval inside ``+-margin``. Different: 95 % interval excludes 0.
+
+    Args:
+        cell: A ratio with the proportions behind it.
+        published: The printed ratio; the proportions printed with it give it its noise.
+        margin: In the cell's unit.
+    """
+    assert cell.ratio is not None
+    assert cell.value is not None
+    scale = scale_of(cell.unit)
+    at, half = float(published.value) / scale, float(published.half) / scale
+    here, there = cell.ratio, cell.published_ratio
+
+    def interval(z: float) -> tuple[float, float]:
+        low, high = ratio_difference(here, there, at, z)
+        return low - half, high + half
+
+    wide, gap = interval(Z95), float(cell.value - published.value) / scale
+    if any(isinf(limit) for limit in wide):
+        return Finding("inconclusive", "the divisor may be 0", needed="more items on both sides")
+    end = 0 if gap > 0 else 1
+    excess = root(lambda z: interval(z)[end], 0.0, Z95 * 4, 1e-6) if abs(gap) > half else 0.0
+    return judged(
+        identical=abs(gap) <= half,
+        difference=gap,
+        wide=wide,
+        narrow=interval(Z90),
+        margin=float(margin) / scale,
+        p=min(1.0, 2 * normal_tail(excess)),
+        unit=cell.unit,
+        scale=scale,
+        how=here.how,
+    )
