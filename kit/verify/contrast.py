@@ -15,8 +15,17 @@ from kit.verify.censored import ordering
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import factor, scale_of
 from kit.verify.pairs import ItemsDiffer, discordance, tango_tails
-from kit.verify.proportions import Term, exact_tails, mover_tails, shrunk_sd
+from kit.verify.proportions import (
+    FAR,
+    Ratio,
+    Term,
+    exact_tails,
+    mover_tails,
+    ratio_difference,
+    shrunk_sd,
+)
 from kit.verify.seeds import Spread, combined, group, item_sd, mean_spread, seed_group
+from kit.verify.special import normal_tail, root
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ def contrast(
         return _alone(a, a.value - at, at)
     assert b.value is not None
     estimate = a.value - weight * b.value - at
+    if weight == 1 and a.ratio is not None:
+        return _ratios(a.ratio, b, estimate, at)
     common = [(x, y) for x in a.seeds for y in b.seeds if x.id == y.id]
     if len(common) >= 2:
         return _paired_seeds(a, b, [x.value - weight * y.value - at for x, y in common], weight)
@@ -93,6 +104,20 @@ def _alone(a: Measurement, estimate: Fraction, at: Fraction) -> Contrast:
         return Contrast(estimate, float(value > 1), float(value < 0), "outside 0 to 1")
     below, above = exact_tails(a.k, a.n, value)
     return Contrast(estimate, above, below, f"exact binomial, {a.k} of {a.n}")
+
+
+def _ratios(here: Ratio, b: Measurement, estimate: Fraction, at: Fraction) -> Contrast:
+    """A ratio of proportions against another (as if of other items) or against a plain number."""
+    assert b.value is not None
+    scale = scale_of(b.unit)
+    other, edge = float(b.value) / scale, float(at) / scale
+    end, sign = (0, 1.0) if estimate > 0 else (1, -1.0)
+
+    def gap(z: float) -> float:
+        return ratio_difference(here, b.ratio, other, z)[end] - edge
+
+    z = sign * root(gap, 0.0, FAR, 1e-9) if estimate else 0.0
+    return Contrast(estimate, normal_tail(z), normal_tail(-z), f"{here.how}s, taken as independent")
 
 
 def _paired_seeds(

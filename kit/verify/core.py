@@ -26,6 +26,7 @@ from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
 from kit.verify.numbers import show
 from kit.verify.outcome import decide_run, uncovered
 from kit.verify.preconditions import check_pair
+from kit.verify.ratios import with_ratios
 from kit.verify.recompute import recomputed
 from kit.verify.trajectory import value_interval
 from kit.verify.verdict import EXIT_CODES, CellReport, Verdict

@@ -21,7 +21,7 @@ from kit.verify.special import (
     root,
 )
 
-_FAR = 38.0
+FAR = 38.0
 """Beyond this normal score the tail probability is 0 in double precision."""
 
 
@@ -114,9 +114,9 @@ def mover_score(terms: Sequence[Term], at: float, together: Correlation | None =
     def gap(z: float) -> float:
         return mover(terms, z, together)[end] - at
 
-    if (gap(_FAR) > 0) == (middle > at):
-        return sign * _FAR
-    return sign * root(gap, 0.0, _FAR, 1e-11)
+    if (gap(FAR) > 0) == (middle > at):
+        return sign * FAR
+    return sign * root(gap, 0.0, FAR, 1e-11)
 
 
 def mover_tails(
@@ -130,6 +130,10 @@ def mover_tails(
 def newcombe(p1: float, n1: float, p2: float, n2: float, z: float) -> tuple[float, float]:
     """Newcombe's hybrid score interval of ``p1 - p2`` (Newcombe 1998, method 10)."""
     return mover((Term(1, p1, n1), Term(-1, p2, n2)), z)
+
+
+UNBOUNDED = 1e9
+"""Stands for the limit of a ratio whose divisor may be 0."""
 
 
 @dataclass(frozen=True)
@@ -176,22 +180,19 @@ class Ratio:
     def interval(self, z: float) -> tuple[float, float]:
         """All ratios that the test at this normal quantile leaves standing."""
         if mover(self.under, z, self.together)[0] <= 0:
-            return -inf, inf
+            return -UNBOUNDED, UNBOUNDED
 
         def limit(end: int) -> float:
             step = 2.0 * end - 1.0
             here = there = self.value
             while (mover(self._less(there), z, self.together)[end] < 0) == (end == 0):
                 here, there, step = there, there + step, 2 * step
-                if abs(step) > _WIDE:
+                if abs(step) > UNBOUNDED:
                     return there
             low, high = sorted((here, there))
             return root(lambda at: mover(self._less(at), z, self.together)[end], low, high, 1e-10)
 
         return limit(0), limit(1)
-
-
-_WIDE = 1e9
 
 
 def ratio_difference(here: Ratio, there: Ratio | None, at: float, z: float) -> tuple[float, float]:

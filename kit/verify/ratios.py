@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from math import inf, isinf
+from math import inf
 
 from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.manifest.printed import Printed
@@ -17,7 +17,15 @@ from kit.verify.finding import Finding, judged
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import scale_of
 from kit.verify.pairs import ItemsDiffer, correlation
-from kit.verify.proportions import Z90, Z95, Correlation, Ratio, Term, ratio_difference
+from kit.verify.proportions import (
+    UNBOUNDED,
+    Z90,
+    Z95,
+    Correlation,
+    Ratio,
+    Term,
+    ratio_difference,
+)
 from kit.verify.special import normal_tail, root
 
 WEIGHTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -112,7 +120,7 @@ def ratio(cell: Measurement, published: Printed, margin: Fraction) -> Finding:
         return low - half, high + half
 
     wide, gap = interval(Z95), float(cell.value - published.value) / scale
-    if any(isinf(limit) for limit in wide):
+    if max(map(abs, wide)) >= UNBOUNDED:
         return Finding("inconclusive", "the divisor may be 0", needed="more items on both sides")
     end = 0 if gap > 0 else 1
     excess = root(lambda z: interval(z)[end], 0.0, Z95 * 4, 1e-6) if abs(gap) > half else 0.0

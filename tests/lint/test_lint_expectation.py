@@ -117,7 +117,7 @@ def test_the_demo_is_clean_but_for_what_nobody_measured(repo: Path) -> None:
         (BINOMIAL, '{kind: paired, margin: "1", reason: because}', "tolerance-fits", "no per-item"),
         (
             '{kind: absolute, margin: "0.05"',
-            '{kind: binomial, margin: "0.05"',
+            '{kind: flip, flip_rate: "0.02", margin: "0.05"',
             "tolerance-fits",
             "needs a proportion with n",
         ),
