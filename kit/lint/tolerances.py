@@ -82,9 +82,9 @@ def tolerance_fits(context: ExpectationContext) -> Iterator[Hit]:
                 "5 % of 0.5 % is a fraction of an item; use binomial, paired or absolute",
             )
         ratio = cell.derived is not None and cell.derived.formula in UNITLESS
-        if tolerance.kind in _OF_ITEMS and not (proportion and cell.n):
-            if not (ratio and tolerance.kind == "binomial"):
-                yield Hit(path, f"cell {cell.id!r}: {tolerance.kind} needs a proportion with n")
+        suits = (proportion and cell.n) or (ratio and tolerance.kind == "binomial")
+        if tolerance.kind in _OF_ITEMS and not suits:
+            yield Hit(path, f"cell {cell.id!r}: {tolerance.kind} needs a proportion with n")
         if tolerance.kind == "trajectory" and not cell.series:
             yield Hit(path, f"cell {cell.id!r}: trajectory needs a series")
         if tolerance.kind != "trajectory" and cell.series:
