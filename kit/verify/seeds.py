@@ -67,7 +67,7 @@ def matched(
         Shared part of the id -> the means here and there; empty when nothing is shared.
     """
     ids = [id.split("/") for id in (*here, *there)]
-    if len({len(parts) for parts in ids}) != 1:
+    if not here or not there or len({len(parts) for parts in ids}) != 1:
         return {}
     ours, theirs = zip(*ids[: len(here)], strict=True), zip(*ids[len(here) :], strict=True)
     axes = [i for i, (x, y) in enumerate(zip(ours, theirs, strict=True)) if set(x) <= set(y)]

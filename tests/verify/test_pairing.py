@@ -86,7 +86,7 @@ def test_part_of_the_pairs_and_the_other_order_of_axes() -> None:
 
 
 @pytest.mark.parametrize(
-    "here", [{"other-5/1": 1.0, "newer-0/9": 1.0}, {"newer-0": 1.0}, {"other-1/8": 1.0}]
+    "here", [{}, {"other-5/1": 1.0, "newer-0/9": 1.0}, {"newer-0": 1.0}, {"other-1/8": 1.0}]
 )
 def test_other_replicates_do_not_meet(here: dict[str, float]) -> None:
     assert matched(fractions(here), fractions(two_seeds())) == {}
