@@ -23,20 +23,20 @@ def claim(experiment: str, id: str) -> Claim:
     return next(one for one in expectation(experiment).claims if one.id == id)
 
 
-@pytest.mark.parametrize(
-    "experiment", [id for id in EXPERIMENTS if CATALOG.expectation_path(id, "paper") is not None]
-)
-def test_a_quoted_gap_ratio_is_asked_of_the_cell_that_prints_it(experiment: str) -> None:
+def test_a_quoted_gap_ratio_is_asked_of_the_cell_that_prints_it() -> None:
     # The note prints two ratios of one row: against the published and the measured full tokens.
-    made = expectation(experiment)
-    printed = {cell.id: cell.value for cell in made.cells}
-    for one in made.claims:
-        quoted = re.search(r"[Gg]ap-closed ratio (?:of )?(0\.\d+)", one.sentence)
-        if quoted is None:
-            continue
-        for cell in one.cells:
-            assert "/gap-closed-published/" in cell, one.id
-            assert printed.get(cell) in (None, quoted[1]), one.id
+    asked = []
+    for experiment in EXPERIMENTS:
+        made = CATALOG.expectation(experiment, "paper")
+        printed = {cell.id: cell.value for cell in made.cells} if made is not None else {}
+        for one in made.claims if made is not None else []:
+            quoted = re.search(r"[Gg]ap-closed ratio (?:of )?(0\.\d+)", one.sentence)
+            asked += [(one.id, cell, quoted[1], printed.get(cell)) for cell in one.cells if quoted]
+    assert len(asked) >= 2
+    for id, cell, ratio, value in asked:
+        assert "/gap-closed-published/" in cell, id
+        assert value in (None, ratio), id
+    assert any(value == ratio for _, _, ratio, value in asked)
 
 
 def test_needing_100_steps_is_asked_of_the_steps_before() -> None:

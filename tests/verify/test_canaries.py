@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from msgspec import structs
 
 from kit.results.labels import Labels
 from kit.results.types import Canary, Cell, SeedValue
@@ -199,3 +200,24 @@ def test_one_broken_seed_is_not_averaged_away() -> None:
     cells = [expected_cell("g/asr-max/native", n=208)]
     verdict = run(cells, [share("g/asr-max/native", 10, 208), stats])
     assert verdict.cells[0].verdict == "invalid"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("name", "unit", "sane", "broken"),
+    [("empty-rate", "fraction", 0.0, 0.9), ("mean-tokens", "number", 30.0, 1.0)],
+)
+def test_the_worst_seed_decides_about_generations(
+    name: str, unit: str, sane: float, broken: float, turned: bool
+) -> None:
+    """Sane seeds do not hide a broken one, on either side of a limit and in any order."""
+    values = [broken, sane, sane, sane][:: -1 if turned else 1]
+    seeds = [SeedValue(seed=str(i), value=value) for i, value in enumerate(values)]
+    mean = sum(values) / len(values)
+    table = [share("g/asr/a", 10, 208), Cell(id=f"stats/g/a/{name}", unit=unit, value=mean,
+                                             seeds=seeds)]  # fmt: skip
+    verdict = run([expected_cell("g/asr/a", n=208)], table)
+    assert (verdict.canaries[0].passed, verdict.cells[0].verdict) == (False, "invalid")
+    healthy = [structs.replace(seed, value=sane) for seed in seeds]
+    table[1] = structs.replace(table[1], seeds=healthy, value=sane)
+    assert run([expected_cell("g/asr/a", n=208)], table).canaries[0].passed

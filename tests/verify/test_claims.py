@@ -325,3 +325,19 @@ def test_an_open_claim_says_what_p_would_do() -> None:
     report = one_claim(claim("order", cells=[A, B]), near)
     assert report.outcome == "undetermined"
     assert report.detail.endswith(", 0.05 needed)")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("threshold", {"value": "50", "side": "at_most"}),
+        ("direction", {"side": "at_most"}),
+        ("order", {}),
+        ("ratio", {"value": "2", "side": "at_most"}),
+        ("within", {"margin": "5"}),
+    ],
+)
+def test_a_claim_that_names_no_cells_is_refused(kind: str, fields: dict[str, str]) -> None:
+    """And does not hold for want of a counterexample."""
+    with pytest.raises(InvalidInput, match=r"claim c1: .*(cells|pairs)"):
+        one_claim(claim(kind, **fields), [share("t/a", 10, 208)])

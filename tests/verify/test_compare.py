@@ -264,3 +264,26 @@ def test_other_experiments_are_refused(repo: Path, capsys: pytest.CaptureFixture
     write_run(repo / "runs" / "b", cells_of(), experiment="other")
     assert kit(["compare", "runs/a", "runs/b"]) == 4
     assert "compare two runs of one experiment" in capsys.readouterr().err
+
+
+def test_each_p_is_adjusted_at_its_own_cell(repo: Path) -> None:
+    """Cells without a p stand between those with one; the q are those of scipy, by id."""
+    from scipy.stats import false_discovery_control
+
+    from kit.verify.compare import compare
+
+    ks = {"t1/none": (110, 60), "a/x": (100, 101), "m/x": (104, 90), "z/x": (30, 45)}
+    for side, name in enumerate(("a", "b")):
+        cells: list[dict[str, Any]] = [{"id": "a/plain", "unit": "loss", "value": 1.0 + side}]
+        for id, k in ks.items():
+            cells.append({"id": id, "unit": "percent", "value": 100 * k[side] / 208, "k": k[side],
+                          "n": 208})  # fmt: skip
+            cells.append({"id": f"{id}-plain", "unit": "loss", "value": 2.0})
+        write_run(repo / "runs" / name, cells)
+    outcome = compare(Run(repo / "runs" / "a"), Run(repo / "runs" / "b"))
+    ps = {cell.id: cell.p for cell in outcome.cells if cell.p is not None}
+    assert ps.keys() == ks.keys()
+    wanted = dict(zip(ps, false_discovery_control([p or 0.0 for p in ps.values()]), strict=True))
+    assert {cell.id: cell.q for cell in outcome.cells if cell.q is not None} == pytest.approx(
+        wanted
+    )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import inf, nextafter
 
 import pytest
 
 from kit.errors import InvalidInput
+from kit.manifest.printed import Printed
 from kit.results.types import Cell
+from kit.verify.finding import Finding
+from kit.verify.kinds.pairwise import flip
 from kit.verify.verdict import CellReport
 from tests.verify.builders import (
     expected_cell,
@@ -359,3 +363,35 @@ def test_bound_over_seeds_and_of_a_single_number() -> None:
     minutes = expected_cell(value=None, unit="minutes", tolerance=rule)
     assert one(minutes, Cell(id="t/a", unit="seconds", value=180)).verdict == "reproduced"
     assert one(minutes, Cell(id="t/a", unit="seconds", value=181)).verdict == "deviates"
+
+
+@pytest.mark.parametrize("side", ["at_most", "at_least"])
+@pytest.mark.parametrize("k", [3, 90, 104, 200])
+def test_the_difference_from_a_bound_is_measured_minus_bound(side: str, k: int) -> None:
+    """With and without a noise model, whichever side was asked."""
+    rule = tolerance("bound", bound="50", side=side)
+    bare = one(expected_cell(value=None, tolerance=rule), number(100 * k / 208, "percent"))
+    for report in (bounded(k, "50", side), bare):
+        assert report.value is not None
+        assert report.difference == pytest.approx(report.value - 50)
+    assert "no noise model" in bare.detail
+
+
+@pytest.mark.parametrize(("k", "rate", "margin"), [(16, "0.05", "6"), (18, "0.1", "3"),
+                                                   (13, "0.1", "3"), (18, "0.1", "8")])  # fmt: skip
+def test_the_items_that_an_open_flip_asks_for_decide_it(k: int, rate: str, margin: str) -> None:
+    """So many items settle the same proportions, in the exact distribution; far fewer do not."""
+
+    def at(n: int) -> Finding:
+        count = Fraction(10 * n, 208)
+        said = Printed("", 100 * count / n, Fraction(0))
+        return flip(round(k * n / 208), n, said, count, Fraction(0), Fraction(margin),
+                    Fraction(rate), "percent")  # fmt: skip
+
+    now = at(208)
+    assert now.verdict == "inconclusive"
+    assert now.needed is not None
+    asked = int(now.needed.split()[1].replace(",", ""))
+    assert asked > 208
+    assert at(round(1.15 * asked)).verdict != "inconclusive"
+    assert at(max(208, round(0.7 * asked))).verdict == "inconclusive"

@@ -43,12 +43,24 @@ SUBJECT = Subject(expected=expectation(CELLS), results=table(MEASURED))
 def reports() -> dict[tuple[str, str], PlantReport]:
     outcome = selftest(SUBJECT, trials=1000)
     assert outcome.untested == ["t/z"]
-    return {(r.cell, "shift" if "shift" in r.plant else r.plant): r for r in outcome.reports}
+    shifts: dict[str, int] = {}
+    found = {}
+    for report in outcome.reports:
+        name = report.plant
+        if name.startswith("shift"):
+            shifts[report.cell] = shifts.get(report.cell, 0) + 1
+            name = f"shift {shifts[report.cell]}"
+        assert (report.cell, name) not in found
+        found[report.cell, name] = report
+    assert set(shifts.values()) == {2}
+    return found
 
 
 @pytest.mark.parametrize("cell", ["t/a", "t/b", "t/f"])
 def test_rates_agree_with_theory(reports: dict[tuple[str, str], PlantReport], cell: str) -> None:
-    for plant in ("none", "shift"):
+    rates = [reports[cell, plant].rate for plant in ("none", "shift 1", "shift 2")]
+    assert rates == sorted(rates)
+    for plant in ("none", "shift 1", "shift 2"):
         report = reports[cell, plant]
         assert report.theory is not None
         assert report.rate == pytest.approx(report.theory, abs=0.08)
@@ -59,7 +71,7 @@ def test_false_alarms_are_rare(reports: dict[tuple[str, str], PlantReport]) -> N
 
 
 def test_two_margins_are_found(reports: dict[tuple[str, str], PlantReport]) -> None:
-    assert all(r.rate > 0.9 for (_, plant), r in reports.items() if plant == "shift")
+    assert all(r.rate > 0.9 for (_, plant), r in reports.items() if plant == "shift 2")
 
 
 def test_wrong_n_and_wrong_unit_are_always_found(
@@ -112,3 +124,25 @@ def test_lines_name_rates_beside_theory() -> None:
     assert "(theory " in said[0]
     assert any("no false alarm" in line for line in said if " t/x " in line)
     assert said[-1] == "selftest t/z: not tested, nothing to compare"
+
+
+@pytest.mark.parametrize(
+    ("unit", "bound", "side", "size"),
+    [
+        ("percent", "60", "at_most", 5.0),
+        ("percent", "60", "at_least", -5.0),
+        ("fraction", "0.6", "at_most", 0.05),
+        ("loss", "60", "at_most", 3.0),
+        ("loss", "0.5", "at_most", 0.05),
+    ],
+)
+def test_a_bound_is_crossed_by_a_twentieth_of_the_whole(
+    unit: str, bound: str, side: str, size: float
+) -> None:
+    """Of the scale, or where there is none of the bound, and never of less than one."""
+    rule = tolerance("bound", bound=bound, side=side)
+    cell = expected_cell("t/s", None, unit=unit, tolerance=rule)
+    values = [float(bound) * share for share in (1.0, 1.01, 0.99)]
+    subject = Subject(expected=expectation([cell]), results=table([seeded("t/s", values, unit)]))
+    plants = [r.plant for r in selftest(subject, trials=1).reports if r.plant.startswith("shift")]
+    assert [float(plant.split()[1]) for plant in plants] == pytest.approx([size, 2 * size])
