@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.registry import Registry, StepKind
+from kit.engine.registry import Registry, StepKind, params_of
 from kit.errors import InvalidInput
 from kit.manifest.pin_types import Pin
 from kit.results.plan import Plan, StepInstance
@@ -93,7 +93,8 @@ def require_own_keys(plan: Plan, step: str, registry: Registry) -> None:
         registry: Step kinds.
 
     Raises:
-        InvalidInput: A key is not the one of its parameters, inputs and environment.
+        InvalidInput: Parameters are not the kind's, or a key is not the one of its parameters,
+            inputs and environment.
     """
     pins = {pin.id: pin for pin in plan.pins}
     todo, checked = [step], set[str]()
@@ -104,6 +105,10 @@ def require_own_keys(plan: Plan, step: str, registry: Registry) -> None:
         checked.add(instance.id)
         todo += instance.upstream()
         kind = registry.get(instance.kind, where=instance.id)
+        try:
+            params_of(kind, instance.params)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"its parameters: {error}", where=instance.id) from None
         if instance_key(instance, kind, plan.by_id, pins) != instance.key:
             raise InvalidInput(
                 "its key is not the key of its parameters, inputs and environment",

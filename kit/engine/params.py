@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.registry import StepKind
+from kit.engine.registry import StepKind, params_of, size_fault
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.matrix import BadReference, axis_id, combinations, resolve
 from kit.manifest.names import nearest
@@ -38,28 +37,6 @@ class Override:
             return [json.loads(self.text), self.text]
         except (ValueError, RecursionError):  # also of 5,000 digits or brackets
             return [self.text]
-
-
-LARGEST_SIZE = 10**7
-"""Of a count that a step is given; ten to the fifteenth steps would be drawn into memory."""
-
-
-def oversized(name: str, value: Any) -> str:
-    """Why a whole number is no size of anything, or nothing. Seeds are no sizes."""
-    numbers = value if isinstance(value, list) else [value]
-    for number in numbers:
-        if isinstance(number, int) and not name.endswith("seed") and abs(number) > LARGEST_SIZE:
-            return f"{name} is {number:,}; the limit is {LARGEST_SIZE:,}"
-    return ""
-
-
-def _has_key(value: Any) -> bool:
-    """Whether keys and libraries can hold its numbers: finite, integers of 64 bits."""
-    if isinstance(value, list):
-        return all(map(_has_key, value))
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def parse_override(text: str, steps: Sequence[str]) -> Override:
@@ -123,7 +100,7 @@ def typed(
             next_step=f"add it under 'set: {step}:' in the profile",
         )
     try:
-        return msgspec.convert(chosen, kind.params)
+        return params_of(kind, chosen)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
         name = path.rstrip("`")
@@ -149,11 +126,10 @@ def _fitting(kind_type: Any, override: Override, step: str, now: Any) -> Any:
         except msgspec.ValidationError as error:
             first = first or error
         else:
-            large = oversized(override.param, candidate)
-            if _has_key(candidate) and not large:
+            fault = size_fault(override.param, candidate)
+            if not fault:
                 return candidate
-            why = large or "not a finite number of at most 64 bits"
-            first = first or msgspec.ValidationError(why)
+            first = first or msgspec.ValidationError(fault)
     raise UsageError(
         f"--set {override.step}.{override.param}={override.text}: {first}",
         where=f"{step}.{override.param}",
@@ -210,10 +186,10 @@ def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any, name: st
     for chosen in combinations(profile, used):
         point = first | chosen  # a message about an axis names all those of the step
         try:
-            given = resolve(value, point, profile.pins)
-            msgspec.convert(given, wanted, strict=True)
-            if name and (large := oversized(name, given)):
-                raise ValueError(large)
+            plain = resolve(value, point, profile.pins)
+            msgspec.convert(plain, wanted, strict=True)
+            if name and (fault := size_fault(name, plain)):
+                raise ValueError(fault)
         except BadReference as error:
             return error.what
         except (msgspec.ValidationError, ValueError, TypeError) as error:

@@ -8,6 +8,7 @@ code is not hashed, because helpers would be missed and comments would invalidat
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import traceback
 from collections.abc import Callable, Mapping
@@ -15,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from kit.errors import InvalidInput, KitError
+from kit.manifest.matrix import LARGEST_SEED
 from kit.manifest.pin_types import AttributeValue
 from kit.manifest.types import Resources
 
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
 
 OWN = "kinds of your own: KIT_STEPS_MODULES=kit.steps,your.module"
 """What to type for kinds that are not the kit's."""
+
+
+LARGEST_COUNT = 10_000_000
+"""Of any parameter that counts something; 10**15 steps would fill the memory with their schedule
+before a kind could say that it is too many."""
 
 
 class NoParams(Struct, frozen=True, forbid_unknown_fields=True):
@@ -204,6 +212,35 @@ class StepKind:
             raise ValueError(f"{self.name}: its model {self.model.folder!r} is none of its outputs")
         if self.model.inherits and self.inputs.get(self.model.inherits) != "model":
             raise ValueError(f"{self.name}: {self.model.inherits!r} is no input of sort 'model'")
+
+
+def size_fault(name: str, value: Any) -> str:
+    """Why the numbers of a parameter are refused before any memory is asked for; empty if not.
+
+    Args:
+        name: Of the parameter; seeds may be as large as libraries take them.
+        value: Plain: scalars, lists and dicts of them.
+    """
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not a finite number"
+    largest = LARGEST_SEED if "seed" in name else LARGEST_COUNT
+    if isinstance(value, int) and abs(value) > largest:
+        return f"{name} is {value:,}; the limit is {largest:,}"
+    return next(filter(None, (size_fault(name, item) for item in inner)), "")
+
+
+def params_of(kind: StepKind, values: Mapping[str, Any]) -> Struct:
+    """Values as the kind's parameters.
+
+    Raises:
+        msgspec.ValidationError: Of another type, missing, or out of all proportion.
+    """
+    made = msgspec.convert(values, kind.params)
+    for name, value in msgspec.to_builtins(made).items():
+        if fault := size_fault(name, value):
+            raise msgspec.ValidationError(f"{fault} - at `$.{name}`")
+    return made
 
 
 class Registry:

@@ -30,7 +30,7 @@ from kit.engine.failures import failure_of
 from kit.engine.hardware import GIB
 from kit.engine.job import Job
 from kit.engine.process import lines_or_death
-from kit.engine.registry import Registry, StepKind, load_registry
+from kit.engine.registry import Registry, StepKind, load_registry, params_of
 from kit.engine.store import CANARIES, Store, StoredStep
 from kit.errors import Preflight, StepFailed
 from kit.results.plan import StepInstance
@@ -210,7 +210,7 @@ def call(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Meas
     context = StepContext(
         job, kind, store=Store(Path(job.home)), out=out, scratch=scratch, emit=emit
     )
-    params = msgspec.convert(job.instance.params, kind.params)
+    params = params_of(kind, job.instance.params)
     _reset_peaks()
     STOP.begin()
     try:

@@ -116,6 +116,20 @@ def test_an_edited_plan_is_refused_wherever_it_was_edited(
     assert Store(tmp_path).look("0" * 64).entry is None
 
 
+@pytest.mark.parametrize(
+    ("params", "said"), [({"seed": 0, "size": 10**15}, "the limit is"), ({"size": 5}, "seed")]
+)
+def test_an_edited_plan_with_a_key_to_match_is_held_to_the_kind(
+    tmp_path: Path, params: dict[str, Any], said: str
+) -> None:
+    plan = plan_of()
+    made = msgspec.structs.replace(plan.instances[0], params=params)
+    made = msgspec.structs.replace(made, key=instance_key(made, REGISTRY.get(made.kind), {}, {}))
+    with pytest.raises(InvalidInput, match=said) as caught:
+        step(msgspec.structs.replace(plan, instances=[made]), made.id, tmp_path)
+    assert caught.value.where == made.id
+
+
 def test_events_go_to_a_folder_that_is_made(tmp_path: Path) -> None:
     events = tmp_path / "deep" / "down" / "events.jsonl"
     step(plan_of(), "make[seed=0]", tmp_path / "home", events=events)

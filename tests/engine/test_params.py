@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from kit.engine.params import Override, oversized, parse_override, typed
-from kit.engine.registry import StepKind
+from kit.engine.params import Override, parse_override, typed
+from kit.engine.registry import REGISTRY, StepKind
 from kit.errors import InvalidInput, UsageError
 
 
@@ -135,11 +135,27 @@ def test_a_number_that_no_key_can_hold(text: str) -> None:
         convert({"steps": 3}, text)
 
 
-@pytest.mark.parametrize("size", [10**15, 10**7 + 1, -(10**8)])
-def test_sizes_that_would_only_cost_memory_are_refused(size: int) -> None:
-    """Ten to the fifteenth steps were once drawn into 24 GB before anything said no."""
-    assert "the limit is 10,000,000" in oversized("steps", size)
-    assert "the limit is 10,000,000" in oversized("checkpoints", [1, size])
-    assert not oversized("seed", size)
-    assert not oversized("steps", 10**7)
-    assert not oversized("rate", 1e15)
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (10**15, "the limit is 10,000,000"),
+        (-(10**15), "the limit is 10,000,000"),
+        (2**63, "the limit is 10,000,000"),
+    ],
+)
+def test_a_size_out_of_all_proportion_is_refused_before_it_is_tried(value: int, said: str) -> None:
+    """A schedule of 10**15 steps took 24 GB before anything said that it was too long."""
+    kind = REGISTRY.get("toy/make")
+    with pytest.raises(InvalidInput, match=said):
+        typed(kind, {"seed": 1, "size": value}, [], step="make")
+    with pytest.raises(UsageError, match=said):
+        typed(kind, {"seed": 1}, [Override("make", "size", str(value))], step="make")
+
+
+def test_the_largest_size_and_the_largest_seed_pass() -> None:
+    kind = REGISTRY.get("toy/make")
+    typed(kind, {"seed": 2**32 - 1, "size": 10_000_000}, [], step="make")
+    with pytest.raises(InvalidInput, match="the limit is 4,294,967,295"):
+        typed(kind, {"seed": 2**32}, [], step="make")
+    with pytest.raises(InvalidInput, match="not a finite number"):
+        typed(kind, {"seed": 1, "fraction": float("inf")}, [], step="make")
