@@ -69,11 +69,11 @@ def this_machine(gpu_arch: str | None = None) -> Machine:
             has none itself. ``KIT_GPU_ARCH`` does the same.
     """
     wanted = gpu_arch or os.environ.get("KIT_GPU_ARCH")
-    found = gpus()
-    if wanted and not found:
-        found = [Gpu(index="", name="planned", arch=wanted, memory_gb=0.0)]
+    present = gpus()
+    if wanted and not present:
+        present = [Gpu(index="", name="planned", arch=wanted, memory_gb=0.0)]
     return Machine(
-        gpus=found,
+        gpus=present,
         versions={name: library_version(name) for name in LIBRARIES},
         batch_invariant=os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
     )

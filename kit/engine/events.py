@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,36 @@ class EventLog:
         os.close(self._handle)
 
 
+class EventTail:
+    """What another process appends to an event file, as it comes.
+
+    Args:
+        path: The file; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._offset = path, 0
+
+    def read(self) -> list[Event]:
+        """The events of all whole lines since the last call, without damaged ones."""
+        with contextlib.suppress(FileNotFoundError):
+            # Opened each time: that is what makes a network file system look again.
+            with self.path.open("rb") as handle:
+                handle.seek(self._offset)
+                text = handle.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self._offset += len(whole)
+            return list(_events(whole.splitlines(), self.path))
+        return []
+
+
 def read_events(path: Path) -> Iterator[Event]:
     """The events of a file, in order, without damaged lines."""
     with path.open("rb") as handle:
-        for line in handle:
-            with contextlib.suppress(InvalidInput):
-                yield jsonfile.decode(line, Event, where=str(path))
+        yield from _events(handle, path)
+
+
+def _events(lines: Iterable[bytes], path: Path) -> Iterator[Event]:
+    for line in lines:
+        with contextlib.suppress(InvalidInput):
+            yield jsonfile.decode(line, Event, where=str(path))

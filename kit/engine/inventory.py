@@ -45,7 +45,7 @@ def uses(runs_dir: Path) -> dict[str, list[tuple[str, str]]]:
 
     A directory that cannot be read counts as none: what only it used is nobody's.
     """
-    found: dict[str, list[tuple[str, str]]] = {}
+    users: dict[str, list[tuple[str, str]]] = {}
     for folder in sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []:
         try:
             plan = Run(folder).plan if (folder / "plan.json").is_file() else None
@@ -54,8 +54,8 @@ def uses(runs_dir: Path) -> dict[str, list[tuple[str, str]]]:
         if plan is None:
             continue
         for instance in plan.instances:
-            found.setdefault(instance.key, []).append((plan.experiment, folder.name))
-    return found
+            users.setdefault(instance.key, []).append((plan.experiment, folder.name))
+    return users
 
 
 def inventory(store: Store, runs_dir: Path) -> list[Held]:
@@ -81,7 +81,7 @@ def inventory(store: Store, runs_dir: Path) -> list[Held]:
                 runs=sorted({run for _, run in whose}),
             )
         )
-    return sorted(held, key=lambda one: (-one.gb, one.key))
+    return sorted(held, key=lambda step: (-step.gb, step.key))
 
 
 def chosen(
@@ -100,11 +100,11 @@ def chosen(
         older_than: Days since it was made, at least; 0 is everything.
     """
     return [
-        one
-        for one in held
-        if (run is None or one.runs == [run])
-        and (experiment is None or one.experiments == [experiment])
-        and (older_than is None or one.days >= older_than)
+        step
+        for step in held
+        if (run is None or step.runs == [run])
+        and (experiment is None or step.experiments == [experiment])
+        and (older_than is None or step.days >= older_than)
     ]
 
 

@@ -1,4 +1,4 @@
-"""A job: one step instance with everything its process has to be told."""
+"""A job: one step instance with everything its process must know."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def make_job(
         log=str(log_path(logs.absolute(), instance.id)),
         steps={
             name: [
-                Upstream(instance=one.id, key=one.key, axes=one.axes, params=one.params)
-                for one in (plan.by_id[id] for id in use.instances)
+                Upstream(instance=source.id, key=source.key, axes=source.axes, params=source.params)
+                for source in (plan.by_id[id] for id in use.instances)
             ]
             for name, use in instance.steps.items()
         },

@@ -140,10 +140,10 @@ class LocalExecutor:
         running, needs = self._running(), instance.resources
         if needs.gpus > len(self._free_gpus):
             return False
-        busy = sum(one.resources.world for one in running if not one.resources.gpus)
+        busy = sum(other.resources.world for other in running if not other.resources.gpus)
         if not needs.gpus and busy and busy + needs.world > self.jobs:
             return False
-        planned = sum(one.resources.memory_gb for one in running)
+        planned = sum(other.resources.memory_gb for other in running)
         return not running or planned + needs.memory_gb <= self.memory_gb
 
     def start(self, job: Job) -> None:

@@ -66,11 +66,10 @@ def key_lock(path: Path, *, waiting: Callable[[str], None] | None = None) -> Ite
         path: The lock file; made here, removed afterwards.
         waiting: Called once with the holder's description when the lock is taken.
     """
-    told = False
     while (handle := _try(path)) is None:
-        if not told and waiting is not None:
+        if waiting is not None:
             waiting(holder(path))
-            told = True
+            waiting = None
         time.sleep(POLL_SECONDS)
     try:
         record = {

@@ -130,7 +130,7 @@ def _share(plan: Plan, instance: StepInstance, nodes: Nodes) -> Plan:
     needs = msgspec.structs.replace(instance.resources, gpus=gpus)
     own = msgspec.structs.replace(instance, resources=needs)
     return msgspec.structs.replace(
-        plan, instances=[own if one.id == own.id else one for one in plan.instances]
+        plan, instances=[own if other.id == own.id else other for other in plan.instances]
     )
 
 

@@ -116,18 +116,18 @@ def fraction_overrides(
     """
     steps = steps_of(manifest, profile).values()
     known = [spec for spec in steps if spec.kind in registry.names()]
-    found = [
+    overrides = [
         f"{spec.id}.fraction={fraction}"
         for spec in known
         if "fraction" in registry.get(spec.kind).params.__struct_fields__
     ]
-    if not found:
+    if not overrides:
         raise UsageError(
             "--fraction has no effect: no step of this experiment has a parameter 'fraction'",
             where=manifest.id,
             next_step="leave it out, or shorten a step with --set step.param=value",
         )
-    return found
+    return overrides
 
 
 class _Builder:
@@ -273,20 +273,20 @@ class _Builder:
                 inputs.models[name] = ModelUse(attributes=self.use.pins[id].attributes)
             return
         assert source.step is not None  # kit.engine.wiring saw to it
-        found = self._upstream(spec, source.step, point, source.at)
-        if not found:
+        instances = self._upstream(spec, source.step, point, source.at)
+        if not instances:
             raise InvalidInput(
                 f"nothing to read: 'exclude' leaves no instance of {source.step!r} for "
                 f"{point.instance(spec.id)}",
                 next_step="exclude what would read it, too",
             )
         many = sort == "steps"
-        inputs.steps[name] = StepUse(instances=[one.id for one in found], many=many)
+        inputs.steps[name] = StepUse(instances=[instance.id for instance in instances], many=many)
         if sort == "model":
-            (made,) = found
+            (made,) = instances
             inputs.models[name] = self._written[made.id]
         elif many or kind.reads_axes:
-            inputs.axes.update(axis for one in found for axis in one.axes)
+            inputs.axes.update(axis for instance in instances for axis in instance.axes)
 
     def _digest(self, id: str) -> str:
         if id not in self.used_pins:
@@ -320,8 +320,8 @@ class _Builder:
                 groups[tuple(other.labels[axis] for axis in shared)].append(index)
             self._groups[source, shared] = groups
         wanted = {**point.labels, **{axis: axis_id(value) for axis, value in at.items()}}
-        found = groups.get(tuple(wanted[axis] for axis in shared), [])
-        return [self.by_step[source][index] for index in found]
+        instances = groups.get(tuple(wanted[axis] for axis in shared), [])
+        return [self.by_step[source][index] for index in instances]
 
 
 @dataclass

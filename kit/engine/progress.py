@@ -89,13 +89,13 @@ class Progress:
         self.steps: dict[str, Counts] = {}
         self.running: dict[str, Running] = {}
         self._rest: dict[str, list[float]] = {}  # step -> [instances left, planned seconds left]
-        self._gpu_steps = {one.step for one in plan.instances if one.resources.gpus}
+        self._gpu_steps = {instance.step for instance in plan.instances if instance.resources.gpus}
         self._planned = self._measured = 0.0
-        for one in plan.instances:
-            self.steps.setdefault(one.step, Counts()).total += 1
-            rest = self._rest.setdefault(one.step, [0, 0.0])
+        for instance in plan.instances:
+            self.steps.setdefault(instance.step, Counts()).total += 1
+            rest = self._rest.setdefault(instance.step, [0, 0.0])
             rest[0] += 1
-            rest[1] += one.resources.minutes * 60
+            rest[1] += instance.resources.minutes * 60
 
     @property
     def finished(self) -> int:

@@ -86,7 +86,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def pin_records(plan: Plan) -> dict[str, PinRecord]:
     """The plan's pins as they are recorded."""
-    digests = {use.pin: use.digest for one in plan.instances for use in one.pins.values()}
+    digests = {use.pin: use.digest for instance in plan.instances for use in instance.pins.values()}
     return {
         pin.id: PinRecord(
             kind=pin.kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -10,8 +11,8 @@ from msgspec import Struct
 from kit import jsonfile
 from kit.durable import write_atomic
 from kit.results.files import RECORD
-from kit.results.plan import Plan
-from kit.results.record import Record
+from kit.results.plan import Plan, StepInstance
+from kit.results.record import Record, StepRecord
 
 REHEARSAL = "rehearsal.json"
 
@@ -33,14 +34,14 @@ class StepFinding(Struct, frozen=True, kw_only=True):
     @property
     def over(self) -> list[str]:
         """In what the step took more than planned."""
-        found = []
+        over = []
         if self.measured_minutes is not None and self.measured_minutes > self.planned_minutes:
-            found.append("time")
+            over.append("time")
         if self.peak_memory_gb > self.planned_memory_gb:
-            found.append("memory")
+            over.append("memory")
         if self.peak_gpu_memory_gb > self.planned_gpu_memory_gb:
-            found.append("GPU memory")
-        return found
+            over.append("GPU memory")
+        return over
 
 
 class PlanError(Struct, frozen=True, kw_only=True):
@@ -69,38 +70,44 @@ class Rehearsal(Struct, frozen=True, kw_only=True):
 
 def findings(plan: Plan, record: Record) -> list[StepFinding]:
     """Compare what was measured with the plan, step by step."""
-    found = []
-    for step in dict.fromkeys(one.step for one in plan.instances):
-        instances = [one for one in plan.instances if one.step == step]
-        ran = [record.steps[one.id] for one in instances if record.steps[one.id].started]
-        needs = [one.resources for one in instances]
-        found.append(
+    by_step: dict[str, list[StepInstance]] = {}
+    for instance in plan.instances:
+        by_step.setdefault(instance.step, []).append(instance)
+    made = []
+    for step, instances in by_step.items():
+        needs, ran = [instance.resources for instance in instances], _ran(instances, record)
+        longest = max((step.seconds for step in ran), default=None)
+        made.append(
             StepFinding(
                 step=step,
                 instances=len(instances),
                 planned_minutes=max(need.minutes for need in needs),
-                measured_minutes=round(max(one.seconds for one in ran) / 60, 4) if ran else None,
+                measured_minutes=None if longest is None else round(longest / 60, 4),
                 planned_memory_gb=max(need.memory_gb for need in needs),
-                peak_memory_gb=max((one.peak_memory_gb for one in ran), default=0.0),
+                peak_memory_gb=max((step.peak_memory_gb for step in ran), default=0.0),
                 planned_gpu_memory_gb=max(need.gpu_memory_gb for need in needs),
-                peak_gpu_memory_gb=max((one.peak_gpu_memory_gb for one in ran), default=0.0),
+                peak_gpu_memory_gb=max((step.peak_gpu_memory_gb for step in ran), default=0.0),
             )
         )
-    return found
+    return made
+
+
+def _ran(instances: Iterable[StepInstance], record: Record) -> list[StepRecord]:
+    steps = (record.steps[instance.id] for instance in instances)
+    return [step for step in steps if step.started]
 
 
 def plan_error(plan: Plan, record: Record, fraction: float | None = None) -> PlanError:
     """Compare the whole plan with what was measured."""
-    ran = [record.steps[one.id] for one in plan.instances if record.steps[one.id].started]
-    minutes = None
+    ran, minutes = _ran(plan.instances, record), None
     if len(ran) == len(plan.instances) and fraction is None:
-        measured = sum(one.seconds for one in ran) / 60
-        planned = sum(one.resources.minutes for one in plan.instances)
+        measured = sum(step.seconds for step in ran) / 60
+        planned = sum(instance.resources.minutes for instance in plan.instances)
         minutes = round(abs(planned - measured) / measured, 4) if measured else None
     memory = {
-        one.step: abs(one.planned_gpu_memory_gb - one.peak_gpu_memory_gb) / one.peak_gpu_memory_gb
-        for one in findings(plan, record)
-        if one.peak_gpu_memory_gb
+        seen.step: abs(seen.planned_gpu_memory_gb / seen.peak_gpu_memory_gb - 1)
+        for seen in findings(plan, record)
+        if seen.peak_gpu_memory_gb
     }
     worst = max(memory, key=lambda step: memory[step], default=None)
     return PlanError(

@@ -129,35 +129,39 @@ class Runner:
         self._make_executor = executor
         self._executor: Executor | None = None
         self._signals = 0
-        self._chosen = [one for one in plan.instances if only is None or one.id in only]
+        self._chosen = [
+            instance for instance in plan.instances if only is None or instance.id in only
+        ]
         self._digests = dict(digests or {})
         self._missing: dict[str, int] = {}
-        self._readers: dict[str, list[str]] = {one.id: [] for one in self._chosen}
-        for one in self._chosen:
-            sources = {id for id in one.upstream() if id in self._readers}
-            self._missing[one.id] = len(sources)
+        self._readers: dict[str, list[str]] = {instance.id: [] for instance in self._chosen}
+        for instance in self._chosen:
+            sources = {id for id in instance.upstream() if id in self._readers}
+            self._missing[instance.id] = len(sources)
             for source in sources:
-                self._readers[source].append(one.id)
+                self._readers[source].append(instance.id)
         self._ready: deque[StepInstance] = deque()
         self._running: dict[str, list[StepInstance]] = {}  # key -> [running, same key waiting...]
         # Key -> instances of this plan that have still to read it.
         self._unread: Counter[str] = Counter()
-        for one in plan.instances:
-            self._unread.update({plan.by_id[id].key for id in one.upstream()})
+        for instance in plan.instances:
+            self._unread.update({plan.by_id[id].key for id in instance.upstream()})
         self._intermediate: dict[str, list[StepInstance]] = {}
-        for one in plan.instances if not keep_intermediate else ():
-            if one.intermediate:
-                self._intermediate.setdefault(one.key, []).append(one)
+        for instance in plan.instances if not keep_intermediate else ():
+            if instance.intermediate:
+                self._intermediate.setdefault(instance.key, []).append(instance)
         self._redone: dict[str, list[StepInstance]] = {}  # dropped, made again -> who waits for it
         self._lost: dict[str, int] = {}
         self._again: dict[str, list[str]] = {}  # instance -> keys that it reads once more
-        self.outcome = Outcome(states={one.id: "waiting" for one in self._chosen})
+        self.outcome = Outcome(states={instance.id: "waiting" for instance in self._chosen})
 
     def run(self) -> Outcome:
         """Run until everything is finished, something failed, or a signal came."""
         try:
             with self._listening():
-                self._settle([one for one in self._chosen if not self._missing[one.id]])
+                self._settle(
+                    [instance for instance in self._chosen if not self._missing[instance.id]]
+                )
                 while not self._signals:
                     if self.keep_going or not self.outcome.errors:
                         self._start()
@@ -208,19 +212,19 @@ class Runner:
     def _enqueue(self, instance: StepInstance) -> None:
         """Queue an instance to be run; what it reads and was dropped is made again first."""
         read = (self.plan.by_id[id] for id in dict.fromkeys(instance.upstream()))
-        dropped = [one for one in read if self._is_dropped(one.id)]
+        dropped = [other for other in read if self._is_dropped(other.id)]
         if not dropped:
             self._ready.append(instance)
             return
         self._lost[instance.id] = len(dropped)
-        for one in dropped:
-            if one.id not in self._redone:
-                self._redone[one.id] = []
-                self.emit(event("step-outdated", one.id, reason="its outputs were dropped"))
-                self._enqueue(one)
-            self._redone[one.id].append(instance)
-            self._unread[one.key] += 1
-            self._again.setdefault(instance.id, []).append(one.key)
+        for other in dropped:
+            if other.id not in self._redone:
+                self._redone[other.id] = []
+                self.emit(event("step-outdated", other.id, reason="its outputs were dropped"))
+                self._enqueue(other)
+            self._redone[other.id].append(instance)
+            self._unread[other.key] += 1
+            self._again.setdefault(instance.id, []).append(other.key)
 
     def _is_dropped(self, id: str) -> bool:
         entry = self.outcome.entries.get(id)
@@ -254,9 +258,9 @@ class Runner:
                 continue
             self.emit(event("step-dropped", made[0].id, key=key))
             entry = self.store.look(key, "sizes").entry
-            for one in made:
-                if entry is not None and one.id in self.outcome.entries:
-                    self.outcome.entries[one.id] = entry
+            for other in made:
+                if entry is not None and other.id in self.outcome.entries:
+                    self.outcome.entries[other.id] = entry
 
     def _note(self, instance: StepInstance, entry: StoredStep, state: State) -> None:
         self.outcome.states[instance.id] = state
@@ -323,7 +327,7 @@ class Runner:
         self.emit(event("step-failed", instance.id, message=error.what, **fields))
         self.outcome.states[instance.id] = "failed"
         self.outcome.errors.append(error)
-        blocked = [one.id for one in same] + self._readers[instance.id]
+        blocked = [other.id for other in same] + self._readers[instance.id]
         while blocked:
             id = blocked.pop()
             if self.outcome.states[id] == "waiting":
@@ -337,10 +341,10 @@ class Runner:
             return
         self._executor.stop(kill=False)
         running = [same[0] for same in self._running.values()]
-        patience = max((stop_seconds(one) for one in running), default=0.0) + STOP_MARGIN
-        for one in running:
-            words = f"it has {stop_seconds(one):g} s to save its state; once more ends it at once"
-            self.emit(event("step-stopping", one.id, reason=words))
+        patience = max((stop_seconds(other) for other in running), default=0.0) + STOP_MARGIN
+        for other in running:
+            words = f"it has {stop_seconds(other):g} s to save its state; once more ends it at once"
+            self.emit(event("step-stopping", other.id, reason=words))
         asked, deadline = self._signals, time.monotonic() + patience
         while self._running:
             if self._signals > asked or time.monotonic() > deadline:

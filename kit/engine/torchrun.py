@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from kit.engine.context import Stopped
-from kit.engine.events import Emit, Event, EventLog, event
+from kit.engine.events import Emit, Event, EventLog, EventTail, event
 from kit.engine.failures import Carried, Failure, died, failure_of
 from kit.engine.job import Job, stop_seconds
 from kit.engine.launch import Nodes, nodes_here
@@ -91,16 +91,18 @@ def command(job_file: str, processes: int, nodes: Nodes) -> list[str]:
 
 def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Measured:
     """Run the step function in as many processes as share the step (on this node)."""
-    told, job_file = out.parent / "events", out.parent / "job.json"
-    told.mkdir()
+    events, job_file = out.parent / "events", out.parent / "job.json"
+    events.mkdir()
     job_file.write_bytes(
-        msgspec.json.encode(RankJob(job=job, out=str(out), scratch=str(scratch), events=str(told)))
+        msgspec.json.encode(
+            RankJob(job=job, out=str(out), scratch=str(scratch), events=str(events))
+        )
     )
     nodes = nodes_here()
     if nodes.count == 1:
         nodes = msgspec.structs.replace(nodes, port=free_port())
     line = command(str(job_file), job.instance.resources.world, nodes)
-    kills, ranks = oom_kills(), Ranks(told)
+    kills, ranks = oom_kills(), Ranks(events)
     child = subprocess.Popen(line, stdin=subprocess.DEVNULL, env=_patient(job.instance))
     trouble = math.inf
     try:
@@ -152,7 +154,7 @@ class Ranks:
         self.failures: list[tuple[float, Failure]] = []
         self.lost: tuple[int, int] | None = None
         self._folder = folder
-        self._offsets: dict[Path, int] = {}
+        self._tails: dict[Path, EventTail] = {}
         self._running: dict[int, int] = {}
 
     @property
@@ -174,12 +176,14 @@ class Ranks:
         yield from self._read()  # what they wrote last
         # A rank that fails says so before it ends, and torchrun ends one only after another has
         # failed: whoever is gone without a word was first.
-        silent = [one for one in gone if one[0] in self._running]
+        silent = [gone_rank for gone_rank in gone if gone_rank[0] in self._running]
         if silent and not known:
             self.lost = silent[0]
 
     def _read(self) -> Iterator[Event]:
-        for item in self._lines():
+        for path in sorted(self._folder.iterdir()):
+            self._tails.setdefault(path, EventTail(path))
+        for item in (item for tail in self._tails.values() for item in tail.read()):
             if item["event"] == "rank-started":
                 if item["host"] == socket.gethostname():
                     self._running[item["rank"]] = item["pid"]
@@ -199,16 +203,6 @@ class Ranks:
             self.measured.peak_memory_gb += rank.peak_memory_gb
             most = max(self.measured.peak_gpu_memory_gb, rank.peak_gpu_memory_gb)
             self.measured.peak_gpu_memory_gb = most
-
-    def _lines(self) -> Iterator[Event]:
-        for path in sorted(self._folder.iterdir()):
-            with path.open("rb") as handle:
-                handle.seek(self._offsets.get(path, 0))
-                text = handle.read()
-            whole = text[: text.rfind(b"\n") + 1]
-            self._offsets[path] = self._offsets.get(path, 0) + len(whole)
-            for line in whole.splitlines():
-                yield msgspec.json.decode(line)
 
 
 def _lost(job: Job, rank: int, pid: int, *, oom_killed: bool | None) -> StepFailed:
@@ -329,23 +323,23 @@ def rank_main(text: str) -> None:
     """
     heed_signals()
     die_with_parent()
-    told = msgspec.json.decode(_job_file(text, nodes_here()).read_bytes(), type=RankJob)
+    work = msgspec.json.decode(_job_file(text, nodes_here()).read_bytes(), type=RankJob)
     rank = int(os.environ.get("RANK", "0"))
-    send = EventLog(Path(told.events) / f"rank-{rank}")
+    send = EventLog(Path(work.events) / f"rank-{rank}")
 
     def emit(item: Event) -> None:
         if rank == 0:
             send(item)
 
-    job, step = told.job, told.job.instance.id
+    job, step = work.job, work.job.instance.id
     send(event("rank-started", step, rank=rank, pid=os.getpid(), host=socket.gethostname()))
     try:
         registry = load_registry()
         measured = call(
             job,
             registry.get(job.instance.kind, where=step),
-            Path(told.out),
-            Path(told.scratch),
+            Path(work.out),
+            Path(work.scratch),
             emit,
         )
     except Stopped:

@@ -66,11 +66,11 @@ def require_architecture(plan: Plan) -> None:
     """
     from kit.engine.environment import UNKNOWN_ARCH
 
-    for one in plan.instances:
-        if one.environment.get("gpu_arch") == UNKNOWN_ARCH:
+    for instance in plan.instances:
+        if instance.environment.get("gpu_arch") == UNKNOWN_ARCH:
             raise UsageError(
                 "the plan has GPU steps, and nobody said for which GPUs",
-                where=one.id,
+                where=instance.id,
                 why="results of two architectures differ, so the architecture is part of the key",
                 next_step="name it: --gpu-arch sm_90 (H100, H200), sm_80 (A100), sm_100 (B200)",
             )
@@ -90,16 +90,16 @@ def jobs(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
     """
     first: dict[str, str] = {}  # key -> finished file
     made: dict[str, dict[str, dict[str, Any]]] = {}
-    for one in plan.instances:
-        if one.key in first:
+    for instance in plan.instances:
+        if instance.key in first:
             continue
-        name = file_name(one)
-        first[one.key] = f"finished/{one.step}/{name}"
-        after = dict.fromkeys(first[plan.by_id[id].key] for id in one.upstream())
-        made.setdefault(one.step, {})[name] = {
-            "instance": one.id,
+        name = file_name(instance)
+        first[instance.key] = f"finished/{instance.step}/{name}"
+        after = dict.fromkeys(first[plan.by_id[id].key] for id in instance.upstream())
+        made.setdefault(instance.step, {})[name] = {
+            "instance": instance.id,
             "after": list(after),
-            **msgspec.structs.asdict(ask(one.resources)),
+            **msgspec.structs.asdict(ask(instance.resources)),
         }
     return made
 

@@ -242,13 +242,13 @@ def parents(ids: Iterable[str]) -> list[str]:
 
 def parse_squeue(text: str) -> dict[str, Seen]:
     """Lines of ``id|state|reason|node``."""
-    found = {}
+    states = {}
     for line in text.splitlines():
         parts = line.strip().split("|")
         if len(parts) == 4:
             for id in each_id(parts[0]):
-                found[id] = Seen(state=parts[1], reason=parts[2], node=parts[3])
-    return found
+                states[id] = Seen(state=parts[1], reason=parts[2], node=parts[3])
+    return states
 
 
 def each_id(text: str) -> list[str]:
@@ -256,12 +256,12 @@ def each_id(text: str) -> list[str]:
     job, bracket, rest = text.partition("_[")
     if not bracket:
         return [text]
-    found = []
+    ids = []
     for part in rest.rstrip("]").partition("%")[0].split(","):
         first, _, last = part.partition("-")
         if first.isdigit() and (not last or last.isdigit()):
-            found += [f"{job}_{index}" for index in range(int(first), int(last or first) + 1)]
-    return found
+            ids += [f"{job}_{index}" for index in range(int(first), int(last or first) + 1)]
+    return ids
 
 
 def advice(seen: Seen) -> tuple[str, str]:

@@ -15,15 +15,13 @@ from pathlib import Path
 
 import msgspec
 
-from kit import jsonfile
-from kit.engine.events import STEP_ENDS, Event, event
+from kit.engine.events import STEP_ENDS, Event, EventTail, event
 from kit.engine.failures import failed
 from kit.engine.job import Job
 from kit.engine.slurm.cluster import Cluster, Seen, SubmissionRefused, advice
 from kit.engine.slurm.options import SlurmOptions, request, shared_by
 from kit.engine.slurm.task import StepTask
 from kit.engine.store import RECORD, Store
-from kit.errors import InvalidInput
 from kit.results.plan import StepInstance
 
 MOST_IN_ARRAY = 1000
@@ -39,12 +37,12 @@ class Submitted:
     """A job that was started and has not ended."""
 
     job: Job
-    events: Path
+    tail: EventTail
+    """Of the file that the job appends events to."""
     id: str = ""
-    offset: int = 0
     tries: int = 0
     stopped: bool = False
-    """It told that it was stopped, and nobody here asked for that: SLURM may run it again."""
+    """It was stopped, and nobody here asked for that: SLURM may run it again."""
     gone_since: float | None = None
     """When SLURM first said that it has ended."""
     held: Event | None = None
@@ -100,24 +98,24 @@ class SlurmExecutor:
             self._buffered_at = self._clock()
         self._made += 1
         events = self.folder / f"job-{self._made}.events.jsonl"
-        self._buffer.append(Submitted(job, events))
+        self._buffer.append(Submitted(job, EventTail(events)))
 
     def poll(self, seconds: float) -> list[Event]:
-        """What jobs told, and what SLURM says of those that cannot tell any more."""
-        now, found = self._clock(), list[Event]()
+        """What jobs said, and what SLURM says of those that are silent."""
+        now, events = self._clock(), list[Event]()
         ripe = now - self._buffered_at >= self.options.gather and now >= self._retry_at
         if self._buffer and ripe and not self._stopping:
-            found += self._submit()
+            events += self._submit()
         if now - self._looked >= max(self.options.refresh, len(self._submitted) / _READS_A_SECOND):
             self._looked = now
-            for one in list(self._submitted.values()):
-                found += self._read(one)
+            for submitted in list(self._submitted.values()):
+                events += self._read(submitted)
         if self._submitted and now - self._asked >= self._ask_every(now):
             self._asked = now
-            found += self._judge()
-        if not found:
+            events += self._judge()
+        if not events:
             time.sleep(min(seconds, self.options.refresh))
-        return found
+        return events
 
     def _ask_every(self, now: float) -> float:
         """Often while something was just submitted or is being stopped, seldom later."""
@@ -130,23 +128,24 @@ class SlurmExecutor:
 
     def _submit(self) -> list[Event]:
         groups: dict[tuple[str, str], list[Submitted]] = defaultdict(list)
-        for one in self._buffer:
-            needs = request(one.job.instance, self.options, threads=self.threads)
-            groups[one.job.instance.step, shared_by(needs)].append(one)
+        for submitted in self._buffer:
+            needs = request(submitted.job.instance, self.options, threads=self.threads)
+            groups[submitted.job.instance.step, shared_by(needs)].append(submitted)
         self._buffer = []
-        found: list[Event] = []
+        events: list[Event] = []
         for jobs in groups.values():
             for start in range(0, len(jobs), MOST_IN_ARRAY):
-                found += self._submit_array(jobs[start : start + MOST_IN_ARRAY])
-        return found
+                events += self._submit_array(jobs[start : start + MOST_IN_ARRAY])
+        return events
 
     def _submit_array(self, jobs: list[Submitted]) -> list[Event]:
         needs = request(jobs[0].job.instance, self.options, threads=self.threads)
         tasks = [
-            StepTask(msgspec.json.encode(one.job), str(one.events), self.threads) for one in jobs
+            StepTask(msgspec.json.encode(submitted.job), str(submitted.tail.path), self.threads)
+            for submitted in jobs
         ]
-        for one in jobs:
-            one.tries += 1
+        for submitted in jobs:
+            submitted.tries += 1
         self._last_submission = now = self._clock()
         try:
             ids = self.cluster.submit(tasks, needs)
@@ -156,67 +155,54 @@ class SlurmExecutor:
                 self._retry_at = now + 5.0 * 2 ** jobs[0].tries * min(1.0, self.options.refresh)
                 words = f"SLURM does not take it now ({error}); trying again"
                 return [event("note", jobs[0].job.instance.id, text=words)]
-            return [_refused(one.job.instance, str(error)) for one in jobs]
-        found = []
-        for one, id in zip(jobs, ids, strict=True):
-            one.id, one.gone_since, one.stopped = id, None, False
-            self._submitted[one.job.instance.id] = one
+            return [_refused(submitted.job.instance, str(error)) for submitted in jobs]
+        events = []
+        for submitted, id in zip(jobs, ids, strict=True):
+            submitted.id, submitted.gone_since, submitted.stopped = id, None, False
+            self._submitted[submitted.job.instance.id] = submitted
             asked = f"time {needs['time']} min, {needs.get('mem', 'memory as given')}"
             gpus = f", {needs['gpus_per_node']} GPU(s)" if "gpus_per_node" in needs else ""
-            found.append(
+            events.append(
                 event(
                     "step-submitted",
-                    one.job.instance.id,
+                    submitted.job.instance.id,
                     job=id,
                     reason=f"SLURM job {id} ({asked}{gpus})",
                 )
             )
-        return found
+        return events
 
     # Following.
 
-    def _read(self, one: Submitted) -> list[Event]:
+    def _read(self, submitted: Submitted) -> list[Event]:
         """New whole lines of a job's event file."""
-        if one.held is not None:
-            return self._release(one)
-        try:
-            # Opened each time: that is what makes a network file system look again.
-            with one.events.open("rb") as handle:
-                handle.seek(one.offset)
-                text = handle.read()
-        except FileNotFoundError:
-            return []
-        found: list[Event] = []
-        whole = text[: text.rfind(b"\n") + 1]
-        one.offset += len(whole)
-        for line in whole.splitlines():
-            try:
-                item = jsonfile.decode(line, Event, where=str(one.events))
-            except InvalidInput:
-                continue  # cut short by a kill; the next try begins on a line of its own
+        if submitted.held is not None:
+            return self._release(submitted)
+        events: list[Event] = []
+        for item in submitted.tail.read():
             if item["event"] not in STEP_ENDS:
-                one.stopped = False
-                found.append(item)
+                submitted.stopped = False
+                events.append(item)
             elif item["event"] == "step-stopped" and not self._stopping:
-                one.stopped = True
+                submitted.stopped = True
             else:
-                one.held, one.held_since = item, self._clock()
-                return found + self._release(one)
-        return found
+                submitted.held, submitted.held_since = item, self._clock()
+                return events + self._release(submitted)
+        return events
 
-    def _release(self, one: Submitted) -> list[Event]:
+    def _release(self, submitted: Submitted) -> list[Event]:
         """The end of a job, once this machine sees what it left in the store."""
-        assert one.held is not None
-        if one.held["event"] in ("step-done", "step-cached") and not self._visible(one):
+        assert submitted.held is not None
+        if submitted.held["event"] in ("step-done", "step-cached") and not self._visible(submitted):
             return []
-        del self._submitted[one.job.instance.id]
-        self._finished.append(one.id)
-        return [one.held]
+        del self._submitted[submitted.job.instance.id]
+        self._finished.append(submitted.id)
+        return [submitted.held]
 
-    def _visible(self, one: Submitted) -> bool:
-        if self._clock() - one.held_since > self.options.grace:
+    def _visible(self, submitted: Submitted) -> bool:
+        if self._clock() - submitted.held_since > self.options.grace:
             return True  # it will not come; the runner says so
-        place = Store(Path(one.job.home)).path(one.job.instance.key)
+        place = Store(Path(submitted.job.home)).path(submitted.job.instance.key)
         for folder in (place.parent.parent, place.parent, place):
             try:
                 list(folder.iterdir())  # reading a directory is what makes NFS look it up anew
@@ -226,57 +212,58 @@ class SlurmExecutor:
 
     def _judge(self) -> list[Event]:
         """Ask SLURM what became of the jobs."""
-        seen = self.cluster.ask([one.id for one in self._submitted.values() if one.id])
+        seen = self.cluster.ask(
+            [submitted.id for submitted in self._submitted.values() if submitted.id]
+        )
         if seen is None:
             return []
-        now, found = self._clock(), list[Event]()
-        for one in list(self._submitted.values()):
-            state = seen.get(one.id, Seen())
-            if one.held is not None:
+        now, events = self._clock(), list[Event]()
+        for submitted in list(self._submitted.values()):
+            state = seen.get(submitted.id, Seen())
+            if submitted.held is not None:
                 continue
             if state.live:
-                one.gone_since = None
-                if one.stopped and state.state in ("PENDING", "REQUEUED"):
-                    one.stopped = False
-                    found.append(_requeued(one, state))
+                submitted.gone_since = None
+                if submitted.stopped and state.state in ("PENDING", "REQUEUED"):
+                    submitted.stopped = False
+                    events.append(_requeued(submitted, state))
                 continue
-            told = self._read(one)
-            found += told
-            if one.held is not None or one.job.instance.id not in self._submitted:
+            events += self._read(submitted)
+            if submitted.held is not None or submitted.job.instance.id not in self._submitted:
                 continue
-            if one.gone_since is None:
-                one.gone_since = now
-            patience = self.options.grace / (4 if one.stopped else 1)
-            if self._stopping or now - one.gone_since >= patience:
-                found += self._gone(one)
-        return found
+            if submitted.gone_since is None:
+                submitted.gone_since = now
+            patience = self.options.grace / (4 if submitted.stopped else 1)
+            if self._stopping or now - submitted.gone_since >= patience:
+                events += self._gone(submitted)
+        return events
 
-    def _gone(self, one: Submitted) -> list[Event]:
+    def _gone(self, submitted: Submitted) -> list[Event]:
         """A job has ended and does not tell how."""
-        instance = one.job.instance
+        instance = submitted.job.instance
         del self._submitted[instance.id]
         if self._stopping:
             return [event("step-stopped", instance.id)]
-        seen = self.cluster.explain(one.id)
+        seen = self.cluster.explain(submitted.id)
         if seen.live:  # requeued between the two questions
-            self._submitted[instance.id] = one
-            one.gone_since = None
+            self._submitted[instance.id] = submitted
+            submitted.gone_since = None
             return []
-        preempted = seen.state == "PREEMPTED" or (one.stopped and seen.state == "COMPLETED")
-        if preempted and one.tries < _TRIES:
+        preempted = seen.state == "PREEMPTED" or (submitted.stopped and seen.state == "COMPLETED")
+        if preempted and submitted.tries < _TRIES:
             # A cluster that cancels what it preempts, or counts a job that obeyed as completed.
-            one.stopped = False
+            submitted.stopped = False
             self._buffered_at = self._clock()
-            self._buffer.append(one)
-            return [_requeued(one, seen)]
+            self._buffer.append(submitted)
+            return [_requeued(submitted, seen)]
         why, next_step = advice(seen)
-        message = f"SLURM job {one.id} ended before its step did: {seen.words()}"
-        why += self._last_words(one)
+        message = f"SLURM job {submitted.id} ended before its step did: {seen.words()}"
+        why += self._last_words(submitted)
         return [failed(instance, message, why, f"{next_step}; logs: {self.folder}")]
 
-    def _last_words(self, one: Submitted) -> str:
+    def _last_words(self, submitted: Submitted) -> str:
         """The end of what SLURM kept of the job's own output."""
-        for path in sorted(self.folder.glob(f"{one.id}_*_log.err")):
+        for path in sorted(self.folder.glob(f"{submitted.id}_*_log.err")):
             lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             if lines:
                 return "; its last output: " + " | ".join(lines[-3:])[-600:]
@@ -287,14 +274,14 @@ class SlurmExecutor:
     def stop(self, *, kill: bool) -> None:
         """Cancel everything: what waits disappears, what runs is asked to stop, or killed."""
         self._stopping = True
-        for one in self._buffer:
-            one.held = event("step-stopped", one.job.instance.id)
-            self._submitted[one.job.instance.id] = one
+        for submitted in self._buffer:
+            submitted.held = event("step-stopped", submitted.job.instance.id)
+            self._submitted[submitted.job.instance.id] = submitted
         self._buffer = []
         self._cancel(kill=kill)
 
     def _cancel(self, *, kill: bool) -> None:
-        ids = [one.id for one in self._submitted.values() if one.id]
+        ids = [submitted.id for submitted in self._submitted.values() if submitted.id]
         if ids:
             self.cluster.cancel(ids, kill=kill)
 
@@ -317,11 +304,11 @@ def _refused(instance: StepInstance, text: str) -> Event:
     )
 
 
-def _requeued(one: Submitted, seen: Seen) -> Event:
+def _requeued(submitted: Submitted, seen: Seen) -> Event:
     return event(
         "step-requeued",
-        one.job.instance.id,
-        job=one.id,
-        reason=f"SLURM stopped job {one.id} and runs it again ({seen.words()}); it goes on from "
-        "its checkpoints",
+        submitted.job.instance.id,
+        job=submitted.id,
+        reason=f"SLURM stopped job {submitted.id} and runs it again ({seen.words()}); it goes on "
+        "from its checkpoints",
     )

@@ -66,21 +66,21 @@ def parse(text: str) -> tuple[str, str, str]:
         UsageError: Not of that form, or an option that the kit sets itself.
     """
     key, equals, value = text.partition("=")
-    found = _KEY.fullmatch(key.strip().removeprefix("--").replace("_", "-"))
-    if not equals or found is None or not value.isprintable():
+    match = _KEY.fullmatch(key.strip().removeprefix("--").replace("_", "-"))
+    if not equals or match is None or not value.isprintable():
         raise UsageError(
             f"--slurm {text!r} is not of the form KEY=VALUE",
             next_step="an option of sbatch by its long name, such as --slurm partition=gpu, "
             "--slurm gpu.constraint=h100 (steps with GPUs only) or --slurm exclusive=true",
         )
-    if found["name"] in _OURS:
+    if match["name"] in _OURS:
         raise UsageError(
-            f"--slurm {text!r}: the kit sets {found['name']} itself",
+            f"--slurm {text!r}: the kit sets {match['name']} itself",
             next_step=f"leave it out; not allowed are {', '.join(sorted(_OURS))}",
         )
-    if found["name"] == "time":
+    if match["name"] == "time":
         minutes(value)
-    return found["group"] or "", found["name"], value.strip()
+    return match["group"] or "", match["name"], value.strip()
 
 
 def minutes(text: str) -> int:
@@ -89,16 +89,16 @@ def minutes(text: str) -> int:
     Raises:
         UsageError: Not a time.
     """
-    found = _TIME.fullmatch(text.strip())
-    if found is None:
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
         raise UsageError(
             f"--slurm time={text!r} is not a time",
             next_step="for example time=90 (minutes), time=04:00:00 or time=2-00",
         )
-    parts = [int(part) for part in found["clock"].split(":")]
-    if found["days"] is not None:
+    parts = [int(part) for part in match["clock"].split(":")]
+    if match["days"] is not None:
         hours, mins, secs = (*parts, 0, 0)[:3]
-        return max(1, int(found["days"]) * 1440 + hours * 60 + mins + (secs > 0))
+        return max(1, int(match["days"]) * 1440 + hours * 60 + mins + (secs > 0))
     if len(parts) == 3:
         return max(1, parts[0] * 60 + parts[1] + (parts[2] > 0))
     return max(1, parts[0] + (len(parts) == 2 and parts[1] > 0))
@@ -145,12 +145,12 @@ def request(instance: StepInstance, options: SlurmOptions, *, threads: int = 1) 
 
 def _chosen(parameters: Sequence[str], *, on_gpu: bool) -> dict[str, Any]:
     """The user's options for a step; those for its group win over those for all."""
-    found: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     for wanted in ("", "gpu" if on_gpu else "cpu"):
         for group, name, value in map(parse, parameters):
             if group == wanted:
-                found[name] = True if value.lower() in ("", "true") else value
-    return found
+                chosen[name] = True if value.lower() in ("", "true") else value
+    return chosen
 
 
 def shared_by(request: Mapping[str, Any]) -> str:

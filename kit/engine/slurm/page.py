@@ -21,15 +21,15 @@ def tested(root: Path) -> str:
     path = root / RECORD
     if not path.is_file():
         return "Not run on a real SLURM yet."
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    seen: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return (
-        f"Last run of `make test-slurm` ({told['date']}, SLURM {told['slurm']}, submitit "
-        f"{told['submitit']}, Python {told['python']}, one node with {told['cores']} cores that "
-        f"declares {told['declared_cpus']}): {told['cells']} evaluations of the miniature world in "
-        f"{told['steps']} steps, {told['jobs']} jobs, {told['arrays']} arrays. One job was "
+        f"Last run of `make test-slurm` ({seen['date']}, SLURM {seen['slurm']}, submitit "
+        f"{seen['submitit']}, Python {seen['python']}, one node with {seen['cores']} cores that "
+        f"declares {seen['declared_cpus']}): {seen['cells']} evaluations of the miniature world in "
+        f"{seen['steps']} steps, {seen['jobs']} jobs, {seen['arrays']} arrays. One job was "
         f"requeued while it ran, another was killed with SIGKILL and done by the next run; the "
-        f"tables equal those of a run without SLURM byte for byte. {told['first_seconds']} s and "
-        f"{told['second_seconds']} s, against {told['local_seconds']} s without SLURM: each job "
+        f"tables equal those of a run without SLURM byte for byte. {seen['first_seconds']} s and "
+        f"{seen['second_seconds']} s, against {seen['local_seconds']} s without SLURM: each job "
         f"starts Python and torch anew, which for steps of seconds is most of the time."
     )
 

@@ -45,14 +45,14 @@ class StepTask:
         return {"job": self.job, "events": self.events, "threads": self.threads}
 
     def __call__(self) -> None:
-        """Do the job; its end is told in the event file, whatever it is."""
+        """Do the job; its end goes into the event file, whatever it is."""
         self._job = msgspec.json.decode(self.job, type=Job)
         self._log = EventLog(Path(self.events))
         self._asked = self._begun = self._ended = False
         self._executor = _executor(Path(self._job.log).parent, self.threads)
         signal.signal(signal.SIGTERM, lambda number, frame: self._stop())
         try:
-            self._tell(_started(self._job.instance))
+            self._pass_on(_started(self._job.instance))
             check(self._job.instance, self._executor)
             self._begun = not self._asked  # a signal may have come before there was a step to stop
             if self._begun:
@@ -62,9 +62,9 @@ class StepTask:
             self._follow(lambda: False)
         except Exception as error:
             # submitit raises in here too: a job that may not be requeued any more ends like this.
-            told = failure_of(_clear(error), home=Path(self._job.home), step=self._job.instance.id)
-            failure = msgspec.to_builtins(told)
-            self._log(event("step-failed", self._job.instance.id, failure=failure))
+            step, home = self._job.instance.id, Path(self._job.home)
+            failure = msgspec.to_builtins(failure_of(_clear(error), home=home, step=step))
+            self._log(event("step-failed", step, failure=failure))
             raise
         finally:
             self._executor.close()
@@ -86,12 +86,12 @@ class StepTask:
     def _follow(self, enough: Callable[[], bool]) -> None:
         """Pass events on until the step has ended."""
         if not self._begun:
-            self._tell(event("step-stopped", self._job.instance.id))
+            self._pass_on(event("step-stopped", self._job.instance.id))
         while not self._ended and not enough():
             for item in self._executor.poll(0.25):
-                self._tell(item)
+                self._pass_on(item)
 
-    def _tell(self, item: Event) -> None:
+    def _pass_on(self, item: Event) -> None:
         if self._ended:
             return
         if self._asked and item["event"] == "step-failed":
@@ -143,20 +143,20 @@ def check(instance: StepInstance, executor: LocalExecutor) -> None:
         Preflight: Too few GPUs, GPUs of another architecture, or other library versions (these
             are part of the key).
     """
-    planned, found = instance.environment.get("gpu_arch"), this_machine()
+    planned, here = instance.environment.get("gpu_arch"), this_machine()
     if not executor.fits(instance):
         raise Preflight(
-            f"the step needs {instance.resources.gpus} GPU(s), the job has {len(found.gpus)}",
+            f"the step needs {instance.resources.gpus} GPU(s), the job has {len(here.gpus)}",
             where=instance.id,
             next_step="ask for them by --slurm gpu.gres=gpu:N or as your cluster wants it",
         )
-    if planned is not None and found.gpus and planned != found.gpu_arch:
+    if planned is not None and here.gpus and planned != here.gpu_arch:
         raise Preflight(
             f"the plan is for GPUs of {planned}, the node {socket.gethostname()} has "
-            f"{found.gpu_arch}",
+            f"{here.gpu_arch}",
             where=instance.id,
             why="the architecture is part of the step's key: its numbers would get a wrong name",
             next_step="choose nodes by --slurm gpu.constraint=NAME, or plan for these: "
-            f"KIT_GPU_ARCH={found.gpu_arch}",
+            f"KIT_GPU_ARCH={here.gpu_arch}",
         )
-    require_environment(instance, found)
+    require_environment(instance, here)
