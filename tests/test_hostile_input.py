@@ -130,7 +130,7 @@ def test_axes_that_multiply(tmp_path: Path, refused: Refused) -> None:
         profile["matrix"][axis] = list(range(1000))
         manifest["axes"][axis] = "setting"
     for step in manifest["steps"]:
-        if "each" in step:
+        if step.get("each"):
             step["each"] = [*step["each"], "a", "b", "c"]
     path = tmp_path / "small.json"
     path.write_text(json.dumps(manifest))

@@ -69,7 +69,7 @@ def workers_of(folder: Path) -> list[psutil.Process]:
         line = process.info["cmdline"] or []
         with contextlib.suppress(psutil.Error, OSError):
             log = str(Path(f"/proc/{process.pid}/fd/2").readlink())
-            if "kit.engine.worker" in line and log.startswith(str(folder)):
+            if any("kit.engine.worker" in word for word in line) and log.startswith(str(folder)):
                 found.append(process)
     return found
 
