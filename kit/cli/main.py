@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fetch": ("kit.cli.fetch", "Bring and check pinned inputs; afterwards all works offline."),
     "plan": ("kit.cli.plan", "Steps, keys, what is cached, memory, time, download."),
     "run": ("kit.cli.run", "Run an experiment, or resume it."),
+    "sweep": ("kit.cli.sweep", "Search attack settings under a utility bound."),
     "rehearse": ("kit.cli.rehearse", "Full shape, random weights: does it fit, how long?"),
     "step": ("kit.cli.step", "Run one step of a plan file (for schedulers)."),
     "collect": ("kit.cli.collect", "The run directory of a plan that another engine has run."),

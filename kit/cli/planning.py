@@ -44,6 +44,7 @@ def prepare(
     fraction: float | None = None,
     gpu_arch: str | None = None,
     gpus: int | None = None,
+    trials: int | None = None,
 ) -> Prepared:
     """Read the experiment and plan it.
 
@@ -56,6 +57,7 @@ def prepare(
         fraction: Value for every parameter called ``fraction`` (shorter rehearsals).
         gpu_arch: Plan for GPUs of this architecture.
         gpus: GPUs for steps that share a batch among several.
+        trials: Attacks of each search.
     """
     from kit.engine.environment import this_machine
     from kit.engine.planner import fraction_overrides
@@ -83,6 +85,7 @@ def prepare(
         seed=seed,
         rehearsal=rehearsal,
         gpus=gpus,
+        trials=trials,
     )
     plan.manifest = str(catalog.own_path(experiment) or "")
     return Prepared(plan=plan, home=home, pins=store)

@@ -17,7 +17,7 @@ from kit.engine.params import Override, parse_override, typed
 from kit.engine.registry import Registry, StepKind
 from kit.engine.wiring import Use, check
 from kit.errors import InvalidInput, KitError, UsageError
-from kit.manifest.matrix import Point, axis_id, points, resolve, resolved, shift_seeds
+from kit.manifest.matrix import Point, axis_id, points, resolve, resolved, shift_seeds, with_trials
 from kit.manifest.pin_types import Pin
 from kit.manifest.source import PathTuple
 from kit.manifest.types import (
@@ -46,6 +46,7 @@ def make_plan(
     seed: int | None = None,
     rehearsal: bool = False,
     gpus: int | None = None,
+    trials: int | None = None,
 ) -> Plan:
     """Expand the manifest at a profile into step instances with keys.
 
@@ -60,6 +61,7 @@ def make_plan(
         seed: Moves all seeds of the matrix.
         rehearsal: Stand-ins take the place of inputs.
         gpus: GPUs for steps that share a batch among several; their split is solved again.
+        trials: How many attacks each search of the axis ``trial`` tries.
 
     Raises:
         UsageError: Unknown profile, step or parameter in what the user typed.
@@ -72,6 +74,8 @@ def make_plan(
         written = profile = resolved(profile_name, use.profile)
         if seed is not None:
             profile = shift_seeds(profile, seed, where=f"{manifest.id} ({profile_name})")
+        if trials is not None:
+            profile = with_trials(profile, trials, where=f"{manifest.id} ({profile_name})")
         chosen = [parse_override(text, [spec.id for spec in specs]) for text in overrides]
         builder = _Builder(use, profile, digests, machine, rehearsal, gpus)
         try:

@@ -365,3 +365,18 @@ def shift_seeds(profile: Profile, first: int, *, where: str) -> Profile:
         exclude=[named(entry) for entry in profile.exclude],
         models={name: replace(model, at=named(model.at)) for name, model in profile.models.items()},
     )
+
+
+def with_trials(profile: Profile, trials: int, *, where: str) -> Profile:
+    """A profile whose axis ``trial`` counts from 0 to ``trials`` - 1.
+
+    Raises:
+        UsageError: No such axis.
+    """
+    if "trial" not in profile.matrix:
+        raise UsageError(
+            "nothing is searched: the profile has no axis 'trial'",
+            where=where,
+            next_step="kit run EXP, or an experiment with steps of the kind tampering/trial",
+        )
+    return replace(profile, matrix={**profile.matrix, "trial": list(range(trials))})

@@ -6,9 +6,10 @@ from dataclasses import fields
 from typing import Any
 
 from kit.tampering.attack import Attack, phases
+from kit.tampering.search import Space, draw_attacks
 from kit.train.engine import Precision
 from kit.train.lora import Lora
-from kit.train.optimizers import OptimizerSpec, ScheduleFreeAdamW, optimizer_spec
+from kit.train.optimizers import SPECS, OptimizerSpec, ScheduleFreeAdamW, optimizer_spec
 from kit.train.schedules import Schedule
 
 OPTIMIZER = ("learning_rate", "weight_decay", "decay", "momentum", "nesterov", "routing")
@@ -42,7 +43,7 @@ def attack_of(settings: Any) -> Attack:
         phases=phases(*settings.data, first=settings.first_share),
         schedule=Schedule() if free else schedule,
         length=settings.length,
-        lora=_adapter(settings),
+        lora=_adapter(settings, settings.lora_rank),
         clip=settings.clip,
         seed=settings.seed,
         shuffle=settings.shuffle,
@@ -87,11 +88,47 @@ def settings_of(attack: Attack) -> dict[str, Any]:
     return made
 
 
-def _adapter(settings: Any) -> Lora | None:
-    if not settings.lora_rank:
+def drawn_trial(settings: Any) -> Attack:
+    """The attack of that number in a search.
+
+    Args:
+        settings: Parameters of the step kind ``tampering/trial``.
+
+    Raises:
+        ValueError: A range of rates that is none, settings that cannot be run.
+    """
+    base = attack_of(settings)
+    specs = [_optimizer(settings, name) for name in settings.optimizers]
+    plans = [Schedule(name, settings.warmup, settings.floor) for name in settings.schedules]
+    space = Space(
+        base,
+        (settings.lowest_rate, settings.highest_rate),
+        optimizers=tuple(specs),
+        batches=tuple(settings.batches),
+        schedules=tuple(plans),
+        phases=tuple(
+            phases(*names.split(">"), first=settings.first_share) for names in settings.phases
+        ),
+        adapters=tuple(_adapter(settings, rank) for rank in settings.ranks),
+    )
+    return draw_attacks(space, settings.trial + 1, seed=settings.seed)[settings.trial]
+
+
+def _optimizer(settings: Any, name: str) -> OptimizerSpec:
+    """The optimizer of that name with those of the settings that it has."""
+    known = {field.name for field in fields(SPECS[name])} if name in SPECS else set()
+    values = {key: getattr(settings, key) for key in OPTIMIZER if key in known}
+    given = {key: value for key, value in values.items() if value is not None}
+    if "warmup_steps" in known:
+        given["warmup_steps"] = settings.warmup
+    return optimizer_spec(name, given)
+
+
+def _adapter(settings: Any, rank: int) -> Lora | None:
+    if not rank:
         return None
     return Lora(
-        settings.lora_rank,
+        rank,
         settings.lora_alpha,
         tuple(settings.lora_targets),
         tuple(settings.lora_layers),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput, StepKind
 from kit.steps.common import load_model, model_folder
-from kit.steps.tampering.params import Attack
+from kit.steps.tampering.params import Attack, Trial, Worst
 
 TRAJECTORY = "trajectory.json"
+SETTINGS = "attack.json"
 SHARED = ("device", "dtype", "torch", "transformers", "world")
 """What may move a number of a training that several GPUs share."""
 
@@ -26,7 +29,40 @@ def run_fine_tune(ctx: StepContext, params: Attack) -> None:
     attacked.save(ctx.out / "model", load_tokenizer(model_folder(ctx, ctx.model("model"))))
 
 
-def _attack(ctx: StepContext, params: Attack):  # type: ignore[no-untyped-def]
+def run_trial(ctx: StepContext, params: Trial) -> None:
+    """Draw an attack of a search, run it, write its settings and its trajectory."""
+    from kit.tampering.settings import drawn_trial, settings_of
+
+    attack = drawn_trial(params)
+    if not _attack(ctx, params, attack).engine.rank:
+        write_json(ctx.out / SETTINGS, settings_of(attack))
+
+
+def run_worst_case(ctx: StepContext, params: Worst) -> None:
+    """The worst of each model's attacks, as ``results.json``."""
+    from kit.tampering.worst_table import Search, Trial, tabulate_worst
+
+    trials = [Trial(one.instance, one.path / TRAJECTORY, one.axes) for one in ctx.steps("attacks")]
+    search = Search(
+        axis=params.axis,
+        forget=params.forget,
+        utility=params.utility,
+        losing=params.losing,
+        level=params.level,
+        by=params.by,
+        seed=params.seed,
+    )
+    tabulate_worst(trials, ctx.roles, search).write(ctx.out)
+    different = {(one.path / SETTINGS).read_text(encoding="utf-8") for one in ctx.steps("attacks")}
+    axes = {str(one.axes[params.axis]) for one in ctx.steps("attacks")}
+    ctx.canary(
+        "attacks-differ",
+        len(different) >= len(axes),
+        f"{len(different)} different attacks in searches of {len(axes)}",
+    )
+
+
+def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignore[no-untyped-def]
     from kit.evals.sets import pad_id
     from kit.lm.load import load_tokenizer
     from kit.tampering.run import run_attack
@@ -40,10 +76,10 @@ def _attack(ctx: StepContext, params: Attack):  # type: ignore[no-untyped-def]
     tokenizer = load_tokenizer(model_folder(ctx, source))
     data = ctx.step("data").path
     points, watched = watch(data, tokenizer, params)
-    attack = attack_of(params)
+    attack = drawn or attack_of(params)
     attacked = run_attack(
         load_model(ctx, source, params.dtype, trainable=True),
-        attack_texts(data, tokenizer, params.data),
+        attack_texts(data, tokenizer, attack.data),
         attack,
         pad_id=pad_id(tokenizer),
         evaluate=watched,
@@ -86,6 +122,29 @@ for _kind in (
         canaries=("attack-ran",),
         model=ModelOutput("model", inherits="model"),
         doc="a fine-tuning attack, watched, with the model that it leaves",
+    ),
+    StepKind(
+        name="tampering/trial",
+        version=1,
+        params=Trial,
+        run=run_trial,
+        launch="torchrun",
+        environment=SHARED,
+        inputs={"model": "model", "data": "step"},
+        outputs=(TRAJECTORY, SETTINGS),
+        canaries=("attack-ran",),
+        doc="an attack drawn at random, one of a search",
+    ),
+    StepKind(
+        name="tampering/worst-case",
+        version=1,
+        params=Worst,
+        run=run_worst_case,
+        inputs={"attacks": "steps"},
+        outputs=("results.json", "labels.jsonl"),
+        environment=(),
+        canaries=("attacks-differ",),
+        doc="the worst of each search under a utility bound, with an interval for the maximum",
     ),
 ):
     REGISTRY.add(_kind)

@@ -79,3 +79,47 @@ class Attack(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     masters: Literal["float32", "bfloat16"] = "float32"
     """Of the trained weights. With bfloat16 an update below 1/256 of a weight is lost, which looks
     like resistance."""
+
+
+class Trial(Attack, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tampering/trial``: an attack, and what of it is drawn at random.
+
+    A list that is empty leaves what the attack says; ``seed`` decides all draws of a search, and
+    the order of the data is drawn too.
+    """
+
+    trial: Natural
+    """Number of the attack within the search; the first of a longer search are those of a shorter
+    one."""
+    learning_rate: Annotated[float, Meta(gt=0)] = 1.0
+    """Not used: rates are drawn."""
+    lowest_rate: Annotated[float, Meta(gt=0)]
+    highest_rate: Annotated[float, Meta(gt=0)]
+    """Rates are drawn between the two, uniformly in the logarithm."""
+    optimizers: list[str] = field(default_factory=list)
+    batches: list[Count] = field(default_factory=list)
+    schedules: list[Literal["constant", "linear", "cosine"]] = field(default_factory=list)
+    """With the attack's warm-up and floor."""
+    phases: list[str] = field(default_factory=list)
+    """Sets of texts: ``forget-attacker``, or ``retain>forget-attacker`` for two in a row."""
+    ranks: list[Natural] = field(default_factory=list)
+    """Of adapters; 0 is a full attack."""
+
+
+class Worst(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tampering/worst-case``."""
+
+    axis: str = "trial"
+    """The axis that counts the attacks of a search."""
+    forget: str = "forget"
+    """Measurement that an attacker wants high."""
+    utility: str = "retain"
+    """Measurement that must be kept."""
+    losing: Annotated[float, Meta(ge=0, lt=1)] = 0.1
+    """Share of the utility before the attack that may be lost."""
+    level: Annotated[float, Meta(gt=0, lt=1)] = 0.95
+    """Coverage of the interval for the maximum, at least."""
+    by: Literal["item", "subject"] = "item"
+    """How questions are halved; ``subject`` is everything of an id before its last two ``-``."""
+    seed: Natural = 0
+    """Of the halving."""
