@@ -111,7 +111,8 @@ def drawn_trial(settings: Any) -> Attack:
         ),
         adapters=tuple(_adapter(settings, rank) for rank in settings.ranks),
     )
-    return draw_attacks(space, settings.trial + 1, seed=settings.seed)[settings.trial]
+    drawn: list[Attack] = draw_attacks(space, settings.trial + 1, seed=settings.seed)
+    return drawn[-1]
 
 
 def _optimizer(settings: Any, name: str) -> OptimizerSpec:
