@@ -42,7 +42,7 @@ def plan(experiment: str, profile: str, home: Path, **options: Any) -> tuple[Man
 
 
 PLANNED = [(id, profile) for id in EXPERIMENTS for profile in CATALOG.manifest(id).profiles]
-WITHOUT_PAPER = {"tar-bio"}
+WITHOUT_PAPER = {"tar-bio", "tar-worst-case"}
 """Experiments whose published setting is not written down yet."""
 
 
