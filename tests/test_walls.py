@@ -81,6 +81,92 @@ def test_what_reads_a_run_does_not_know_what_runs_it(path: Path) -> None:
     assert not {m for m in _imports(path, at_import_time=False) if m.startswith(above)}
 
 
+FLOORS = (
+    {"errors"},
+    {"manifest"},
+    {"results"},
+    {"pins"},
+    {"engine"},
+    {"steps"},
+    {"verify"},
+    {"doctor", "lint"},
+    {"report"},
+    {"cli"},
+)
+"""From the ground up: a room imports rooms of floors below its own."""
+
+
+def _upwards(room: str, modules: set[str]) -> set[str]:
+    """Those of the modules that lie on the room's floor or above, in another room."""
+    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
+    rooms = {module: module.split(".")[1] for module in modules if module.startswith("kit.")}
+    return {
+        m for m, other in rooms.items() if other != room and floor.get(other, -1) >= floor[room]
+    }
+
+
+@pytest.mark.parametrize(
+    "path", _files(tuple(r for names in FLOORS[1:] for r in sorted(names))), ids=_name
+)
+def test_imports_run_downwards(path: Path) -> None:
+    room = path.relative_to(KIT).parts[0]
+    assert not _upwards(room, _imports(path, at_import_time=False))
+
+
+def test_an_arrow_that_runs_up_is_seen() -> None:
+    up = {"kit.engine.planner", "kit.lint", "kit.results.run", "kit.manifest.load", "torch"}
+    assert _upwards("manifest", up) == {"kit.engine.planner", "kit.lint", "kit.results.run"}
+    assert _upwards("lint", up | {"kit.doctor.gpus"}) == {"kit.doctor.gpus"}
+    assert _upwards("cli", up) == set()
+
+
+NUMERIC = {"torch", "numpy", "scipy", "math", "statistics", "random"}
+OPERATIONS = {
+    "abs", "amax", "argmax", "backward", "double", "exp", "float", "item", "log", "matmul", "mean",
+    "norm", "pow", "softmax", "sqrt", "square", "std", "sum", "tolist", "var",
+}  # fmt: skip
+"""Methods of tensors and arrays by which numbers are made."""
+
+
+def _computing(path: Path) -> list[str]:
+    """Where a file computes: libraries of numbers (also inside functions), tensor operations."""
+    found = []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names]
+            modules = names if isinstance(node, ast.Import) else [str(node.module)]
+            found += [m for m in modules if m.split(".")[0] in NUMERIC]
+        elif (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)) or (
+            isinstance(node, ast.Call) and getattr(node.func, "attr", "") in OPERATIONS
+        ):
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("path", _files(("steps",)), ids=_name)
+def test_steps_compute_nothing(path: Path) -> None:
+    """A step reads its inputs, calls a method and writes what it gives; numbers are made there."""
+    assert _computing(path) == []
+
+
+def test_computing_is_seen(tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
+        "def f(x):\n    import math\n    return x.norm() + (x @ x)\n"
+    )
+    assert sorted(_computing(planted)) == ["math", "x @ x", "x.norm()"]
+
+
 def test_the_check_sees_an_import(tmp_path: Path) -> None:
     """The test above can fail: a planted import is found, a deferred one is told apart."""
     planted = tmp_path / "planted.py"

@@ -16,9 +16,9 @@ def estimate(manifest: Manifest, profile: str, registry: Registry | None = None)
     Steps whose kind cannot be asked (unknown, or parameters that do not convert) count as small;
     ``kit validate`` is where that is reported.
     """
-    from kit.lint import registered_kinds
+    from kit.engine import registry as registered
 
-    kinds = registry or registered_kinds()
+    kinds = registry or registered.load_registry()
     spec = profile_of(manifest, profile)
     each: list[tuple[int, Resources]] = []
     for step in steps_of(manifest, profile).values():

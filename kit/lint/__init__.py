@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from kit.engine import registry as kinds
 from kit.engine.registry import Registry
 from kit.lint import cells, claims, manifests, pins, tolerances
 from kit.lint.core import (
@@ -21,6 +24,7 @@ from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.load import Loaded
 from kit.manifest.pin_types import Pins
+from kit.manifest.tables import table
 from kit.manifest.types import Manifest
 
 __all__ = [
@@ -29,17 +33,9 @@ __all__ = [
     "lint_expectation",
     "lint_manifest",
     "lint_pins",
-    "registered_kinds",
 ]
 
 _RULE_MODULES = (manifests, pins, cells, tolerances, claims)
-
-
-def registered_kinds() -> Registry:
-    """The registry, filled with the kit's step kinds (or those of ``KIT_STEPS_MODULES``)."""
-    from kit.engine.registry import load_registry
-
-    return load_registry()
 
 
 def lint_manifest(
@@ -48,7 +44,7 @@ def lint_manifest(
     """Findings over a manifest, its pins' names and its place in the catalog."""
     path = loaded.source.path
     known = {pin.id: pin for pin in catalog.pins(path).pins}
-    context = ManifestContext(loaded, catalog, known, registry or registered_kinds())
+    context = ManifestContext(loaded, catalog, known, registry or kinds.load_registry())
     return list(MANIFEST.run(context))
 
 
@@ -65,3 +61,9 @@ def lint_expectation(loaded: Loaded[Expectation], catalog: Catalog) -> list[Find
 def all_rules() -> list[Rule[ManifestContext] | Rule[PinsContext] | Rule[ExpectationContext]]:
     """Every rule, for the documentation."""
     return [*MANIFEST.rules, *PINS.rules, *EXPECTATION.rules]
+
+
+def rules_table(root: Path) -> str:
+    """Every rule, for the documentation."""
+    rows = [[f"`{rule.id}`", rule.level, rule.doc] for rule in all_rules()]
+    return table(["rule", "level", "holds when"], rows)

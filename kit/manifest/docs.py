@@ -35,7 +35,7 @@ BLOCKS: dict[tuple[str, str], str] = {
     ("docs/cluster.md", "requests"): "kit.engine.slurm.page:requests",
     ("docs/cluster.md", "slurm-test"): "kit.engine.slurm.page:tested",
     ("docs/manifests.md", "fields"): "kit.manifest.tables:fields",
-    ("docs/manifests.md", "lint"): "kit.manifest.tables:lint_rules",
+    ("docs/manifests.md", "lint"): "kit.lint:rules_table",
     ("docs/manifests.md", "pins"): "kit.manifest.tables:pins",
     ("docs/mini-world.md", "facts-curves"): "kit.mini.facts.page:curve_table",
     ("docs/mini-world.md", "facts-rule"): "kit.mini.facts.page:rule_sentence",

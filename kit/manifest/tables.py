@@ -71,14 +71,6 @@ def _allowed(spec: dict[str, Any]) -> str:
     return f" One of {', '.join(f'`{word}`' for word in words)}." if words else ""
 
 
-def lint_rules(root: Path) -> str:
-    """Every rule of the lint."""
-    from kit.lint import all_rules
-
-    rows = [[f"`{rule.id}`", rule.level, rule.doc] for rule in all_rules()]
-    return table(["rule", "level", "holds when"], rows)
-
-
 def pins(root: Path) -> str:
     """Every input that is fetched, with its licence."""
     rows = []

@@ -17,7 +17,7 @@ NEW = "89abcdef0123456789abcdef0123456789abcdef"
 
 @pytest.fixture(autouse=True)
 def _kinds(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> None:
-    monkeypatch.setattr("kit.lint.registered_kinds", lambda: registry)
+    monkeypatch.setattr("kit.engine.registry.load_registry", lambda: registry)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from kit.errors import InvalidInput
+from kit.lint import rules_table
 from kit.manifest import docs
-from kit.manifest.tables import cell, experiments, fields, lint_rules, pins, table
+from kit.manifest.tables import cell, experiments, fields, pins, table
 
 ROOT = Path(__file__).parents[2]
 README = "# Kit\n\n<!-- generated:experiments -->\nold\n<!-- /generated -->\n\nTail.\n"
@@ -77,6 +78,6 @@ def test_tables() -> None:
     assert "`Sourced.source`" in fields(ROOT)
     assert "| `Pin.kind` | required | One of `file`, `hf-dataset`, " in fields(ROOT)
     assert "| **Pin** |  | An exact input." in fields(ROOT)
-    assert "| `grim` | error |" in lint_rules(ROOT)
+    assert "| `grim` | error |" in rules_table(ROOT)
     assert "CC BY-NC 4.0" in pins(ROOT)
     assert "`tiny-adapt`" in experiments(ROOT)

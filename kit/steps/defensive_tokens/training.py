@@ -26,6 +26,7 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     from kit.methods.defensive_tokens.plan_files import load_plan
     from kit.methods.defensive_tokens.prefix_sets import save_sets
     from kit.methods.defensive_tokens.prefix_training.checkpoints import Checkpoints
+    from kit.methods.defensive_tokens.prefix_training.tuning import distance
     from kit.methods.defensive_tokens.recipe import fit, heldout_losses
     from kit.methods.defensive_tokens.self_label import load_labels
     from kit.methods.defensive_tokens.stage_numbers import training_facts
@@ -62,7 +63,7 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     write_json(
         ctx.out / "training.json", training_facts(params.label, kept.losses(), prefixes, heldout)
     )
-    moved = float((run.state.prefix.double() - initial.double()).norm())
+    moved = distance(run.state.prefix, initial)
     items = len(plan.schedule.consumed())
     ctx.canary(
         "prompts-leave-room",

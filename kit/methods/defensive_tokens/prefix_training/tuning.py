@@ -151,6 +151,11 @@ def train_prefix(
     return run
 
 
+def distance(prefix: Tensor, other: Tensor) -> float:
+    """How far a prefix [n, d] is from another: the norm of the difference, in float64."""
+    return float((prefix.double() - other.double()).norm())
+
+
 def _gradient_too(prefix: Tensor) -> str:
     """Whether it began in the gradient or in the update."""
     assert prefix.grad is not None
