@@ -168,9 +168,19 @@ def test_mini_needs_no_gpu_and_paper_does(planned: tuple[Manifest, Plan]) -> Non
 def test_sentences_of_prompting_defences_do_not_run_into_the_words_before(
     planned: tuple[Manifest, Plan],
 ) -> None:
-    for one in planned[1].instances:
-        for name in ("reminder", "sandwich"):
-            assert one.params.get(name, "")[:1].strip() == "", "begins with a separator"
+    for sentence in _sentences(planned[1]):
+        assert not sentence[:1].strip(), "begins with a separator"
+
+
+def _sentences(plan: Plan) -> list[str]:
+    given = [one.params.get(name) for one in plan.instances for name in ("reminder", "sandwich")]
+    return [sentence for sentence in given if sentence]
+
+
+@pytest.mark.parametrize("profile", ["mini", "paper"])
+def test_the_baselines_have_such_sentences(profile: str, tmp_path: Path) -> None:
+    """The test above looks at something."""
+    assert len(set(_sentences(plan("dt-baselines", profile, tmp_path)[1]))) >= 2
 
 
 def test_the_matrix_of_the_slurm_test_fits_the_kinds(

@@ -127,9 +127,8 @@ def train_prefix(
             norms.append(prefix.detach().norm(dim=1))
             due = time.monotonic() - kept >= KEEP_SECONDS
             last = step + 1 == config.steps
-            # On a GPU looking means waiting for it: between checkpoints the next loss shows it.
-            free = prefix.device.type == "cpu"
-            if (free or step + 1 in wanted or last or due) and not _finite(prefix):
+            look = _looking_is_free(prefix) or step + 1 in wanted or last or due
+            if look and not _finite(prefix):
                 names = [example.id for example in examples]
                 reason = "made the prefix infinite or NaN" + _gradient_too(prefix)
                 raise TrainingDiverged(step, names, last_good, reason)
@@ -160,6 +159,11 @@ def _gradient_too(prefix: Tensor) -> str:
     """Whether it began in the gradient or in the update."""
     assert prefix.grad is not None
     return ", by its update alone" if bool(prefix.grad.isfinite().all()) else ", by its gradient"
+
+
+def _looking_is_free(prefix: Tensor) -> bool:
+    """On a GPU looking means waiting for it: between checkpoints the next loss shows it."""
+    return prefix.device.type == "cpu"
 
 
 def _finite(prefix: Tensor) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -262,6 +264,28 @@ def test_a_head_that_trains_keeps_its_gradient() -> None:
     hidden = torch.randn(4, 8, requires_grad=True)
     head_cross_entropy(hidden, head, torch.zeros(4).long(), torch.ones(4)).backward()
     assert head.weight.grad is not None
+    given = head.weight.grad.clone()
+    head.weight.grad = None
+    weighted_cross_entropy(hidden, head, torch.zeros(4).long(), torch.ones(4)).backward()
+    torch.testing.assert_close(given, head.weight.grad, rtol=1e-5, atol=1e-7)
+    assert bool((given.norm(dim=1) > 0).all())
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "dtype", "built", "usable"),
+    [
+        (True, torch.bfloat16, True, True),
+        (False, torch.bfloat16, True, False),
+        (True, torch.float32, True, False),
+        (True, torch.bfloat16, False, False),
+    ],
+)
+def test_the_kernel_is_used_where_all_three_hold(
+    on_gpu: bool, dtype: torch.dtype, built: bool, usable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_model, "KERNEL", object() if built else None)
+    states: Any = SimpleNamespace(is_cuda=on_gpu, dtype=dtype)
+    assert packed_model.can_use_kernel(states) is usable
 
 
 def test_attention_refuses_dropout() -> None:

@@ -10,11 +10,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from kit.lm.prefix import embed
+from kit.methods.defensive_tokens.prefix_training import tuning
 from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.loss import accumulate, batch_loss
 from kit.methods.defensive_tokens.prefix_training.state import start
 from kit.methods.defensive_tokens.prefix_training.tuning import train_prefix
 from kit.train.batching import IGNORE, collate
+from kit.train.errors import TrainingDiverged
 from kit.train.losses import TOKEN_MEAN
 from tests.lm.tiny_world import tiny_llama
 from tests.methods.defensive_tokens.prefix_training.prefix_cases import (
@@ -231,3 +233,12 @@ def test_a_decaying_rate_ends_with_smaller_steps():
     moves = [float((run.checkpoints[i + 1] - run.checkpoints[i]).norm()) for i in range(8)]
     assert moves[-1] < 0.2 * moves[0]
     assert all(math.isfinite(loss) for loss in run.losses)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_prefix_that_the_last_update_made_infinite_is_not_returned(looks, monkeypatch):
+    """No loss comes after the last update to show it, also where looking costs a wait."""
+    monkeypatch.setattr(tuning, "_looking_is_free", lambda prefix: looks)
+    config = replace(CONFIG, steps=1, learning_rate=1e37, checkpoint_steps=())
+    with pytest.raises(TrainingDiverged, match="infinite or NaN"):
+        train(tiny_llama(V), examples(4), config)
