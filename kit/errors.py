@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from kit.unseen import shorten, visible
+from kit.visible import shorten, visible
 
 EXIT_OK = 0
 EXIT_CLAIM_FAILED = 1

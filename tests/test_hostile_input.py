@@ -20,7 +20,7 @@ import pytest
 
 from kit.cli.main import run as kit
 from kit.errors import EXIT_INVALID, EXIT_OK, KitError, StepFailed
-from kit.unseen import visible
+from kit.visible import visible
 from tests.fuzz.watch import Watch
 from tests.steps import small
 

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from kit.engine.events import STEP_ENDS, Event, encode
 from kit.results.plan import Plan, StepInstance
-from kit.unseen import visible
+from kit.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -17,7 +17,7 @@ from kit import jsonfile
 from kit.errors import InvalidInput
 from kit.report.files import Run
 from kit.results.files import stored
-from kit.unseen import shorten
+from kit.visible import shorten
 
 FILE = "responses.jsonl"
 NAMES = ("set", "condition", "sample_id", "id", "item")

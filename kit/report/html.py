@@ -19,7 +19,7 @@ from kit.manifest.types import Manifest
 from kit.report import generations
 from kit.report.content import content
 from kit.report.files import Run
-from kit.unseen import visible
+from kit.visible import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -15,7 +15,7 @@ from kit.report.content import content
 from kit.report.files import Run
 from kit.report.tables import Table
 from kit.report.text import one_line, plural
-from kit.unseen import shorten
+from kit.visible import shorten
 
 MOST_ROWS = 40
 """Lines of one table; gravest verdicts are kept where there are more."""

@@ -14,8 +14,8 @@ from kit.report.text import plural
 from kit.results.labels import LabelFiles
 from kit.results.run import open_run
 from kit.results.types import Cell, SeedValue
-from kit.unseen import visible
 from kit.verify.tables import COLUMNS
+from kit.visible import visible
 
 
 def read_cells(folder: Path, prefixes: Sequence[str] = ()) -> list[Cell]:

@@ -1,11 +1,11 @@
-"""Untrusted text (:mod:`kit.unseen`) and printed numbers."""
+"""Untrusted text (:mod:`kit.visible`) and printed numbers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from kit.unseen import visible
+from kit.visible import visible
 
 MINUS = "\u2212"
 

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kit.unseen import visible
 from kit.verify.numbers import show
 from kit.verify.outcome import NUMBERS_DO_NOT
 from kit.verify.verdict import CellReport, Verdict
+from kit.visible import visible
 
 COLOURS = {
     "match": "green",

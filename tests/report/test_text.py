@@ -18,7 +18,7 @@ from kit.report.text import (
     probability,
     seconds_word,
 )
-from kit.unseen import shorten, visible
+from kit.visible import shorten, visible
 
 UNSEEN = ("\x00", "\x1b", "\x07", "\r", "\x7f", "\x9b", "\u200b", "\u202e", "\u2066", "\ufeff")
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kit.errors import Preflight
-from kit.unseen import visible
+from kit.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
