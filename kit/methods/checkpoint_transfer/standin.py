@@ -1,7 +1,8 @@
 """Stand-in texts and questions of the true lengths and counts, for rehearsals.
 
-They are made of neutral words, so nothing gated is fetched. A word is at least one token, and the
-texts are cut where the true ones are: every text of a rehearsal is as long as the longest may be.
+They are made of neutral words, so nothing gated is fetched. A word is a token of the stand-in's
+tokenizer, and the texts are cut where the true ones are: every text of a rehearsal is as long as the
+longest may be.
 """
 
 from __future__ import annotations

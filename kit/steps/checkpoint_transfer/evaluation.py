@@ -12,9 +12,10 @@ from kit.steps.checkpoint_transfer.inputs import (
     pad_of,
     pinned_files,
     questions_of,
+    tokenizer_of,
 )
 from kit.steps.checkpoint_transfer.params import AttackData, Evaluate, Questions, Tabulate
-from kit.steps.common import load_model, tokenizer_of, transformers_backend
+from kit.steps.common import load_model, transformers_backend
 
 if TYPE_CHECKING:
     from kit.methods.checkpoint_transfer.gather import Finished

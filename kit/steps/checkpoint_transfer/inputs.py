@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.engine.context import StepContext
+from kit.engine.registry import ModelInput
+from kit.steps import common
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
 
     from kit.evals.sets import StoredQuestion
     from kit.methods.checkpoint_transfer.affine import AffineMap
+
+
+def tokenizer_of(ctx: StepContext, model: ModelInput) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; in a rehearsal one that knows the words of the stand-in texts."""
+    if not ctx.rehearsal:
+        return common.tokenizer_of(ctx, model)
+    from kit.methods.checkpoint_transfer.standin import WORDS
+
+    return common.tokenizer_of(ctx, model, words=WORDS)
 
 
 def encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:

@@ -11,9 +11,10 @@ from kit.steps.checkpoint_transfer.inputs import (
     pad_of,
     padded,
     questions_of,
+    tokenizer_of,
 )
 from kit.steps.checkpoint_transfer.params import Fit, Oracle, Targets, Texts
-from kit.steps.common import load_model, tokenizer_of
+from kit.steps.common import load_model
 
 
 def run_texts(ctx: StepContext, params: Texts) -> None:

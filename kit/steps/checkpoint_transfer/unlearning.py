@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.steps.checkpoint_transfer.inputs import maps_of, pad_of
+from kit.steps.checkpoint_transfer.inputs import maps_of, pad_of, tokenizer_of
 from kit.steps.checkpoint_transfer.params import RandomInit, Unlearn
-from kit.steps.common import load_model, model_folder, tokenizer_of
+from kit.steps.common import load_model, model_folder
 
 if TYPE_CHECKING:
     from kit.methods.checkpoint_transfer.recipe import Recipe
