@@ -1,7 +1,7 @@
 """Stand-in texts and questions of the true lengths and counts, for rehearsals.
 
 They are made of neutral words, so nothing gated is fetched. A word is a token of the stand-in's
-tokenizer, and the texts are cut where the true ones are: every text of a rehearsal is as long as the
+tokenizer, and texts are cut where the true ones are: every text of a rehearsal is as long as the
 longest may be.
 """
 
