@@ -58,6 +58,7 @@ def tiny(folder: Path) -> Path:
         "texts": {"pairs": 64, "fit": 4, "held_out": 2, "most_tokens": 24},
         "questions": QUESTIONS,
         "maps": {"layers": [1, 2]},
+        "targets": {"layers": [1, 2], "pairs": 64, "budget_gb": 0.0002},
         **{f"evaluate{of}": {"scorer": "kit"} for of in ("", "-original", "-checkpoint")},
         "unlearn": {"layers": [1, 2], "examples": 64, "lora_rank": 2},
     }
