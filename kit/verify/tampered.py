@@ -19,7 +19,7 @@ from typing import Any
 from msgspec import Struct
 
 from kit.errors import KitError
-from kit.results.files import CLOSED, LABELS, PLAN, RECORD, RESULTS, SUMS
+from kit.results.files import CLOSED, EVENTS, LABELS, PLAN, RECORD, RESULTS, SUMS
 from kit.results.ids import EXTRA
 from kit.verify.case import open_case, verdict_of
 
@@ -98,6 +98,10 @@ def fit(run: Path) -> None:
     if (run / RECORD).is_file():
         record = _read(run / RECORD)
         _write(run / RECORD, record | {"results_sha256": _sha256(run / RESULTS)})
+    _close(run)
+
+
+def _close(run: Path) -> None:
     if (run / SUMS).is_file():
         here = [name for name in CLOSED if (run / name).is_file()]
         (run / SUMS).write_text("".join(f"{_sha256(run / name)}  {name}\n" for name in here))
@@ -120,6 +124,8 @@ def _file(name: str, change: Callable[[Json], bool]) -> Change:
     """A change of one JSON file."""
 
     def changed(run: Path) -> bool:
+        if not (run / name).is_file():
+            return False
         content = _read(run / name)
         done = change(content)
         _write(run / name, content)
@@ -130,8 +136,9 @@ def _file(name: str, change: Callable[[Json], bool]) -> Change:
 
 def _removed(name: str) -> Change:
     def changed(run: Path) -> bool:
-        (run / name).unlink()
-        return True
+        done = (run / name).is_file()
+        (run / name).unlink(missing_ok=True)
+        return done
 
     return changed
 
@@ -259,6 +266,30 @@ def _other_pins(record: Json) -> bool:
     return bool(record["pins"])
 
 
+def _unfinished_step(record: Json) -> bool:
+    for step in record["steps"].values():
+        step["state"] = "failed"
+        return True
+    return False
+
+
+def _unknown_step(table: Json) -> bool:
+    """One cell that no step of the plan measured."""
+    cells = [cell for cell in _listed(table) if cell.get("step")]
+    for cell in cells[:1]:
+        cell["step"] = "by-hand"
+    return len(cells) > 1
+
+
+def _without_hash(run: Path) -> bool:
+    """The record does not name the table."""
+    if not (run / RECORD).is_file():
+        return False
+    _write(run / RECORD, _read(run / RECORD) | {"results_sha256": ""})
+    _close(run)
+    return True
+
+
 TAMPERINGS = (
     Tampering("all canaries removed", _file(RESULTS, _without_canaries), "canary "),
     Tampering("one canary of one step removed", _file(RESULTS, _without_canary), "canary "),
@@ -284,6 +315,11 @@ TAMPERINGS = (
         _file(RECORD, _set(started="2019-03-04T05:06:07.000Z", commit="0" * 40, dirty=True)),
         "knows no run that began",
     ),
+    Tampering("a failed step in the record", _file(RECORD, _unfinished_step), "did not finish"),
+    Tampering("plan of another seed", _file(PLAN, _set(seed=987654321)), "differ in seed"),
+    Tampering("a cell of no step", _file(RESULTS, _unknown_step), f"name no step of {PLAN}"),
+    Tampering("no hash of the table", _without_hash, "does not name the sha256", fitted=False),
+    Tampering("events removed", _removed(EVENTS), "knows no run that began"),
     Tampering("record removed", _removed(RECORD), f"{RECORD} is not there"),
     Tampering("plan removed", _removed(PLAN), f"{PLAN} is not there"),
     Tampering("hashes removed", _removed(SUMS), f"{SUMS} is not there"),

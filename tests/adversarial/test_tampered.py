@@ -10,6 +10,7 @@ import pytest
 
 from kit.cli.main import run as kit
 from kit.verify.tampered import TAMPERINGS, Tampering, try_all
+from tests.adversarial import whole_run
 
 
 def outcome(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -23,6 +24,17 @@ def outcome(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 def test_the_run_itself_is_reproduced(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = outcome(run_dir, capsys)
     assert (code, said.splitlines()[-1]) == (0, "verdict REPRODUCED: 2 of 2 primary claims hold")
+
+
+def test_a_replicate_in_which_a_ratio_is_undefined_is_not_absent(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = whole_run.write(repo / "runs" / "made-mini-2", without_gap="far-3")
+    code, said = outcome(run, capsys)
+    table = json.loads((run / "results.json").read_text())
+    seeds = {cell["id"]: len(cell["seeds"]) for cell in table["cells"]}
+    assert (seeds["far/gap-closed/adapted"], seeds["far/asr-max/full"]) == (4, 5)
+    assert (code, "not whole" in said) == (0, False)
 
 
 @pytest.mark.parametrize("way", TAMPERINGS, ids=lambda way: way.name)

@@ -64,12 +64,12 @@ claims:
 """
 
 
-def _gap(none: float, this: float, full: float) -> float:
-    return (none - this) / (none - full)
+def _gap(none: float, this: float, full: float) -> float | None:
+    return (none - this) / (none - full) if none != full else None
 
 
-def write(folder: Path) -> Path:
-    """The run directory."""
+def write(folder: Path, without_gap: str = "") -> Path:
+    """The run directory; in one pair the full tokens may leave no gap to be closed."""
     folder.mkdir(parents=True)
     pairs = [{"id": f"{arm}-{i}", "group": arm} for arm in ("near", "far") for i in range(5)]
     pin = PinUse(pin="questions", digest="0d" * 32)
@@ -94,8 +94,12 @@ def write(folder: Path) -> Path:
     )
     for one in instances:
         here = table.at(axes.origin(one.id, one.axes))
+        undefended: list[list[int]] = []
         for row, rates in RATES.items():
             drawn = [[int(random.random() < rate) for _ in range(N)] for rate in rates]
+            if without_gap in one.id and row == "full" and without_gap:
+                drawn = undefended
+            undefended = drawn if row == "none" else undefended
             items = [f"q{i}" for i in range(N)]
             for attack, labels in zip(ATTACKS, drawn, strict=True):
                 here.proportion(f"asr-{attack}", row, labels, items)
