@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kit.errors import InvalidInput, KitError, Many
+from kit.manifest.derived import FORMULAS
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.source import PathTuple
 from kit.results.asks import split
@@ -92,6 +93,17 @@ def check_pair(
             for id in claim_cells(claim)
             if id not in listed and id.partition(":")[0] not in listed
         ]
+    for cell in expected.cells:
+        takes = FORMULAS[cell.derived.formula][1] if cell.derived is not None else None
+        if cell.derived is not None and takes not in (None, len(cell.derived.cells)):
+            problems.append(
+                InvalidInput(
+                    f"cell {cell.id!r}: {cell.derived.formula} takes {takes} cells, not "
+                    f"{len(cell.derived.cells)}",
+                    where=expectation,
+                    path=("cells", cell.id, "derived", "cells"),
+                )
+            )
     if len(problems) == 1:
         raise problems[0]
     if problems:
