@@ -42,3 +42,21 @@ def test_nothing_cites_what_does_not_ship(room: str) -> None:
     files = (ROOT / "kit" / room).rglob("*.py")
     texts = {path.name: path.read_text(encoding="utf-8") for path in files}
     assert [n for n, text in texts.items() if re.search(r"reference page|pitfalls? P", text)] == []
+
+
+CHECKPOINT_TRANSFER = re.compile(r"reference\s+page,?\s+(?:sections?\s+)?(\d[\d.]*\d|\d)")
+
+
+def test_the_reference_page_of_checkpoint_transfer_has_what_is_cited() -> None:
+    """Its facts have numbers, as sources of manifests and expectations cite them."""
+    page = (ROOT / "docs" / "methods" / "checkpoint-transfer.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^- \*\*([^*]+)\*\*", page.partition("## The facts by number")[2], re.M)
+    there = {number for line in lines for number in re.findall(r"\d+(?:\.\d+)*", line)}
+    cited: dict[str, str] = {}
+    for folder in ("manifests", "expected_results", "kit/methods", "kit/steps"):
+        for path in sorted((ROOT / folder).glob("**/checkpoint_transfer/*.*")):
+            if path.suffix in (".py", ".yaml"):
+                text = path.read_text(encoding="utf-8")
+                cited |= dict.fromkeys(CHECKPOINT_TRANSFER.findall(text), path.name)
+    assert len(cited) > 12
+    assert {number: name for number, name in cited.items() if number not in there} == {}
