@@ -98,3 +98,12 @@ def test_switches_are_parsed() -> None:
     for wrong in ("0", 1, None, "no"):
         with pytest.raises(ValueError, match="no switch"):
             parse_bool(wrong)
+
+
+def test_the_epoch_sweep_with_a_map_differs_in_the_map_alone() -> None:
+    with_map, without = (
+        make_recipe(name, retain_coef=5, remove_coef=8)
+        for name in ("epoch-sweep-with-map", "epoch-sweep")
+    )
+    assert with_map == dataclasses.replace(without, affine=True)
+    assert with_map.effective_batch == 8
