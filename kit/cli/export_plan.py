@@ -7,19 +7,7 @@ from pathlib import Path
 
 import click
 
-from kit.cli.planning import plan_options, prepare
-
-ARCHITECTURE = click.option(
-    "--gpu-arch",
-    metavar="ARCH",
-    help="Plan for GPUs of this architecture (sm_90), on a machine that has none.",
-)
-FOLDER = click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder; by default called after the experiment.",
-)
+from kit.cli.planning import GPU_ARCH, plan_options, prepare
 
 
 def this_program() -> str:
@@ -31,7 +19,7 @@ def this_program() -> str:
 
 @click.command("snakemake")
 @plan_options
-@ARCHITECTURE
+@GPU_ARCH
 @click.option(
     "--runs-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -39,7 +27,12 @@ def this_program() -> str:
     show_default=True,
     help="Where the last rule makes the run directory.",
 )
-@FOLDER
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder; by default called after the experiment.",
+)
 def snakemake(
     experiment: str,
     profile: str,

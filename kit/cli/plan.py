@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kit.cli.planning import plan_options, prepare
+from kit.cli.planning import GPU_ARCH, plan_options, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,11 +19,7 @@ PLAN_FILE = "plan.json"
 
 @click.command("plan")
 @plan_options
-@click.option(
-    "--gpu-arch",
-    metavar="ARCH",
-    help="Plan for GPUs of this architecture (sm_90), on a machine that has none.",
-)
+@GPU_ARCH
 @click.option("--json", "as_json", is_flag=True, help="The whole plan, as kit step reads it.")
 @click.option(
     "--launch",

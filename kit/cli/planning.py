@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from kit.manifest.types import Manifest
     from kit.pins.store import PinStore
     from kit.results.plan import Plan
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -107,101 +111,103 @@ def plan_of(loaded: Loaded[Manifest], profile: str, **arguments: Any) -> Plan:
         raise loaded.placed(error) from None
 
 
-def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that decide what is planned."""
-    for option in reversed(
-        (
-            click.argument("experiment"),
-            click.option(
-                "--profile",
-                default="mini",
-                show_default=True,
-                help="Which profile; kit show EXP lists them.",
-            ),
-            click.option(
-                "--seed",
-                type=click.IntRange(0, 2**31 - 1),
-                help="Move all seeds so that the smallest becomes this.",
-            ),
-            click.option(
-                "--set",
-                "overrides",
-                multiple=True,
-                metavar="STEP.PARAM=VALUE",
-                help="Change a parameter; the run is then marked as modified.",
-            ),
-            click.option(
-                "--gpus",
-                type=click.IntRange(min=1),
-                help="GPUs for steps that share a batch among several; the published batch is "
-                "split anew. Default: as many as published.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+def _together(*options: Decorator) -> Decorator:
+    """Options of several commands as one decorator; help shows them in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.reduce(lambda made, option: option(made), reversed(options), function)
+
+    return decorate
 
 
-def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that decide how a plan is run, and change no number: see :func:`chosen_options`."""
-    for option in reversed(
-        (
-            click.option(
-                "--executor",
-                type=click.Choice(["local", "slurm"]),
-                default="local",
-                show_default=True,
-                help="Where steps run: on this machine, or as SLURM jobs.",
-            ),
-            click.option(
-                "--slurm",
-                "slurm_parameters",
-                multiple=True,
-                metavar="KEY=VALUE",
-                help="An option of sbatch, such as partition=gpu; cpu.KEY and gpu.KEY are for "
-                "steps without and with GPUs alone. Recorded; changes no number.",
-            ),
-            click.option(
-                "--max-jobs",
-                type=click.IntRange(min=1),
-                help="SLURM jobs submitted at once, waiting ones included.",
-            ),
-            click.option(
-                "--jobs",
-                type=click.IntRange(min=1),
-                help="CPU steps at once. Default: one a core, as memory allows.",
-            ),
-            click.option(
-                "--threads",
-                type=click.IntRange(min=1),
-                default=1,
-                show_default=True,
-                help="Threads of a CPU step. More can change the last digits of a result.",
-            ),
-            click.option(
-                "--runs-dir",
-                type=click.Path(file_okay=False, path_type=Path),
-                default=Path("runs"),
-                show_default=True,
-                help="Where the run directory is made.",
-            ),
-            click.option(
-                "--check", is_flag=True, help="Hash all finished outputs, large ones too."
-            ),
-            click.option(
-                "--keep-going",
-                is_flag=True,
-                help="After a failure, go on with the steps that do not depend on it.",
-            ),
-            click.option(
-                "--keep-intermediate",
-                is_flag=True,
-                help="Keep outputs that are dropped otherwise once every step has read them.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+GPU_ARCH = click.option(
+    "--gpu-arch",
+    metavar="ARCH",
+    help="Plan for GPUs of this architecture (sm_90), on a machine that has none.",
+)
+plan_options = _together(
+    click.argument("experiment"),
+    click.option(
+        "--profile",
+        default="mini",
+        show_default=True,
+        help="Which profile; kit show EXP lists them.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**31 - 1),
+        help="Move all seeds so that the smallest becomes this.",
+    ),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="STEP.PARAM=VALUE",
+        help="Change a parameter; the run is then marked as modified.",
+    ),
+    click.option(
+        "--gpus",
+        type=click.IntRange(min=1),
+        help="GPUs for steps that share a batch among several; the published batch is "
+        "split anew. Default: as many as published.",
+    ),
+)
+"""Options that decide what is planned."""
+
+
+run_options = _together(
+    click.option(
+        "--executor",
+        type=click.Choice(["local", "slurm"]),
+        default="local",
+        show_default=True,
+        help="Where steps run: on this machine, or as SLURM jobs.",
+    ),
+    click.option(
+        "--slurm",
+        "slurm_parameters",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An option of sbatch, such as partition=gpu; cpu.KEY and gpu.KEY are for "
+        "steps without and with GPUs alone. Recorded; changes no number.",
+    ),
+    click.option(
+        "--max-jobs",
+        type=click.IntRange(min=1),
+        help="SLURM jobs submitted at once, waiting ones included.",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        help="CPU steps at once. Default: one a core, as memory allows.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Threads of a CPU step. More can change the last digits of a result.",
+    ),
+    click.option(
+        "--runs-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        help="Where the run directory is made.",
+    ),
+    click.option("--check", is_flag=True, help="Hash all finished outputs, large ones too."),
+    click.option(
+        "--keep-going",
+        is_flag=True,
+        help="After a failure, go on with the steps that do not depend on it.",
+    ),
+    click.option(
+        "--keep-intermediate",
+        is_flag=True,
+        help="Keep outputs that are dropped otherwise once every step has read them.",
+    ),
+)
+"""Options that decide how a plan is run, and change no number: see :func:`chosen_options`."""
 
 
 def chosen_options(

@@ -14,7 +14,6 @@ import msgspec
 
 from kit.engine.registry import Registry
 from kit.engine.wiring import Use
-from kit.errors import InvalidInput
 from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.manifest.load import Loaded
@@ -38,10 +37,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         """One greppable line, and an indented one with what to do."""
         line = f"{self.where}: {self.level}: {self.message} [{self.rule}]"
         return f"{line}\n  next: {self.next_step}" if self.next_step else line
-
-    def as_error(self) -> InvalidInput:
-        """The finding as an error that can be raised."""
-        return InvalidInput(self.message, where=self.where, next_step=self.next_step)
 
 
 @dataclass

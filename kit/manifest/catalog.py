@@ -185,8 +185,3 @@ def is_path(experiment: str | Path) -> bool:
     """Whether a command's argument means a file and not an id."""
     text = str(experiment)
     return isinstance(experiment, Path) or "/" in text or text.endswith(SUFFIXES)
-
-
-def load_experiment(experiment: str | Path, catalog: Catalog | None = None) -> Loaded[Manifest]:
-    """A manifest by id or path, from the repository around the working directory."""
-    return (catalog or Catalog()).load(experiment)

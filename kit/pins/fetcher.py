@@ -112,12 +112,6 @@ class Fetcher:
         except OSError as error:
             raise problems.from_os(pin, error, self.store.folder(id)) from None
 
-    def sizes(self, id: str) -> int | None:
-        """Bytes that fetching a pin would bring; ``None`` when nobody knows without the network."""
-        state = self.store.state(id)
-        known = [file.size for file in state.missing]
-        return None if None in known else sum(size or 0 for size in known)
-
     def _bring(self, pin: Pin) -> Fetched:
         state = self.store.state(pin.id)
         if state.status == "wrong":

@@ -9,7 +9,7 @@ import pytest
 
 from kit.errors import InvalidInput, UsageError
 from kit.manifest import home
-from kit.manifest.catalog import Catalog, is_path, load_experiment
+from kit.manifest.catalog import Catalog, is_path
 from kit.manifest.home import find_root, kit_home
 from kit.manifest.matrix import BadReference, combinations, needed_pins, pin_ids, resolve
 from kit.manifest.summary import summaries
@@ -52,7 +52,7 @@ def test_the_root_is_found_from_a_subfolder(repo: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("KIT_ROOT")
     monkeypatch.chdir(repo / "manifests" / "defensive_tokens")
     assert find_root() == repo
-    assert load_experiment("demo").value.id == "demo"
+    assert Catalog().load("demo").value.id == "demo"
 
 
 def test_the_root_by_environment(
