@@ -72,7 +72,7 @@ def tabulate(
         _cells(here, found, steps)
         picks = _last_picks(found, forget)
         for letter in LETTERS[: 1 + max(map(LETTERS.index, picks))]:
-            here.count("picked", letter, picks.count(letter), len(picks))
+            here.count("picked", letter.lower(), picks.count(letter), len(picks))
         most = max(picks.count(letter) for letter in set(picks)) / len(picks)
         here.number("one-letter", AFTER, 100 * most, "percent")
         name = "@".join(origin.settings) or "all"

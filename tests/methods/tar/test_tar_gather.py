@@ -63,8 +63,8 @@ def test_a_model_of_one_letter_is_a_collapse_and_shows_in_the_picks(tmp_path: Pa
     table, collapses = tabulate(attacks, ROLES, forget="forget")
     made = {cell.id: cell.value for cell in table.cells}
     assert made["all/forget/after@none"] == made["all/forget/after@tar"] == 25.0
-    assert [made[f"all/picked/{letter}@tar"] for letter in "ABCD"] == [30.0, 20.0, 25.0, 25.0]
-    assert made["all/picked/C@none"] == made["all/one-letter/after@none"] == 100.0
+    assert [made[f"all/picked/{letter}@tar"] for letter in "abcd"] == [30.0, 20.0, 25.0, 25.0]
+    assert made["all/picked/c@none"] == made["all/one-letter/after@none"] == 100.0
     assert not collapses["tar"][0]
     assert collapses["none"][0]
     assert collapses["none"][2] == ["all/forget/after@none", "all/under-attack/forget@none"]
