@@ -71,7 +71,8 @@ def tabulate(
         here = builder.at(origin)
         _cells(here, found, steps)
         picks = _last_picks(found, forget)
-        for letter in LETTERS[: 1 + max(map(LETTERS.index, picks))]:
+        answers = found["questions"][forget]["answers"]
+        for letter in LETTERS[: 1 + max(map(LETTERS.index, picks + answers))]:
             here.count("picked", letter.lower(), picks.count(letter), len(picks))
         most = max(picks.count(letter) for letter in set(picks)) / len(picks)
         here.number("one-letter", AFTER, 100 * most, "percent")
