@@ -42,7 +42,17 @@ def plan(experiment: str, profile: str, home: Path, **options: Any) -> tuple[Man
 
 
 PLANNED = [(id, profile) for id in EXPERIMENTS for profile in CATALOG.manifest(id).profiles]
-WITHOUT_PAPER = {"tar-bio", "tar-worst-case"}
+WITHOUT_PAPER = {
+    "tar-ablations",
+    "tar-baselines",
+    "tar-benign-finetune",
+    "tar-bio",
+    "tar-long-attack",
+    "tar-red-team",
+    "tar-shuffle-variance",
+    "tar-targeted-patching",
+    "tar-worst-case",
+}
 """Experiments whose published setting is not written down yet."""
 
 
