@@ -8,7 +8,6 @@ from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
 from kit.results.asks import of_one_curve
 from kit.results.labels import LabelSource
-from kit.verify.baseline import baseline
 from kit.verify.finding import Finding, invalid
 from kit.verify.kinds.binomial import binomial
 from kit.verify.kinds.bounded import bound
@@ -21,6 +20,7 @@ from kit.verify.measurement import Measurement
 from kit.verify.numbers import PROPORTIONS, show
 from kit.verify.pairs import ItemsDiffer, discordance
 from kit.verify.ratios import ratio
+from kit.verify.seeds import baseline
 
 OF_ITEMS = frozenset({"binomial", "paired", "flip"})
 """Kinds that compare one run's items."""

@@ -14,12 +14,10 @@ from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.results.asks import split, with_answers
 from kit.results.labels import LabelSource, LabelTable
 from kit.results.types import Cell, Results
-from kit.verify.baseline import baseline
 from kit.verify.canaries import built_in, from_steps
 from kit.verify.cells import judge
 from kit.verify.censored import in_words
-from kit.verify.claim_reports import report_claims
-from kit.verify.claims import claim_cells
+from kit.verify.claims import claim_cells, report_claims
 from kit.verify.finding import Finding
 from kit.verify.measurement import Measurement, measure
 from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
@@ -28,6 +26,7 @@ from kit.verify.outcome import decide_run, uncovered
 from kit.verify.preconditions import check_pair
 from kit.verify.ratios import with_ratios
 from kit.verify.recompute import recomputed
+from kit.verify.seeds import baseline
 from kit.verify.trajectory import value_interval
 from kit.verify.verdict import EXIT_CODES, CellReport, Verdict
 

@@ -146,3 +146,29 @@ def test_true_replications_rarely_deviate() -> None:
         deviating += report(here, there, unit="norm").verdict == "deviates"
     assert deviating <= 20 + 3 * 4.4
     assert deviating > 4
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("gap", [0.5, 3.0])
+def test_the_seeds_that_are_asked_for_decide(paired: bool, gap: float) -> None:
+    """A fifth more seeds of the same mean and spread decide, a quarter fewer do not."""
+
+    def made(count: int, mean: float, name: str) -> dict[str, float]:
+        wave = np.array([(-1) ** i * (1 + i % 3) for i in range(count - count % 2)], dtype=float)
+        wave = (wave - wave.mean()) / wave.std(ddof=1) * 4
+        return {f"{name}{i}": 50 + mean + float(v) for i, v in enumerate(wave)}
+
+    def asked(count: int, there: int) -> CellReport:
+        if not paired:
+            return report(made(count, gap, "a"), made(there, 0.0, "b"), unit="norm")
+        here = made(count, gap, "a")
+        return report(here, dict.fromkeys(here, 50.0), unit="norm")
+
+    few = asked(4, 4)
+    assert few.verdict == "inconclusive"
+    assert few.needed is not None
+    count = int(few.needed.split()[1].replace(",", ""))
+    both, enough = "both sides" in few.needed, 2 * round(1.2 * count / 2 + 0.5)
+    assert asked(enough, enough if both else 4).verdict != "inconclusive"
+    less = 2 * int(0.75 * count / 2)
+    assert asked(less, less if both else 4).verdict == "inconclusive"

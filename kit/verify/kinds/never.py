@@ -5,11 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
-from kit.verify.baseline import baseline
 from kit.verify.censored import in_words, ordering, values_of
 from kit.verify.finding import ALPHA, Finding
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import show
+from kit.verify.seeds import baseline
 
 
 def never(cell: Measurement, expected: ExpectedCell, rule: Tolerance) -> Finding:

@@ -13,10 +13,16 @@ from math import ceil, sqrt
 from kit.manifest.printed import Printed
 from kit.verify.finding import Finding, conclude, inside, scaled
 from kit.verify.numbers import points, scale_of, show, show_p
-from kit.verify.pairs import mcnemar, tango, tango_score
+from kit.verify.pairs import (
+    critical_difference,
+    equivalence_difference,
+    mcnemar,
+    tango,
+    tango_score,
+    two_sided,
+)
 from kit.verify.planning import smallest
 from kit.verify.proportions import Z90, Z95, clopper_pearson
-from kit.verify.signs import critical_difference, equivalence_difference, two_sided
 
 STANDOFF = "no number of items decides: the difference is as large as the margin"
 

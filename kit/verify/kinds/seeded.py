@@ -7,12 +7,22 @@ from fractions import Fraction
 from math import sqrt
 
 from kit.manifest.expectation_types import ExpectedCell, Reference
-from kit.verify.baseline import baseline, reference_group, rounding
 from kit.verify.finding import Finding, judged, with_needed
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import points, printed, show
 from kit.verify.planning import needed_seeds
-from kit.verify.seeds import Group, Spread, group, item_sd, matched, seed_group, welch
+from kit.verify.seeds import (
+    Group,
+    Spread,
+    baseline,
+    group,
+    item_sd,
+    matched,
+    reference_group,
+    rounding,
+    seed_group,
+    welch,
+)
 
 
 def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: str) -> Finding:

@@ -6,7 +6,7 @@ from math import comb
 
 import pytest
 
-from kit.verify.signs import critical_difference, equivalence_difference, net_at_most, two_sided
+from kit.verify.pairs import critical_difference, equivalence_difference, net_at_most, two_sided
 
 
 def _enumerated(d: int, n: int, up: float, down: float) -> float:
