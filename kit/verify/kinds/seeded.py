@@ -66,7 +66,10 @@ def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: st
     sd = here.sd or there.sd or spread.error
 
     def trial(count: int, k: int) -> Spread:
-        return Spread(sd * sqrt(1 / count + 1 / k), float(max(1, count + k - 2)), "")
+        ours = replace(here, sd=here.sd or sd, size=count)
+        found = welch(ours, replace(there, sd=there.sd or sd, size=k))
+        assert found is not None
+        return found
 
     sizes = (here.size, there.size)
     return with_needed(finding, needed_seeds(trial, sizes, abs(size), float(margin), width))
