@@ -22,7 +22,6 @@ from math import comb
 
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import show
-from kit.verify.pairs import mcnemar_tails
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,12 @@ def _signs(outcomes: Sequence[int], what: str) -> Ordering:
     if open_:
         method += f" ({open_} of unknown or equal order left out)"
     lead = Fraction(more - fewer, len(outcomes))
-    return Ordering(lead, *mcnemar_tails(more, fewer), method)
+    return Ordering(lead, _heads(more, known), _heads(fewer, known), method)
+
+
+def _heads(count: int, of: int) -> float:
+    """P(at least ``count`` heads of ``of`` fair coins)."""
+    return float(Fraction(sum(comb(of, i) for i in range(count, of + 1)), 2**of))
 
 
 def _ranks(ours: Sequence[Bounded], theirs: Sequence[Bounded]) -> Ordering:
