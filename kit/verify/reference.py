@@ -20,6 +20,7 @@ from kit.manifest.reference_record import measured
 from kit.results.asks import with_answers
 from kit.results.run import Run
 from kit.verify.preconditions import check_pair
+from kit.verify.whole import absences
 
 HOST_FIELDS = frozenset(
     {"host", "hostname", "user", "username", "cwd", "home", "kit_home", "argv", "path"}
@@ -31,7 +32,8 @@ def check_runs(expected: Expectation, runs: Sequence[Run]) -> None:
     """Refuse runs that cannot be a reference.
 
     Raises:
-        InvalidInput: A run of another experiment, a rehearsal, an overridden run.
+        InvalidInput: A run of another experiment, a rehearsal, an overridden run, one of which
+            something is absent.
     """
     for run in runs:
         # Other seeds are what a reference is made of; other parameters are another experiment.
@@ -40,6 +42,11 @@ def check_runs(expected: Expectation, runs: Sequence[Run]) -> None:
             what = "a rehearsal" if run.rehearsal else f"modified ({', '.join(changed)})"
             raise InvalidInput(f"the run is {what}", where=str(run.path), why="no reference")
         check_pair(expected, run.results, str(run.path / "results.json"), expected.experiment)
+        lacking = absences(run, expected)
+        if lacking:
+            raise InvalidInput(
+                f"the run is not whole: {lacking[0]}", where=str(run.path), why="no reference"
+            )
 
 
 def compact_record(expected: Expectation, runs: Sequence[Run]) -> bytes:

@@ -132,6 +132,15 @@ def test_modified_runs_and_rehearsals_are_no_reference(repo: Path, record: dict[
         call("made", str(run))
 
 
+@pytest.mark.parametrize("name", ["plan.json", "record.json"])
+def test_a_run_that_lacks_something_is_no_reference(repo: Path, name: str) -> None:
+    run = with_seeds(repo / "runs" / "a", {"0": 1.25, "1": 1.5})
+    (run / name).unlink()
+    run_files.close(run)
+    with pytest.raises(InvalidInput, match=f"the run is not whole: {name} is not there"):
+        call("made", str(run))
+
+
 def test_host_fields_go_at_any_depth() -> None:
     record = {"a": [{"Hostname": "x", "b": 1}], "argv": ["kit"], "c": {"user": "y"}}
     assert without_host(record) == {"a": [{"b": 1}], "c": {}}
