@@ -196,3 +196,9 @@ def vllm_backend(
 
 def _plain(declared: Any) -> str | Mapping[str, Any]:
     return declared if isinstance(declared, Mapping) else str(declared)
+
+
+def pinned_files(folder: Path) -> list[Path]:
+    """Documents of a pinned data set, in the order of their names."""
+    kinds = (".parquet", ".jsonl", ".json")
+    return sorted(path for path in folder.rglob("*") if path.suffix in kinds)

@@ -273,6 +273,7 @@ def train_outer_loop(
     divide_by: str,
     seed: int,
     redraw: bool = False,
+    held_out: Sequence[str] = (),
     rows: int = 64,
     folder: CheckpointFolder | None = None,
     on_step: Callable[[OuterStep], None] | None = None,
@@ -294,19 +295,35 @@ def train_outer_loop(
         divide_by: See :func:`divided`.
         seed: Of the division, the orders and the adversaries.
         redraw: Divide the forget texts anew in every outer step; else once.
+        held_out: Sets that the tamper-resistance loss is measured on, divided from the others
+            before; every adversary then trains on the set of its own name.
         rows: Most rows in a forward pass.
         folder: Of checkpoints.
         on_step: Called after every outer step.
         make_engine: What trains; the whole model in this process without.
         precision: fp32 throughout if not given.
         snapshot_device: Where the weights wait for an attack's end; where they are if none.
+
+    Raises:
+        ValueError: Sets that are not there, or that were divided and are to be divided anew.
     """
-    forgotten = text_examples(data, forget, tokenizer, max_length=settings.width)
-    kept = text_examples(data, retain, tokenizer, max_length=settings.width)
-    parts = divided(forgotten, adversary_share, by=divide_by, seed=seed)
+    if redraw and held_out:
+        raise ValueError("sets that were divided before cannot be divided anew: leave one out")
+
+    def texts(names: Sequence[str]) -> list[Example]:
+        return text_examples(data, names, tokenizer, max_length=settings.width)
+
+    kept = texts(retain)
+    forgotten = [] if held_out else texts(forget)
+    if held_out:
+        own = {name: texts([name]) for name in _adversary_names(settings)}
+        parts = Forget([], texts(held_out))
+    else:
+        parts = divided(forgotten, adversary_share, by=divide_by, seed=seed)
+        own = _adversary_data(settings, parts.adversary, kept)
     streams = tar_streams(
         settings,
-        adversary=_adversary_data(settings, parts.adversary, kept),
+        adversary=own,
         held_out=parts.held_out,
         retain=kept,
         seed=seed,
@@ -316,10 +333,10 @@ def train_outer_loop(
     start = engine.snapshot("cpu")
 
     def divided_anew(number: int) -> Mapping[str, Sequence[Any]]:
-        own = divided(forgotten, adversary_share, by=divide_by, seed=f"{seed}/{number}")
-        data = _adversary_data(settings, own.adversary, kept)
+        anew = divided(forgotten, adversary_share, by=divide_by, seed=f"{seed}/{number}")
+        data = _adversary_data(settings, anew.adversary, kept)
         named = {adversary_stream(name): data[name] for name in data if "retain" not in name}
-        return {**named, HELD_OUT: own.held_out}
+        return {**named, HELD_OUT: anew.held_out}
 
     loop = OuterLoop(
         engine,
@@ -335,8 +352,13 @@ def train_outer_loop(
     return Trained(engine, start), run
 
 
+def _adversary_names(settings: TarSettings) -> list[str]:
+    kinds = settings.adversaries
+    return sorted({name for kind in kinds for name in (kind.first, kind.data) if name})
+
+
 def _adversary_data(
     settings: TarSettings, forget: list[Example], retain: list[Example]
-) -> dict[str, Sequence[Any]]:
-    names = {name for kind in settings.adversaries for name in (kind.first, kind.data) if name}
+) -> dict[str, list[Example]]:
+    names = _adversary_names(settings)
     return {name: retain if "retain" in name else forget for name in names}

@@ -10,12 +10,11 @@ from kit.steps.checkpoint_transfer.inputs import (
     documents_of,
     encoder,
     pad_of,
-    pinned_files,
     questions_of,
     tokenizer_of,
 )
 from kit.steps.checkpoint_transfer.params import AttackData, Evaluate, Questions, Tabulate
-from kit.steps.common import load_model, transformers_backend
+from kit.steps.common import load_model, pinned_files, transformers_backend
 
 if TYPE_CHECKING:
     from kit.methods.checkpoint_transfer.gather import Finished

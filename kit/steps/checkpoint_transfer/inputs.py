@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.engine.context import StepContext
 from kit.engine.registry import ModelInput
 from kit.steps import common
+from kit.steps.common import pinned_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,12 +72,6 @@ def questions_of(ctx: StepContext, name: str) -> list[StoredQuestion]:
     if len(given) != 1:
         raise ValueError("give the questions of a world or the published ones, not both")
     return read_questions(ctx.step(given[0]).path, name)
-
-
-def pinned_files(folder: Path) -> list[Path]:
-    """Documents of a pinned data set, in the order of their names."""
-    kinds = (".parquet", ".jsonl", ".json")
-    return sorted(path for path in folder.rglob("*") if path.suffix in kinds)
 
 
 def documents_of(

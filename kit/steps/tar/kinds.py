@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.engine.registry import REGISTRY, ModelOutput, StepKind
-from kit.steps.common import load_model, model_folder
+from kit.engine.registry import REGISTRY, ModelOutput, Sort, StepKind
+from kit.steps.common import load_model, model_folder, pinned_files
 from kit.steps.tampering.kinds import SHARED, TRAJECTORY
-from kit.steps.tar.params import Safeguard, Tabulate, Train
+from kit.steps.tar.params import Data, Safeguard, Tabulate, Train
 
 TRAINING = "training.json"
+COUNTS = "counts.json"
+PINNED: dict[str, Sort] = dict.fromkeys(
+    ("pile-bio", "camel-bio", "cyber", "chem", "magpie", "wmdp", "mmlu"), "pin"
+)
+"""Published texts and questions by the name of the input."""
 CHANGES = (
     "outer_steps",
     "outer_learning_rate",
@@ -111,6 +118,7 @@ def run_train(ctx: StepContext, params: Train) -> None:
         adversary_share=params.adversary_share,
         divide_by=params.divide_by,
         redraw=params.redraw,
+        held_out=params.held_out,
         seed=params.seed,
         rows=params.rows,
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
@@ -126,6 +134,34 @@ def run_train(ctx: StepContext, params: Train) -> None:
     tokenizer.save_pretrained(ctx.out / "model")
     write_json(ctx.out / TRAINING, run.curves())
     ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
+
+
+def run_data(ctx: StepContext, params: Data) -> None:
+    """The published sets of a domain, divided and tokenised; or those of a world as they are."""
+    from kit.lm.load import load_tokenizer
+    from kit.methods.tar.published import counts
+    from kit.methods.tar.published_sets import question_sets, raw_sets, standin_sets, write_sets
+
+    if ctx.has("world"):
+        for name in ("texts", "questions"):
+            shutil.copytree(ctx.step("world").path / name, ctx.out / name)
+        write_json(ctx.out / COUNTS, {})
+        ctx.canary("counts-as-published", not params.published, "a world of its own")
+        return
+    wanted = {name: int(n) for name, n in (entry.split("=") for entry in params.published)}
+    files = {name: pinned_files(ctx.pin(name).path) for name in PINNED if ctx.has(name)}
+    if ctx.rehearsal:
+        sets, asked = standin_sets(params.domain, wanted, params.width)
+    else:
+        sets, asked = raw_sets(files, params.domain), question_sets(files, params.domain)
+    tokenizer = load_tokenizer(model_folder(ctx, ctx.model("model")))
+    write_sets(ctx.out, sets, asked, tokenizer, params.width)
+    there = {name: len(items) for name, items in (*sets.items(), *asked.items())}
+    write_json(ctx.out / COUNTS, there)
+    found = counts(there, params.published)
+    missing = [sentence for sentence, holds in found if not holds]
+    detail = "; ".join(missing or [sentence for sentence, _ in found]) or "none is published"
+    ctx.canary("counts-as-published", not missing, detail)
 
 
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
@@ -174,6 +210,18 @@ for _kind in (
         canaries=("weights-moved",),
         model=ModelOutput("model", inherits="model"),
         doc="TAR's outer loop",
+    ),
+    StepKind(
+        name="tar/data",
+        version=1,
+        params=Data,
+        run=run_data,
+        inputs={"model": "model", "world": "step", **PINNED},
+        optional=frozenset({"world", *PINNED}),
+        outputs=("texts", "questions", COUNTS),
+        environment=("transformers",),
+        canaries=("counts-as-published",),
+        doc="the published sets of a domain, divided and tokenised",
     ),
     StepKind(
         name="tar/tabulate",

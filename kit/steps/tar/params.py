@@ -74,6 +74,8 @@ class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     divide_by: Literal["text", "subject"] = "text"
     redraw: bool = False
     """Divides the forget texts anew in every outer step; else once."""
+    held_out: list[str] = field(default_factory=list)
+    """Sets divided from the others before; each adversary then trains on the set of its name."""
     forget: list[str] = field(default_factory=lambda: ["forget"])
     retain: list[str] = field(default_factory=lambda: ["retain"])
     rows: Count = 64
@@ -98,3 +100,14 @@ class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     over: str = ""
     """Axis over which ``statistic`` of the forget measurement is taken; none where empty."""
     statistic: Literal["mean", "range"] = "mean"
+
+
+class Data(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/data``."""
+
+    domain: Literal["bio", "chem", "cyber"]
+    width: Count = 256
+    """Tokens that texts are cut at."""
+    published: list[str] = field(default_factory=list)
+    """Counts of sets before they are divided, ``name=count``; a canary each. Stand-ins of a
+    rehearsal have as many texts."""
