@@ -30,8 +30,7 @@ def command(run: Path, output: Path | None, form: str, show_generations: bool) -
     standard output is its path.
     """
     from kit.errors import UsageError
-    from kit.report.files import read_run, write_file
-    from kit.report.session import expectation_of, manifest_of
+    from kit.report.session import expectation_of, manifest_of, write_report
 
     if form == "markdown" and show_generations:
         raise UsageError(
@@ -39,26 +38,16 @@ def command(run: Path, output: Path | None, form: str, show_generations: bool) -
             why="a short summary never carries model responses",
             next_step="leave out one of the two",
         )
+    if form == "html":
+        click.echo(str(write_report(run, output, show_generations=show_generations)))
+        return
+    from kit.report.files import read_run, write_file
+    from kit.report.markdown import render_markdown
+
     found = read_run(run)
-    manifest, expectation = manifest_of(found), expectation_of(found)
-    if form == "markdown":
-        from kit.report.markdown import render_markdown
-
-        text = render_markdown(found, manifest=manifest, expectation=expectation)
-        if output is None:
-            click.echo(text, nl=False)
-            return
-    else:
-        from kit.manifest.home import kit_home
-        from kit.report.html import render
-
-        text = render(
-            found,
-            manifest=manifest,
-            expectation=expectation,
-            show_generations=show_generations,
-            home=kit_home(),
-        )
-    path = output or run / "report.html"
-    write_file(path, text)
-    click.echo(str(path))
+    text = render_markdown(found, manifest=manifest_of(found), expectation=expectation_of(found))
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    write_file(output, text)
+    click.echo(str(output))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,26 @@ def command(
             return code
     prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpus=gpus)
     folder = prepared.session(options).run()
-    code = call("verify", str(folder))
-    report = folder / "report.html"
-    call("report", str(folder), "-o", str(report))
-    click.echo(f"{verdict(folder)}  {experiment} ({profile})  {folder}")
-    click.echo(str(report))
-    return code
+    return finish(folder)
+
+
+def finish(folder: Path) -> int:
+    """Verify a run, write its report, and end with the verdict and the report's path."""
+    from kit.cli.state import console, state
+    from kit.report.session import write_report
+    from kit.verify.case import deliver, encode, open_case, verdict_of
+    from kit.verify.render import render
+
+    case = open_case(str(folder))
+    verdict = verdict_of(case)
+    deliver(case, verdict)
+    report = write_report(folder)
+    if state().mode() == "json":
+        click.echo(encode(verdict), nl=False)
+        click.echo(str(report))
+    else:
+        render(verdict, console(), path=str(report))
+    return verdict.exit_code
 
 
 def call(name: str, *arguments: str) -> int:
@@ -55,8 +68,3 @@ def call(name: str, *arguments: str) -> int:
     # Outside of standalone mode click returns the code of a command that ends by context.exit.
     result = other.main(list(arguments), prog_name=name, standalone_mode=False, obj=state())
     return result if isinstance(result, int) else EXIT_OK
-
-
-def verdict(folder: Path) -> str:
-    """The verdict of a verified run, as ``verify`` wrote it."""
-    return str(json.loads((folder / "verdict.json").read_text(encoding="utf-8"))["verdict"])

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     "--expectation", type=click.Path(path_type=Path), help="Compare with this file instead."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
-@click.option("--all", "every", is_flag=True, help="Explain every cell.")
+@click.option("--explain", is_flag=True, help="Checks, claims with their statistics, and terms.")
+@click.option("--all", "every", is_flag=True, help="The same, and every cell.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
 @click.option("--selftest", is_flag=True, help="Plant deviations and count how many are found.")
 @click.pass_context
@@ -32,6 +33,7 @@ def command(
     profile: str,
     expectation: Path | None,
     as_json: bool,
+    explain: bool,
     every: bool,
     junit: Path | None,
     selftest: bool,
@@ -40,7 +42,7 @@ def command(
 
     With --results FILE the argument is an experiment, and the table in FILE is checked by the same
     rules. Exit code: 0 reproduced, 1 a primary claim fails, 3 incomplete or inconclusive, 4 invalid
-    input. The verdict is written to RUN/verdict.json.
+    input. The verdict is written to RUN/verdict.json; what is printed is its end.
     """
     from kit.verify import case as cases
 
@@ -56,7 +58,8 @@ def command(
     else:
         from kit.verify.render import render
 
-        render(verdict, console(), every)
+        hint = "" if results is not None else f"next: kit report {run}"
+        render(verdict, console(), explain=explain, every=every, next_step=hint)
     context.exit(verdict.exit_code)
 
 

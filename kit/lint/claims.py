@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from kit.lint.core import EXPECTATION, ExpectationContext
@@ -149,7 +150,7 @@ def rests_on_unmeasured(context: ExpectationContext) -> Iterator[Hit]:
                 )
 
 
-_PATTERNS = {"grid": 1, "trade-off": 2}
+_PATTERNS = {"grid": 1, "trade-off": 2, "steps": 0}
 
 
 @EXPECTATION.rule("figures")
@@ -175,6 +176,8 @@ def figures(context: ExpectationContext) -> Iterator[Hit]:
 
 
 def _shape(figure: Figure) -> str:
+    if (figure.kind == "steps") != bool(figure.lines):
+        return "lines are what steps are drawn from, and only they"
     stars = [pattern.count("*") for pattern in figure.cells]
     wanted = _PATTERNS[figure.kind]
     if len(stars) != wanted:
@@ -184,3 +187,27 @@ def _shape(figure: Figure) -> str:
     if figure.kind == "trade-off" and (stars[0] != stars[1] or stars[0] == 0):
         return "both patterns of a trade-off need the same number of *, at least one"
     return ""
+
+
+@EXPECTATION.rule("claim-words")
+def claim_words(context: ExpectationContext) -> Iterator[Hit]:
+    """What is printed about claims points to cells and claims that exist."""
+    expectation = context.expectation
+    ids = {claim.id for claim in expectation.claims}
+    for index, claim in enumerate(expectation.claims):
+        count = len({id for _, id in used_cells(claim)})
+        for number in re.findall(r"\{([^}]*)\}", claim.tested):
+            if not number.isdigit() or int(number) >= count:
+                yield Hit(
+                    ("claims", index, "tested"),
+                    f"claim {claim.id!r}: {{{number}}} is no cell of it",
+                    f"the claim has {count} cells; the first is {{0}}",
+                )
+    for index, caveat in enumerate(expectation.caveats):
+        for name in re.findall(r"\{([^}]*)\}", caveat):
+            if name not in ids:
+                yield Hit(("caveats", index), f"there is no claim {name!r}", nearest(name, ids))
+    if expectation.main is not None and expectation.main not in ids:
+        yield Hit(
+            ("main",), f"there is no claim {expectation.main!r}", nearest(expectation.main, ids)
+        )

@@ -153,6 +153,9 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kind: Literal["order", "threshold", "direction", "ratio", "within"]
     sentence: Annotated[str, Meta(min_length=3)]
     """Quoted from the document, or the kit's own sentence (then ``place`` says so)."""
+    tested: str = ""
+    """What was tested here, in plain words, with ``{0}``, ``{1}``, ... where the measured numbers
+    of the claim's cells go ("200 steps bring ASR from {1} to {0}"). Printed before the sentence."""
     place: Annotated[str, Meta(min_length=1)]
     primary: bool = False
     cells: list[CellId] = []
@@ -165,17 +168,39 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Why this value or margin, where the document does not give it."""
 
 
+class FigureLine(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A measured line of a figure over steps."""
+
+    name: str
+    series: str
+    """Of the results, and which of its lines."""
+    line: str
+    start: CellId | None = None
+    """What was measured before the first step; drawn at 0."""
+
+
+class FigurePublished(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Published numbers over the lines: cells of the expectation of the documents' own scale."""
+
+    cells: Pattern
+    """The ``*`` stands for the step."""
+    start: CellId | None = None
+
+
 class Figure(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A figure that the report draws beside forest plots and curves.
+    """A figure that the report draws beside forest plots; the first stands on its first screen.
 
     ``grid``: one pattern with two ``*``; the first gives the rows, the second the columns of a heat
     map with the numbers in it. ``trade-off``: two patterns, what is drawn from left to right and
-    what upwards; a point for everything that stands for the ``*`` in both.
+    what upwards; a point for everything that stands for the ``*`` in both. ``steps``: measured
+    lines, with published points over them.
     """
 
-    kind: Literal["grid", "trade-off"]
+    kind: Literal["grid", "trade-off", "steps"]
     title: Annotated[str, Meta(min_length=3)]
-    cells: Annotated[list[Pattern], Meta(min_length=1, max_length=2)]
+    cells: Annotated[list[Pattern], Meta(max_length=2)] = []
+    lines: list[FigureLine] = []
+    published: FigurePublished | None = None
     x_label: str = ""
     y_label: str = ""
 
@@ -243,6 +268,14 @@ class ExpectationFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     generations, the parts that derived cells are computed from."""
     claims: list[Claim]
     figures: list[Figure] = []
+    scale: str = ""
+    """Size that its numbers speak of, in a word or two ("miniature", "8B"); verdicts name it."""
+    main: Identifier | None = None
+    """The claim that stands for the experiment where there is room for one."""
+    caveats: Annotated[list[str], Meta(max_length=3)] = []
+    """What decides how far a verdict reaches; stands beside it. The rest belongs into ``notes``."""
+    terms: dict[str, str] = {}
+    """Words of the field that the claims use -> what they mean, for who wants them explained."""
     notes: list[str] = []
 
 
@@ -258,4 +291,8 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     present: list[CellId] = []
     claims: list[Claim]
     figures: list[Figure] = []
+    scale: str = ""
+    main: Identifier | None = None
+    caveats: list[str] = []
+    terms: dict[str, str] = {}
     notes: list[str] = []

@@ -17,6 +17,7 @@ def content(
     *,
     manifest: Manifest | None = None,
     expectation: Expectation | None = None,
+    published: Expectation | None = None,
     figures: bool = True,
 ) -> dict[str, Any]:
     """Everything that a report prints, by name.
@@ -25,6 +26,7 @@ def content(
         run: The run.
         manifest: Adds title, summary and documents.
         expectation: Adds reference values and the notes of cells.
+        published: What the documents printed, for figures of a run at another scale.
         figures: Draw them too; needs matplotlib.
     """
     verdict = run.verdict
@@ -59,12 +61,15 @@ def content(
         "checks": checks,
         "more_checks": more_checks,
         "notes": notes(run, manifest),
-        **(_figures(run, expected, expectation) if figures else {}),
+        **(_figures(run, expected, expectation, published) if figures else {}),
     }
 
 
 def _figures(
-    run: Run, expected: Mapping[str, ExpectedCell], expectation: Expectation | None
+    run: Run,
+    expected: Mapping[str, ExpectedCell],
+    expectation: Expectation | None,
+    published: Expectation | None,
 ) -> dict[str, Any]:
     forests, forest_remark = gallery.forests(run.verdict, expected)
     results = run.results
@@ -73,7 +78,7 @@ def _figures(
     return {
         "forests": forests,
         "forest_remark": forest_remark,
-        "declared": declared(results, run.verdict, expectation),
+        "declared": declared(results, run.verdict, expectation, published),
         "curves": curves,
         "curve_remark": curve_remark,
         "calibration": calibration,

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from kit.manifest.expectation_types import Expectation, ExpectedCell, Figure
-from kit.report.expected_points import expected_interval, expected_number
+from kit.report.expected_points import expected_interval, expected_number, mark
 from kit.report.figures.cache import drawn
+from kit.report.figures.curves import curve, remarks_on
 from kit.report.figures.grid import Square, grid
 from kit.report.figures.trade_off import Setting, Spot, trade_off
 from kit.report.gallery import Picture
 from kit.report.text import plural, unit_word
 from kit.results.asks import with_answers
 from kit.results.ids import matches
-from kit.results.types import Results
+from kit.results.types import Cell, Curve, Point, Results, Series
 from kit.verify.measurement import Measurement, measure
 from kit.verify.numbers import scale_of, show
 from kit.verify.trajectory import value_interval
@@ -33,17 +36,63 @@ class Numbers:
 
 
 def declared(
-    results: Results | None, verdict: Verdict, expectation: Expectation | None
+    results: Results | None,
+    verdict: Verdict,
+    expectation: Expectation | None,
+    published: Expectation | None = None,
 ) -> list[Picture]:
-    """The figures, in the order of the expectation."""
+    """The figures, in the order of the expectation; ``published`` holds the documents' numbers."""
     if expectation is None or results is None:
         return []
     made = []
     for i, figure in enumerate(expectation.figures):
+        if figure.kind == "steps":
+            made.append(_steps(f"figure-{i}", figure, results, published))
+            continue
         numbers = _numbers(results, verdict, expectation, figure)
         draw = _grid if figure.kind == "grid" else _trade_off
         made.append(draw(f"figure-{i}", figure, numbers))
     return made
+
+
+def _steps(name: str, figure: Figure, results: Results, published: Expectation | None) -> Picture:
+    """Measured lines by step, what was there before the first step at 0, published points over."""
+    series = {one.id: one for one in results.series}
+    cells = {cell.id: cell for cell in results.cells}
+    lines, unit = {}, "number"
+    for line in figure.lines:
+        found = series[line.series].lines.get(line.line, []) if line.series in series else []
+        if found:
+            unit = series[line.series].unit
+            start = cells.get(line.start or "")
+            lines[line.name] = [_from_start(curve, start) for curve in found]
+    marks = {}
+    if published is not None and figure.published is not None:
+        known = {cell.id: cell for cell in published.cells}
+        points = [(0.0, known.get(figure.published.start or ""))]
+        points += [
+            (float(key[0]), known[id])
+            for key, id in matches(figure.published.cells, known).items()
+            if key[0].replace(".", "", 1).isdigit()
+        ]
+        scale = f", {published.scale}" if published.scale else ""
+        marks = {f"published{scale}": [m for x, c in points if c for m in mark(x, c, unit)]}
+    whole = Series(
+        id=name, title=figure.title, x_label=figure.x_label, y_label=figure.y_label, unit=unit,
+        lines=lines,
+    )  # fmt: skip
+    svg = drawn("curve", [name, whole, marks], lambda: curve(name, whole, marks))
+    return Picture(title=figure.title, caption=" ".join(remarks_on(whole, marks)), svg=svg)
+
+
+def _from_start(line: Curve, start: Cell | None) -> Curve:
+    """The curve with its own replicate's number before the first step at 0."""
+    seeds = start.seeds if start is not None else []
+    first = next((seed for seed in seeds if seed.seed == line.seed), None)
+    if first is None:
+        return line
+    point = Point(0.0, first.value, first.k, first.n)
+    return structs.replace(line, points=[point, *line.points])
 
 
 def _numbers(

@@ -60,6 +60,13 @@ def _of_checkpoints(
     return marks
 
 
+def mark(x: float, cell: ExpectedCell, unit: str) -> list[Mark]:
+    """The cell's number as a point over ``x``, in ``unit``; nothing where it has none."""
+    said = expected_number(cell)
+    made = None if said is None else _mark(x, said, cell, unit)
+    return [] if made is None else [made]
+
+
 def expected_number(cell: ExpectedCell) -> float | None:
     """The published number, else the mean of the kit's reference runs."""
     if cell.value is not None:

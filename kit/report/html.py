@@ -30,6 +30,7 @@ def render(
     *,
     manifest: Manifest | None = None,
     expectation: Expectation | None = None,
+    published: Expectation | None = None,
     show_generations: bool = False,
     home: Path | None = None,
 ) -> str:
@@ -39,6 +40,7 @@ def render(
         run: What :func:`kit.report.files.read_run` read.
         manifest: Adds title, summary and documents.
         expectation: Adds reference values and the notes of cells.
+        published: What the documents printed, for figures of a run at another scale.
         show_generations: Include model responses, escaped and truncated.
         home: Kit home, where steps keep their responses.
     """
@@ -50,7 +52,7 @@ def render(
         style=_trusted(style),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         kit_version=__version__,
-        **content(run, manifest=manifest, expectation=expectation),
+        **content(run, manifest=manifest, expectation=expectation, published=published),
         generations=generations.section(run, show=show_generations, home=home),
     )
 

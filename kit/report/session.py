@@ -42,6 +42,21 @@ def expectation_of(run: Run) -> Expectation | None:
     return None
 
 
+def published_of(run: Run) -> Expectation | None:
+    """The expectation of the documents' own numbers, where the run is of another profile."""
+    from kit.manifest.catalog import Catalog
+
+    try:
+        catalog, experiment = Catalog(), _experiment(run)
+        profiles = catalog.manifest(experiment).profiles
+        names = [name for name, one in profiles.items() if one.compares == "published"]
+        if not names or run.verdict.profile in names:
+            return None
+        return catalog.expectation(experiment, names[0])
+    except KitError:
+        return None
+
+
 def _experiment(run: Run) -> str | Path:
     """What to ask the catalog for: the user's own manifest, or an id."""
     own = run.plan.manifest if run.plan is not None else ""
@@ -55,3 +70,31 @@ def _is(path: Path, digest: str) -> bool:
 def _comparable(one: str, other: str) -> bool:
     """Whether two ``N-X`` versions have comparable numbers."""
     return one.partition("-")[0] == other.partition("-")[0]
+
+
+def write_report(
+    folder: Path, output: Path | None = None, *, show_generations: bool = False
+) -> Path:
+    """Write the HTML report of a verified run; returns its path.
+
+    Args:
+        folder: Run directory.
+        output: Elsewhere than ``report.html`` in it.
+        show_generations: Include what the models answered.
+    """
+    from kit.manifest.home import kit_home
+    from kit.report.files import read_run, write_file
+    from kit.report.html import render
+
+    run = read_run(folder)
+    text = render(
+        run,
+        manifest=manifest_of(run),
+        expectation=expectation_of(run),
+        published=published_of(run),
+        show_generations=show_generations,
+        home=kit_home(),
+    )
+    path = output or folder / "report.html"
+    write_file(path, text)
+    return path

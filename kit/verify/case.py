@@ -23,6 +23,7 @@ from kit.verify.core import Subject, verify
 from kit.verify.timings import with_timings
 from kit.verify.verdict import Verdict
 from kit.verify.whole import absences
+from kit.verify.words import Documents
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def _case(
         rehearsal=found is not None and found.rehearsal,
         not_run_here=found is None,
         scope=found.plan.scope if found is not None and found.plan is not None else "",
+        documents=_documents(expected, found),
+        replicate=_replicate(found),
         notes=[*found.notes, *_beforehand(file)] if found else notes,
         absent=absences(found, expected) if found is not None else [],
     )
@@ -127,6 +130,32 @@ def _case(
         sha256(file.read_bytes()).hexdigest(),
         sha256(where.read_bytes()).hexdigest(),
     )
+
+
+def _documents(expected: Expectation, found: Run | None) -> Documents | None:
+    """The numbers that the documents printed; None where the manifest names no document."""
+    from kit.manifest.catalog import Catalog
+
+    catalog = Catalog()
+    try:
+        experiment = Path(found.manifest) if found and found.manifest else expected.experiment
+        manifest = catalog.manifest(experiment)
+        if not manifest.documents:
+            return None
+        names = [name for name, one in manifest.profiles.items() if one.compares == "published"]
+        if expected.profile in names:
+            return Documents(scale=expected.scale, here=True, expected=expected)
+        printed = catalog.expectation(experiment, names[0]) if names else None
+    except KitError:
+        return None  # a verdict can be asked for without the manifest
+    return Documents(scale=printed.scale if printed else "", expected=printed)
+
+
+def _replicate(found: Run | None) -> str:
+    """What the run calls a replicate: the name of that axis, where there is one such axis."""
+    roles = found.plan.roles if found is not None and found.plan is not None else {}
+    names = [axis for axis, role in roles.items() if role == "replicate"]
+    return names[0] if len(names) == 1 else "seed"
 
 
 def _expectation(experiment: str | Path, profile: str, given: Path | None) -> tuple[Path, Path]:

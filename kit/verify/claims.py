@@ -254,15 +254,22 @@ def report_claims(
     ]
 
 
-def asked(claim: Claim) -> str:
-    """What a claim asks of its cells beyond their order; empty when that is all."""
+def asked(claim: Claim, unit: str = "number") -> str:
+    """What a claim asks of its cells beyond their order; empty when that is all.
+
+    Args:
+        claim: The claim.
+        unit: Of its cells.
+    """
     side = {"at_least": "at least ", "at_most": "at most "}.get(claim.side or "", "")
-    if claim.kind in ("threshold", "ratio"):
+    if claim.kind == "threshold":
+        return f"{side}{claim.value}{' %' if unit == 'percent' else points(unit)} asked"
+    if claim.kind == "ratio":
         return f"{side}{claim.value} asked"
     if claim.kind == "within":
         way = {"at_least": " below", "at_most": " above"}.get(claim.side or "", " apart")
-        return f"at most {claim.margin}{way} asked"
-    apart = f"at least {claim.margin} apart" if Fraction(claim.margin) else ""
+        return f"at most {claim.margin}{points(unit)}{way} asked"
+    apart = f"at least {claim.margin}{points(unit)} apart" if Fraction(claim.margin) else ""
     most = claim.at_least_pairs
     enough = f"in {most} of {len(claim.pairs)} pairs" if most else ""
     return f"{', '.join(filter(None, (apart, enough)))} asked" if apart or enough else ""
@@ -342,7 +349,8 @@ def _claim_report(
     holds = evidence.holds if held is None else held
     fails = evidence.fails if failed is None else failed
     outcome = evidence.outcome(holds, fails)
-    detail = "; ".join(filter(None, (evidence.estimate, asked(claim), evidence.method)))
+    question = asked(claim, reports[cells[0]].unit)
+    detail = "; ".join(filter(None, (evidence.estimate, question, evidence.method)))
     if holds is not None and fails is not None:
         p = fails if outcome == "fails" else holds
         holm_says = ", Holm" if held is not None else ""

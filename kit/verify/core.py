@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -10,14 +10,14 @@ from msgspec import structs
 
 from kit import __version__
 from kit.errors import at
-from kit.manifest.expectation_types import Expectation, ExpectedCell
+from kit.manifest.expectation_types import Claim, Expectation, ExpectedCell
 from kit.results.asks import split, with_answers
 from kit.results.labels import LabelSource, LabelTable
 from kit.results.types import Cell, Results
 from kit.verify.canaries import built_in, from_steps
 from kit.verify.cells import judge
 from kit.verify.censored import in_words
-from kit.verify.claims import claim_cells, report_claims
+from kit.verify.claims import asked, claim_cells, report_claims
 from kit.verify.finding import Finding
 from kit.verify.measurement import Measurement, measure
 from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
@@ -28,7 +28,8 @@ from kit.verify.ratios import with_ratios
 from kit.verify.recompute import recomputed
 from kit.verify.seeds import baseline
 from kit.verify.trajectory import value_interval
-from kit.verify.verdict import EXIT_CODES, CellReport, Verdict
+from kit.verify.verdict import EXIT_CODES, CellReport, ClaimReport, Verdict
+from kit.verify.words import Documents, caveats, decides, published, tested, with_headline
 
 NO_NUMBER = {
     "running": "the document has no final number: running",
@@ -56,6 +57,8 @@ class Subject:
         rehearsal: Stand-in weights and data.
         not_run_here: The table was brought from elsewhere.
         scope: What the run's profile speaks of.
+        documents: The published numbers and their scale; None where there is no document.
+        replicate: What a replicate is called.
         notes: Sentences the verdict repeats.
         absent: What a whole run has and this one lacks, a sentence each.
     """
@@ -71,6 +74,8 @@ class Subject:
     rehearsal: bool = False
     not_run_here: bool = False
     scope: str = ""
+    documents: Documents | None = None
+    replicate: str = "seed"
     notes: Sequence[str] = ()
     absent: Sequence[str] = ()
 
@@ -112,7 +117,14 @@ def verify(subject: Subject) -> Verdict:
             for cell in expected.cells
         ]
     )
-    claims = report_claims(expected.claims, reports, measured, subject.expectation, unanswered)
+    claims = [
+        _in_words_too(subject, claim, report, measured, units)
+        for claim, report in zip(
+            expected.claims,
+            report_claims(expected.claims, reports, measured, subject.expectation, unanswered),
+            strict=True,
+        )
+    ]
     tables = omnibus(reports)
     alarms = [
         f"canary {canary.id} failed: {canary.detail}" for canary in canaries if not canary.passed
@@ -120,10 +132,13 @@ def verify(subject: Subject) -> Verdict:
     verdict, reasons = decide_run(
         reports, claims, subject.rehearsal, tables, absent=subject.absent, alarms=alarms
     )
-    return Verdict(
+    made = Verdict(
         experiment=expected.experiment,
         profile=expected.profile,
         scope=subject.scope,
+        scale=expected.scale,
+        caveats=caveats(expected.caveats, claims),
+        terms=dict(expected.terms),
         version=expected.version,
         expectation=subject.expectation,
         own_expectation=subject.own_expectation,
@@ -140,6 +155,27 @@ def verify(subject: Subject) -> Verdict:
         omnibus=tables,
         notes=[*expected.notes, *subject.notes, *_unlisted(extra)],
         not_covered=uncovered(reports, claims),
+    )
+    return with_headline(made, subject.documents)
+
+
+def _in_words_too(
+    subject: Subject,
+    claim: Claim,
+    report: ClaimReport,
+    measured: Mapping[str, Measurement],
+    units: Mapping[str, str],
+) -> ClaimReport:
+    """The report with what was tested in words, and the published sentence's own status."""
+    said = ""
+    if report.outcome != "not-evaluated":
+        about = asked(claim, units[report.cells[0]])
+        said = tested(claim, measured, about, subject.replicate)
+    return structs.replace(
+        report,
+        tested=said,
+        published=published(claim, subject.documents) if subject.documents else "",
+        needed=decides(report, measured, subject.replicate),
     )
 
 

@@ -1,47 +1,134 @@
-"""A verdict on a terminal: a table at 80 columns, or plain greppable lines."""
+"""A verdict on a terminal: fifteen lines for who waits for it, all of it for who asks.
+
+Where output is no terminal the first word of a line of :func:`lines` says what it is about.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kit.verify.numbers import show
-from kit.verify.outcome import NUMBERS_DO_NOT
-from kit.verify.verdict import CellReport, Verdict
+from kit.verify.verdict import CellReport, ClaimReport, Verdict
 from kit.visible import visible
 
 COLOURS = {
-    "match": "green",
-    "reproduced": "green",
     "holds": "green",
     "REPRODUCED": "bold green",
-    "inconclusive": "yellow",
     "undetermined": "yellow",
+    "open": "yellow",
     "PARTIALLY": "bold yellow",
     "INCOMPLETE": "bold yellow",
     "REHEARSED": "bold cyan",
-    "deviates": "red",
     "fails": "red",
     "NOT REPRODUCED": "bold red",
-    "invalid": "bold magenta",
-    "missing": "magenta",
+    "not evaluated": "magenta",
 }
+WORDS = {"undetermined": "open", "not-evaluated": "not evaluated"}
 
-
+WIDTH, HEIGHT = 80, 15
+"""What the end of a command may take."""
+MOST_CLAIMS = 9
+"""Beyond so many primary claims those that hold are counted."""
 MANY = 40
 """Beyond so many cells only those that need a reader's eye are printed, unless all are wanted."""
 GRAVE = ("deviates", "invalid", "missing")
+TERMS = {
+    "seed, pair, replicate": "one observation; items of one replicate are never counted as many",
+    "holds, fails": "shown at the 5 % level; open: neither is shown",
+    "Holm": "p values of primary claims are raised for being several",
+    "one-sided t": "the mean over replicates against what is asked, by their spread",
+    "reproduced": "a cell that is shown to be equal within its margin; match: equal as printed",
+    "95 %": "an interval that misses the truth once in twenty such experiments",
+}
+"""Words of statistics that a verdict uses."""
+
+
+def ending(verdict: Verdict, path: str = "", next_step: str = "") -> list[tuple[str, str]]:
+    """The verdict in at most :data:`HEIGHT` lines of at most :data:`WIDTH` columns.
+
+    Args:
+        verdict: What to print.
+        path: Of the report, which ends it.
+        next_step: What to type where there is no report yet.
+
+    Returns:
+        (line, word that decides its colour).
+    """
+    head = _wrapped(verdict.headline or verdict.verdict, "", verdict.verdict)
+    tail = [(path or next_step, "")] if path or next_step else []
+    notes = [line for reason in others(verdict) for line in _wrapped(reason, "  ", "open")]
+    if verdict.caveats:
+        many = len(verdict.caveats)
+        said = f"{many} caveats decide" if many > 1 else "a caveat decides"
+        notes += _wrapped(f"{said} how far this reaches (--explain, or the report)", "  ", "")
+    room = HEIGHT - len(head) - len(tail)
+    claims = _claims(verdict, room - min(len(notes), 5))
+    return [*head, *claims, *notes[: room - len(claims)], *tail]
+
+
+def others(verdict: Verdict) -> list[str]:
+    """Reasons of a verdict that are not about its primary claims."""
+    about = ("fails: ", "undetermined: ", "not-evaluated: ")
+    return [
+        reason
+        for reason in verdict.reasons
+        if not reason.startswith(about) and not reason.endswith("primary claims hold")
+    ]
+
+
+def _claims(verdict: Verdict, room: int) -> list[tuple[str, str]]:
+    """A line for each primary claim; those that hold are counted where there is no room."""
+    primary = [claim for claim in verdict.claims if claim.primary]
+    good = [claim for claim in primary if claim.outcome == "holds"]
+    rest = sorted(
+        (claim for claim in primary if claim.outcome != "holds"),
+        key=lambda claim: claim.outcome != "fails",
+    )
+    counted = [(f"  {_count(len(good))}", "holds")] if good and rest else []
+    every = [line for claim in (*rest, *good) for line in _claim(claim)]
+    if len(primary) <= MOST_CLAIMS and len(every) <= room:
+        return every
+    shown: list[tuple[str, str]] = []
+    for i, claim in enumerate(rest):
+        lines = _claim(claim)
+        if len(counted) + len(shown) + len(lines) + (i + 1 < len(rest)) > room:
+            left = len(rest) - i
+            return [*counted, *shown, (f"  and {left} more in the report", "open")]
+        shown += lines
+    return [*counted, *shown]
+
+
+def _count(number: int) -> str:
+    return f"{number} primary claim{'s hold' if number > 1 else ' holds'}"
+
+
+def _claim(claim: ClaimReport) -> list[tuple[str, str]]:
+    word = WORDS.get(claim.outcome, claim.outcome)
+    said = claim.tested or f"{claim.sentence}: {claim.detail}"
+    needed = f" ({claim.needed})" if claim.needed else ""
+    return _wrapped(f"{word}: {said}{needed}", "  ", word)
+
+
+def _wrapped(text: str, indent: str, word: str) -> list[tuple[str, str]]:
+    lines = textwrap.wrap(
+        text.replace(" %", "\u00a0%"),
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+    )
+    return [(line.replace("\u00a0", " "), word) for line in lines]
 
 
 def lines(verdict: Verdict, every: bool = False) -> Iterable[str]:
     """One line a cell, claim, canary and table; the first word says which."""
-    yield from (f"numbers {reason}" for reason in _shift(verdict))
     yield from _canaries(verdict)
     listed = shown(verdict, every)
     if len(listed) < len(verdict.cells):
@@ -55,7 +142,10 @@ def lines(verdict: Verdict, every: bool = False) -> Iterable[str]:
     for claim in verdict.claims:
         rank = "primary" if claim.primary else "claim"
         yield f"{rank} {claim.id} {claim.outcome}: {claim.detail}"
-    yield f"verdict {headline(verdict)}"
+    yield from (f"caveat {caveat}" for caveat in verdict.caveats)
+    yield from (f"reason {reason}" for reason in verdict.reasons)
+    yield from (f"term {word}: {said}" for word, said in (TERMS | verdict.terms).items())
+    yield f"verdict {verdict.headline}"
 
 
 def shown(verdict: Verdict, every: bool) -> list[CellReport]:
@@ -63,11 +153,6 @@ def shown(verdict: Verdict, every: bool) -> list[CellReport]:
     if every or len(verdict.cells) <= MANY:
         return verdict.cells
     return [cell for cell in verdict.cells if cell.verdict in GRAVE]
-
-
-def _shift(verdict: Verdict) -> list[str]:
-    """That the numbers are off as a whole although the claims hold: read before anything else."""
-    return [reason for reason in verdict.reasons if reason.startswith(NUMBERS_DO_NOT)]
 
 
 def _canaries(verdict: Verdict) -> Iterable[str]:
@@ -88,54 +173,36 @@ def _counts(verdict: Verdict) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
-def headline(verdict: Verdict) -> str:
-    """Verdict, marks and reasons in one line."""
-    marks = [
-        *(["modified"] if verdict.modified else []),
-        *(["not run here"] if verdict.not_run_here else []),
-    ]
-    marked = f" ({', '.join(marks)})" if marks else ""
-    return f"{verdict.verdict}{marked}: {'; '.join(verdict.reasons)}"
-
-
 def _needed(cell: CellReport) -> str:
     return f"; to decide: {cell.needed}" if cell.needed else ""
 
 
-def render(verdict: Verdict, console: Console, every: bool = False) -> None:
-    """Print the verdict: a table on a terminal, :func:`lines` elsewhere.
+def render(
+    verdict: Verdict,
+    console: Console,
+    *,
+    explain: bool = False,
+    every: bool = False,
+    path: str = "",
+    next_step: str = "",
+) -> None:
+    """Print the verdict.
 
     Args:
         verdict: What to print.
         console: Where to.
-        every: Explain every cell, not only those that need explaining.
+        explain: Canaries, every claim with its statistics, and what the words mean, before it.
+        every: Every cell as well.
+        path: Of the report.
+        next_step: What to type where there is none.
     """
     verdict = _seen(verdict)
-    if not console.is_terminal:
+    if explain or every:
         for line in lines(verdict, every):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        return
-    for reason in _shift(verdict):
-        console.print(Text(reason, COLOURS[verdict.verdict]))
-    listed = shown(verdict, every)
-    console.print(_cells(verdict, listed))
-    if len(listed) < len(verdict.cells):
-        console.print(Text("--all lists every cell; the report has them, too", "dim"))
-    quiet = ("match", "reproduced", "not-compared")
-    for cell in listed:
-        if every or cell.verdict not in quiet or cell.shifted:
-            console.print(_line(cell.id, cell.verdict, cell.verdict, cell.detail + _needed(cell)))
-    for table in verdict.omnibus:
-        console.print(
-            Text(f"{table.table}: {table.sentence}", "yellow" if table.exceeds else "dim")
-        )
-    for canary in verdict.canaries:
-        if not canary.passed:
-            console.print(_line(f"canary {canary.id}", "FAILED", "invalid", canary.detail))
-    for claim in verdict.claims:
-        mark = "* " if claim.primary else "  "
-        console.print(_line(mark + claim.id, claim.outcome, claim.outcome, claim.detail))
-    console.print(Text(headline(verdict), COLOURS[verdict.verdict]))
+    said: Sequence[tuple[str, str]] = ending(verdict, path, next_step)
+    for line, word in said:
+        console.print(Text(line, COLOURS.get(word, "")), soft_wrap=True)
 
 
 def _seen(verdict: Verdict) -> Verdict:
@@ -149,49 +216,3 @@ def _seen(verdict: Verdict) -> Verdict:
         return [clean(inner) for inner in value] if isinstance(value, list) else value
 
     return msgspec.convert(clean(msgspec.to_builtins(verdict)), Verdict)
-
-
-def _line(name: str, says: str, colour: str, detail: str) -> Text:
-    return Text.assemble(name, " ", (says, COLOURS.get(colour, "")), f": {detail}")
-
-
-def _cells(verdict: Verdict, listed: list[CellReport]) -> Table:
-    table = Table(
-        title=f"{verdict.experiment} ({verdict.profile}): {_counts(verdict)}",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        show_header=bool(listed),
-    )
-    table.add_column("cell", overflow="fold", ratio=4)
-    table.add_column("published", justify="right", no_wrap=True)
-    table.add_column("here", justify="right", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("difference (95 %)", justify="right", overflow="fold", ratio=3)
-    table.add_column("verdict", no_wrap=True)
-    for cell in listed:
-        n = f"{cell.n:,}" if cell.n else ""
-        table.add_row(
-            cell.id,
-            cell.published or (show(cell.baseline) if cell.baseline is not None else "-"),
-            show(cell.value) if cell.value is not None else "-",
-            f"{cell.seeds}x{n}" if cell.seeds else n,
-            _difference(cell),
-            Text(cell.verdict, COLOURS.get(cell.verdict, "")),
-        )
-    return table
-
-
-def _difference(cell: CellReport) -> str:
-    if cell.difference is None:
-        return ""
-    # A reference is printed with twelve digits; what is smaller is that rounding.
-    scale = max(1.0, abs(cell.value or 0.0))
-    text = show(0.0 if abs(cell.difference) < 1e-9 * scale else cell.difference, signed=True)
-    if cell.interval is None:
-        return text
-    return f"{text} [{_short(cell.interval.low)}, {_short(cell.interval.high)}]"
-
-
-def _short(value: float) -> str:
-    return f"{value:+.2g}"

@@ -126,6 +126,12 @@ class ClaimReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """Every cell the claim looks at."""
     outcome: ClaimOutcome
     detail: str
+    tested: str = ""
+    """What was tested here, in words, with the measured numbers."""
+    published: str = ""
+    """What became of ``sentence`` at its own scale; empty where that is what was tested."""
+    needed: str = ""
+    """For an open claim: what would decide it."""
     method: str = ""
     """How it was decided: paired seeds, paired labels, proportions, plain comparison, ..."""
     p: float | None = None
@@ -178,6 +184,16 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     profile: str
     scope: str = ""
     """What it speaks of, as the profile declares; empty where the table came from elsewhere."""
+    scale: str = ""
+    """Size of what was run, as the expectation says: "miniature", "8B"."""
+    headline: str = ""
+    """Verdict, scale, count of claims and what was not touched, in one sentence."""
+    published: str = ""
+    """What became of the documents' own numbers: not run, or so many of so many compared."""
+    caveats: list[str] = []
+    """At most three: what decides how far this verdict reaches."""
+    terms: dict[str, str] = {}
+    """Words that the claims use, explained."""
     version: str
     expectation: str = ""
     """Path of the expectation as given, and its sha256 below."""

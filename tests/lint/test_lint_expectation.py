@@ -168,6 +168,9 @@ def test_the_demo_is_clean_but_for_what_nobody_measured(repo: Path) -> None:
         ("kind: order", 'kind: order\n    margin: "-1"', "claim-fields", "a negative margin"),
         ("kind: order", 'kind: order\n    margin: "1"', "claim-margin-reason", "without a reason"),
         ("primary: true", "primary: false", "primary-claims", "0 primary claims"),
+        ("kind: order", 'kind: order\n    tested: "ASR is {3}"', "claim-words", "{3} is no cell"),
+        ("claims:\n", "main: nobody\nclaims:\n", "claim-words", "no claim 'nobody'"),
+        ("claims:\n", 'caveats: ["see {x}"]\nclaims:\n', "claim-words", "no claim 'x'"),
     ],
 )
 def test_a_fault_is_found(repo: Path, old: str, new: str, rule: str, said: str) -> None:

@@ -303,11 +303,15 @@ def test_one_common_seed_is_no_pairing() -> None:
 @pytest.mark.parametrize(
     ("kind", "fields", "says"),
     [
-        ("threshold", {"cells": [A], "value": "40", "side": "at_least"}, "; at least 40 asked; "),
+        ("threshold", {"cells": [A], "value": "40", "side": "at_least"}, "; at least 40 % asked; "),
         ("ratio", {"cells": [A, B], "value": "0.9", "side": "at_most"}, "; at most 0.9 asked; "),
-        ("within", {"cells": [A, B], "margin": "5"}, "; at most 5 apart asked; "),
-        ("within", {"cells": [A, B], "margin": "5", "side": "at_most"}, "; at most 5 above asked"),
-        ("order", {"cells": [A, B], "margin": "2"}, "; at least 2 apart asked; "),
+        ("within", {"cells": [A, B], "margin": "5"}, "; at most 5 points apart asked; "),
+        (
+            "within",
+            {"cells": [A, B], "margin": "5", "side": "at_most"},
+            "; at most 5 points above asked",
+        ),
+        ("order", {"cells": [A, B], "margin": "2"}, "; at least 2 points apart asked; "),
         (
             "direction",
             {"pairs": [[A, B], [B, A]], "side": "at_most", "at_least_pairs": 1},

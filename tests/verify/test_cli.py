@@ -25,9 +25,10 @@ def verdict_of(path: Path) -> dict[str, Any]:
 
 
 def test_reproduced(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert kit(["verify", str(run_dir)]) == 0
+    assert kit(["verify", str(run_dir), "--explain"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[-1] == "verdict REPRODUCED: 2 of 2 primary claims hold"
+    assert "verdict REPRODUCED (2 of 2 primary claims)" in said
+    assert said[-1] == f"next: kit report {run_dir}"
     assert any(line.startswith("cell t1/defended reproduced: published=4.8") for line in said)
     written = verdict_of(run_dir)
     assert written["verdict"] == "REPRODUCED"
@@ -123,7 +124,7 @@ def test_overrides_in_the_record_are_marked(
 ) -> None:
     write_run(run_dir, cells_of(), changed={"overrides": ["train.lr=1"], "notes": ["n"]})
     kit(["verify", str(run_dir)])
-    assert "verdict REPRODUCED (modified)" in capsys.readouterr().out
+    assert "REPRODUCED (modified) (2 of 2" in capsys.readouterr().out
     assert verdict_of(run_dir)["overrides"] == ["train.lr=1"]
     assert "n" in verdict_of(run_dir)["notes"]
 
@@ -163,7 +164,7 @@ def test_a_table_from_elsewhere(
     )
     assert kit(["verify", "made", "--results", str(path)]) == 0
     said = capsys.readouterr().out
-    assert "verdict REPRODUCED (not run here)" in said
+    assert "REPRODUCED (not run here) (2 of 2" in said
     assert not list(repo.rglob("verdict.json"))
     path.with_suffix(".json").write_text(json.dumps(cells_of()[:1]))
     assert kit(["verify", "made", "--results", str(path.with_suffix(".json"))]) == 3

@@ -89,7 +89,7 @@ def test_a_rounded_table_is_verified(
 ) -> None:
     path = tmp_path / "theirs.csv"
     path.write_text("cell,value,n\nt1/none,52.9,208\nt1/defended,4.3,208\n")
-    assert kit(["verify", "made", "--results", str(path)]) == 3
+    assert kit(["verify", "made", "--results", str(path), "--explain"]) == 3
     assert "cell t1/none reproduced: published=50.0 value=52.88" in capsys.readouterr().out
     path.write_text("cell,value,n\nt1/none,52.8,208\n")
     assert kit(["verify", "made", "--results", str(path)]) == 4

@@ -74,7 +74,7 @@ def test_rehearsal_is_never_reproduced() -> None:
 def test_overrides_are_marked() -> None:
     verdict = with_claims(low("c1", "20"), overrides=["train.lr=0.2"])
     assert verdict.modified
-    assert list(lines(verdict))[-1].startswith("verdict REPRODUCED (modified): ")
+    assert list(lines(verdict))[-1].startswith("verdict REPRODUCED (modified) (")
 
 
 def test_without_primary_claims_the_cells_decide() -> None:

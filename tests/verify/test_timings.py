@@ -159,7 +159,7 @@ def test_verify_compares_times(
     write_run(run_dir, cells_of())
     write(run_dir, ("a", "x"))
     fit(run_dir)
-    assert kit(["verify", str(run_dir)]) == 0
+    assert kit(["verify", str(run_dir), "--explain"]) == 0
     said = capsys.readouterr().out
     assert "cell x/seconds/align reproduced" in said
     written = json.loads((run_dir / "verdict.json").read_text())

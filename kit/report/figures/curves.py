@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from kit.report.figures.style import DASHES, MARKERS, MUTED, SERIES, draw, label
+from kit.report.figures.style import DASHES, INK, MARKERS, MUTED, SERIES, draw, label
 from kit.results.types import Curve, Series
 from kit.verify.trajectory import MeanPoint, mean_line, shared_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 MOST_LINES = 12
 MOST_POINTS = 400
@@ -83,6 +84,12 @@ def remarks_on(series: Series, marks: Marks = MappingProxyType({})) -> list[str]
         remarks.append(f"Lines are means over {seeds} seeds, bands their 95 % t intervals.")
     if any(line.seeds == 1 and _banded(line) for line in lines):
         remarks.append("Bands of single runs are Wilson\u2019s 95 % intervals over their items.")
+    alone = [name for name in marks if name not in {line.line for line in lines}]
+    if alone:
+        remarks.append(
+            f"Stars: {', '.join(alone)}, not measured here; with Wilson\u2019s interval where the "
+            "number of items is printed."
+        )
     if any(line.line in marks for line in lines[:MOST_LINES]):
         remarks.append(
             "Hollow marks: what the expectation says (published, or mean of reference runs), with "
@@ -118,13 +125,17 @@ def curve(name: str, series: Series, marks: Marks = MappingProxyType({})) -> str
         for i, line in enumerate(lines):
             if line.line not in {other.line for other in lines[:i]}:
                 _draw_marks(ax, i, marks.get(line.line, ()))
+        alone = [name for name in marks if name not in {line.line for line in lines}]
+        for name in alone:
+            handles.append(_draw_marks(ax, None, marks[name]))
         ax.grid(axis="y")
         ax.set_axisbelow(True)
         ax.set_xlabel(label(series.x_label))
         ax.set_ylabel(label(series.y_label))
-        if len(lines) > 1:
-            columns = 1 if len(lines) <= 4 else 2
-            ax.legend(handles, [label(line.name, 40) for line in lines], loc="best", ncols=columns)
+        names = [*(line.name for line in lines), *alone]
+        if len(names) > 1:
+            columns = 1 if len(names) <= 4 else 2
+            ax.legend(handles, [label(name, 40) for name in names], loc="best", ncols=columns)
 
     return draw(name, 7.2, 3.5, paint)
 
@@ -148,17 +159,19 @@ def _draw_line(ax: Axes, i: int, line: Line) -> None:
     )
 
 
-def _draw_marks(ax: Axes, i: int, marks: Sequence[Mark]) -> None:
-    colour = SERIES[i % len(SERIES)]
+def _draw_marks(ax: Axes, i: int | None, marks: Sequence[Mark]) -> Line2D:
+    """Hollow marks of a line; of numbers that no line was measured for in the ink of the page."""
+    colour = INK if i is None else SERIES[i % len(SERIES)]
     for mark in marks:
         if mark.interval is not None:
             ax.plot((mark.x, mark.x), mark.interval, color=MUTED, linewidth=1)
-    ax.plot(
+    (drawn,) = ax.plot(
         [mark.x for mark in marks],
         [mark.value for mark in marks],
         linestyle="none",
-        marker=MARKERS[i % len(MARKERS)],
-        markersize=6.5,
+        marker="*" if i is None else MARKERS[i % len(MARKERS)],
+        markersize=9 if i is None else 6.5,
         markerfacecolor="none",
         markeredgecolor=colour,
     )
+    return drawn

@@ -1,0 +1,107 @@
+"""The verdict in words: what was tested, its scale, and fifteen lines of eighty columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kit.verify.render import HEIGHT, WIDTH, ending, lines
+from kit.verify.verdict import ClaimReport, Interval, Verdict
+from kit.verify.words import Documents, caveats, in_unit, places
+from tests.verify.builders import claim, expected_cell, run, seeded
+
+LOW, HIGH = [8.0, 9.5, 7.0, 12.0, 6.5], [94.0, 95.5, 90.0, 97.0, 92.5]
+
+
+def asr(documents: Documents | None = None, **fields: Any) -> Verdict:
+    cells = [expected_cell("t/after", None, tolerance=None, status="unreported", title="")]
+    cells.append(expected_cell("t/before", None, tolerance=None, status="unreported"))
+    order = claim(
+        "order", sentence="200 steps reduce this to 1.9%", cells=["t/after", "t/before"], **fields
+    )
+    measured = [seeded("t/after", LOW), seeded("t/before", HIGH)]
+    return run(cells, measured, [order], documents=documents, replicate="pair")
+
+
+def test_the_tested_sentence_has_the_measured_numbers_and_the_published_one_its_own_status() -> (
+    None
+):
+    said = asr(Documents(scale="8B"), tested="200 steps bring ASR from {1} to {0}").claims[0]
+    assert said.tested == "200 steps bring ASR from 93.8 % to 8.6 %; 5 pairs"
+    assert said.published == "8B: not run here"
+    assert said.outcome == "holds"
+
+
+def test_without_words_the_numbers_follow_the_claim() -> None:
+    assert asr().claims[0].tested == "c1: 8.6 % < 93.8 %; 5 pairs"
+    assert asr().claims[0].published == ""
+
+
+def test_the_headline_says_scale_count_and_what_was_not_run() -> None:
+    verdict = asr(Documents(scale="8B"))
+    assert verdict.headline == ("REPRODUCED (1 of 1 primary claims); published 8B numbers: not run")
+    assert verdict.published == "published 8B numbers: not run"
+    here = asr(Documents(scale="8B", here=True))
+    assert here.headline.endswith("published numbers: 0 of 0 compared")
+    assert asr().headline == "REPRODUCED (1 of 1 primary claims)"
+
+
+@pytest.mark.parametrize(
+    ("half", "unit", "digits"),
+    [(5.16, "percent", 1), (0.031, "ratio", 3), (0.0, "ratio", None), (120.0, "count", 0),
+     (0.5, "loss", 2), (float("inf"), "percent", None)],
+)  # fmt: skip
+def test_a_number_has_the_digits_that_its_uncertainty_supports(
+    half: float, unit: str, digits: int | None
+) -> None:
+    assert places(Interval(low=-half, high=half, level=0.95), unit) == digits
+
+
+def test_numbers_are_not_printed_with_twelve_digits() -> None:
+    interval = Interval(low=88.01, high=98.33, level=0.95)
+    assert in_unit(93.173076923077, interval, "percent") == "93.2 %"
+    assert in_unit(320.0, None, "count") == "320"
+
+
+def test_a_caveat_repeats_what_came_out() -> None:
+    report = asr(tested="ASR falls to {0}").claims[0]
+    assert caveats(["In this arm: {c1}."], [report]) == [
+        "In this arm: ASR falls to 8.6 %; 5 pairs: holds."
+    ]
+
+
+def many(count: int, outcome: str) -> list[ClaimReport]:
+    return [
+        ClaimReport(
+            id=f"id-{outcome}-{i}", kind="order", sentence="s", place="p", primary=True, cells=[],
+            outcome=outcome, detail="d", tested=f"{outcome} number {i} " + "word " * 16,
+            needed="about 40 pairs would decide, if these numbers stay",
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("held", [0, 1, 9, 10, 15])
+@pytest.mark.parametrize("still", [0, 1, 5, 15])
+def test_the_end_has_fifteen_lines_of_eighty_columns(held: int, still: int) -> None:
+    claims = [*many(held, "holds"), *many(still, "undetermined"), *many(1, "fails")]
+    verdict = Verdict(
+        experiment="e", profile="mini", version="1-A", verdict="NOT REPRODUCED", exit_code=1,
+        cells=[], claims=claims, headline="NOT REPRODUCED at miniature scale " + "word " * 20,
+        caveats=["a", "b", "c"], reasons=["not whole: " + "absent " * 30, "fails: id-fails-0"],
+    )  # fmt: skip
+    said = [line for line, _ in ending(verdict, "runs/e/report.html")]
+    assert len(said) <= HEIGHT
+    assert max(map(len, said)) <= WIDTH
+    assert said[-1] == "runs/e/report.html"
+    assert any(line.startswith("  fails: fails number 0") for line in said)
+    assert not any("id-" in line for line in said)
+    assert held == 0 or any("primary claim" in line or "holds:" in line for line in said)
+
+
+def test_what_is_a_seed_is_one_explain_away() -> None:
+    said = "\n".join(lines(asr()))
+    assert "term seed, pair, replicate: one observation" in said
+    assert "one-sided t" in said
+    assert "one-sided t" not in "\n".join(line for line, _ in ending(asr()))
