@@ -38,10 +38,11 @@ def of_run(run: Run, manifest: Manifest | None = None) -> str:
     verdict = run.verdict
     claims = [
         [
-            escape(claim.id),
-            f"\u201c{escape(claim.sentence, 160)}\u201d ({escape(claim.place, 80)})",
+            escape(claim.tested or claim.detail, 2000),
             f"{claim.outcome.replace('-', ' ')}"
             + (f", p {_p(claim.p)}" if claim.p is not None else ""),
+            f"\u201c{escape(claim.sentence, 2000)}\u201d ({escape(claim.place, 2000)})"
+            + (f" **{escape(claim.published)}**" if claim.published else ""),
         ]
         for claim in sorted(verdict.claims, key=lambda claim: not claim.primary)
     ]
@@ -56,11 +57,11 @@ def of_run(run: Run, manifest: Manifest | None = None) -> str:
             ("experiment", f"{verdict.experiment}, version {verdict.version}"),
             ("variant", variant_of(run, manifest) or "not recorded"),
             ("profile", verdict.profile),
-            ("verdict of this run", verdict.verdict),
+            ("verdict of this run", verdict.headline or verdict.verdict),
             ("commit", (run.record.commit or "not recorded") if run.record else "not recorded"),
         ],
         claims=claims,
-        outcome="This run",
+        head=["Tested here", "Outcome", "Sentence of the document"],
         resources=measured_resources(run),
         commands=_commands(verdict.experiment, verdict.profile, started),
         pins=run.plan.pins if run.plan is not None else [],
@@ -81,7 +82,7 @@ def of_experiment(
     claims = [
         [
             escape(claim.id),
-            f"\u201c{escape(claim.sentence, 160)}\u201d ({escape(claim.place, 80)})",
+            f"\u201c{escape(claim.sentence, 2000)}\u201d ({escape(claim.place, 2000)})",
             "primary" if claim.primary else "further",
         ]
         for claim in sorted(listed, key=lambda claim: not claim.primary)
@@ -95,7 +96,7 @@ def of_experiment(
             ("profile", f"{profile}: {spec.summary}"),
         ],
         claims=claims,
-        outcome="Weight",
+        head=["Claim", "Sentence and place", "Weight"],
         resources=declared_resources(manifest, spec),
         commands=_commands(manifest.id, profile, ""),
         pins=pins,
@@ -110,7 +111,7 @@ def _page(
     summary: str,
     about: list[tuple[str, str]],
     claims: list[list[str]],
-    outcome: str,
+    head: list[str],
     resources: list[tuple[str, str]],
     commands: list[tuple[str, str]],
     pins: Sequence[Pin],
@@ -121,7 +122,7 @@ def _page(
     lines += [escape(summary, 500), ""] if summary else []
     lines += [f"- {name}: {escape(text, 300)}" for name, text in about]
     lines += ["", "## Claims", ""]
-    lines += table(["Claim", "Sentence and place", outcome], claims[:MOST_CLAIMS])
+    lines += table(head, claims[:MOST_CLAIMS])
     lines += _rest(len(claims) - MOST_CLAIMS, "further claim", "verdict.json or `kit show`")
     lines += ["## Time, resources, hardware", ""]
     lines += [f"- {name}: {escape(text)}" for name, text in resources] or ["- not recorded"]

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from kit.report.cells import tally
 from kit.report.text import plural, probability
+from kit.verify.outcome import NOT_WHOLE
 from kit.verify.verdict import ClaimReport, Verdict
 
 CLASS = {
@@ -46,6 +47,9 @@ class Banner(Struct, kw_only=True):
 
     word: str
     css: str
+    headline: str
+    """Verdict with scale and what was not touched."""
+    caveats: list[str]
     meaning: str
     covers: str
     omits: str
@@ -65,10 +69,13 @@ class ClaimRow(Struct, kw_only=True):
     outcome: str
     css: str
     primary: bool
-    detail: str
-    estimate: str
-    p: str
-    method: str
+    tested: str
+    """What was tested here, with the measured numbers."""
+    published: str
+    """What became of the sentence at its own scale; empty where that was tested."""
+    evidence: str
+    """How it was decided, and its p once."""
+    needed: str
     reason: str
     cells: list[tuple[str, str]]
     """(id, anchor) of the cells it rests on; the anchor is empty where the line was left out."""
@@ -85,13 +92,18 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
     return Banner(
         word=word,
         css=CLASS[word],
-        meaning=MEANING[word],
+        headline=verdict.headline.removeprefix(word).strip(),
+        caveats=verdict.caveats,
+        meaning="Something that a whole run has is missing here."
+        if any(reason.startswith(NOT_WHOLE) for reason in verdict.reasons)
+        else MEANING[word],
         covers=_covers(verdict, primary, seeds),
         omits=_omits(verdict, variant),
         marks=_marks(verdict, rehearsal or word == "REHEARSED"),
         reasons=verdict.reasons,
         facts=[
             ("experiment", verdict.experiment),
+            ("scale", verdict.scale or "not declared"),
             ("profile", verdict.profile),
             ("variant", variant or "not recorded"),
             ("seeds", str(seeds) if seeds else "single run"),
@@ -162,11 +174,8 @@ def claim_rows(verdict: Verdict, anchors: Mapping[str, str], most: int = 12) -> 
 
 
 def _claim(claim: ClaimReport, anchors: Mapping[str, str], most: int) -> ClaimRow:
-    p = ""
-    if claim.p is not None:
-        p = f"p {_equals(claim.p)}"
-        if claim.p_holm is not None:
-            p += f", {probability(claim.p_holm)} after Holm"
+    p = claim.p if claim.p_holm is None else claim.p_holm
+    shown = "" if p is None else f"p {_equals(p)}{' (Holm)' if claim.p_holm is not None else ''}"
     return ClaimRow(
         id=claim.id,
         sentence=claim.sentence,
@@ -174,10 +183,10 @@ def _claim(claim: ClaimReport, anchors: Mapping[str, str], most: int) -> ClaimRo
         outcome=claim.outcome,
         css=CLASS[claim.outcome],
         primary=claim.primary,
-        detail=claim.detail,
-        estimate="" if claim.estimate in claim.detail else claim.estimate,
-        p=p,
-        method="" if claim.method in claim.detail else claim.method,
+        tested=claim.tested or claim.detail,
+        published=claim.published,
+        evidence=", ".join(part for part in (claim.method if claim.tested else "", shown) if part),
+        needed=claim.needed,
         reason=claim.reason,
         cells=[(id, anchors.get(id, "")) for id in claim.cells[:most]],
         more_cells=max(0, len(claim.cells) - most),

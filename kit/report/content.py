@@ -60,6 +60,8 @@ def content(
         "more_steps": more_steps,
         "checks": checks,
         "more_checks": more_checks,
+        "passed_checks": sum(canary.passed for canary in verdict.canaries),
+        "failed_checks": sum(not canary.passed for canary in verdict.canaries),
         "notes": notes(run, manifest),
         **(_figures(run, expected, expectation, published) if figures else {}),
     }
@@ -73,12 +75,14 @@ def _figures(
 ) -> dict[str, Any]:
     forests, forest_remark = gallery.forests(run.verdict, expected)
     results = run.results
+    made = declared(results, run.verdict, expectation, published)
     curves, curve_remark = gallery.curves(results, expected)
     calibration, calibration_remark = gallery.calibration_picture(run.verdict)
     return {
         "forests": forests,
         "forest_remark": forest_remark,
-        "declared": declared(results, run.verdict, expectation, published),
+        "story": made[0] if made else None,
+        "declared": made[1:],
         "curves": curves,
         "curve_remark": curve_remark,
         "calibration": calibration,

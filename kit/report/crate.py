@@ -115,7 +115,8 @@ class _Builder:
     def _describe(self, licence: str) -> None:
         verdict, record, root = self.run.verdict, self.record, self.crate.root_dataset
         root["name"] = (
-            f"{one_line(verdict.experiment)}, {verdict.profile} profile: {verdict.verdict}"
+            f"{one_line(verdict.experiment)}, {verdict.profile} profile: "
+            f"{one_line(verdict.headline or verdict.verdict)}"
         )
         root["description"] = (
             f"One run of the experiment {one_line(verdict.experiment)} (version "

@@ -99,7 +99,12 @@ def checks(verdict: Verdict) -> tuple[list[CanaryReport], int]:
 
 def not_run(verdict: Verdict, most: int = 60) -> list[tuple[str, str]]:
     """(what, why) for everything the verdict says nothing about, the same reasons together."""
-    found: list[tuple[str, str]] = [("", sentence) for sentence in verdict.not_covered[:most]]
+    found: list[tuple[str, str]] = []
+    if verdict.published.endswith("not run"):
+        found.append(
+            ("", f"{verdict.published.capitalize()} here; what is said is about this run.")
+        )
+    found += [("", sentence) for sentence in verdict.not_covered[:most]]
     if len(verdict.not_covered) > most:
         found.append(("", f"and {len(verdict.not_covered) - most} more, in verdict.json"))
     said = " ".join(verdict.not_covered)

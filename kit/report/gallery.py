@@ -76,7 +76,7 @@ def _forest(
     rows = [_forest_row(cell, expected.get(cell.id)) for cell in shown]
     caption = plural(len(cells), "cell") + (f" ({unit_word(unit)})." if unit_word(unit) else ".")
     if any(row.reference is not None for row in rows):
-        caption += " The line above a row is the range of the kit\u2019s reference runs."
+        caption += " The line below a row is the range of the kit\u2019s reference runs."
     if len(shown) < len(cells):
         caption += f" The {LIMIT} gravest of {len(cells)} cells are drawn."
     svg = drawn("forest", [name, unit, rows], lambda: forest(name, unit, rows))

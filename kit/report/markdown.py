@@ -75,6 +75,8 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
 def _head(page: dict[str, Any]) -> list[str]:
     banner = page["banner"]
     lines = [f"# {escape(page['title'])}: {banner.word}", ""]
+    lines += [f"**{banner.word} {escape(banner.headline)}**", ""]
+    lines += [*(f"- {escape(caveat)}" for caveat in banner.caveats), ""] if banner.caveats else []
     lines += [f"{banner.meaning} {banner.covers} {banner.omits}", ""]
     for mark, why in banner.marks:
         lines += [f"**{mark}**: {escape(why)}", ""]
@@ -88,13 +90,14 @@ def _claims(page: dict[str, Any]) -> list[str]:
     rows = [
         [
             f"**{claim.outcome.replace('-', ' ')}**" + (" (primary)" if claim.primary else ""),
-            f"\u201c{escape(claim.sentence)}\u201d ({escape(claim.place)})",
-            escape(" ".join(part for part in (claim.detail, claim.estimate) if part)),
-            claim.p.replace("<", "&lt;") or "\u2014",
+            escape(claim.tested),
+            f"\u201c{escape(claim.sentence)}\u201d ({escape(claim.place)})"
+            + (f" {escape(claim.published)}" if claim.published else ""),
+            escape(claim.evidence) or "\u2014",
         ]
         for claim in page["claims"][:MOST_ROWS]
     ]
-    return ["## Claims", "", *table(["Outcome", "Claim", "Finding", "p"], rows)]
+    return ["## Claims", "", *table(["Outcome", "Tested", "Sentence", "Evidence"], rows)]
 
 
 def _tables(page: dict[str, Any]) -> list[str]:

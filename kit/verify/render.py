@@ -63,14 +63,14 @@ def ending(verdict: Verdict, path: str = "", next_step: str = "") -> list[tuple[
     """
     head = _wrapped(verdict.headline or verdict.verdict, "", verdict.verdict)
     tail = [(path or next_step, "")] if path or next_step else []
-    notes = [line for reason in others(verdict) for line in _wrapped(reason, "  ", "open")]
+    first = [line for reason in others(verdict) for line in _wrapped(reason, "  ", "open")][:5]
+    notes = []
     if verdict.caveats:
         many = len(verdict.caveats)
         said = f"{many} caveats decide" if many > 1 else "a caveat decides"
         notes += _wrapped(f"{said} how far this reaches (--explain, or the report)", "  ", "")
-    room = HEIGHT - len(head) - len(tail)
-    claims = _claims(verdict, room - min(len(notes), 5))
-    return [*head, *claims, *notes[: room - len(claims)], *tail]
+    room = HEIGHT - len(head) - len(first) - len(notes) - len(tail)
+    return [*head, *first, *_claims(verdict, room), *notes, *tail]
 
 
 def others(verdict: Verdict) -> list[str]:
@@ -129,6 +129,7 @@ def _wrapped(text: str, indent: str, word: str) -> list[tuple[str, str]]:
 
 def lines(verdict: Verdict, every: bool = False) -> Iterable[str]:
     """One line a cell, claim, canary and table; the first word says which."""
+    yield from (f"reason {reason}" for reason in verdict.reasons)
     yield from _canaries(verdict)
     listed = shown(verdict, every)
     if len(listed) < len(verdict.cells):
@@ -143,7 +144,6 @@ def lines(verdict: Verdict, every: bool = False) -> Iterable[str]:
         rank = "primary" if claim.primary else "claim"
         yield f"{rank} {claim.id} {claim.outcome}: {claim.detail}"
     yield from (f"caveat {caveat}" for caveat in verdict.caveats)
-    yield from (f"reason {reason}" for reason in verdict.reasons)
     yield from (f"term {word}: {said}" for word, said in (TERMS | verdict.terms).items())
     yield f"verdict {verdict.headline}"
 

@@ -82,7 +82,7 @@ def test_another_expectation_is_said_and_looked_at_again(
     text = (repo / "expected_results/family/made.mini.yaml").read_text()
     own.write_text(text.replace('value: "0.85"', 'value: "0.5"'))
     assert kit(["verify", str(run_dir), "--expectation", str(own)]) == 0
-    assert "verdict REPRODUCED (modified)" in capsys.readouterr().out
+    assert "REPRODUCED (modified)" in capsys.readouterr().out
     assert kit(["report", str(run_dir), "-o", str(tmp_path / "r.html")]) == 0
     own.write_text(text)
     assert kit(["report", str(run_dir), "-o", str(tmp_path / "r.html")]) == 4

@@ -55,14 +55,16 @@ def test_a_shift_is_caught(plant: Plant) -> None:
     verdict = verdict_of(plant.counts)
     assert (verdict.verdict, verdict.exit_code) == (plant.word, plant.code)
     first = next(iter(lines(verdict)))
-    assert first.startswith(f"numbers {NUMBERS_DO_NOT} (t: ") is plant.said
+    assert first.startswith(f"reason {NUMBERS_DO_NOT} (t: ") is plant.said
     assert verdict.reasons[0].startswith(NUMBERS_DO_NOT) is plant.said
 
 
 def test_a_terminal_says_it_first() -> None:
     console = Console(force_terminal=True, width=200, no_color=True, record=True, quiet=False)
     render(verdict_of([TRUE - 17] * CELLS), console)
-    assert console.export_text().lstrip().startswith(NUMBERS_DO_NOT)
+    first, second = console.export_text().splitlines()[:2]
+    assert first.startswith("PARTIALLY (")
+    assert second.strip().startswith(NUMBERS_DO_NOT)
 
 
 def test_a_rehearsal_stays_one() -> None:

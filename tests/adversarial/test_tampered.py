@@ -23,7 +23,7 @@ def outcome(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 
 def test_the_run_itself_is_reproduced(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = outcome(run_dir, capsys)
-    assert (code, said.splitlines()[-1]) == (0, "verdict REPRODUCED: 2 of 2 primary claims hold")
+    assert (code, said.splitlines()[0]) == (0, "REPRODUCED (2 of 2 primary claims)")
 
 
 def test_a_replicate_in_which_a_ratio_is_undefined_is_not_absent(

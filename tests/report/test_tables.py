@@ -7,6 +7,7 @@ import pytest
 from kit.report import tables
 from kit.report.cells import row
 from kit.report.claims import banner, claim_rows
+from kit.report.html import _environment
 from kit.results.types import Cell, SeedValue
 from tests.report.builders import cell, claim, verdict
 from tests.report.extremes import large_verdict
@@ -91,7 +92,8 @@ def test_claims_primary_first_with_links_to_printed_lines_only() -> None:
     rows = claim_rows(verdict(claims=[further, claim("a")]), {"asr/x": "c7"})
     assert [one.id for one in rows] == ["a", "z"]
     assert rows[1].cells == [("gone", ""), ("asr/x", "c7")]
-    assert rows[0].p == "p < 0.001, 0.001 after Holm"
+    assert rows[0].evidence.endswith("p = 0.001 (Holm)")
+    assert rows[0].evidence.count("p ") == 1
 
 
 @pytest.mark.parametrize(
@@ -115,10 +117,18 @@ def test_banner_of_a_complete_run_claims_no_gap() -> None:
     assert made.omits == "Nothing that the expectation lists was left out."
 
 
-def test_what_the_detail_says_is_not_said_twice() -> None:
-    said = claim("a", detail="1 < 2; exact test", estimate="1 < 2", method="exact test")
+def test_the_tested_sentence_stands_before_the_published_one() -> None:
+    said = claim(
+        "a", detail="1 < 2; exact test (p = 0.01)", estimate="1 < 2", method="exact test",
+        tested="ASR falls from 94.2 to 8.9", published="8B: printed 1.9; not run here",
+        p=0.01, p_holm=None,
+    )  # fmt: skip
     (one,) = claim_rows(verdict(claims=[said]), {})
-    assert (one.detail, one.estimate, one.method) == ("1 < 2; exact test", "", "")
+    assert (one.tested, one.published) == (said.tested, said.published)
+    assert one.evidence == "exact test, p = 0.010"
+    page = _environment().get_template("claims.html").render(claims=[one])
+    assert page.index(said.tested) < page.index(said.sentence) < page.index(said.published)
+    assert page.count("0.010") == 1
 
 
 def test_units_stand_on_the_lines_of_a_mixed_table() -> None:
