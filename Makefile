@@ -23,7 +23,7 @@ KIT := $(VENV)/bin/kit
 MAKE_PROGRAM := $(MAKE)
 RUN := RUNNER=$(RUNNER) IMAGE=$(IMAGE) VENV=$(VENV) GPU_VENV=$(GPU_VENV) MAKE="$(MAKE_PROGRAM)" requirements/runner.sh
 
-.PHONY: help setup setup-dev setup-gpu test test-slow test-gpu test-image test-slurm test-exports bench lint list lock docs image pin-images clean
+.PHONY: pictures help setup setup-dev setup-gpu test test-slow test-gpu test-image test-slurm test-exports bench lint list lock docs image pin-images clean
 
 help:  ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -96,6 +96,9 @@ docs: $(VENV)/.cpu  ## regenerate schemas and the generated parts of the documen
 
 lock: $(VENV)/.dev  ## make the hashed locks and sizes.json again (needs pip-tools and uv)
 	@$(VENV)/bin/python requirements/lock.py
+
+pictures: $(VENV)/.dev  ## the README's pictures of the run PICTURED= (needs chromium and tmux)
+	@$(VENV)/bin/python requirements/pictures.py $(PICTURED)
 
 image:  ## build the container image (TARGET=cpu|gpu)
 	@TARGET=$(TARGET) ENGINE=$(ENGINE) IMAGE=$(IMAGE) PYTHON=$(PYTHON) requirements/image.sh

@@ -10,6 +10,7 @@ from kit.manifest.expectation_types import ExpectedCell
 from kit.report.text import decimals_of, number, plural, probability
 from kit.results.types import Cell
 from kit.verify.verdict import CellReport, Interval
+from kit.verify.words import places as digits_of
 
 SEVERITY = {
     "invalid": 0,
@@ -57,7 +58,7 @@ def row(
     measured: Cell | None = None,
 ) -> Row:
     """The printed form of one cell."""
-    places = decimals_of(cell.published, cell.unit)
+    places = _places(cell)
     published, reference = _compared(cell, expected)
     return Row(
         anchor=anchor,
@@ -75,6 +76,14 @@ def row(
     )
 
 
+def _places(cell: CellReport) -> int:
+    """Decimals: as printed by the document, else as many as the uncertainty supports."""
+    if cell.published is not None:
+        return decimals_of(cell.published, cell.unit)
+    digits = digits_of(cell.value_interval, cell.unit)
+    return decimals_of(None, cell.unit) if digits is None else digits
+
+
 def word(cell: CellReport) -> str:
     """The verdict in words, with what qualifies it."""
     if cell.shifted:
@@ -88,6 +97,17 @@ def span(interval: Interval | None, places: int, *, sign: bool = False) -> str:
         return "\u2014"
     low, high = (number(v, places, sign=sign) for v in (interval.low, interval.high))
     return f"[{low}, {high}]"
+
+
+def spread(mean: str, sd: str, unit: str) -> str:
+    """``93.2 ± 5.2``: a mean with what its standard deviation supports, two digits of it."""
+    size = float(sd)
+    half = Interval(low=-size, high=size, level=0.95)
+    digits = digits_of(half, unit)
+    if digits is None:
+        return number(float(mean), decimals_of(None, unit))
+    digits = min(digits, max(len(text.partition(".")[2]) for text in (mean, sd)))
+    return f"{number(float(mean), digits)} \u00b1 {number(size, digits)}"
 
 
 def margin(cell: CellReport, places: int | None = None) -> str:
@@ -119,7 +139,7 @@ def _compared(cell: CellReport, expected: ExpectedCell | None) -> tuple[str, str
     reference = ""
     if expected is not None and expected.reference is not None:
         given = expected.reference
-        reference = f"{given.mean} \u00b1 {given.sd}".replace("-", "\u2212")
+        reference = spread(given.mean, given.sd, cell.unit)
     if cell.status == "reference":
         return "\u2014", reference or (cell.published or "").replace("-", "\u2212") or "\u2014"
     if cell.published is not None:
