@@ -20,7 +20,7 @@ from kit.methods.defensive_tokens.prefix_training.loss import mean_loss
 from kit.methods.defensive_tokens.prefix_training.state import PrefixState
 from kit.methods.defensive_tokens.prefix_training.tuning import PrefixRun, train_prefix
 from kit.methods.defensive_tokens.samples import Sample
-from kit.methods.defensive_tokens.schedule import Schedule, make_schedule
+from kit.methods.defensive_tokens.schedule import FROZEN_STREAM, Schedule, make_schedule
 from kit.methods.defensive_tokens.self_label import NO_TURN, SelfLabel
 from kit.methods.defensive_tokens.struq import TrainingItem
 
@@ -101,9 +101,12 @@ def plan_mixture(
     batch: int,
     seed: int,
     heldout: int = 0,
+    order: str = FROZEN_STREAM,
     control_tokens: Sequence[str] = (),
 ) -> Plan:
     """Build a mixture and decide what ``steps`` x ``batch`` consume; one seed for both.
+
+    ``order`` is one of :data:`kit.methods.defensive_tokens.schedule.ORDERS`.
 
     Raises:
         ValueError: Sample ids that are not unique, or no ``heldout`` items are left over.
@@ -112,22 +115,22 @@ def plan_mixture(
     if len(by_id) != len(samples):
         raise ValueError("sample ids are not unique: labels are keyed by them")
     items = struq.build(mixture, samples, texts, style, seed=seed, control_tokens=control_tokens)
-    schedule = make_schedule(len(items), steps=steps, batch=batch, seed=seed)
-    kept = _held_out(items, schedule, heldout, seed=seed)
+    schedule = make_schedule(len(items), steps=steps, batch=batch, seed=seed, order=order)
+    kept = _held_out(items, schedule, heldout, seed=seed, order=order)
     needed = dict.fromkeys(items[i].sample_id for i in [*schedule.consumed(), *kept])
     found = {sample_id: by_id[sample_id] for sample_id in needed}
     return Plan(tuple(items), schedule, found, kept)
 
 
 def _held_out(
-    items: Sequence[TrainingItem], schedule: Schedule, count: int, *, seed: int
+    items: Sequence[TrainingItem], schedule: Schedule, count: int, *, seed: int, order: str
 ) -> tuple[int, ...]:
     """The items that more steps would consume next; the schedule itself stays what it is."""
     if not count:
         return ()
     more = schedule.steps + -(-count // schedule.batch)
-    longer = make_schedule(len(items), steps=more, batch=schedule.batch, seed=seed).order
-    kept = longer[len(schedule.order) :][:count]
+    longer = make_schedule(len(items), steps=more, batch=schedule.batch, seed=seed, order=order)
+    kept = longer.order[len(schedule.order) :][:count]
     seen = {items[i].sample_id for i in schedule.order}
     if len(set(kept)) < count or any(items[i].sample_id in seen for i in kept):
         raise ValueError(

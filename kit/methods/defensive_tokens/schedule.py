@@ -6,7 +6,13 @@ self-labels: 16 times less work (defensive_tokens.md, 6).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+
+FROZEN_STREAM = "frozen-stream"
+DATA_LOADER = "data-loader"
+ORDERS = (FROZEN_STREAM, DATA_LOADER)
 
 
 @dataclass(frozen=True)
@@ -34,28 +40,63 @@ class Schedule:
         return list(dict.fromkeys(self.order))
 
 
-def make_schedule(items: int, *, steps: int, batch: int, seed: int) -> Schedule:
+def make_schedule(
+    items: int, *, steps: int, batch: int, seed: int, order: str = FROZEN_STREAM
+) -> Schedule:
     """A fresh permutation for every epoch; an epoch's incomplete last batch is dropped.
 
-    The permutations are numpy's ``RandomState``, whose stream is frozen across versions. The
-    follow-up used a shuffling DataLoader whose state depends on what drew random numbers before;
-    its exact order is not recoverable.
+    Args:
+        items: How many there are.
+        steps: Optimizer steps.
+        batch: Items a step.
+        seed: Of the permutations.
+        order: ``frozen-stream`` draws from numpy's ``RandomState``, whose stream is frozen across
+            versions. ``data-loader`` is what torch's shuffling DataLoader yields right after
+            ``torch.manual_seed(seed)``: the follow-up's order, since nothing in its script draws a
+            random number between the two (transfer-code, transfer/tiny_adapt.py, seed 42).
 
     Raises:
-        ValueError: Fewer items than one batch, or no steps.
+        ValueError: Fewer items than one batch, no steps, or an unknown order.
     """
-    import numpy as np
-
     if steps < 1 or batch < 1:
         raise ValueError("a schedule needs at least one step and one item a step")
     if items < batch:
         raise ValueError(f"{items} items do not fill one batch of {batch}")
+    if order not in ORDERS:
+        raise ValueError(f"unknown order {order!r}; known: {', '.join(ORDERS)}")
+    draw = _frozen_stream if order == FROZEN_STREAM else _data_loader
+    return Schedule(tuple(islice(draw(items, batch, seed), steps * batch)), steps, batch)
+
+
+def _frozen_stream(items: int, batch: int, seed: int) -> Iterator[int]:
+    import numpy as np
+
     rng = np.random.RandomState(seed)
-    usable = items - items % batch
-    order: list[int] = []
-    while len(order) < steps * batch:
-        order += rng.permutation(items)[:usable].tolist()
-    return Schedule(tuple(order[: steps * batch]), steps, batch)
+    while True:
+        yield from rng.permutation(items)[: items - items % batch].tolist()
+
+
+def _data_loader(items: int, batch: int, seed: int) -> Iterator[int]:
+    import torch
+    from torch.utils.data import DataLoader
+
+    # The loader draws from torch's global generator when an epoch begins; whoever called goes on
+    # with their own stream, and may draw between two of our items.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(state)
+            loader: DataLoader[int] = DataLoader(
+                range(items),  # type: ignore[arg-type]
+                batch_size=batch,
+                shuffle=True,
+                drop_last=True,
+            )
+            epoch = [int(index) for ids in loader for index in ids]
+            state = torch.get_rng_state()
+        yield from epoch
 
 
 def steps_per_epoch(items: int, batch: int) -> int:

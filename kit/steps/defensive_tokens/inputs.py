@@ -104,14 +104,24 @@ def _words(ctx: StepContext) -> Sequence[str]:
 
 
 def training_pool(ctx: StepContext) -> list[Sample]:
-    """Samples to train on."""
+    """Samples to train on, in the order of the pin's rows.
+
+    Raises:
+        ValueError: The pin says how many records it has, and has others: every index of a schedule
+            would mean another sample.
+    """
     if ctx.rehearsal:
         from kit.methods.defensive_tokens.standin import POOL_SIZE, standin_samples
 
         return standin_samples(POOL_SIZE, 0)
     from kit.methods.defensive_tokens.alpaca import read_alpaca
 
-    return read_alpaca(ctx.pin("pool").path)
+    pin = ctx.pin("pool")
+    samples = read_alpaca(pin.path)
+    said = pin.attributes.get("records")
+    if said is not None and said != len(samples):
+        raise ValueError(f"{pin.id} has {len(samples):,} records; its pin says {said:,}")
+    return samples
 
 
 def samples_to_label(ctx: StepContext, scope: str) -> list[Sample]:

@@ -30,6 +30,7 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
         batch=params.batch,
         seed=params.seed,
         heldout=params.heldout,
+        order=params.order,
     )
     save_plan(ctx.out, plan)
     counts = count_kinds(plan)

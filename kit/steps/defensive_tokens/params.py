@@ -42,6 +42,9 @@ class TrainingData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     steps: int
     batch: int
     seed: int
+    order: Literal["frozen-stream", "data-loader"] = "frozen-stream"
+    """Of consumption: the kit's own, or what torch's shuffling DataLoader yields under this seed
+    (the order of the follow-up's training)."""
     heldout: Annotated[int, Meta(ge=0)] = 0
     """Items that no step consumes, labelled like the others, on which a checkpoint is chosen."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,36 @@ def test_a_longer_run_begins_like_a_shorter_one():
 def test_seeds_matter_and_the_stream_is_frozen():
     assert make_schedule(8, steps=2, batch=4, seed=0).order == (6, 2, 1, 7, 3, 0, 5, 4)
     assert make_schedule(8, steps=2, batch=4, seed=1).order != (6, 2, 1, 7, 3, 0, 5, 4)
+
+
+def test_the_order_of_the_follow_up():
+    """First ids of its training: reference page, differential run against the public code."""
+    order = make_schedule(51_760, steps=200, batch=16, seed=42, order="data-loader").order
+    assert order[:4] == (27728, 19259, 8547, 28701)
+    assert len(set(order)) == 3200
+    torch.manual_seed(42)
+    for _ in range(2):  # the loader's base seed is drawn first and not used for the permutation
+        seed = int(torch.empty((), dtype=torch.int64).random_())
+    by_hand = torch.randperm(51_760, generator=torch.Generator().manual_seed(seed))
+    assert order == tuple(by_hand[:3200].tolist())
+    own = make_schedule(51_760, steps=200, batch=16, seed=42).order
+    assert len(set(order) & set(own)) == 211
+
+
+def test_later_epochs_of_a_data_loader_and_the_callers_stream():
+    torch.manual_seed(3)
+    loader = torch.utils.data.DataLoader(range(10), batch_size=3, shuffle=True, drop_last=True)
+    real = [int(i) for _ in range(4) for ids in loader for i in ids]
+    torch.manual_seed(9)
+    before = torch.get_rng_state()
+    order = make_schedule(10, steps=11, batch=3, seed=3, order="data-loader").order
+    assert order == tuple(real[:33])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_unknown_order_is_refused():
+    with pytest.raises(ValueError, match="unknown order 'shuffled'"):
+        make_schedule(8, steps=1, batch=4, seed=0, order="shuffled")
 
 
 def test_steps_outside_the_schedule_are_refused():
