@@ -10,9 +10,6 @@ from functools import lru_cache
 from math import ceil, floor, sqrt
 from typing import Any
 
-import numpy as np
-from scipy.special import bdtr, gammaln, xlog1py, xlogy
-
 from kit.results.labels import Labels
 from kit.verify.finding import ALPHA
 from kit.verify.special import binomial_at_least, normal_tail, root
@@ -122,6 +119,9 @@ def net_at_most(d: int, n: int, up: float, down: float) -> float:
     The number of steps is Binomial(n, up + down); given it, the ups are Binomial too. Summed over
     the number of steps this is exact, up to steps beyond 12 standard deviations.
     """
+    import numpy as np
+    from scipy.special import bdtr, gammaln, xlog1py, xlogy
+
     total = up + down
     if total <= 0:
         return 1.0 if d >= 0 else 0.0
@@ -140,6 +140,8 @@ def net_at_most(d: int, n: int, up: float, down: float) -> float:
 
 
 def _likely(n: int, p: float) -> Any:
+    import numpy as np
+
     reach = 12 * sqrt(n * p * (1 - p)) + 30
     return np.arange(max(0, floor(n * p - reach)), min(n, ceil(n * p + reach)) + 1, dtype=float)
 

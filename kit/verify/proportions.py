@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot, inf, sqrt
+from statistics import NormalDist
 from typing import NamedTuple
 
 from kit.verify.special import (
     beta_quantile,
     binomial_at_least,
     binomial_at_most,
-    normal_quantile,
     normal_tail,
     root,
 )
@@ -215,5 +215,5 @@ def shrunk_sd(p: float, n: float) -> float:
     return sqrt(q * (1 - q) / n)
 
 
-Z95 = normal_quantile(0.975)
-Z90 = normal_quantile(0.95)
+Z95 = NormalDist().inv_cdf(0.975)
+Z90 = NormalDist().inv_cdf(0.95)
