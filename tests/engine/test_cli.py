@@ -249,9 +249,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, code: int, calls: list[
     @click.pass_context
     def command(context: click.Context, arguments: tuple[str, ...]) -> None:
         calls.append([name, *arguments])
-        if name == "verify":
-            path = Path(arguments[0]) / "verdict.json"
-            path.write_text(json.dumps({"verdict": "PARTIALLY"}))
         context.exit(code)
 
     module = types.ModuleType(f"stand_in_{name}")
@@ -261,20 +258,22 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, code: int, calls: list[
 
 
 def test_reproduce_does_everything_and_ends_as_verify(
-    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[list[str]] = []
-    for name, code in (("doctor", 0), ("fetch", 0), ("verify", EXIT_CLAIM_FAILED), ("report", 0)):
-        stand_in(monkeypatch, name, code, calls)
+    for name in ("doctor", "fetch"):
+        stand_in(monkeypatch, name, 0, calls)
+
+    def finish(folder: Path) -> int:
+        calls.append(["finish", json.loads((folder / "record.json").read_text())["status"]])
+        return EXIT_CLAIM_FAILED
+
+    monkeypatch.setattr("kit.cli.reproduce.finish", finish)
     assert kit("reproduce", "toy") == EXIT_CLAIM_FAILED
-    *_, line, report = capsys.readouterr().out.splitlines()
-    folder = Path(report).parent
-    assert line == f"PARTIALLY  toy (mini)  {folder}"
     assert calls == [
         ["doctor", "toy", "--profile", "mini"],
         ["fetch", "toy", "--profile", "mini"],
-        ["verify", str(folder)],
-        ["report", str(folder), "-o", report],
+        ["finish", "finished"],
     ]
 
 
