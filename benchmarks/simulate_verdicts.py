@@ -417,6 +417,7 @@ def _gap_line(runs: int, seed: int, which: tuple[float, str, float]) -> dict[str
 def _paper_line(runs: int, seed: int, name: str) -> dict[str, Any]:
     expected = load_expectation(EXPECTED / "tiny-adapt.paper.yaml")
     random = np.random.default_rng([seed, 1, list(PAPER).index(name)])
+    runs = 4 * runs if name.startswith("equal") else runs
     return counted([paper_draw(expected, *PAPER[name], random) for _ in range(runs)])
 
 

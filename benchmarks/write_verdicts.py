@@ -84,7 +84,8 @@ def tables() -> str:
     before, after = entries["before"], entries["after"]
     count, many = after["mini"]["equal"]["runs"], after["gap"][0]["runs"]
     lines = [
-        f"{many} runs a line of the first table, {count} of the others; before at commit "
+        f"{many} runs a line of the first table, {count} of the others ({many} now where both "
+        "sides are equal at paper size); before at commit "
         f"{before['commit']}, now at {after['commit']} ({after['date']}).",
         "",
         *gaps(before, after),

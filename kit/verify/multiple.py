@@ -9,6 +9,9 @@ from kit.verify.numbers import show
 from kit.verify.special import binomial_at_most, normal_quantile
 from kit.verify.verdict import CellReport, Omnibus
 
+ENOUGH = 10
+"""Cells that a metric must have for a line of its own."""
+
 
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values: ``max over j <= i of (m - j + 1) p_(j)`` (Holm 1979).
@@ -68,30 +71,39 @@ def normal_score(p: float, sign: float) -> float:
 
 
 def omnibus(cells: Iterable[CellReport]) -> list[Omnibus]:
-    """One line a table. Cells of a table share models and prompts, so this flags, it proves not."""
+    """One line a table, and one a metric of it where that alone exceeds what chance explains.
+
+    A shift of all attack success rates is a minority of the cells of a table that has utility and
+    refusals as well. Cells of a table share models and prompts, so this flags, it proves not.
+    """
     tables: dict[str, list[CellReport]] = {}
+    metrics: dict[str, list[CellReport]] = {}
     for cell in cells:
         if cell.p is not None and cell.verdict not in ("invalid", "missing"):
             tables.setdefault(cell.table, []).append(cell)
-    lines = []
-    for table, members in tables.items():
-        tested = len(members)
-        differing = sum(1 for cell in members if cell.p is not None and cell.p < ALPHA)
-        chance = chance_limit(tested)
-        scores = [cell.z for cell in members if cell.z is not None]
-        mean_z = sum(scores) / len(scores) if scores else None
-        sentence = f"{differing} of {tested} differ, up to {chance} expected by chance (99 %)"
-        if mean_z is not None and tested > 1:
-            sentence += f"; mean z {show(mean_z, signed=True)}"
-        lines.append(
-            Omnibus(
-                table=table,
-                tested=tested,
-                differing=differing,
-                chance=chance,
-                exceeds=differing > chance,
-                mean_z=mean_z,
-                sentence=sentence,
-            )
-        )
-    return lines
+            metric, slash, _ = cell.id.rpartition("/")
+            if slash and metric != cell.table:
+                metrics.setdefault(metric, []).append(cell)
+    lines = [_line(name, members) for name, members in tables.items()]
+    parts = [_line(name, of) for name, of in metrics.items() if len(of) >= ENOUGH]
+    return lines + [line for line in parts if line.exceeds]
+
+
+def _line(name: str, members: Sequence[CellReport]) -> Omnibus:
+    tested = len(members)
+    differing = sum(1 for cell in members if cell.p is not None and cell.p < ALPHA)
+    chance = chance_limit(tested)
+    scores = [cell.z for cell in members if cell.z is not None]
+    mean_z = sum(scores) / len(scores) if scores else None
+    sentence = f"{differing} of {tested} differ, up to {chance} expected by chance (99 %)"
+    if mean_z is not None and tested > 1:
+        sentence += f"; mean z {show(mean_z, signed=True)}"
+    return Omnibus(
+        table=name,
+        tested=tested,
+        differing=differing,
+        chance=chance,
+        exceeds=differing > chance,
+        mean_z=mean_z,
+        sentence=sentence,
+    )

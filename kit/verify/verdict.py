@@ -164,6 +164,7 @@ class Omnibus(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One line a table: how many cells differ and how many chance alone explains."""
 
     table: str
+    """A group, or ``<group>/<metric>`` where this metric alone exceeds its line."""
     tested: int
     """Cells with a noise model."""
     differing: int

@@ -48,6 +48,12 @@ def test_shifts_that_were_never_seen_are_seen() -> None:
     assert after["central cell +8"]["cells"][cell]["deviates"] > 0.9
 
 
+def test_a_shift_of_all_attack_success_is_never_simply_reproduced() -> None:
+    for truth, line in record()["after"]["mini"].items():
+        if truth.startswith("every ASR cell"):
+            assert line["verdicts"].get("REPRODUCED", 0.0) <= 0.02
+
+
 def test_the_simulation_is_repeatable() -> None:
     """The same seed gives the same verdicts; a planted shift reaches the table."""
     paper = load_expectation(simulation.EXPECTED / "tiny-adapt.paper.yaml")

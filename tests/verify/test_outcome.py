@@ -111,3 +111,23 @@ def test_q_is_at_least_p_and_z_has_the_sign_of_the_difference() -> None:
         assert cell.difference is not None
         assert cell.q >= cell.p
         assert cell.z * cell.difference >= 0
+
+
+@pytest.mark.parametrize(("off", "flagged"), [(4, True), (3, False)])
+def test_a_metric_that_moves_alone_has_a_line(off: int, flagged: bool) -> None:
+    """4 of 15 are more than chance explains; among 65 cells of the table they are not."""
+    ids = [f"t/asr/{i}" for i in range(15)] + [f"t/accuracy/{i}" for i in range(50)]
+    cells = [expected_cell(id, "4.8", n=208) for id in ids]
+    made = [share(id, 60 if i < off else 10, 208) for i, id in enumerate(ids)]
+    verdict = run(cells, made)
+    assert [line.table for line in verdict.omnibus] == (["t", "t/asr"] if flagged else ["t"])
+    assert not verdict.omnibus[0].exceeds
+    said = [reason for reason in verdict.reasons if "t/asr: 4 of 15 differ" in reason]
+    assert bool(said) == flagged
+
+
+def test_a_metric_of_few_cells_has_no_line() -> None:
+    ids = [f"t/asr/{i}" for i in range(9)] + [f"t/accuracy/{i}" for i in range(60)]
+    made = [share(id, 60 if i < 4 else 10, 208) for i, id in enumerate(ids)]
+    verdict = run([expected_cell(id, "4.8", n=208) for id in ids], made)
+    assert [line.table for line in verdict.omnibus] == ["t"]
