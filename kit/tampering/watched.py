@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from kit.train.batching import Example
+
+
+@dataclass(frozen=True)
+class FinishedAttack:
+    """A finished attack, as a table step finds it.
+
+    Attributes:
+        instance: Its step instance.
+        trajectory: Its file (:func:`record`).
+        axes: Axis -> value.
+    """
+
+    instance: str
+    trajectory: Path
+    axes: Mapping[str, Any]
 
 
 def attack_texts(

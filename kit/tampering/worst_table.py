@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kit.results.axes import Axes, name_of
 from kit.results.builder import Observation, Table, TableBuilder
 from kit.results.curves import Line
+from kit.tampering.watched import FinishedAttack
 from kit.tampering.worst_case import Bound, by_steps, by_trials, candidates_of, halves, worst_case
 
 WORST = "worst"
@@ -30,21 +30,6 @@ TRIALS = Line(
     unit="percent",
     name="trials",
 )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A finished attack of a search.
-
-    Attributes:
-        instance: Its step instance.
-        trajectory: Its file (``kit.tampering.watched.record``).
-        axes: Axis -> value.
-    """
-
-    instance: str
-    trajectory: Path
-    axes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +63,9 @@ class Search:
             raise ValueError(f"a share of {self.losing} of the utility cannot be lost")
 
 
-def tabulate_worst(trials: Sequence[Trial], roles: Mapping[str, str], search: Search) -> Table:
+def tabulate_worst(
+    trials: Sequence[FinishedAttack], roles: Mapping[str, str], search: Search
+) -> Table:
     """One table of all searches.
 
     Cells: ``worst/measured`` with the label of each measuring question, ``worst/naive`` (the
@@ -89,7 +76,7 @@ def tabulate_worst(trials: Sequence[Trial], roles: Mapping[str, str], search: Se
     Raises:
         ValueError: An attack without the axis of the search; too few questions or attacks.
     """
-    searches: dict[str, list[Trial]] = {}
+    searches: dict[str, list[FinishedAttack]] = {}
     for trial in trials:
         if search.axis not in trial.axes:
             raise ValueError(f"{trial.instance} has no axis {search.axis!r}")
@@ -103,11 +90,11 @@ def tabulate_worst(trials: Sequence[Trial], roles: Mapping[str, str], search: Se
     return builder.build()
 
 
-def _without(trial: Trial, axis: str) -> dict[str, Any]:
+def _without(trial: FinishedAttack, axis: str) -> dict[str, Any]:
     return {name: value for name, value in trial.axes.items() if name != axis}
 
 
-def _search(here: Observation, trials: Sequence[Trial], search: Search) -> None:
+def _search(here: Observation, trials: Sequence[FinishedAttack], search: Search) -> None:
     records = {
         name_of(trial.axes[search.axis]): json.loads(trial.trajectory.read_text(encoding="utf-8"))
         for trial in trials

@@ -271,7 +271,7 @@ def test_auto_without_an_engine_is_local(box: Box) -> None:
     assert done.stdout.splitlines() == [
         "runner: local (no docker or podman with the image kit-image:cpu)",
         "make --no-print-directory -s setup",
-        f"{box.folder}/work/.venv/bin/kit reproduce tiny-adapt --profile mini",
+        f"{box.folder / 'work' / '.venv'}/bin/kit reproduce tiny-adapt --profile mini",
     ]
 
 

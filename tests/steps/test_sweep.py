@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kit.tampering.worst_table import Search, Trial, tabulate_worst
+from kit.tampering.watched import FinishedAttack
+from kit.tampering.worst_table import Search, tabulate_worst
 
 MANIFEST = Path(__file__).resolve().parents[2] / "manifests" / "tar" / "tar-worst-case.yaml"
 SEARCH = Search("trial", "forget", "retain", 0.1, 0.95, "item", 0)
@@ -108,12 +109,12 @@ def record(folder: Path, name: str, right: dict[int, list[int]], kept: dict[int,
     return path
 
 
-def trials(folder: Path) -> list[Trial]:
+def trials(folder: Path) -> list[FinishedAttack]:
     none, half, full = [0] * 8, [1, 0] * 4, [1] * 8
     useful, ruined = {0: 0.9, 5: 0.85}, {0: 0.9, 5: 0.5}
     return [
-        Trial("a[0]", record(folder, "0", {0: none, 5: half}, useful), axes(0)),
-        Trial("a[1]", record(folder, "1", {0: none, 5: full}, ruined), axes(1)),
+        FinishedAttack("a[0]", record(folder, "0", {0: none, 5: half}, useful), axes(0)),
+        FinishedAttack("a[1]", record(folder, "1", {0: none, 5: full}, ruined), axes(1)),
     ]
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -16,29 +14,15 @@ from kit.methods.tar.pooled import Pooled, pool
 from kit.results.axes import Axes, Origin
 from kit.results.builder import Observation, Table, TableBuilder
 from kit.results.curves import Line
+from kit.tampering.watched import FinishedAttack
 
 BEFORE, AFTER = "before", "after"
 UNDER_ATTACK = "under-attack"
 Collapse = tuple[bool, str, list[str]]
 
 
-@dataclass(frozen=True)
-class Attacked:
-    """A finished attack.
-
-    Attributes:
-        instance: Its step instance.
-        trajectory: Its file (``kit.tampering.watched.record``).
-        axes: Axis -> value.
-    """
-
-    instance: str
-    trajectory: Path
-    axes: Mapping[str, Any]
-
-
 def tabulate(
-    attacks: Sequence[Attacked],
+    attacks: Sequence[FinishedAttack],
     roles: Mapping[str, str],
     *,
     forget: str,
@@ -91,7 +75,7 @@ def tabulate(
     }
 
 
-def _curve_of(one: Attacked, name: str) -> dict[int, float]:
+def _curve_of(one: FinishedAttack, name: str) -> dict[int, float]:
     points = json.loads(one.trajectory.read_text(encoding="utf-8"))["points"]
     return {step: 100 * values[name] for step, values in points if name in values}
 

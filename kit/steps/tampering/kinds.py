@@ -40,9 +40,13 @@ def run_trial(ctx: StepContext, params: Trial) -> None:
 
 def run_worst_case(ctx: StepContext, params: Worst) -> None:
     """The worst of each model's attacks, as ``results.json``."""
-    from kit.tampering.worst_table import Search, Trial, tabulate_worst
+    from kit.tampering.watched import FinishedAttack
+    from kit.tampering.worst_table import Search, tabulate_worst
 
-    trials = [Trial(one.instance, one.path / TRAJECTORY, one.axes) for one in ctx.steps("attacks")]
+    trials = [
+        FinishedAttack(one.instance, one.path / TRAJECTORY, one.axes)
+        for one in ctx.steps("attacks")
+    ]
     search = Search(
         axis=params.axis,
         forget=params.forget,

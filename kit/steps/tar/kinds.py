@@ -166,12 +166,13 @@ def run_data(ctx: StepContext, params: Data) -> None:
 
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather the trajectories of all attacks into ``results.json``."""
-    from kit.methods.tar.gather import Attacked, tabulate
+    from kit.methods.tar.gather import tabulate
     from kit.methods.tar.pooled import Pooled
+    from kit.tampering.watched import FinishedAttack
 
     further = ctx.steps("further") if ctx.has("further") else []
     done = [*ctx.steps("attacks"), *further]
-    attacks = [Attacked(one.instance, one.path / TRAJECTORY, one.axes) for one in done]
+    attacks = [FinishedAttack(one.instance, one.path / TRAJECTORY, one.axes) for one in done]
     table, collapses = tabulate(
         attacks,
         ctx.roles,

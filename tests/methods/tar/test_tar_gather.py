@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from kit.methods.tar.gather import Attacked, tabulate
+from kit.methods.tar.gather import tabulate
 from kit.methods.tar.pooled import Pooled
+from kit.tampering.watched import FinishedAttack
 
 ROLES = {"seed": "replicate", "method": "setting", "order": "replicate", "adversary": "setting"}
 ANSWERS = "ABCD" * 5
@@ -38,13 +39,13 @@ def trajectory(folder: Path, name: str, right: list[int], *, letter: str = "") -
     return path
 
 
-def cells(attacks: list[Attacked], **options: Any) -> dict[str, Any]:
+def cells(attacks: list[FinishedAttack], **options: Any) -> dict[str, Any]:
     table, _ = tabulate(attacks, ROLES, forget="forget", **options)
     return {cell.id: cell for cell in table.cells}
 
 
 def test_points_asked_for_and_the_adversary_s_loss(tmp_path: Path) -> None:
-    attack = Attacked("a", trajectory(tmp_path, "a", [5, 12, 8]), {"seed": 0})
+    attack = FinishedAttack("a", trajectory(tmp_path, "a", [5, 12, 8]), {"seed": 0})
     made = cells([attack], steps=(10, 20))
     assert made["all/forget/before"].value == 25.0
     assert made["all/forget/step-10"].value == 60.0
@@ -57,8 +58,10 @@ def test_points_asked_for_and_the_adversary_s_loss(tmp_path: Path) -> None:
 
 def test_a_model_of_one_letter_is_a_collapse_and_shows_in_the_picks(tmp_path: Path) -> None:
     attacks = [
-        Attacked("a", trajectory(tmp_path, "a", [5, 5, 5]), {"seed": 0, "method": "tar"}),
-        Attacked("b", trajectory(tmp_path, "b", [5, 5], letter="C"), {"seed": 0, "method": "none"}),
+        FinishedAttack("a", trajectory(tmp_path, "a", [5, 5, 5]), {"seed": 0, "method": "tar"}),
+        FinishedAttack(
+            "b", trajectory(tmp_path, "b", [5, 5], letter="C"), {"seed": 0, "method": "none"}
+        ),
     ]
     table, collapses = tabulate(attacks, ROLES, forget="forget")
     made = {cell.id: cell.value for cell in table.cells}
@@ -73,7 +76,7 @@ def test_a_model_of_one_letter_is_a_collapse_and_shows_in_the_picks(tmp_path: Pa
 def test_the_range_over_orders_is_taken_in_each_model(tmp_path: Path) -> None:
     right = {(0, 1): [5, 10, 6], (0, 2): [5, 4, 7], (1, 1): [5, 5, 9], (1, 2): [5, 8, 9]}
     attacks = [
-        Attacked(
+        FinishedAttack(
             f"{seed}-{order}",
             trajectory(tmp_path, f"{seed}-{order}", right[seed, order]),
             {"seed": seed, "order": order},
@@ -93,7 +96,7 @@ def test_the_range_over_orders_is_taken_in_each_model(tmp_path: Path) -> None:
 def test_the_mean_over_adversaries_leaves_the_other_settings(tmp_path: Path) -> None:
     right = {("tar", "x"): [5, 6], ("tar", "y"): [5, 8], ("rm", "x"): [5, 20], ("rm", "y"): [5, 10]}
     attacks = [
-        Attacked(
+        FinishedAttack(
             f"{method}-{adversary}",
             trajectory(tmp_path, f"{method}-{adversary}", values),
             {"method": method, "adversary": adversary, "seed": 0},
@@ -106,7 +109,7 @@ def test_the_mean_over_adversaries_leaves_the_other_settings(tmp_path: Path) -> 
 
 
 def test_a_statistic_that_cannot_be_taken_is_refused(tmp_path: Path) -> None:
-    attack = Attacked("a", trajectory(tmp_path, "a", [5, 5]), {"seed": 0, "order": 1})
+    attack = FinishedAttack("a", trajectory(tmp_path, "a", [5, 5]), {"seed": 0, "order": 1})
     with pytest.raises(ValueError, match="no statistic 'median'"):
         Pooled("order", "median")
     with pytest.raises(ValueError, match="no attack has the axis adversary"):
