@@ -87,3 +87,17 @@ def test_the_table_has_every_cell_that_is_expected(experiment: str, tmp_path: Pa
             name = name.replace(f"/{full}", f"/{short}")
         wanted.add(name)
     assert wanted - made.keys() == set()
+
+
+def test_tar_is_trained_alike_in_every_experiment() -> None:
+    catalog = Catalog()
+
+    def recipe(experiment: str) -> dict[str, Any] | None:
+        source = catalog.root / "manifests" / "tar" / f"{experiment}.yaml"
+        mini = yaml.safe_load(source.read_text(encoding="utf-8"))["profiles"].get("mini", {})
+        chosen: dict[str, Any] | None = mini.get("set", {}).get("tar")
+        return chosen
+
+    known = recipe("tar-bio")
+    assert known is not None
+    assert [id for id in (*EXPERIMENTS, "tar-worst-case") if recipe(id) != known] == []
