@@ -32,11 +32,13 @@ def command(plan: Path, events: Path | None, runs_dir: Path, check: bool) -> Non
 
     from kit.cli.state import state
     from kit.engine.session import Options, collect
-    from kit.manifest.home import kit_home
+    from kit.manifest.home import kit_home, open_folder
     from kit.pins.store import PinStore
     from kit.results.plan import read_plan
 
     made, home = read_plan(plan), kit_home()
+    if made.manifest:
+        open_folder(Path(made.manifest))
     options = Options(check="all" if check else "small", progress=state().mode(), runs_dir=runs_dir)
     folder = collect(
         made,

@@ -12,9 +12,9 @@ from kit.errors import EXIT_INVALID, EXIT_OK
 def command(check: bool) -> int:
     """Regenerate schema files and the generated blocks of the documents."""
     from kit.manifest import docs
-    from kit.manifest.catalog import Catalog
+    from kit.manifest.home import writable_root
 
-    root = Catalog().root
+    root = writable_root()
     changes = docs.drift(root) if check else docs.write(root)
     word = "stale" if check else "written"
     for change in changes:

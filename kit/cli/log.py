@@ -47,7 +47,7 @@ def show(folder: Path | None) -> None:
 
 
 def _place(folder: Path | None) -> Path:
-    from kit.manifest.home import find_root
+    from kit.manifest.home import writable_root
     from kit.report.log import FOLDER
 
-    return folder if folder is not None else find_root() / FOLDER
+    return folder if folder is not None else writable_root() / FOLDER

@@ -19,6 +19,7 @@ def command(experiment: str, runs: tuple[Path, ...]) -> None:
     """
     from kit.errors import UsageError
     from kit.manifest.catalog import Catalog
+    from kit.manifest.home import writable_root
     from kit.manifest.load import read_expectation
     from kit.results.run import open_run
     from kit.verify.reference import update
@@ -31,6 +32,8 @@ def command(experiment: str, runs: tuple[Path, ...]) -> None:
     path = catalog.expectation_path(experiment, profiles.pop())
     if path is None:
         raise UsageError(f"{experiment} has no expectation at this profile")
+    if catalog.own_path(experiment) is None:
+        writable_root()
     record, cells = update(
         path, read_expectation(path, references=False).value, found, catalog.root
     )

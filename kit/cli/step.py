@@ -52,12 +52,13 @@ def command(
     from kit.engine.one_step import link_record, run_one
     from kit.engine.session import Options
     from kit.engine.store import Store
-    from kit.manifest.home import kit_home
+    from kit.manifest.home import kit_home, open_folder
     from kit.pins.store import PinStore
     from kit.results.plan import read_plan
 
-    made = read_plan(plan)
-    home = kit_home()
+    made, home = read_plan(plan), kit_home()
+    if made.manifest:
+        open_folder(Path(made.manifest))
     run_one(
         made,
         step,

@@ -20,14 +20,15 @@ _STYLE = {"error": "red", "warning": "yellow", "info": "dim"}
 def command(paths: tuple[Path, ...], as_json: bool, quiet: bool) -> int:
     """Check manifests, pins and expectations: schema and lint.
 
-    PATHS default to everything in the repository. Every problem is shown as
+    PATHS default to everything in the repository; of a folder every manifest, pin file and
+    expectation in it is meant. Every problem is shown as
     file:line:column; errors make the command leave with 4.
     """
-    from kit.lint.validate import repository_files, validate
+    from kit.lint.validate import named_files, repository_files, validate
     from kit.manifest.catalog import Catalog
 
     catalog = Catalog()
-    chosen = list(paths) or repository_files(catalog)
+    chosen = named_files(paths) or repository_files(catalog)
     found = validate(catalog, chosen)
     levels = [finding.level for finding in found]
     shown = [f for f in found if not (quiet and f.level == "info")]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from kit.errors import InvalidInput, KitError
+from kit.manifest.home import MODULES_VARIABLE, step_modules
 from kit.manifest.matrix import LARGEST_SEED
 from kit.manifest.pin_types import AttributeValue
 from kit.manifest.types import Resources
@@ -27,8 +29,8 @@ from kit.manifest.types import Resources
 if TYPE_CHECKING:
     from kit.engine.context import StepContext
 
-OWN = "kinds of your own: KIT_STEPS_MODULES=kit.steps,your.module"
-"""What to type for kinds that are not the kit's."""
+OWN = 'kinds of your own: [tool.kit] steps = ["your.module"] in the pyproject.toml of your folder'
+"""What to write for kinds that are not the kit's."""
 
 
 LARGEST_COUNT = 10_000_000
@@ -278,9 +280,6 @@ class Registry:
 
 REGISTRY = Registry()
 
-MODULES_VARIABLE = "KIT_STEPS_MODULES"
-"""A comma-separated list that replaces ``kit.steps``."""
-
 
 def load_registry() -> Registry:
     """Import the modules that register kinds; returns the registry they filled.
@@ -288,23 +287,33 @@ def load_registry() -> Registry:
     Raises:
         InvalidInput: A module of the user's cannot be imported.
     """
-    for name in map(str.strip, os.environ.get(MODULES_VARIABLE, "kit.steps").split(",")):
-        if not name:
-            continue
-        try:
-            importlib.import_module(name)
-        except KitError:
-            raise
-        except Exception as error:
-            if name.partition(".")[0] == "kit":
-                raise
-            raise InvalidInput(
-                f"the step module {name!r} cannot be imported: {type(error).__name__}: {error}",
-                where=_place(error) or MODULES_VARIABLE,
-                next_step=f"mend the module, or {MODULES_VARIABLE}; Python looks for modules in "
-                "what is installed and in PYTHONPATH",
-            ) from error
+    for named in map(str.strip, os.environ.get(MODULES_VARIABLE, "kit.steps").split(",")):
+        if os.sep in named:
+            file = Path(named, "pyproject.toml")
+            if named not in sys.path:
+                sys.path.append(named)  # last: a random.py there is nobody's library
+            for module in step_modules(file):
+                _import(module, str(file))
+        elif named:
+            _import(named, MODULES_VARIABLE)
     return REGISTRY
+
+
+def _import(name: str, said_in: str) -> None:
+    """Import a module that registers kinds."""
+    try:
+        importlib.import_module(name)
+    except KitError:
+        raise
+    except Exception as error:
+        if name.partition(".")[0] == "kit":
+            raise
+        raise InvalidInput(
+            f"the step module {name!r} cannot be imported: {type(error).__name__}: {error}",
+            where=_place(error) or said_in,
+            next_step="mend the module, or its name; Python looks in the folder of that "
+            "pyproject.toml, in what is installed and in PYTHONPATH",
+        ) from error
 
 
 def _place(error: Exception) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kit.engine.registry import Registry
-from kit.errors import KitError, Many
+from kit.errors import InvalidInput, KitError, Many
 from kit.lint import lint_expectation, lint_manifest, lint_pins
 from kit.lint.core import Finding
-from kit.manifest.catalog import Catalog
+from kit.manifest.catalog import SUFFIXES, Catalog
+from kit.manifest.home import open_folder
 from kit.manifest.load import parse, read_expectation, read_manifest, read_pins
 from kit.manifest.source import shown
 
@@ -19,24 +20,48 @@ def repository_files(catalog: Catalog) -> list[Path]:
     return [*catalog.pin_files(), *catalog.files().values(), *catalog.expectation_files()]
 
 
-def kind_of_file(path: Path) -> str:
+def named_files(paths: Sequence[Path]) -> list[Path]:
+    """The files that are meant: of a folder every manifest, pin file and expectation in it.
+
+    What is hidden, and what runs left in ``runs``, is passed by.
+
+    Raises:
+        InvalidInput: A folder without any.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = [file for file in sorted(path.rglob("*")) if file.suffix in SUFFIXES]
+        parts = [(file, file.relative_to(path).parts) for file in inside]
+        mine = [f for f, names in parts if not any(n[0] == "." or n == "runs" for n in names)]
+        found = [file for file in mine if file.is_file() and _is_ours(file)]
+        if not found:
+            raise InvalidInput("no manifest, pins or expectation in this folder", where=str(path))
+        files += found
+    return files
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file of a folder is meant; what cannot be read is, if its name says YAML."""
+    try:
+        return kind_of_file(file) is not None
+    except KitError:
+        return file.suffix != ".json"
+
+
+def kind_of_file(path: Path) -> str | None:
     """``manifest``, ``pins`` or ``expectation``, by the keys at the top of the file.
 
     Raises:
-        KitError: Not readable, or none of the three.
+        KitError: Not readable.
     """
-    from kit.errors import InvalidInput
-
-    source = parse(path)
-    keys = set(source.root.index)
+    keys = parse(path).root.index
     for kind, telling in (("pins", "pins"), ("expectation", "cells"), ("manifest", "steps")):
         if telling in keys:
             return kind
-    raise InvalidInput(
-        "neither a manifest, nor pins, nor an expectation",
-        where=source.name,
-        why="they are told apart by the keys 'steps', 'pins' and 'cells' at the top",
-    )
+    return None
 
 
 def validate(
@@ -66,7 +91,14 @@ def _one(path: Path, catalog: Catalog, registry: Registry | None) -> list[Findin
         return lint_pins(read_pins(path, full=True), catalog)
     if kind == "expectation":
         return lint_expectation(read_expectation(path, full=True), catalog)
-    return lint_manifest(read_manifest(path, full=True), catalog, registry)
+    if kind == "manifest":
+        open_folder(path)
+        return lint_manifest(read_manifest(path, full=True), catalog, registry)
+    raise InvalidInput(
+        "neither a manifest, nor pins, nor an expectation",
+        where=shown(path),
+        why="they are told apart by the keys 'steps', 'pins' and 'cells' at the top",
+    )
 
 
 def _as_findings(error: KitError, path: Path) -> list[Finding]:

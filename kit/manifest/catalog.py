@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.expectation_types import Expectation
-from kit.manifest.home import find_root
+from kit.manifest.home import find_root, open_folder
 from kit.manifest.load import Loaded, read_expectation, read_manifest, read_pins
 from kit.manifest.matrix import needed_pins
 from kit.manifest.names import nearest
@@ -64,6 +64,7 @@ class Catalog:
             path = Path(experiment)
             if not path.is_file():
                 raise UsageError(f"no manifest at {experiment}", next_step="check the path")
+            open_folder(path)
             return path.resolve()
         files = self.files()
         name = str(experiment)

@@ -100,17 +100,23 @@ def paper(tmp_path: Path) -> Path:
     """A folder with a package of step kinds, a manifest and its expectation."""
     folder = tmp_path / "my paper"
     folder.mkdir()
-    (tmp_path / "coin_steps.py").write_text(STEPS)
+    write_paper(folder, tmp_path)
+    return folder
+
+
+def write_paper(folder: Path, above: Path) -> None:
+    """The files of the paper; its steps and the name of their module in the folder above."""
+    (above / "coin_steps.py").write_text(STEPS)
+    (above / "pyproject.toml").write_text('[tool.kit]\nsteps = ["coin_steps"]\n')
     (folder / "coin.yaml").write_text(MANIFEST)
     (folder / "coin.mini.expected.yaml").write_text(EXPECTATION)
-    return folder
 
 
 @pytest.fixture
 def kit(tmp_path: Path, paper: Path) -> Type:
     """The command line as another process, beside that folder."""
 
-    def call(*arguments: str, modules: str = "coin_steps") -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "kit.cli.main", *arguments],
             capture_output=True,
@@ -119,9 +125,8 @@ def kit(tmp_path: Path, paper: Path) -> Type:
             cwd=tmp_path,
             env={
                 **os.environ,
-                "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+                "PYTHONPATH": str(ROOT),
                 "KIT_HOME": str(tmp_path / "home"),
-                "KIT_STEPS_MODULES": modules,
             },
         )
 
@@ -129,8 +134,9 @@ def kit(tmp_path: Path, paper: Path) -> Type:
 
 
 def test_from_validate_to_report(kit: Type, paper: Path) -> None:
-    found = kit("validate", "my paper/coin.yaml", "my paper/coin.mini.expected.yaml")
+    found = kit("validate", "my paper")
     assert found.returncode == 0, found.stdout
+    assert "2 files: 0 errors" in found.stdout
     found = kit("reproduce", "my paper/coin.yaml")
     assert found.returncode == 0, found.stderr
     said = " ".join(found.stdout.split())
@@ -187,16 +193,43 @@ def test_what_is_missing_is_fetched_by_the_path_of_the_manifest(kit: Type, paper
 
 
 @pytest.mark.parametrize(
-    ("modules", "says"),
+    ("project", "says"),
     [
-        ("nobody.has_this", "error: KIT_STEPS_MODULES: the step module 'nobody.has_this'"),
-        ("broken_steps", "broken_steps.py:2: the step module 'broken_steps'"),
-        ("kit.steps", "kinds of your own: KIT_STEPS_MODULES=kit.steps,your.module"),
+        (
+            '[tool.kit]\nsteps = ["nobody.has_this"]',
+            "pyproject.toml: the step module 'nobody.has_th",
+        ),
+        (
+            '[tool.kit]\nsteps = ["broken_steps"]',
+            "broken_steps.py:2: the step module 'broken_steps'",
+        ),
+        ('[tool.kit]\nsteps = "coin_steps"', "steps is no list of module names"),
+        ("[tool.kit", "pyproject.toml: it cannot be read"),
+        ("", 'kinds of your own: [tool.kit] steps = ["your.module"]'),
     ],
 )
-def test_step_modules_that_cannot_be_had(kit: Type, paper: Path, modules: str, says: str) -> None:
+def test_step_modules_that_cannot_be_had(kit: Type, paper: Path, project: str, says: str) -> None:
     (paper.parent / "broken_steps.py").write_text("import json\n1 / 0\n")
-    found = kit("plan", "my paper/coin.yaml", modules=modules)
+    (paper.parent / "pyproject.toml").write_text(project)
+    found = kit("plan", "my paper/coin.yaml")
     assert found.returncode == 4
     assert says in found.stderr
     assert "fault of the kit" not in found.stderr
+
+
+def test_of_a_folder_its_own_files_are_checked_and_nothing_else(kit: Type, paper: Path) -> None:
+    (paper / "runs" / "x").mkdir(parents=True)
+    (paper / "runs" / "x" / "results.json").write_text('{"cells": []}')
+    (paper / "data.json").write_text("[1, 2]")
+    (paper / "mkdocs.yml").write_text("site_name: x\n")
+    expectation = paper / "coin.mini.expected.yaml"
+    expectation.write_text(EXPECTATION.replace("profile: mini", "profile: maxi"))
+    found = kit("validate", "my paper")
+    assert found.returncode == 4
+    assert "coin.mini.expected.yaml:4:10: error: 'coin' has no profile 'maxi'" in found.stdout
+    assert "2 files: " in found.stdout
+    expectation.unlink()
+    (paper / "coin.yaml").rename(paper / "coin.txt")
+    found = kit("validate", "my paper")
+    assert found.returncode == 4
+    assert "no manifest, pins or expectation in this folder" in found.stderr

@@ -72,7 +72,7 @@ def test_the_root_falls_back_to_the_checkout(
     monkeypatch.chdir(tmp_path)
     assert find_root() == Path(home.__file__).resolve().parents[2]
     monkeypatch.setattr(home, "MARKER", Path("nothing-has-this"))
-    with pytest.raises(UsageError, match="here or in any folder above"):
+    with pytest.raises(UsageError, match="in any folder above, or in the installed"):
         find_root()
 
 
