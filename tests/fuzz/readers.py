@@ -2,8 +2,9 @@
 
 Machinery refuses with a ``KitError`` of exit code 4 that names the file, or says that an entry is
 damaged (the store, which makes it again). Science refuses with a ``ValueError`` that names the
-file. Nothing else is raised. ``python -m tests.fuzz.readers SECONDS FINDINGS [FIRST]`` is a
-campaign; the first document of each kind of failure is kept in FINDINGS with its traceback.
+file. Nothing else is raised. ``python -m tests.fuzz.readers SECONDS FINDINGS [FIRST [RECORD]]`` is
+a campaign; the first document of each kind of failure is kept in FINDINGS with its traceback, what
+was executed is written to RECORD.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,7 @@ from kit.results.plan import read_plan
 from kit.results.run import open_run
 from kit.verify.records import Unreadable, read_records
 from kit.verify.tables import read_table
+from kit.verify.whole import absences
 from tests import run_files
 from tests.fuzz import target
 from tests.fuzz.mutate import mutate
@@ -102,6 +105,12 @@ def _run_of(name: str) -> Callable[[Path], Any]:
     return read
 
 
+def _whole(path: Path) -> None:
+    """What a run is said to lack, its events being these."""
+    runs.write_run(path.parent)
+    absences(open_run(path.parent), _EXPECTED)
+
+
 def _store(path: Path) -> None:
     look = Store(path.parents[3]).look(KEY, "all")
     assert look.entry or look.problem or look.outdated
@@ -158,6 +167,9 @@ _VERDICT, _ENTRY = _verified()
 _LABELS = {"id": "a", "items": ["x", "y"], "labels": [0, 1]}
 _NO_TOKENIZER: Any = lambda text: SimpleNamespace(input_ids=[1, 2, 3])  # noqa: E731
 _EXPECTED = expectation([expected_cell("t/a")])
+_BEGAN = _lines(
+    {"event": "run-started", "time": "2026-11-21T10:00:00Z", "experiment": "x", "profile": "mini"}
+)
 
 READERS: dict[str, Reader] = {
     "results": Reader("results.json", _json(runs.results()), _run_of("results")),
@@ -174,6 +186,12 @@ READERS: dict[str, Reader] = {
     "table": Reader(
         "t.json", _json(runs.results().cells[:3]), lambda path: read_table(path, _EXPECTED)
     ),
+    "table as CSV": Reader(
+        "t.csv",
+        b"cell,value,unit,k,n,seed,labels\nt/a,50,percent,1,2,0,01\nt/a,100,percent,2,2,1,11\n",
+        lambda path: read_table(path, _EXPECTED),
+    ),
+    "events of a whole run": Reader("events.jsonl", _BEGAN, _whole),
     "reference record": Reader(
         "r.jsonl",
         _lines(
@@ -272,7 +290,8 @@ def _mapping(path: Path) -> dict[str, Any]:
 def garbage(reader: Reader, number: int) -> bytes:
     """The reader's document, changed: as a tree, in a line of several, or in its bytes."""
     chance = Random(number)
-    lines = reader.seed.split(b"\n") if reader.file.endswith("l") else [reader.seed]
+    several = reader.file.endswith(("l", "csv"))
+    lines = reader.seed.split(b"\n") if several else [reader.seed]
     at = chance.randrange(len(lines))
     if chance.random() < 0.75:
         lines[at] = mutate(lines[at], number)
@@ -327,20 +346,26 @@ def check(name: str, data: bytes, folder: Path) -> str:
     return ended
 
 
-def campaign(seconds: float, findings: Path | None = None, first: int = 0) -> dict[str, int]:
+def campaign(
+    seconds: float, findings: Path | None = None, first: int = 0, record: Path | None = None
+) -> Counter[str]:
     """Garbage for one reader after the other, and changed documents, until the time is over.
 
     Returns:
         How many were ``read``, ``refused`` and ``broken``.
     """
     documents = sorted((Path(__file__).parent / "corpus" / "seeds").iterdir())
-    ends = {"read": 0, "refused": 0, "broken": 0}
-    started, number, failed = time.monotonic(), first, ""
+    by_reader: dict[str, Counter[str]] = {name: Counter() for name in READERS}
+    by_reader["documents"] = Counter()
+    crashes: dict[str, str] = {}
+    started, used, number = time.monotonic(), time.process_time(), first
     while time.monotonic() - started < seconds:
         tries = [(name, garbage(reader, number)) for name, reader in READERS.items()]
         document = documents[number % len(documents)]
-        tries.append((document.name, mutate(document.read_bytes(), number)))
+        most = 1 + number // len(documents) % 4  # a single change gets further into the kit
+        tries.append((document.name, mutate(document.read_bytes(), number, most)))
         for name, data in tries:
+            ends = by_reader[name if name in READERS else "documents"]
             with tempfile.TemporaryDirectory() as folder:
                 try:
                     if name in READERS:
@@ -352,18 +377,33 @@ def campaign(seconds: float, findings: Path | None = None, first: int = 0) -> di
                     ends["broken"] += 1
                     last = traceback.extract_tb(error.__traceback__)[-1]
                     kind = f"{name}-{type(error).__name__}-{Path(last.filename).stem}-{last.lineno}"
-                    failed = f"{kind} (number {number}): {error}"
+                    crashes.setdefault(kind, f"number {number}: {error}")
                     if findings is not None and not (findings / kind).exists():
                         findings.mkdir(parents=True, exist_ok=True)
                         (findings / kind).write_bytes(data)
                         (findings / f"{kind}.txt").write_text(traceback.format_exc())
         number += 1
-    passed = time.monotonic() - started
-    print(
-        f"{passed:.0f} s, numbers {first} to {number - 1}, {len(READERS)} readers: {ends}; {failed}"
-    )
-    return ends
+    all_ends = sum(by_reader.values(), Counter[str]())
+    made = {
+        "seconds": round(time.monotonic() - started),
+        "processor_seconds": round(time.process_time() - used),
+        "numbers": [first, number - 1],
+        "documents": all_ends.total(),
+        "crashes": crashes,
+        "by_reader": {name: dict(sorted(ends.items())) for name, ends in by_reader.items()},
+    }
+    text = json.dumps(made, indent=1) + "\n"
+    print(text)
+    if record is not None:
+        record.write_text(text, encoding="utf-8")
+    return all_ends
 
 
 if __name__ == "__main__":
-    campaign(float(sys.argv[1]), Path(sys.argv[2]), int((*sys.argv, "0")[3]))
+    _, _seconds, _findings, *_more = sys.argv
+    campaign(
+        float(_seconds),
+        Path(_findings),
+        int(_more[0]) if _more else 0,
+        Path(_more[1]) if _more[1:] else None,
+    )

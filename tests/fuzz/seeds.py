@@ -17,7 +17,7 @@ def small(document: dict[str, Any]) -> dict[str, Any]:
         kinds: set[tuple[str, str]] = set()
         cells = []
         for cell in document["cells"]:
-            kind = (str((cell.get("tolerance") or {}).get("kind")), cell["status"])
+            kind = (str((cell.get("tolerance") or {}).get("kind")), cell.get("status"))
             if kind not in kinds or cell.get("derived"):
                 kinds.add(kind)
                 cells.append(cell)
