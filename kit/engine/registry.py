@@ -178,8 +178,9 @@ class StepKind:
             are dropped once these are done, and made again if one has to be.
         save_minutes: A long step saves its state at least this often (:meth:`StepContext.due`).
         stop_seconds: A stopped step has so long to save its state before it is killed.
-        repeatable: When its process is killed from outside, the step is tried once more, and that
-            is said, before the run fails. False where the function acts on more than its folders.
+        repeatable: When a process of it is killed from outside, the step is tried once more, and
+            that is said, before the run fails (on several nodes, the run fails at once). False
+            where the function acts on more than its folders.
         lowers_memory: What a user can change when the step runs out of memory, best first. The
             engine cannot know it; a kind without any says that only a larger machine helps.
         steadies: What a user can change when its training diverges.

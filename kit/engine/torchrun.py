@@ -12,6 +12,7 @@ import contextlib
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -89,8 +90,34 @@ def command(job_file: str, processes: int, nodes: Nodes) -> list[str]:
     ]
 
 
+class Killed(StepFailed):
+    """A process of the step was killed from outside: the step itself may be sound."""
+
+
 def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Measured:
-    """Run the step function in as many processes as share the step (on this node)."""
+    """Run the step function in as many processes as share the step (on this node).
+
+    Where one of them is killed from outside, a repeatable step is tried once more, and that is
+    said. On several nodes it is not: the other nodes' torchrun has ended with the killed rank.
+    """
+    try:
+        return _attempt(job, kind, out, scratch, emit)
+    except Killed as error:
+        if not kind.repeatable or nodes_here().count > 1:
+            raise
+        reason = f"{error.what}; it is tried once more"
+    emit(event("step-repeated", job.instance.id, reason=reason))
+    for made in (out, out.parent / "events"):
+        shutil.rmtree(made)
+    out.mkdir()
+    try:
+        return _attempt(job, kind, out, scratch, emit)
+    except Killed as error:
+        error.why += "; it was tried twice"
+        raise
+
+
+def _attempt(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Measured:
     events, job_file = out.parent / "events", out.parent / "job.json"
     events.mkdir()
     job_file.write_bytes(
@@ -113,7 +140,9 @@ def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Me
             if ended:
                 break
             if ranks.trouble:
-                trouble = min(trouble, time.monotonic() + _AFTER_FAILURE_SECONDS)
+                # How a rank was lost torchrun alone can say, once it has ended the others.
+                patience = stop_seconds(job.instance) if ranks.lost else 0.0
+                trouble = min(trouble, time.monotonic() + _AFTER_FAILURE_SECONDS + patience)
             if time.monotonic() > trouble:
                 child.kill()  # the others hang where the failed one is awaited; they go with it
             time.sleep(_POLL_SECONDS)
@@ -124,8 +153,10 @@ def launch(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Me
         raise _lost(job, *ranks.lost, oom_killed=rose(kills))
     if ranks.failures:
         raise Carried(min(ranks.failures, key=lambda pair: pair[0])[1])
-    if child.returncode and rose(kills):
-        raise died(job.instance, -signal.SIGKILL, Path(job.log), "", oom_killed=True)
+    if child.returncode and (child.returncode == -signal.SIGKILL or rose(kills)):
+        raise _killed(
+            died(job.instance, -signal.SIGKILL, Path(job.log), "", oom_killed=rose(kills))
+        )
     if child.returncode:
         raise StepFailed(
             f"torchrun ended with status {child.returncode}", next_step=f"see {job.log}"
@@ -217,7 +248,11 @@ def _lost(job: Job, rank: int, pid: int, *, oom_killed: bool | None) -> StepFail
         )
     error = died(job.instance, int(found.group(1)), Path(job.log), "", oom_killed=oom_killed)
     error.what = error.what.replace("the step's process", f"rank {rank}", 1)
-    return error
+    return _killed(error) if int(found.group(1)) == -signal.SIGKILL else error
+
+
+def _killed(error: StepFailed) -> Killed:
+    return Killed(error.what, where=error.where, why=error.why, next_step=error.next_step)
 
 
 def _patient(instance: StepInstance, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

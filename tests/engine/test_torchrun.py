@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import msgspec
 import psutil
 import pytest
 
@@ -17,7 +19,7 @@ from kit.engine import torchrun
 from kit.engine.failures import Carried
 from kit.engine.job import make_job
 from kit.engine.launch import Nodes
-from kit.engine.registry import REGISTRY
+from kit.engine.registry import REGISTRY, Registry
 from kit.engine.store import Store
 from kit.engine.worker import output_to, perform
 from kit.errors import StepFailed
@@ -29,7 +31,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from kit.engine.worker import perform
-from kit.engine.registry import REGISTRY
+from kit.engine.registry import REGISTRY, Registry
 from tests.engine.test_torchrun import job_of
 perform(job_of(Path(sys.argv[1]), "sleep"), REGISTRY, lambda item: None)
 """
@@ -125,13 +127,59 @@ def test_the_first_cause_in_time_is_reported_and_not_its_echo(tmp_path: Path, ag
     assert caught.value.failure.type == "ValueError"
 
 
-def test_a_rank_that_is_killed_is_the_cause_and_not_whoever_misses_it(tmp_path: Path) -> None:
-    job = job_of(tmp_path, "killed")
+def performed(job: Any, registry: Registry = REGISTRY) -> list[Any]:
+    """The events of a job whose torchrun prints into its log, as under a worker."""
+    events: list[Any] = []
     Path(job.log).parent.mkdir(parents=True)
-    with output_to(Path(job.log)), pytest.raises(StepFailed) as caught:
-        perform(job, REGISTRY, lambda item: None)
+    with output_to(Path(job.log)):
+        perform(job, registry, events.append)
+    return events
+
+
+def test_a_rank_that_is_killed_is_the_cause_and_not_whoever_misses_it(tmp_path: Path) -> None:
+    """And a second time in a row it is the step's end."""
+    with pytest.raises(StepFailed) as caught:
+        performed(job_of(tmp_path, "killed"))
     assert "rank 1 was killed by SIGKILL" in caught.value.what
+    assert "it was tried twice" in caught.value.why
     assert "connection closed" not in str(caught.value)
+
+
+def test_a_step_of_which_a_rank_was_killed_is_tried_once_more(tmp_path: Path) -> None:
+    """What it leaves is what an undisturbed step leaves, and the second try is said."""
+    job = job_of(tmp_path, "killed once")
+    events = performed(job)
+    names = [item["event"] for item in events]
+    assert names == ["step-started", "step-repeated", "progress", "canary", "step-done"]
+    assert events[1]["reason"].startswith("rank 1 was killed by SIGKILL")
+    assert events[1]["reason"].endswith("it is tried once more")
+    entry = Store(tmp_path / "home").look(job.instance.key).entry
+    assert entry is not None
+    assert set(entry.files) == {"number.json", "canaries.json"}
+    assert [canary.id for canary in entry.canaries] == ["world"]
+
+
+@pytest.mark.parametrize("why", ["not repeatable", "two nodes"])
+def test_a_killed_rank_ends_a_step_that_cannot_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Acting twice is not allowed, or the ranks of another node are gone too."""
+    calls: list[str] = []
+
+    def attempt(*_: Any) -> NoReturn:
+        calls.append("attempt")
+        raise torchrun.Killed("rank 1 was killed by SIGKILL", where="r")
+
+    monkeypatch.setattr(torchrun, "_attempt", attempt)
+    kind = REGISTRY.get("toy/rank")
+    if why == "two nodes":
+        monkeypatch.setenv("KIT_LAUNCH", msgspec.json.encode(Nodes(count=2)).decode())
+    else:
+        kind = dataclasses.replace(kind, repeatable=False)
+    with pytest.raises(torchrun.Killed) as caught:
+        torchrun.launch(job_of(tmp_path), kind, tmp_path, tmp_path, lambda item: None)
+    assert calls == ["attempt"]
+    assert "twice" not in caught.value.why
 
 
 def test_a_rank_that_hangs_does_not_keep_the_failure_back(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def pinned(context: StepContext, params: NoParams) -> None:
 
 def _first_then(context: StepContext, rank: int, act: Callable[[], object]) -> None:
     """Rank 1 acts; rank 0 complains of it a moment later, in the file that is read first."""
-    flag = context.scratch / "flag"
+    flag = context.scratch / f"flag-{os.getppid()}"
     if rank == 1:
         flag.touch()
         cause = act()
@@ -256,7 +256,9 @@ def rank(context: StepContext, params: FailParams) -> None:
         raise ValueError("rank 1 does not like this")
     if params.how == "echo":
         _first_then(context, mine, lambda: ValueError("rank 1 does not like this"))
-    if params.how == "killed":
+    flag = context.scratch / f"flag-{os.getppid()}"  # of this torchrun
+    earlier = set(context.scratch.glob("flag-*")) - {flag}
+    if params.how == "killed" or (params.how == "killed once" and not earlier):
         _first_then(context, mine, lambda: os.kill(os.getpid(), signal.SIGKILL))
     if params.how == "stuck":
         if mine == 0:
