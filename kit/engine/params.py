@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.registry import StepKind, params_of, size_fault
+from kit.engine.registry import StepKind, draws_fault, params_of, size_fault
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.matrix import BadReference, axis_id, combinations, resolve
 from kit.manifest.names import nearest
@@ -187,8 +187,9 @@ def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any, name: st
         point = first | chosen  # a message about an axis names all those of the step
         try:
             plain = resolve(value, point, profile.pins)
-            msgspec.convert(plain, wanted, strict=True)
-            if name and (fault := size_fault(name, plain)):
+            made = msgspec.convert(plain, wanted, strict=True)
+            whole = {} if name else msgspec.to_builtins(made)
+            if fault := size_fault(name, plain) or draws_fault(whole):
                 raise ValueError(fault)
         except BadReference as error:
             return error.what

@@ -34,8 +34,8 @@ OWN = 'kinds of your own: [tool.kit] steps = ["your.module"] in the pyproject.to
 
 
 LARGEST_COUNT = 10_000_000
-"""Of any parameter that counts something; 10**15 steps would fill the memory with their schedule
-before a kind could say that it is too many."""
+"""Of any parameter that counts something, and of the examples that a training draws; 10**15 steps
+would fill the memory with their schedule before a kind could say that it is too many."""
 
 
 class NoParams(Struct, frozen=True, forbid_unknown_fields=True):
@@ -233,6 +233,25 @@ def size_fault(name: str, value: Any) -> str:
     return next(filter(None, (size_fault(name, item) for item in inner)), "")
 
 
+def draws_fault(values: Mapping[str, Any]) -> str:
+    """Why a training would draw too many examples, each number being small enough by itself.
+
+    A schedule holds every draw: steps (or epochs) times what each of them takes.
+
+    Args:
+        values: All parameters of a step, plain.
+    """
+
+    def largest(*words: str) -> tuple[int, str]:
+        named = ((v, name) for name, v in values.items() if name.rpartition("_")[2] in words)
+        return max(((v, name) for v, name in named if isinstance(v, int)), default=(1, ""))
+
+    (times, repeated), (each, taken) = largest("steps", "epochs"), largest("batch", "examples")
+    if times * each <= LARGEST_COUNT:
+        return ""
+    return f"{repeated} times {taken} is {times * each:,}; the limit is {LARGEST_COUNT:,}"
+
+
 def params_of(kind: StepKind, values: Mapping[str, Any]) -> Struct:
     """Values as the kind's parameters.
 
@@ -240,9 +259,12 @@ def params_of(kind: StepKind, values: Mapping[str, Any]) -> Struct:
         msgspec.ValidationError: Of another type, missing, or out of all proportion.
     """
     made = msgspec.convert(values, kind.params)
-    for name, value in msgspec.to_builtins(made).items():
+    plain = msgspec.to_builtins(made)
+    for name, value in plain.items():
         if fault := size_fault(name, value):
             raise msgspec.ValidationError(f"{fault} - at `$.{name}`")
+    if fault := draws_fault(plain):
+        raise msgspec.ValidationError(f"{fault} - at `$.{fault.partition(' ')[0]}`")
     return made
 
 

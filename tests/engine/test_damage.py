@@ -65,6 +65,21 @@ def test_a_damaged_step_json_is_one_step_done_again(
 
 
 @damaged
+def test_damaged_labels_of_a_stored_step_are_one_step_done_again(
+    run_toy: RunToy, tmp_path: Path, how: str
+) -> None:
+    """The table's, which are copied into the run: what is copied is whole again."""
+    first, plan = run_toy(), plan_of()
+    stored = Store(tmp_path / "home").path(plan.by_id["table"].key) / "labels.jsonl"
+    damage(stored, how)
+    second = run_toy()
+    redone = {id for id, state in states(second).items() if state == "run"}
+    assert redone == {"table"}
+    assert stored.read_bytes() == (first / "labels.jsonl").read_bytes()
+    assert (second / "labels.jsonl").read_bytes() == (first / "labels.jsonl").read_bytes()
+
+
+@damaged
 @pytest.mark.parametrize("command", ["run", "plan", "store"])
 def test_no_command_is_wedged_by_a_damaged_store(
     repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, how: str
@@ -80,6 +95,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "plan.json": lambda run: Run(run).plan,
     "record.json": lambda run: Run(run).record,
     "results.json": lambda run: Run(run).results,
+    "labels.jsonl": lambda run: Run(run).labels.get("labels.jsonl#0"),
 }
 
 
@@ -89,6 +105,7 @@ def test_a_damaged_file_of_a_run_is_refused_by_its_name(
     run_toy: RunToy, name: str, how: str
 ) -> None:
     folder = run_toy()
+    READERS[name](folder)  # as long as nothing is wrong with it
     damage(folder / name, how)
     with pytest.raises(KitError) as caught:
         READERS[name](folder)

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from kit.engine.params import Override, parse_override, typed
-from kit.engine.registry import REGISTRY, StepKind
+from kit.engine.params import Override, parameter_faults, parse_override, typed
+from kit.engine.registry import REGISTRY, StepKind, params_of
 from kit.errors import InvalidInput, UsageError
+from kit.manifest.types import Profile, StepSpec
 
 
 class Params(Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,3 +160,45 @@ def test_the_largest_size_and_the_largest_seed_pass() -> None:
         typed(kind, {"seed": 2**32}, [], step="make")
     with pytest.raises(InvalidInput, match="not a finite number"):
         typed(kind, {"seed": 1, "fraction": float("inf")}, [], step="make")
+
+
+class Drawing(msgspec.Struct, frozen=True):
+    """Parameters of a training."""
+
+    steps: int
+    batch: int = 4
+    warmup_steps: int = 0
+    held_out_batch: int = 1
+    learning_rate: float = 0.1
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"steps": 10**7, "batch": 10**7}, "steps times batch is 100,000,000,000,000"),
+        ({"steps": 3 * 10**6}, "steps times batch is 12,000,000"),
+        ({"steps": 1, "warmup_steps": 10**7}, "warmup_steps times batch is 40,000,000"),
+        ({"steps": 10**6, "held_out_batch": 11}, "steps times held_out_batch is 11,000,000"),
+    ],
+)
+def test_draws_out_of_all_proportion_are_refused_where_each_number_is_small(
+    values: dict[str, int], said: str
+) -> None:
+    """In the manifest, on the command line, and in a plan that `kit step` is given."""
+    kind = StepKind("toy/drawing", 1, Drawing, lambda *_: None, {}, ())
+    with pytest.raises(InvalidInput, match=said) as caught:
+        typed(kind, values, [], step="train")
+    assert caught.value.where == f"train.{said.partition(' ')[0]}"
+    profile = Profile(summary="s", set={"train": values})
+    (hit,) = parameter_faults(
+        "mini", profile, StepSpec(id="train", kind=kind.name, version=1), kind
+    )
+    assert said in hit.message
+    with pytest.raises(msgspec.ValidationError, match=said):
+        params_of(kind, values)
+
+
+def test_as_many_draws_as_are_allowed_pass() -> None:
+    kind = StepKind("toy/drawing", 1, Drawing, lambda *_: None, {}, ())
+    typed(kind, {"steps": 10**6, "batch": 10}, [], step="train")
+    typed(kind, {"steps": 10**7, "batch": 1}, [], step="train")

@@ -31,10 +31,10 @@ class Pretrain(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     checkpoints: list[Annotated[int, Meta(ge=0)]] = field(default_factory=lambda: [200])
     """Steps after which the model is kept; ``mini/checkpoint`` picks one."""
     architecture: Literal["llama", "gpt-neox"] = "llama"
-    width: Count = 128
-    layers: Count = 4
+    width: Annotated[int, Meta(ge=1, le=4096)] = 128
+    layers: Annotated[int, Meta(ge=1, le=64)] = 4
     heads: Count = 4
-    feed_forward: Count = 256
+    feed_forward: Annotated[int, Meta(ge=1, le=16384)] = 256
     batch: Count = 64
     learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
     warmup: Annotated[int, Meta(ge=0)] = 50

@@ -7,7 +7,7 @@ from typing import Any
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput, StepKind
-from kit.steps.common import load_model, model_folder
+from kit.steps.common import load_model, tokenizer_of
 from kit.steps.tampering.params import Attack, Trial, Worst
 
 TRAJECTORY = "trajectory.json"
@@ -23,10 +23,9 @@ def run_attack(ctx: StepContext, params: Attack) -> None:
 
 def run_fine_tune(ctx: StepContext, params: Attack) -> None:
     """Attack a model, write its trajectory and the attacked model."""
-    from kit.lm.load import load_tokenizer
 
     attacked = _attack(ctx, params)
-    attacked.save(ctx.out / "model", load_tokenizer(model_folder(ctx, ctx.model("model"))))
+    attacked.save(ctx.out / "model", tokenizer_of(ctx, ctx.model("model")))
 
 
 def run_trial(ctx: StepContext, params: Trial) -> None:
@@ -68,7 +67,6 @@ def run_worst_case(ctx: StepContext, params: Worst) -> None:
 
 def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignore[no-untyped-def]
     from kit.evals.sets import pad_id
-    from kit.lm.load import load_tokenizer
     from kit.tampering.run import run_attack
     from kit.tampering.settings import attack_of
     from kit.tampering.watched import attack_texts, record, watch
@@ -77,7 +75,7 @@ def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignor
 
     use_own_gpu(ctx.device)
     source = ctx.model("model")
-    tokenizer = load_tokenizer(model_folder(ctx, source))
+    tokenizer = tokenizer_of(ctx, source)
     data = ctx.step("data").path
     points, watched = watch(data, tokenizer, params)
     attack = drawn or attack_of(params)

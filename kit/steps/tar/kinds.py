@@ -7,7 +7,7 @@ import shutil
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput, Sort, StepKind
-from kit.steps.common import load_model, model_folder, pinned_files
+from kit.steps.common import load_model, pinned_files, tokenizer_of
 from kit.steps.tampering.kinds import SHARED, TRAJECTORY
 from kit.steps.tar.params import Data, Safeguard, Tabulate, Train
 
@@ -38,7 +38,6 @@ CHANGES = (
 
 def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
     """Train a baseline or the initial safeguard."""
-    from kit.lm.load import load_tokenizer
     from kit.methods.tar.stages import SafeguardPlan, train_by_terms
     from kit.train.checkpoints import CheckpointFolder
     from kit.train.engine import AVERAGED, Precision
@@ -46,7 +45,7 @@ def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
 
     use_own_gpu(ctx.device)
     source = ctx.model("model")
-    tokenizer = load_tokenizer(model_folder(ctx, source))
+    tokenizer = tokenizer_of(ctx, source)
     model = load_model(ctx, source, params.dtype, trainable=True)
     reference = load_model(ctx, source, params.dtype)
     plan = SafeguardPlan(
@@ -89,7 +88,6 @@ def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
 
 def run_train(ctx: StepContext, params: Train) -> None:
     """Run the outer loop."""
-    from kit.lm.load import load_tokenizer
     from kit.methods.tar.outer_loop import saved_weights
     from kit.methods.tar.presets import preset
     from kit.methods.tar.stages import simulated, train_outer_loop
@@ -99,7 +97,7 @@ def run_train(ctx: StepContext, params: Train) -> None:
 
     use_own_gpu(ctx.device)
     source = ctx.model("model")
-    tokenizer = load_tokenizer(model_folder(ctx, source))
+    tokenizer = tokenizer_of(ctx, source)
     model = load_model(ctx, source, params.dtype, trainable=True)
     changes = {name: getattr(params, name) for name in CHANGES}
     settings = preset(
@@ -138,7 +136,6 @@ def run_train(ctx: StepContext, params: Train) -> None:
 
 def run_data(ctx: StepContext, params: Data) -> None:
     """The published sets of a domain, divided and tokenised; or those of a world as they are."""
-    from kit.lm.load import load_tokenizer
     from kit.methods.tar.published import counts
     from kit.methods.tar.published_sets import question_sets, raw_sets, standin_sets, write_sets
 
@@ -154,7 +151,7 @@ def run_data(ctx: StepContext, params: Data) -> None:
         sets, asked = standin_sets(params.domain, wanted, params.width)
     else:
         sets, asked = raw_sets(files, params.domain), question_sets(files, params.domain)
-    tokenizer = load_tokenizer(model_folder(ctx, ctx.model("model")))
+    tokenizer = tokenizer_of(ctx, ctx.model("model"))
     write_sets(ctx.out, sets, asked, tokenizer, params.width)
     there = {name: len(items) for name, items in (*sets.items(), *asked.items())}
     write_json(ctx.out / COUNTS, there)
