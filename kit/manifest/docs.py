@@ -28,9 +28,9 @@ FILES: dict[str, str] = {
 """Generator name -> ``module:function`` giving path -> text."""
 
 BLOCKS: dict[tuple[str, str], str] = {
-    ("README.md", "experiments"): "kit.manifest.tables:experiments",
-    ("README.md", "image-test"): "kit.report.image_test:block",
-    ("README.md", "slurm-test"): "kit.engine.slurm.page:tested",
+    ("README.md", "main-claims"): "kit.report.main_claims:block",
+    ("docs/experiments.md", "experiments"): "kit.manifest.tables:experiments",
+    ("docs/container.md", "image-test"): "kit.report.image_test:block",
     ("docs/cluster.md", "launch"): "kit.engine.slurm.page:launch_example",
     ("docs/cluster.md", "requests"): "kit.engine.slurm.page:requests",
     ("docs/cluster.md", "slurm-test"): "kit.engine.slurm.page:tested",

@@ -1,4 +1,4 @@
-"""What ``kit list`` and the experiments table of the README say about each experiment."""
+"""What ``kit list`` and the table of experiments say about each experiment."""
 
 from __future__ import annotations
 

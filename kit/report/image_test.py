@@ -1,4 +1,4 @@
-"""The last results of `make test-image`, one an engine, as sentences of the README."""
+"""The last results of `make test-image`, one an engine, as sentences of ``docs/container.md``."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from kit.verify.published import PRINTED, verdict_on_itself
 from kit.verify.verdict import ClaimReport, Verdict
 
 PAGE = "docs/published-claims.md"
-_SIDE = {"holds": "carried", "undetermined": "open", "fails": "contradicted"}
+IN_ITS_OWN_NUMBERS = {"holds": "carried", "undetermined": "open", "fails": "contradicted"}
 _INTRO = """\
 # What the documents' own numbers carry
 
@@ -63,7 +63,7 @@ def _printed(catalog: Catalog, expected: Expectation) -> bool:
 def _summary(claims: list[ClaimReport]) -> str:
     counted = {
         word: sum(1 for claim in claims if claim.outcome == outcome)
-        for outcome, word in _SIDE.items()
+        for outcome, word in IN_ITS_OWN_NUMBERS.items()
     }
     rest = len(claims) - sum(counted.values())
     says = ", ".join(f"{number} {word}" for word, number in counted.items())
@@ -89,7 +89,7 @@ def _section(expected: Expectation, verdict: Verdict) -> str:
             asked[claim.id],
             claim.estimate,
             claim.method + ("" if claim.p is None else f", {_p(claim)}"),
-            f"**{_SIDE.get(claim.outcome, claim.outcome)}**"
+            f"**{IN_ITS_OWN_NUMBERS.get(claim.outcome, claim.outcome)}**"
             + (", rests on a quoted number" if claim.rests_on_unmeasured else ""),
         ]
         for claim in verdict.claims

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
+
+import msgspec
+from msgspec.structs import replace
 
 from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.manifest.grim import WHOLE, attainable
 from kit.manifest.load import load_expectation
 from kit.manifest.printed import Printed
+from kit.results.types import Cell, Results
+from kit.verify.core import Subject, verify
 from kit.verify.tables import COLUMNS
 from kit.verify.verdict import ClaimOutcome, Verdict
 
@@ -91,3 +98,49 @@ def not_carried(path: Path) -> str:
         f"of {len(asked)} primary claims the printed numbers themselves carry "
         f"{len(asked) - len(rest)} ({listed}): a run that repeats them exactly is not REPRODUCED"
     )
+
+
+def verdict_on_reference(path: Path) -> Verdict | None:
+    """What the claims say of the committed reference runs; None where there are none.
+
+    The cells are compared with themselves, so that only the claims mean something. Labels are not
+    in a record: a claim that pairs items is decided without them.
+
+    Args:
+        path: Expectation file.
+
+    Raises:
+        InvalidInput: The expectation or its record is not what it must be.
+    """
+    expected = load_expectation(path)
+    if not expected.record:
+        return None
+    results = Results(
+        schema_version=1,
+        experiment=expected.experiment,
+        version=expected.version,
+        profile=expected.profile,
+        cells=list(_recorded(path.parent / expected.record)),
+    )
+    return verify(Subject(expected=expected, results=results))
+
+
+_FIELDS = ("id", "unit", "value", "k", "n", "seeds", "step", "not_run")
+
+
+def _recorded(record: Path) -> Iterator[Cell]:
+    """The cells of all runs of a record, a cell's replicates put together."""
+    cells: dict[str, Cell] = {}
+    for line in record.read_bytes().splitlines():
+        item = msgspec.json.decode(line)
+        if "run" in item:
+            continue
+        cell = msgspec.convert({key: item[key] for key in _FIELDS if key in item}, Cell)
+        seeds = [replace(seed, labels=None) for seed in cell.seeds]
+        earlier = cells.get(cell.id)
+        if earlier is not None and seeds and cell.not_run is None:
+            seeds = [*earlier.seeds, *seeds]
+            values = [seed.value for seed in seeds if seed.value is not None]
+            cell = replace(cell, k=None, value=fmean(values) if values else None)
+        cells[cell.id] = replace(cell, seeds=seeds)
+    yield from cells.values()

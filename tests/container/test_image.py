@@ -1,7 +1,8 @@
 """The image, really built and really used: `make test-image`. Without an engine it is not run.
 
 What an ordinary build finds on its own can be given: ENGINE, BASE, PIP_CONF, CA_BUNDLE, BUILD_ARGS
-(docs/container.md). The result goes to benchmarks/image-test.json, and from there into the README.
+(docs/container.md). The result goes to benchmarks/image-test.json, and from
+there into docs/container.md.
 """
 
 from __future__ import annotations

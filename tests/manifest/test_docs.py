@@ -12,7 +12,8 @@ from kit.manifest import docs
 from kit.manifest.tables import cell, experiments, fields, pins, table
 
 ROOT = Path(__file__).parents[2]
-README = "# Kit\n\n<!-- generated:experiments -->\nold\n<!-- /generated -->\n\nTail.\n"
+NAME = "docs/experiments.md"
+PAGE = "# Kit\n\n<!-- generated:experiments -->\nold\n<!-- /generated -->\n\nTail.\n"
 
 
 def test_the_repository_is_up_to_date() -> None:
@@ -20,14 +21,19 @@ def test_the_repository_is_up_to_date() -> None:
     assert stale == [], "run: kit docs"
 
 
+@pytest.fixture(autouse=True)
+def _folder(repo: Path) -> None:
+    (repo / "docs").mkdir(exist_ok=True)
+
+
 def test_blocks_are_filled_and_then_stable(repo: Path) -> None:
-    (repo / "README.md").write_text(README)
+    (repo / NAME).write_text(PAGE)
     written = docs.write(repo)
     assert [(change.path.name, change.parts) for change in written][-1] == (
-        "README.md",
+        "experiments.md",
         ("experiments",),
     )
-    text = (repo / "README.md").read_text()
+    text = (repo / NAME).read_text()
     assert text.startswith("# Kit\n\n<!-- generated:experiments -->\n| experiment |")
     assert text.endswith("<!-- /generated -->\n\nTail.\n")
     assert "| `demo` | A small experiment for the tests | as-reported | mini, paper |" in text
@@ -37,18 +43,18 @@ def test_blocks_are_filled_and_then_stable(repo: Path) -> None:
 
 
 def test_checking_writes_nothing(repo: Path) -> None:
-    (repo / "README.md").write_text(README)
-    assert len(docs.drift(repo)) == 6
-    assert (repo / "README.md").read_text() == README
+    (repo / NAME).write_text(PAGE)
+    assert len(docs.drift(repo)) == 7
+    assert (repo / NAME).read_text() == PAGE
 
 
 def test_unknown_and_unclosed_blocks(repo: Path) -> None:
-    (repo / "README.md").write_text(README.replace(":experiments", ":experimnets"))
+    (repo / NAME).write_text(PAGE.replace(":experiments", ":experimnets"))
     with pytest.raises(InvalidInput, match="unknown generated block 'experimnets'") as caught:
         docs.drift(repo)
-    assert caught.value.where == "README.md:3"
+    assert caught.value.where == f"{NAME}:3"
     assert caught.value.next_step == "did you mean 'experiments'?"
-    (repo / "README.md").write_text(README.replace("<!-- /generated -->", ""))
+    (repo / NAME).write_text(PAGE.replace("<!-- /generated -->", ""))
     with pytest.raises(InvalidInput, match="opened and not closed"):
         docs.drift(repo)
 

@@ -1,4 +1,4 @@
-"""The generated parts of ``docs/cluster.md`` and the README that are about SLURM."""
+"""The generated parts of ``docs/cluster.md`` that are about SLURM."""
 
 from __future__ import annotations
 
