@@ -1,14 +1,14 @@
 """Texts and questions in files, and a model watched by them.
 
-A folder of data holds ``texts/<name>.jsonl`` (lines ``{id, text, ...}``, or ``{id, ids}`` where a
-text was cut into pieces of token ids) and ``questions/<name>.jsonl`` (lines
-``{id, prompt, options, answer}``); further keys are ignored.
+A folder of data holds ``texts/<name>.jsonl`` (lines ``{id, text, ...}``, or ``{id, ids, special}``
+where texts were tokenised before, ``special`` being positions of control tokens) and
+``questions/<name>.jsonl`` (lines ``{id, prompt, options, answer}``); further keys are ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ class _StoredText:
     id: str
     text: str = ""
     ids: list[int] | None = None
+    special: list[int] = field(default_factory=list)
 
 
 def read_questions(folder: Path, name: str) -> list[StoredQuestion]:
@@ -69,20 +70,39 @@ def text_examples(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int | None = None,
+    special_labels: str = "masked",
 ) -> list[Example]:
     """All texts of some sets as examples whose every token but the first is a label.
+
+    Args:
+        folder: Of data.
+        names: Sets.
+        tokenizer: Of the model.
+        max_length: Texts are cut here.
+        special_labels: Of conversations, whose control tokens are marked in the file: ``masked``,
+            none of them is a label; ``kept``, all are but the end of a turn, which is also the
+            padding and goes with it (TAR reference page, 1.7 no. 9).
 
     Raises:
         ValueError: No such set, an id in two of them, a text with nothing to predict.
     """
+    if special_labels not in ("masked", "kept"):
+        raise ValueError(f"labels of control tokens are masked or kept, not {special_labels!r}")
     tokens: dict[str, list[int]] = {}
+    hidden: dict[str, frozenset[int]] = {}
     for name in names:
         for row in read_json_lines(_file(folder / "texts" / f"{name}.jsonl"), _StoredText):
             if row.id in tokens:
                 raise ValueError(f"text {row.id} stands twice in the sets {', '.join(names)}")
             ids = tokenizer(row.text).input_ids if row.ids is None else row.ids
             tokens[row.id] = ids
-    return examples_of_tokens(tokens, max_length)
+            hidden[row.id] = frozenset(
+                position
+                for position in row.special
+                if special_labels == "masked" or ids[position] == tokenizer.eos_token_id
+            )
+    made = examples_of_tokens(tokens, max_length)
+    return [replace(one, hidden=hidden[one.id]) if hidden[one.id] else one for one in made]
 
 
 @dataclass(frozen=True)

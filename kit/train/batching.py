@@ -27,11 +27,13 @@ class Example:
         ids: Prompt and answer, prefix slots included.
         prompt_length: How many leading ids carry no loss; at least 1. All of them: the example
             keeps its place in its micro-batch and has no part in the loss.
+        hidden: Positions of further ids that carry no loss.
     """
 
     id: str
     ids: tuple[int, ...]
     prompt_length: int
+    hidden: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         """Refuse an example without a prompt, or with a prompt longer than itself."""
@@ -44,7 +46,8 @@ class Example:
     @property
     def labels(self) -> int:
         """Number of label tokens."""
-        return len(self.ids) - self.prompt_length
+        answer = range(self.prompt_length, len(self.ids))
+        return len(answer) - sum(position in answer for position in self.hidden)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Batch:
 
     Attributes:
         ids: [B, T] int64.
-        labels: [B, T] int64; -100 on prompt and padding.
+        labels: [B, T] int64; -100 on prompt, hidden ids and padding.
         attention_mask: [B, T] bool; true on real tokens.
         position_ids: [B, T] int64; 0, 1, 2, ... from the first column of every row.
         item_ids: B example ids.
@@ -93,7 +96,11 @@ def collate(
     ids, labels, mask = [], [], []
     for example in examples:
         padding = width - len(example.ids)
-        answer = list(example.ids[example.prompt_length :])
+        answer = [
+            IGNORE if position in example.hidden else token
+            for position, token in enumerate(example.ids)
+            if position >= example.prompt_length
+        ]
         ids.append([*example.ids, *[pad_id] * padding])
         labels.append([IGNORE] * example.prompt_length + answer + [IGNORE] * padding)
         mask.append([True] * len(example.ids) + [False] * padding)

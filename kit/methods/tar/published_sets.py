@@ -2,7 +2,8 @@
 
 ``texts/<name>.jsonl`` holds token ids: raw texts without a begin token, conversations through the
 model's chat template with the opening of one more answer, as in the released code, both cut at the
-domain's width (TAR reference page, section 3).
+domain's width (TAR reference page, section 3). Where control tokens stand in a conversation is
+written beside its ids: whether they are labels is a setting of the training.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Domain:
     Attributes:
         forget: Inputs with forget texts; each gives the sets ``<input>-forget`` (80 %) and
             ``<input>-held-out`` (20 %).
-        chat: Conversations in the retain data beside the Pile's; ``None`` takes all.
+        chat: Conversations in the retain data beside the Pile's, of the 80 % that train; ``None``
+            takes all of those.
         subject: In the opening line of WMDP's questions.
         adjacent: Subjects of MMLU that are no retained knowledge.
     """
@@ -90,7 +92,7 @@ def raw_sets(files: Mapping[str, Sequence[Path]], domain: str) -> dict[str, list
         sets[f"{name}-all"] = parts["forget"]
         sets[f"{name}-forget"], sets[f"{name}-held-out"] = halved(parts["forget"])
     sets["adversary-retain"] = pile["retain"]
-    sets["chat"] = magpie(files["magpie"])[: chosen.chat]
+    sets["chat"] = halved(magpie(files["magpie"]))[0][: chosen.chat]
     return sets
 
 
@@ -157,27 +159,30 @@ def write_sets(
             continue
         written = 0
         with (target / f"{name}.jsonl").open("w", encoding="utf-8") as file:
-            for number, ids in enumerate(_ids(items, tokenizer, width)):
+            for number, row in enumerate(_rows(items, tokenizer, width)):
                 # A text of one token has nothing to predict.
-                if len(ids) > 1:
-                    file.write(json.dumps({"id": f"{name}-{number:06d}", "ids": ids}) + "\n")
+                if len(row["ids"]) > 1:
+                    file.write(json.dumps({"id": f"{name}-{number:06d}", **row}) + "\n")
                     written += 1
         if not written:
             raise ValueError(f"no text of {name} has two tokens")
 
 
-def _ids(
+def _rows(
     items: Sequence[Any], tokenizer: PreTrainedTokenizerBase, width: int
-) -> Iterable[list[int]]:
+) -> Iterable[dict[str, list[int]]]:
+    """Token ids, and where control tokens stand in those of a conversation."""
+    control = set(tokenizer.added_tokens_decoder)
     for item in items:
         if isinstance(item, str):
             ids: Any = tokenizer(item, add_special_tokens=False, truncation=True, max_length=width)
-            yield list(ids.input_ids)
+            yield {"ids": list(ids.input_ids)}
         else:
             rendered: Any = tokenizer.apply_chat_template(
                 item, tokenize=False, add_generation_prompt=True
             )
-            yield list(tokenizer(rendered, add_special_tokens=False).input_ids)[:width]
+            cut = list(tokenizer(rendered, add_special_tokens=False).input_ids)[:width]
+            yield {"ids": cut, "special": [i for i, token in enumerate(cut) if token in control]}
 
 
 def _nonsense(rng: random.Random, words: int) -> str:

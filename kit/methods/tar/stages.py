@@ -311,7 +311,13 @@ def train_outer_loop(
         raise ValueError("sets that were divided before cannot be divided anew: leave one out")
 
     def texts(names: Sequence[str]) -> list[Example]:
-        return text_examples(data, names, tokenizer, max_length=settings.width)
+        return text_examples(
+            data,
+            names,
+            tokenizer,
+            max_length=settings.width,
+            special_labels=settings.special_token_labels,
+        )
 
     kept = texts(retain)
     forgotten = [] if held_out else texts(forget)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from kit.evals.sets import text_examples
 from kit.methods.tar.published import (
     chunks,
     counts,
@@ -28,6 +29,7 @@ from kit.methods.tar.published_sets import (
     write_sets,
 )
 from kit.mini.facts.model import build_tokenizer
+from kit.train.batching import IGNORE, collate
 
 
 def parquet(folder: Path, name: str, rows: list[dict[str, Any]]) -> list[Path]:
@@ -142,7 +144,7 @@ def test_a_domain_is_written_as_the_loop_reads_it(tmp_path: Path) -> None:
         "camel-bio-forget": 8,
         "camel-bio-held-out": 2,
         "adversary-retain": 20,
-        "chat": 5,
+        "chat": 4,
     }
     assert [question.id.split("-")[1] for question in asked["retain"]] == ["philosophy"]
     assert "about biology" in asked["wmdp"][0].prompt
@@ -155,6 +157,33 @@ def test_a_domain_is_written_as_the_loop_reads_it(tmp_path: Path) -> None:
     assert json.loads(rows[0])["ids"] == tokenizer("the moss is").input_ids
     with pytest.raises(ValueError, match="no files of magpie"):
         raw_sets({"pile-bio": files["pile-bio"]}, "bio")
+
+
+def test_control_tokens_of_conversations_are_labels_or_not(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    begin, end = tokenizer.bos_token, tokenizer.eos_token
+    tokenizer.chat_template = (
+        "{% for m in messages %}" + begin + " {{ m.content }} " + end + " {% endfor %}"
+    )
+    talk = [{"role": "user", "content": "the moss"}, {"role": "assistant", "content": "is jade"}]
+    write_sets(tmp_path, {"chat": [talk], "raw": ["the moss is jade"]}, {}, tokenizer, 7)
+
+    def labels(name: str, special: str) -> list[int]:
+        (example,) = text_examples(tmp_path, [name], tokenizer, special_labels=special)
+        batch = collate([example], 0)
+        assert example.labels == int((batch.labels != IGNORE).sum())
+        return [int(label) for label in batch.labels[0]]
+
+    first, last = tokenizer.bos_token_id, tokenizer.eos_token_id
+    (the, moss), (verb, jade) = (tokenizer(text).input_ids for text in ("the moss", "is jade"))
+    no = IGNORE
+    assert labels("chat", "masked") == [no, the, moss, no, no, verb, jade]
+    # The end of a turn is the padding too, whose labels the released code masks.
+    assert labels("chat", "kept") == [no, the, moss, no, first, verb, jade]
+    assert last not in labels("chat", "kept")
+    assert labels("raw", "masked") == labels("raw", "kept") == [no, moss, verb, jade]
+    with pytest.raises(ValueError, match="masked or kept"):
+        labels("chat", "written")
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

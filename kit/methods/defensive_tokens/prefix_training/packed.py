@@ -89,6 +89,8 @@ def pack(
         "bounds": bounds,
     }
     for owner, (example, first, length) in enumerate(zip(examples, bounds, lengths, strict=False)):
+        if example.hidden:
+            raise ValueError(f"example {example.id} hides labels, which a packed pass would train")
         parts["ids"] += example.ids[:-1]
         parts["positions"] += range(length)
         parts["predicting"] += range(first + example.prompt_length - 1, first + length)
