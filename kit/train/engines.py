@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from kit.train.engine import Engine, Precision
 from kit.train.optimizers import OptimizerSpec
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 SINGLE = "single-process"
 ZERO3 = "zero-3"
-ENGINES = (SINGLE, ZERO3)
-"""The whole model in each process, gradients reduced over processes; or everything sharded."""
+FSDP = "fsdp"
+ENGINES = (SINGLE, ZERO3, FSDP)
+"""The whole model in each process, gradients reduced over processes; or everything sharded, by
+DeepSpeed's ZeRO-3 or by torch's own fully sharded data parallelism."""
 
 EngineFactory = Callable[["nn.Module", OptimizerSpec, Precision], Engine]
 
@@ -37,22 +39,32 @@ def engine_factory(
     name: str = SINGLE,
     device: str = "cpu",
     *,
-    leaf_layers: bool = True,
     outer_state: str = "resident",
+    collected: str = "resident",
+    compiled: bool = False,
+    checkpointing: bool = False,
 ) -> EngineFactory:
     """What makes engines of that name, in one process or in those that torchrun started.
 
     Args:
         name: One of :data:`ENGINES`.
         device: ``cpu`` or ``cuda``.
-        leaf_layers: Sharded: gather decoder layers as wholes, where all weights are trained.
         outer_state: Sharded: ``resident`` or ``offloaded`` during inner steps.
+        collected: Sharded: likewise, gradients that are kept for later.
+        compiled: Sharded: decoder layers are compiled.
+        checkpointing: Sharded: decoder layers are computed again in the backward pass.
 
     Raises:
         ValueError: Unknown engine.
     """
     if name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
+    common = {
+        "outer_state": outer_state,
+        "collected": collected,
+        "compiled": compiled,
+        "checkpointing": checkpointing,
+    }
 
     def single(model: nn.Module, spec: OptimizerSpec, precision: Precision) -> Engine:
         from kit.train.single_process import SingleProcess, data_parallel
@@ -60,12 +72,18 @@ def engine_factory(
         together = data_parallel(device) if processes() > 1 else None
         return SingleProcess(model, spec, precision, accelerator=together)
 
-    def sharded(model: nn.Module, spec: OptimizerSpec, precision: Precision) -> Engine:
+    def zero3(model: nn.Module, spec: OptimizerSpec, precision: Precision) -> Engine:
         from kit.train.zero3 import Zero3, Zero3Settings
 
         # DeepSpeed releases a leaf before its backward pass where what enters it needs no gradient.
-        whole_layers = leaf_layers and all(p.requires_grad for p in model.parameters())
-        settings = Zero3Settings(leaf_layers=whole_layers, outer_state=outer_state)
+        leaves = all(p.requires_grad for p in model.parameters())
+        settings = Zero3Settings(leaf_layers=leaves, **cast("Any", common))
         return Zero3(model, spec, precision, settings=settings, device=device)
 
-    return sharded if name == ZERO3 else single
+    def fsdp(model: nn.Module, spec: OptimizerSpec, precision: Precision) -> Engine:
+        from kit.train.fsdp import Fsdp, FsdpSettings
+
+        settings = FsdpSettings(**cast("Any", common))
+        return Fsdp(model, spec, precision, settings=settings, device=device)
+
+    return {SINGLE: single, ZERO3: zero3, FSDP: fsdp}[name]

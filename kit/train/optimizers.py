@@ -278,8 +278,8 @@ def make_optimizer(
     Args:
         spec: Which.
         named_parameters: Names and parameters.
-        fused: AdamW updates in one kernel instead of several, without copies of the state in
-            between: the same to rounding.
+        fused: AdamW updates in one kernel instead of several, schedule-free parameter by parameter,
+            without copies of the state in between: the same to rounding.
 
     Raises:
         ValueError: Nothing to train, or a routing that leaves Muon without a weight.
@@ -341,6 +341,8 @@ def _part(
                 betas=spec.betas,
                 eps=spec.eps,
                 warmup_steps=spec.warmup_steps,
+                # One parameter after the other, without denominators for all of them at once.
+                foreach=not fused,
             )
             return made
     raise ValueError(f"no optimizer is made from {type(spec).__name__}")

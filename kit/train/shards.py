@@ -7,7 +7,7 @@ one flat tensor, so that most of what is done to weights is one operation on one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -92,15 +92,6 @@ class Layout:
             dist.all_gather_into_tensor(pieces, row)
             row = pieces
         return row[: prod(piece.shape)].view(piece.shape)
-
-    def joined(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Whole tensors one after the other, in the machine's memory, in process 0.
-
-        The others take part and get empty tensors.
-        """
-        for name, held in tensors:
-            whole = self.join(name, held)
-            yield name, whole.cpu() if self.rank == 0 else whole.new_empty(0, device="cpu")
 
 
 def parameters_of(

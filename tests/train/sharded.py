@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from kit.train.engines import SINGLE
+from kit.train.engines import SINGLE, ZERO3
 from kit.train.single_process import SingleProcess
 from tests.methods.tar.conftest import build_model
 from tests.train import sharded_processes, two_processes
@@ -20,14 +20,15 @@ from tests.train.tiny import llama
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def launch(folder, device, processes):
+def launch(folder, device, processes, engine=ZERO3):
     """What each rank found out, by name."""
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    called = ["-m", "tests.train.sharded_processes", str(folder), device, engine]
     hidden = {} if device == "cuda" else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
     # As in the container: no compiler for GPUs.
     environment = {k: v for k, v in os.environ.items() if k not in ("CUDA_HOME", "CUDA_PATH")}
     done = subprocess.run(
-        [sys.executable, *start, "-m", "tests.train.sharded_processes", str(folder), device],
+        [sys.executable, *start, *called],
         cwd=ROOT,
         env=environment | hidden | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         capture_output=True,

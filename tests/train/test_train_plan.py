@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kit.train.frozen import frozen
 from kit.train.plan import GlobalBatches, Machine, ModelShape, Plan, _count, solve
+from kit.train.residence import frozen
 from tests.train.tiny import llama, tokens
 
 LLAMA3_8B = ModelShape(8_030_261_248, 32, 4096, 14336, 128256)

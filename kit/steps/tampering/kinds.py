@@ -89,7 +89,12 @@ def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignor
         rows=params.rows,
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         on_step=lambda step, loss: ctx.progress(step, params.steps, "steps"),
-        make_engine=engine_factory(params.engine, ctx.device),
+        make_engine=engine_factory(
+            params.engine,
+            ctx.device,
+            compiled=params.compiled,
+            checkpointing=params.checkpointing,
+        ),
     )
     if attacked.engine.rank:
         return attacked

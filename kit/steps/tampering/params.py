@@ -59,8 +59,13 @@ class Attack(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Of a schedule-free optimizer, which weights are measured and kept."""
     rows: Count = 64
     """Most texts in a forward pass; changes no loss."""
-    engine: Literal["single-process", "zero-3"] = "single-process"
-    """How several GPUs share the work: the whole model on each, or everything sharded."""
+    engine: Literal["single-process", "zero-3", "fsdp"] = "single-process"
+    """How several GPUs share the work: the whole model on each, or everything sharded, by DeepSpeed
+    or by torch."""
+    compiled: bool = False
+    """Sharded only: decoder layers are compiled."""
+    checkpointing: bool = False
+    """Sharded only: decoder layers are computed again in the backward pass."""
     measure_every: Count = 10
     """Steps between the points of the trajectory; 0 and the last step are points too."""
     questions: dict[str, str] | list[str] = field(

@@ -74,7 +74,12 @@ def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
         rows=params.rows,
         max_length=params.length,
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
-        make_engine=engine_factory(params.engine, ctx.device),
+        make_engine=engine_factory(
+            params.engine,
+            ctx.device,
+            compiled=params.compiled,
+            checkpointing=params.checkpointing,
+        ),
         precision=Precision(params.compute),
     )
     moved = trained.largest_change()
@@ -94,6 +99,7 @@ def run_train(ctx: StepContext, params: Train) -> None:
     from kit.train.checkpoints import CheckpointFolder
     from kit.train.engine import Precision
     from kit.train.engines import engine_factory, use_own_gpu
+    from kit.train.residence import frozen
 
     use_own_gpu(ctx.device)
     source = ctx.model("model")
@@ -107,7 +113,7 @@ def run_train(ctx: StepContext, params: Train) -> None:
     )
     trained, run = train_outer_loop(
         model,
-        load_model(ctx, ctx.model("reference"), params.dtype),
+        frozen(load_model(ctx, ctx.model("reference"), params.dtype), params.reference, ctx.device),
         tokenizer,
         ctx.step("data").path,
         settings,
@@ -121,7 +127,14 @@ def run_train(ctx: StepContext, params: Train) -> None:
         rows=params.rows,
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         on_step=lambda step: ctx.progress(step.number + 1, settings.outer_steps, "outer steps"),
-        make_engine=engine_factory(params.engine, ctx.device, outer_state=params.outer_state),
+        make_engine=engine_factory(
+            params.engine,
+            ctx.device,
+            outer_state=params.outer_state,
+            collected=params.collected,
+            compiled=params.compiled,
+            checkpointing=params.checkpointing,
+        ),
         precision=Precision(params.compute),
         snapshot_device=params.snapshot,
     )

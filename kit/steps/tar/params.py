@@ -39,8 +39,13 @@ class Safeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the model as it is loaded; trained weights are fp32."""
     compute: Literal["float32", "bfloat16"] = "float32"
-    engine: Literal["single-process", "zero-3"] = "single-process"
-    """How several GPUs share the work: the whole model on each, or everything sharded."""
+    engine: Literal["single-process", "zero-3", "fsdp"] = "single-process"
+    """How several GPUs share the work: the whole model on each, or everything sharded, by DeepSpeed
+    or by torch."""
+    compiled: bool = False
+    """Sharded only: decoder layers are compiled."""
+    checkpointing: bool = False
+    """Sharded only: decoder layers are computed again in the backward pass."""
 
 
 class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,10 +87,19 @@ class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the models as they are loaded; trained weights are fp32."""
     compute: Literal["float32", "bfloat16"] = "float32"
-    engine: Literal["single-process", "zero-3"] = "single-process"
-    """How several GPUs share the work: the whole model on each, or everything sharded."""
+    engine: Literal["single-process", "zero-3", "fsdp"] = "single-process"
+    """How several GPUs share the work: the whole model on each, or everything sharded, by DeepSpeed
+    or by torch."""
+    compiled: bool = False
+    """Sharded only: decoder layers are compiled."""
+    checkpointing: bool = False
+    """Sharded only: decoder layers are computed again in the backward pass."""
     outer_state: Literal["resident", "offloaded"] = "resident"
     """Sharded only: where the outer optimizer's state is during an attack."""
+    collected: Literal["resident", "offloaded"] = "resident"
+    """Sharded only: where tamper-resistance gradients wait for an attack's end."""
+    reference: Literal["resident", "offloaded"] = "resident"
+    """Where the original model is while it is not asked."""
     snapshot: Literal["cpu", "cuda"] | None = None
     """Where the weights wait for an attack's end; where they are if absent."""
 

@@ -1,4 +1,4 @@
-"""ZeRO-3 over two processes equals one: gradients, inner and outer steps, every way back."""
+"""Sharded over two processes equals one: gradients, inner and outer steps, every way back."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from kit.train.checkpoints import CheckpointFolder
 from kit.train.engine import AVERAGED, TRAINING, Precision
+from kit.train.engines import FSDP, ZERO3
+from kit.train.fsdp import Fsdp, FsdpSettings
 from kit.train.optimizers import AdamW, Muon
 from kit.train.shards import Layout
 from kit.train.single_process import SingleProcess
@@ -21,14 +23,14 @@ from tests.train.tiny import llama
 from tests.train.two_processes import OUTER, weights
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("zero3")
+@pytest.fixture(scope="module", params=[ZERO3, FSDP])
+def folder(tmp_path_factory, request):
+    return tmp_path_factory.mktemp(request.param)
 
 
 @pytest.fixture(scope="module")
 def ranks(folder):
-    return launch(folder, "cpu", 2)
+    return launch(folder, "cpu", 2, ZERO3 if ZERO3 in folder.name else FSDP)
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +110,20 @@ def test_another_version_of_deepspeed_is_refused(monkeypatch):
         checked_deepspeed()
 
 
-def test_what_cannot_be_sharded_is_refused():
+@pytest.mark.parametrize("engine", [Zero3, Fsdp])
+def test_what_cannot_be_sharded_is_refused(engine):
     with pytest.raises(ValueError, match="Muon needs whole matrices"):
-        Zero3(llama(), Muon(0.01, 0.0), device="cpu")
+        engine(llama(), Muon(0.01, 0.0), device="cpu")
     with pytest.raises(ValueError, match="sharded masters are float32"):
-        Zero3(llama(), AdamW(0.01, 0.0), Precision("bfloat16", "bfloat16"), device="cpu")
+        engine(llama(), AdamW(0.01, 0.0), Precision("bfloat16", "bfloat16"), device="cpu")
     with pytest.raises(ValueError, match="nothing to train"):
-        Zero3(llama().requires_grad_(False), AdamW(0.01, 0.0), device="cpu")
+        engine(llama().requires_grad_(False), AdamW(0.01, 0.0), device="cpu")
+
+
+def test_settings_that_would_mean_something_else_are_refused():
     with pytest.raises(ValueError, match="communication in 'float16'"):
-        Zero3Settings(communication="float16")
+        FsdpSettings(communication="float16")
     with pytest.raises(ValueError, match="outer state 'disk'"):
         Zero3Settings(outer_state="disk")
+    with pytest.raises(ValueError, match="gathered as a whole"):
+        Zero3Settings(compiled=True)
