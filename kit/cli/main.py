@@ -76,7 +76,7 @@ class LazyGroup(click.Group):
                 f"the command {cmd_name!r} cannot be loaded",
                 where=module,
                 why="this installation does not have it" if absent else str(error),
-                next_step='pip install -e ".[cpu]" in the repository',
+                next_step="make setup in the repository, or install the kit's wheel again",
             ) from error
         if not any(parameter.name == "progress" for parameter in command.params):
             command.params.extend(common_options(hidden=True))

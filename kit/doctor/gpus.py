@@ -112,7 +112,7 @@ def check_gpus(
         yield fail(
             "torch",
             f"{version('torch')} is a build without CUDA",
-            'in a new environment: pip install -e ".[gpu]"',
+            "make setup-gpu, which makes an environment of its own",
         )
     if needs.gpus:
         yield from _occupied(found, needs, loads(ask))

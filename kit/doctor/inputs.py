@@ -20,7 +20,15 @@ class Download(Struct, frozen=True, kw_only=True):
     size: int = 0
     """Bytes of the files whose size is known."""
     unknown: int = 0
-    """Files whose size nobody could confirm; the large ones are all known."""
+    """Files whose size nobody could confirm."""
+
+    def words(self) -> str:
+        """How much that is, as far as it is known."""
+        known = f"{self.size / 1e9:.1f} GB" if self.size > 5e7 else "less than 50 MB"
+        if not self.unknown:
+            return known
+        files = f"{self.unknown} files of unknown size"
+        return f"{known} and {files}" if self.size else files
 
 
 def download(store: PinStore, ids: list[str]) -> Download:
@@ -66,10 +74,8 @@ def inputs(store: PinStore, ids: list[str], experiment: str, profile: str) -> It
             f"{command} --write-pins",
         )
     if absent:
-        still = download(store, absent)
-        size = f"{still.size / 1e9:.1f} GB" if still.size > 5e7 else "less than 50 MB"
-        more = f" and {still.unknown} small files" if still.unknown else ""
-        detail = f"{len(absent)} still to fetch, {size}{more}: {_some(absent)}"
+        still = download(store, absent).words()
+        detail = f"{len(absent)} still to fetch, {still}: {_some(absent)}"
         if offline():
             yield fail(
                 "inputs", f"{detail}; the network is off", f"unset HF_HUB_OFFLINE; {command}"

@@ -73,7 +73,7 @@ def packages(root: Path, needs: Needs, version: Version = installed) -> Iterator
     ):
         wanted = declared.get(extra, [])
         problems = [text for text in (_problem(r, version) for r in wanted) if text]
-        mend = f'pip install -e ".[{extra}]"' if extra else "pip install -e ."
+        mend = _install(root, extra or needs.extra)
         if problems and extra == "cpu" and _complete(declared.get("gpu", []), version):
             yield ok(name, f"not needed: the gpu set is here, with torch {version('torch')}")
         elif problems:
@@ -83,6 +83,13 @@ def packages(root: Path, needs: Needs, version: Version = installed) -> Iterator
             yield ok(name, shown)
         elif extra != "report":
             yield warn(name, "no list of requirements found; versions were not checked", mend)
+
+
+def _install(root: Path, extra: str) -> str:
+    """The hashed set-up where there is a clone, else the extra of the installed kit."""
+    if (root / "requirements" / "cpu.txt").is_file():
+        return "make setup-gpu" if extra == "gpu" else "make setup"
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
 
 
 def _complete(wanted: list[Requirement], version: Version) -> bool:

@@ -78,6 +78,12 @@ def solve(global_batch: int, *, world: int, largest_micro: int, where: str = "")
     return Split(world=world, micro_batch=micro, accumulation=share // micro)
 
 
+def shares(kind: StepKind, resources: Resources) -> bool:
+    """Whether a step shares a batch among as many GPUs as it gets."""
+    declared = set(FIELDS) <= set(kind.params.__struct_fields__)
+    return declared and kind.launch == "torchrun" and resources.gpus > 0
+
+
 def fit(
     kind: StepKind,
     params: Struct,
@@ -105,8 +111,7 @@ def fit(
         return params, resources, ""
     batch, micro, passes = (int(getattr(params, name)) for name in FIELDS)
     declared = resources.world
-    shares = kind.launch == "torchrun" and resources.gpus > 0
-    world = gpus if gpus is not None and shares else declared
+    world = gpus if gpus is not None and shares(kind, resources) else declared
     if passes and world == declared:
         written = Split(world=world, micro_batch=micro, accumulation=passes)
         if written.global_batch != batch:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.batch import fit
+from kit.engine.batch import fit, shares
 from kit.engine.environment import Machine, environment_class
 from kit.engine.keys import instance_key
 from kit.engine.params import Override, parse_override, typed
@@ -84,6 +84,12 @@ def make_plan(
         except InvalidInput as error:
             error.path = (*builder.place, *error.path)
             raise
+        if gpus is not None and not builder.shares:
+            raise UsageError(
+                f"no step of {manifest.id} ({profile_name}) shares a batch among GPUs: "
+                f"--gpus {gpus} would change nothing",
+                next_step="leave it out; kit plan shows the GPUs of each step",
+            )
     (results,) = builder.by_step[manifest.results]
     return Plan(
         experiment=manifest.id,
@@ -148,6 +154,7 @@ class _Builder:
     ) -> None:
         self.use, self.profile, self.digests = use, profile, digests
         self.gpus, self.machine, self.rehearsal = gpus, machine, rehearsal
+        self.shares = False
         self.notes: list[str] = []
         self.place: PathTuple = ()
         """Of the manifest's document: what is being read."""
@@ -186,6 +193,7 @@ class _Builder:
         if resources is None:
             resources = kind.resources(struct, self.profile.gpu)
         resources = self._timed(kind, resources)
+        self.shares = self.shares or shares(kind, resources)
         struct, resources, note = fit(kind, struct, resources, gpus=self.gpus, where=id)
         if note:
             self.notes.append(note)

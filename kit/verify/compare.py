@@ -17,6 +17,10 @@ from kit.verify.measurement import Measurement, measure
 from kit.verify.multiple import benjamini_hochberg
 from kit.verify.numbers import points, show, show_p
 
+_RANKS = {"differs": 0, "noise": 2, "same": 3}
+"""What is only in one run stands between the two kinds of difference."""
+_SHOWN = 20
+
 
 class CellPair(Struct, frozen=True, kw_only=True):
     """One cell in both runs."""
@@ -76,6 +80,13 @@ def compare(
         notes.append("no plan.json in one of the runs: only tables and labels are compared")
     if divergence is None:
         divergence = _files(first.path, second.path)
+    for side, run in (("first", first), ("second", second)):
+        steps = run.record.steps.values() if run.record is not None else ()
+        if steps and all(step.state == "cached" for step in steps):
+            notes.append(
+                f"all {len(steps)} steps of the {side} run came from the store: nothing was "
+                "computed again, so that being the same is no repetition"
+            )
     if first.results.profile != second.results.profile:
         notes.append(f"profiles {first.results.profile} and {second.results.profile}")
     same = divergence is None and all(cell.says == "same" for cell in cells)
@@ -152,26 +163,26 @@ def _files(first: Path, second: Path) -> Divergence | None:
 
 
 def lines(outcome: Comparison, *, every: bool = False) -> Iterable[str]:
-    """The comparison as lines; the first word says what.
+    """The comparison as lines: where the runs part, then the cells, real differences first.
 
     Args:
         outcome: Of :func:`compare`.
-        every: Whether cells that are the same have lines of their own.
+        every: Whether all cells have lines of their own, those that are the same too.
     """
-    shown = [cell for cell in outcome.cells if every or cell.says != "same"]
-    if len(shown) < len(outcome.cells):
-        yield f"cells {len(outcome.cells) - len(shown)} the same; --all lists them"
-    for cell in shown:
-        if cell.difference is None or cell.first is None or cell.second is None:
-            yield f"cell {cell.id} {cell.says}"
-            continue
-        says = f"cell {cell.id} {cell.says}: {show(cell.first)} against {show(cell.second)}"
-        if cell.difference:
-            says += f", {show(cell.difference, signed=True)}{points(cell.unit)}"
-        if cell.p is not None and cell.says != "same":
-            says += f" ({show_p(cell.p)}; {cell.method})"
-        yield says
+    yield from _parting(outcome)
     yield from (f"note {note}" for note in outcome.notes)
+    ranked = sorted(outcome.cells, key=lambda cell: _RANKS.get(cell.says, 1))
+    apart = [cell for cell in ranked if cell.says != "same"]
+    shown = ranked if every else apart[:_SHOWN]
+    yield from (_cell_line(cell) for cell in shown)
+    if len(shown) < len(ranked):
+        same = len(ranked) - len(apart)
+        more = f"{len(apart) - len(shown)} more differ, " if len(apart) > len(shown) else ""
+        yield f"cells {more}{same} the same; --all lists them"
+
+
+def _parting(outcome: Comparison) -> Iterable[str]:
+    """Where the plans part, in a few lines."""
     found = outcome.divergence
     if found is None:
         yield "identical" if outcome.identical else "no step differs; the tables do"
@@ -186,3 +197,14 @@ def lines(outcome: Comparison, *, every: bool = False) -> Iterable[str]:
     if found.first or found.second:
         yield f"  first:  {found.first}"
         yield f"  second: {found.second}"
+
+
+def _cell_line(cell: CellPair) -> str:
+    if cell.difference is None or cell.first is None or cell.second is None:
+        return f"cell {cell.id} {cell.says}"
+    says = f"cell {cell.id} {cell.says}: {show(cell.first)} against {show(cell.second)}"
+    if cell.difference:
+        says += f", {show(cell.difference, signed=True)}{points(cell.unit)}"
+    if cell.p is not None and cell.says != "same":
+        says += f" ({show_p(cell.p)}; {cell.method})"
+    return says

@@ -33,8 +33,17 @@ def test_what_is_here_absent_and_unavailable(catalog: Catalog, tmp_path: Path) -
     assert ("WARN", "inputs", "kit fetch demo --profile mini") in lines
     assert ("FAIL", "input tiny-old", "kit fetch demo --profile mini --pin tiny-old=PATH") in lines
     (absent,) = [check for check in found if check.level == "WARN"]
-    assert "2 still to fetch, less than 50 MB and " in absent.detail
+    assert "2 still to fetch, " in absent.detail
+    assert "files of unknown size: " in absent.detail
     assert absent.detail.endswith("tiny-data, big-old")
+
+
+def test_what_is_unknown_is_not_called_small() -> None:
+    assert inputs.Download(unknown=3).words() == "3 files of unknown size"
+    assert inputs.Download(size=1000).words() == "less than 50 MB"
+    assert inputs.Download(size=2 * 10**9, unknown=1).words() == (
+        "2.0 GB and 1 files of unknown size"
+    )
 
 
 def test_without_a_network_what_is_absent_stays_so(

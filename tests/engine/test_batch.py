@@ -14,7 +14,7 @@ from kit.engine.environment import Machine
 from kit.engine.preflight import preflight
 from kit.engine.registry import REGISTRY
 from kit.engine.store import Store
-from kit.errors import InvalidInput, Preflight
+from kit.errors import InvalidInput, Preflight, UsageError
 from kit.manifest.types import Resources
 from kit.results.plan import Plan
 from tests.engine.conftest import MACHINE, ToyPins, manifest, plan_of
@@ -120,7 +120,11 @@ def test_gpus_that_do_not_divide() -> None:
 
 def test_on_one_cpu_the_world_is_one() -> None:
     assert split_of(shared(gpus=0, accumulation=8)) == (8, 8, 0, "1x8x8")
-    assert split_of(shared(gpus=0, accumulation=8, world=4))[2] == 0  # nothing to share
+
+
+def test_gpus_that_would_change_nothing_are_refused() -> None:
+    with pytest.raises(UsageError, match="--gpus 4 would change nothing"):
+        shared(gpus=0, accumulation=8, world=4)
 
 
 def test_kinds_without_a_batch_are_left_alone() -> None:

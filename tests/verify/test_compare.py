@@ -13,6 +13,7 @@ import pytest
 from kit.cli.main import run as kit
 from kit.results.record import FileRecord
 from kit.results.run import Run
+from kit.verify.compare import CellPair, Comparison, lines
 from kit.verify.diverge import diverge, read_side
 from kit.verify.records import Unreadable, escape, first_difference, inserted
 from kit.verify.tampered import fit
@@ -192,10 +193,10 @@ def test_the_first_step_and_the_first_item(
     short = capsys.readouterr().out.splitlines()
     same = [line for line in said.splitlines() if " same: " in line]
     assert short == [
-        f"cells {len(same)} the same; --all lists them",
         *(line for line in said.splitlines() if line not in same),
+        f"cells {len(same)} the same; --all lists them",
     ]
-    assert "first difference: step generate[seed=], outputs" in said
+    assert short[0] == "first difference: step generate[seed=], outputs"
     assert "because params.seed: 0 against 1" in said
     assert "responses.jsonl: record 1 (i0) of 1, generation, response" in said
     assert '"It is 0."' in said
@@ -204,7 +205,42 @@ def test_the_first_step_and_the_first_item(
 
 def test_identical_runs(two: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert kit(["compare", str(two[0]), str(two[0])]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "identical"
+    assert capsys.readouterr().out.splitlines()[0] == "identical"
+
+
+def test_a_run_out_of_the_store_is_no_repetition(
+    two: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kit(["compare", str(two[0]), str(two[0])]) == 0
+    assert "came from the store" not in capsys.readouterr().out
+    path = two[0] / "record.json"
+    content = json.loads(path.read_text())
+    for step in content["steps"].values():
+        step["state"] = "cached"
+    path.write_text(json.dumps(content))
+    fit(two[0])
+    kit(["compare", str(two[0]), str(two[1])])
+    said = capsys.readouterr().out
+    assert f"all {len(content['steps'])} steps of the first run came from the store" in said
+    assert "second run came" not in said
+
+
+def test_real_differences_come_before_noise_and_few_are_listed() -> None:
+    def pair(number: int, says: str) -> CellPair:
+        return CellPair(
+            id=f"t/{says}/{number}", unit="percent", first=1, second=2, difference=-1, says=says
+        )
+
+    cells = [pair(i, "noise") for i in range(30)] + [pair(0, "only in the first")]
+    outcome = Comparison(
+        first="a", second="b", cells=[*cells, pair(0, "differs"), pair(0, "same")], identical=False
+    )
+    said = list(lines(outcome))
+    assert said[0] == "no step differs; the tables do"
+    assert said[1].startswith("cell t/differs/0 differs: 1 against 2")
+    assert said[2].startswith("cell t/only in the first/0")
+    assert said[-1] == "cells 12 more differ, 1 the same; --all lists them"
+    assert sum(line.startswith("cell t/noise") for line in said) == 18
 
 
 def test_json_output(two: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
