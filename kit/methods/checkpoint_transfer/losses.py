@@ -43,7 +43,7 @@ def mapped_targets(
     kept = mask.bool()
     targets = {}
     for block, states in teacher.items():
-        rows = states.detach()[kept]
+        rows = rows_of(states.detach(), kept)
         if maps is not None:
             source = block if map_of is None else map_of[block]
             if source not in maps:
@@ -74,7 +74,7 @@ def remove_loss(
     kept = mask.bool()
     parts = []
     for block, target in targets.items():
-        states = student[block][kept]
+        states = rows_of(student[block], kept)
         if states.shape != target.shape or not len(states):
             raise ValueError(
                 f"block {block}: {list(states.shape)} student states for {list(target.shape)} "
@@ -98,7 +98,7 @@ def kl_retain(reference: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ValueError: Shapes that differ, or no token.
     """
-    rows = logits[_tokens(mask)]
+    rows = rows_of(logits, _tokens(mask))
     if reference.shape != rows.shape:
         raise ValueError(f"logits {list(rows.shape)}, reference {list(reference.shape)}")
     aims = log_softmax(reference.detach().float(), dim=-1)
@@ -132,6 +132,11 @@ def hidden_retain(
         mask: [B, T] bool.
     """
     return remove_loss(student, mapped_targets(reference, None, mask), mask)
+
+
+def rows_of(states: Tensor, mask: Tensor) -> Tensor:
+    """[n, d] of the n true positions of [B, T, d], in row-major order; no copy if all are."""
+    return states.flatten(0, 1) if bool(mask.all()) else states[mask]
 
 
 def _tokens(mask: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from kit.lm.forward import unlike_plain_head
 from kit.lm.hidden import block_outputs
 from kit.lm.model import decoder_layers, final_norm, inner_model
 from kit.methods.checkpoint_transfer.affine import AffineMap, maps_for
-from kit.methods.checkpoint_transfer.losses import mapped_targets
+from kit.methods.checkpoint_transfer.losses import mapped_targets, rows_of
 from kit.methods.checkpoint_transfer.states import FileStates, States, write_states
 
 if TYPE_CHECKING:
@@ -66,7 +66,12 @@ class ForgetTargets:
         depth = len(decoder_layers(teacher))
         self.teacher, self.blocks, self._map_of = teacher, recipe.blocks, recipe.map_of
         needed = sorted(set(self._map_of.values()))
-        self.maps = None if maps is None else maps_for(maps, needed, width=width, depth=depth)
+        self.maps = None
+        if maps is not None:
+            checked = maps_for(maps, needed, width=width, depth=depth)
+            # In the teacher's type, as the published code casts them (reference page, 1.2).
+            place = (teacher.device, teacher.dtype)
+            self.maps = {block: one.to(*place) for block, one in checked.items()}
         self.kept = kept
 
     def rows(self, pairs: Pairs, examples: Sequence[int]) -> dict[int, Tensor]:
@@ -120,7 +125,7 @@ class RetainReference:
 
     def compute(self, ids: Tensor, mask: Tensor) -> dict[int, Tensor]:
         """States of the last block, [n, d], by the model."""
-        return {self._last: self.states(ids, mask, [self._last])[self._last][mask]}
+        return {self._last: rows_of(self.states(ids, mask, [self._last])[self._last], mask)}
 
     def states(self, ids: Tensor, mask: Tensor, blocks: Sequence[int]) -> dict[int, Tensor]:
         """Block -> [B, T, d], for the hidden-state retain loss."""

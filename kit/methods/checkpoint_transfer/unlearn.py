@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,19 +38,28 @@ DIVERGED_TIMES = 10.0
 
 @dataclass(frozen=True)
 class _Part:
-    """One of the two terms of a micro-batch; each has its own backward pass.
+    """One of the two terms of a micro-batch, or some rows of it; each has its own backward pass.
 
-    The gradient is the same as that of the sum, and only one term's activations are held.
+    The gradient is the same as that of the sum, and only one part's activations are held.
+
+    Attributes:
+        kind: ``forget`` or ``retain``.
+        micro: The micro-batch.
+        weight: Of the term in the step's loss.
+        examples: Of the micro-batch, those of this part.
+        share: Of the micro-batch's tokens; terms are means over tokens.
     """
 
     kind: str
     micro: MicroBatch
     weight: float
+    examples: tuple[int, ...]
+    share: float
 
     @property
     def item_ids(self) -> tuple[str, ...]:
         """For the message of a run that diverged."""
-        return tuple(map(str, self.micro.examples))
+        return tuple(map(str, self.examples))
 
 
 @dataclass
@@ -100,6 +110,7 @@ def unlearn(
     folder: CheckpointFolder | None = None,
     save_every: int = 0,
     on_step: Callable[[int], None] | None = None,
+    rows: int | None = None,
 ) -> UnlearnRun:
     """Pull the model's states on forget text to the targets, and keep its outputs on retain text.
 
@@ -114,6 +125,8 @@ def unlearn(
         folder: Of checkpoints, to write and to go on from; ``None`` saves nothing.
         save_every: Optimizer steps between two checkpoints.
         on_step: Called with the optimizer steps done.
+        rows: Most texts in a forward pass; bounds memory and changes no loss but by rounding and
+            the draws of dropout. All texts of a micro-batch without.
 
     Raises:
         ValueError: Pairs, targets, reference or optimizer that do not fit the recipe.
@@ -144,7 +157,7 @@ def unlearn(
     trained = finetune(
         engine,
         losses,
-        lambda step: _parts(mine(step), recipe, len(steps[step])),
+        lambda step: _parts(mine(step), recipe, len(steps[step]), pairs, rows),
         plan,
         streams=notes,
         folder=folder,
@@ -194,35 +207,34 @@ class _Losses:
     ) -> None:
         self._recipe, self._pairs = recipe, pairs
         self._targets, self._reference = targets, reference
-        self._noted: list[tuple[str, int, Tensor]] = []
+        self._noted: list[tuple[_Part, Tensor]] = []
 
     def __call__(self, model: nn.Module, part: _Part) -> Tensor:
         """The part's share of the step's loss."""
         value = self._remove(model, part) if part.kind == "forget" else self._retain(model, part)
-        self._noted.append((part.kind, part.micro.number, value.detach()))
+        value = value * part.share
+        self._noted.append((part, value.detach()))
         return value * part.weight
 
     def move_to(self, run: _Notes, mine: list[MicroBatch]) -> None:
         """Put the step's values into the notes; waits for the device once a step."""
-        values = iter(torch.stack([value for _, _, value in self._noted]).tolist())
-        noted = [(kind, next(values)) for kind, _, _ in self._noted]
+        sums: dict[tuple[str, MicroBatch], float] = defaultdict(float)
+        values = torch.stack([value for _, value in self._noted]).tolist()
+        for (part, _), value in zip(self._noted, values, strict=True):
+            sums[part.kind, part.micro] += value
         self._noted.clear()
-        at = 0
         for micro in mine:
             run.numbers.append(micro.number)
-            run.remove.append(noted[at][1] if noted[at][0] == "forget" else 0.0)
-            at += noted[at][0] == "forget"
-            computed = at < len(noted) and noted[at][0] == "retain"
-            run.retain.append(noted[at][1] if computed else 0.0)
-            at += computed
+            run.remove.append(sums["forget", micro])
+            run.retain.append(sums["retain", micro])
 
     def _remove(self, model: Any, part: _Part) -> Tensor:
-        ids, mask = self._pairs.batch("forget", part.micro.examples)
-        aims = self._targets.rows(self._pairs, part.micro.examples)
+        ids, mask = self._pairs.batch("forget", part.examples)
+        aims = self._targets.rows(self._pairs, part.examples)
         return remove_loss(block_outputs(model, ids, mask, self._targets.blocks), aims, mask)
 
     def _retain(self, model: Any, part: _Part) -> Tensor:
-        examples = part.micro.examples
+        examples = part.examples
         ids, mask = self._pairs.batch("retain", examples)
         kind = self._recipe.retain_loss
         reference = cast("RetainReference", self._reference)
@@ -232,20 +244,23 @@ class _Losses:
                 before, block_outputs(model, ids, mask, self._targets.blocks), mask
             )
         aims = reference.logits(self._pairs, examples) if kind == "kl" else None
-        logits = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
-        ).logits
+        padded: dict[str, Tensor] = {}
+        if not bool(mask.all()):
+            padded = {"attention_mask": mask, "position_ids": positions(mask)}
+        logits = model(input_ids=ids, use_cache=False, **padded).logits
         if aims is None:
             return cross_entropy_retain(ids, logits, mask)
         return kl_retain(aims, logits, mask)
 
 
-def _parts(mine: list[MicroBatch], recipe: Recipe, of_step: int) -> list[_Part]:
+def _parts(
+    mine: list[MicroBatch], recipe: Recipe, of_step: int, pairs: Pairs, rows: int | None
+) -> list[_Part]:
     """The terms to compute, forget before retain: the last reaches every trained weight.
 
     A term whose coefficient is 0 is left out.
     """
-    parts = []
+    parts: list[_Part] = []
     for micro in mine:
         now = coefficients(
             micro.number,
@@ -255,10 +270,33 @@ def _parts(mine: list[MicroBatch], recipe: Recipe, of_step: int) -> list[_Part]:
             schedule=recipe.coefficient_schedule,
         )
         if now.remove > 0:
-            parts.append(_Part("forget", micro, now.remove / of_step))
+            parts += _slices("forget", micro, now.remove / of_step, pairs.forget, 0, rows)
         if now.retain > 0:
-            parts.append(_Part("retain", micro, now.retain / of_step))
+            # The first token of a text is not predicted.
+            unpredicted = int(recipe.retain_loss == "cross-entropy")
+            retain = now.retain / of_step
+            parts += _slices("retain", micro, retain, pairs.retain, unpredicted, rows)
     return parts
+
+
+def _slices(
+    kind: str,
+    micro: MicroBatch,
+    weight: float,
+    texts: Sequence[Sequence[int]],
+    uncounted: int,
+    rows: int | None,
+) -> Iterator[_Part]:
+    """A term in parts of at most ``rows`` texts, each with its share of the tokens that count."""
+    most = rows or len(micro.examples)
+    counts = {example: len(texts[example]) - uncounted for example in micro.examples}
+    for start in range(0, len(micro.examples), most):
+        examples = micro.examples[start : start + most]
+        mine, all_ = sum(counts[example] for example in examples), sum(counts.values())
+        # Where nothing counts at all, the loss says so.
+        share = mine / all_ if all_ else 1.0
+        if share > 0:
+            yield _Part(kind, micro, weight, examples, share)
 
 
 def _check(

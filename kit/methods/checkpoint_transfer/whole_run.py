@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from kit.lm.fingerprint import fingerprint
+from kit.lm.fingerprint import fingerprint, fingerprints
 from kit.methods.checkpoint_transfer.affine import AffineMap
 from kit.methods.checkpoint_transfer.recipe import Recipe
 from kit.methods.checkpoint_transfer.student import make_student, optimizer_spec
 from kit.methods.checkpoint_transfer.targets import ForgetTargets, RetainReference
 from kit.methods.checkpoint_transfer.unlearn import UnlearnRun, unlearn
+from kit.train.compiling import compiled_layers
 from kit.train.engine import Precision
 from kit.train.lora import merge_adapter
 from kit.train.single_process import SingleProcess
@@ -87,6 +89,8 @@ def run_recipe(
     folder: CheckpointFolder | None = None,
     save_every: int = 0,
     on_step: Callable[[int], None] | None = None,
+    rows: int | None = None,
+    compiled: bool = False,
 ) -> Unlearned:
     """Unlearn by a recipe, in one process.
 
@@ -102,12 +106,15 @@ def run_recipe(
         folder: Of checkpoints; a run that finds one goes on from it.
         save_every: Optimizer steps between two checkpoints.
         on_step: Called with the optimizer steps done.
+        rows: Most texts in a forward pass; changes no loss but by rounding.
+        compiled: Compile the layers that are trained; takes a while once, and moves roundings and
+            the draws of dropout.
 
     Raises:
         ValueError: Inputs that do not fit the recipe.
         TrainingDiverged: The recipe says stop.
     """
-    before = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
+    before = fingerprints(student.state_dict())
     own = sum(parameter.numel() for parameter in student.parameters())
     teachers, kept = fingerprint(teacher), kept or Kept()
     reference = None
@@ -120,17 +127,19 @@ def run_recipe(
         reference = RetainReference(adapted, adapter_off=True, kept=kept.retain)
     targets = ForgetTargets(teacher, maps if recipe.affine else None, recipe, kept.forget)
     engine = SingleProcess(trained, optimizer_spec(recipe), precision)
-    run = unlearn(
-        engine,
-        recipe,
-        pairs,
-        targets,
-        reference,
-        seed=seed,
-        folder=folder,
-        save_every=save_every,
-        on_step=on_step,
-    )
+    with compiled_layers(cast("PreTrainedModel", trained)) if compiled else nullcontext():
+        run = unlearn(
+            engine,
+            recipe,
+            pairs,
+            targets,
+            reference,
+            seed=seed,
+            folder=folder,
+            save_every=save_every,
+            on_step=on_step,
+            rows=rows,
+        )
     allowed = _allowed(trained)
     census = engine.optimizer.census.counts
     share = sum(p.numel() for p in trained.parameters() if p.requires_grad) / own
@@ -208,8 +217,9 @@ def _own_weights(trained: Any) -> dict[str, Tensor]:
     return plain
 
 
-def _differing(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> frozenset[str]:
-    return frozenset(n for n in before if not torch.equal(before[n], after[n].to(before[n])))
+def _differing(before: Mapping[str, str], after: Mapping[str, Tensor]) -> frozenset[str]:
+    now = fingerprints({name: after[name] for name in before})
+    return frozenset(name for name in before if before[name] != now[name])
 
 
 def _finite(value: float) -> float | None:

@@ -98,6 +98,10 @@ class Unlearn(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     compute: Dtype = "float32"
     save_every: Whole = 0
     """Optimizer steps between checkpoints; there is always one every two minutes."""
+    rows: Whole = 0
+    """Most texts in a forward pass; bounds memory and changes no loss. 0: a whole micro-batch."""
+    compiled: bool = False
+    """Compile the layers that are trained: a minute once, and faster steps."""
     fraction: Share = 1.0
     """Of the pairs, for a rehearsal."""
 

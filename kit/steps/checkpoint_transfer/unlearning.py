@@ -76,6 +76,8 @@ def run_unlearn(ctx: StepContext, params: Unlearn) -> None:
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         save_every=params.save_every,
         on_step=lambda step: ctx.progress(step, recipe.steps.optimizer_steps, "optimizer steps"),
+        rows=params.rows or None,
+        compiled=params.compiled,
     )
     save(done, tokenizer, ctx.out / "model")
     write_json(ctx.out / "training.json", summary(done, recipe))

@@ -290,3 +290,31 @@ def test_block_states_of_the_recipe_are_those_it_names(given) -> None:
     entries = given.teacher(ids, attention_mask=mask, output_hidden_states=True).hidden_states
     for block, layer in zip(recipe().blocks, (1, 2), strict=True):
         torch.testing.assert_close(states[block][mask], entries[layer][mask])
+
+
+@pytest.mark.parametrize("retain_loss", ["kl", "cross-entropy", "hidden-states"])
+def test_rows_bound_memory_and_change_no_loss(given, retain_loss) -> None:
+    """Micro-batches of four texts of uneven length, whole and in parts of three and one."""
+    wanted = recipe(retain_loss=retain_loss, micro_batch=4)
+    # Another model than the student's start, from which its distance would be rounding alone.
+    whole, measured, _ = run(given, wanted, reference=RetainReference(given.teacher))
+    for rows in (3, 1):
+        seen: list[int] = []
+        parts, sliced, _ = run(given, wanted, rows=rows, reference=_Counting(given.teacher, seen))
+        assert max(seen, default=rows) <= rows
+        torch.testing.assert_close(sliced.remove, measured.remove, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(sliced.retain, measured.retain, rtol=1e-3, atol=1e-6)
+        for (name, mine), other in zip(parts.named_parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4, msg=name)
+
+
+class _Counting(RetainReference):
+    """A reference that notes how many texts it is asked for at a time."""
+
+    def __init__(self, model, seen: list[int]) -> None:
+        super().__init__(model)
+        self._seen = seen
+
+    def states(self, ids, mask, blocks):
+        self._seen.append(len(ids))
+        return super().states(ids, mask, blocks)

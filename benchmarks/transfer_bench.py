@@ -1,0 +1,211 @@
+"""What the phases of ``measure_transfer`` share: models, texts, clocks and the record."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kit.lm.standin import Shape, load_random_model, make_folder
+from kit.methods.checkpoint_transfer.affine import AffineMap
+from kit.methods.checkpoint_transfer.pairs import Pairs
+from kit.methods.checkpoint_transfer.recipe import Recipe
+
+ROW = 1024
+"""Pairs of a row of the sweep (seed log, lines 37 to 49)."""
+USES = 19
+"""Rows that read a pair (manifest of ct-coefficient-grid)."""
+BUDGET = 40
+"""GiB that a row of 1,024 pairs keeps, as in the manifest."""
+
+
+@dataclass
+class Bench:
+    """What the phases share, and the record that they fill.
+
+    Attributes:
+        folder: Of the record and of what is kept.
+        shape: Of the models.
+        tokens: Of a text.
+        pairs: Measured ones.
+        recipe: Of the row.
+        device: ``cuda`` or ``cpu``.
+        until: Seconds after which no phase begins.
+    """
+
+    folder: Path
+    shape: Shape
+    tokens: int
+    pairs: int
+    recipe: Recipe
+    device: str
+    until: float
+    record: dict[str, Any] = field(default_factory=dict)
+    student: Any = None
+    teacher: Any = None
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def width(self) -> int:
+        """Of the residual stream."""
+        return int(self.shape.config["hidden_size"])
+
+    @property
+    def depth(self) -> int:
+        """Layers."""
+        return int(self.shape.config["num_hidden_layers"])
+
+    def forward(self, layers: int, *, head: bool) -> float:
+        """Operations of a text's forward pass."""
+        return self.tokens * self._products(layers, head, attention=2)
+
+    def backward(self, layers: int, *, head: bool) -> float:
+        """Operations of its backward pass through frozen weights: attention counts twice."""
+        return self.tokens * self._products(layers, head, attention=4)
+
+    def _products(self, layers: int, head: bool, *, attention: int) -> float:
+        block = 24 * self.width**2 + attention * self.tokens * self.width
+        return layers * block + head * 2 * self.width * int(self.shape.config["vocab_size"])
+
+    @property
+    def forget_layers(self) -> int:
+        """Layers that a forget text runs through."""
+        return max(self.recipe.blocks) + 1
+
+    @property
+    def trained(self) -> float:
+        """Operations of a pair's two terms, targets and reference being there."""
+        forget, whole = self.forget_layers, self.depth
+        remove = self.forward(forget, head=False) + self.backward(forget, head=False)
+        return remove + self.forward(whole, head=True) + self.backward(whole, head=True)
+
+    @property
+    def maps(self) -> dict[int, AffineMap]:
+        """Random maps near the identity."""
+        made = {}
+        for block in self.recipe.blocks:
+            weight = torch.eye(self.width) + torch.randn(self.width, self.width) / self.width
+            made[block] = AffineMap(weight, torch.zeros(self.width))
+        return made
+
+    def texts(self, count: int, seed: int) -> list[list[int]]:
+        """Random ids."""
+        generator = torch.Generator().manual_seed(seed)
+        size = (count, self.tokens)
+        ids: list[list[int]] = torch.randint(
+            2, self.shape.tokens, size, generator=generator
+        ).tolist()
+        return ids
+
+    def data(self, count: int) -> Pairs:
+        """Pairs of the longest length."""
+        return Pairs(self.texts(count, 1), self.texts(count, 2), 1, self.device)
+
+    def model(self, seed: int, **changes: Any) -> Any:
+        """Random weights."""
+        shape = Shape(**{**vars(self.shape), "config": {**self.shape.config, **changes}})
+        folder = make_folder(self.folder / f"shape-{seed}-{len(changes)}", shape)
+        return load_random_model(folder, device=self.device, seed=seed)
+
+    def fresh_student(self) -> None:
+        """A student without adapters; the one before is let go."""
+        self.student = None
+        free()
+        self.student = self.model(1)
+
+    def write(self) -> None:
+        """Put the record on disk; after every phase."""
+        self.record["seconds in all"] = round(time.perf_counter() - self.began, 1)
+        text = json.dumps(self.record, indent=1)
+        (self.folder / "record.json").write_text(text + "\n", encoding="utf-8")
+
+    def phase(self, name: str, what: Callable[[], dict[str, Any]]) -> bool:
+        """Run a phase and write its record, whatever becomes of it."""
+        if time.perf_counter() - self.began > self.until:
+            self.record[name] = {"not run": f"{self.until:g} s had passed"}
+            self.write()
+            return False
+        free()
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        try:
+            found = what()
+        except Exception as error:
+            found = {"failed": repr(error)[:1500], "at": traceback.format_exc()[-3000:]}
+        wait(self.device)
+        found["seconds of the phase"] = round(time.perf_counter() - start, 2)
+        if self.device == "cuda":
+            found["peak GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+            found["reserved GB"] = round(torch.cuda.max_memory_reserved() / 1e9, 2)
+        self.record[name] = found
+        self.write()
+        print(name, json.dumps(found)[:3000], flush=True)
+        return "failed" not in found
+
+
+def free() -> None:
+    """Give memory back that nothing refers to."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def wait(device: str) -> None:
+    """Until the GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def timed(bench: Bench, into: dict[str, Any], name: str) -> Iterator[None]:
+    """Seconds of what is done inside."""
+    wait(bench.device)
+    start = time.perf_counter()
+    yield
+    wait(bench.device)
+    into[name] = round(time.perf_counter() - start, 3)
+
+
+def tera(operations: float, seconds: float) -> float:
+    """TFLOP/s."""
+    return round(operations / seconds / 1e12, 1)
+
+
+class Profiler:
+    """Kernels of the third step by sort; that step is slower and stands in the list of steps."""
+
+    def __init__(self, device: str) -> None:
+        self.spent: dict[str, float] = {}
+        self._on, self._profiled = device == "cuda", None
+
+    def at(self, done: int) -> None:
+        """Begin behind step 2, end behind step 3."""
+        if not self._on or done not in (2, 3):
+            return
+        from torch.profiler import ProfilerActivity, profile
+
+        if self._profiled is None:
+            self._profiled = profile(activities=[ProfilerActivity.CUDA])
+            self._profiled.__enter__()
+            return
+        self._profiled.__exit__(None, None, None)
+        sorts = {
+            "matrix products": ("gemm", "nvjet", "cutlass"),
+            "attention": ("flash", "fmha"),
+            "copies": ("memcpy", "memset"),
+            "fused by the compiler": ("triton",),
+        }
+        self.spent = dict.fromkeys([*sorts, "other"], 0.0)
+        for event in self._profiled.key_averages():
+            name = event.key.lower()
+            sort = next((s for s, parts in sorts.items() if any(p in name for p in parts)), "other")
+            self.spent[sort] = round(self.spent[sort] + event.self_device_time_total / 1e6, 3)
