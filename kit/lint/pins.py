@@ -9,17 +9,21 @@ from urllib.parse import urlsplit
 from kit.engine.wiring import duplicates
 from kit.lint.core import PINS, PinsContext
 from kit.manifest.source import Hit
-from kit.pins.store import PACKAGE
+from kit.pins.store import PACKAGE, SINGLE
 
 HUB = ("hf-model", "hf-dataset")
+FETCHED = (*HUB, *SINGLE)
 _BELONGS = {
     "repo": HUB,
     "revision": (*HUB, "file"),
     "url": ("file",),
     "path": ("package",),
+    "package": ("wheel",),
+    "version": ("wheel",),
+    "folder": ("folder",),
     "unavailable": ("unavailable",),
 }
-_NEEDED = {"repo": HUB, "url": ("file",), "path": ("package",), "unavailable": ("unavailable",)}
+_NEEDED = {field: kinds for field, kinds in _BELONGS.items() if field != "revision"}
 
 
 @PINS.rule("duplicate-pin")
@@ -39,10 +43,10 @@ def pin_fields(context: PinsContext) -> Iterator[Hit]:
                 yield Hit(("pins", index), f"pin {pin.id!r}: {pin.kind} needs {field!r}")
             if given and pin.kind not in kinds:
                 yield Hit(("pins", index, field), f"pin {pin.id!r}: {pin.kind} has no {field!r}")
-        if pin.kind in (*HUB, "file") and not pin.files:
+        if pin.kind in FETCHED and not pin.files:
             yield Hit(("pins", index), f"pin {pin.id!r} lists no files; only listed ones are used")
-        if pin.kind == "file" and len(pin.files) > 1:
-            yield Hit(("pins", index, "files"), f"pin {pin.id!r}: a 'file' pin is one file")
+        if pin.kind in SINGLE and len(pin.files) > 1:
+            yield Hit(("pins", index, "files"), f"pin {pin.id!r}: a {pin.kind!r} pin is one file")
 
 
 @PINS.rule("unpinned")
@@ -72,7 +76,7 @@ def unpinned(context: PinsContext) -> Iterator[Hit]:
 def missing_sha256(context: PinsContext) -> Iterator[Hit]:
     """A file without sha256 stands only in a pin that says what is unconfirmed."""
     for index, pin in enumerate(context.pins):
-        if pin.kind not in (*HUB, "file") or pin.unconfirmed:
+        if pin.kind not in FETCHED or pin.unconfirmed:
             continue
         for place, file in enumerate(pin.files):
             if file.sha256 is None:
@@ -120,6 +124,19 @@ def file_path(context: PinsContext) -> Iterator[Hit]:
             yield Hit(("pins", index, "files", place), f"pin {pin.id!r}: {path} twice")
 
 
+@PINS.rule("own-folder")
+def own_folder(context: PinsContext) -> Iterator[Hit]:
+    """What a folder pin names is there."""
+    for index, pin in enumerate(context.pins):
+        if pin.folder is not None:
+            place = context.loaded.source.path.parent / pin.folder
+            for path in [place / file.path for file in pin.files] or [place]:
+                if not path.exists():
+                    yield Hit(
+                        ("pins", index, "folder"), f"pin {pin.id!r}: there is nothing at {path}"
+                    )
+
+
 @PINS.rule("package-files")
 def package_files(context: PinsContext) -> Iterator[Hit]:
     """What a package pin names ships with the kit."""
@@ -154,7 +171,7 @@ def unconfirmed(context: PinsContext) -> Iterator[Hit]:
 def pin_source(context: PinsContext) -> Iterator[Hit]:
     """A fetched pin says where its revision and hashes come from."""
     for index, pin in enumerate(context.pins):
-        if pin.kind in (*HUB, "file") and not pin.source:
+        if pin.kind in FETCHED and not pin.source:
             yield Hit(
                 ("pins", index), f"pin {pin.id!r} does not say where revision and hashes come from"
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msgspec import structs
+
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.home import find_root, open_folder
@@ -137,6 +139,9 @@ class Catalog:
                     raise InvalidInput(
                         f"a second pin {pin.id!r}", where=loaded.locate(("pins", index, "id"))
                     )
+                if pin.folder is not None:
+                    place = (loaded.source.path.parent / pin.folder).resolve()
+                    pin = structs.replace(pin, folder=str(place))
                 pins[pin.id] = pin
         return Pins(schema_version=1, pins=list(pins.values()))
 

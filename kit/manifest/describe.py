@@ -83,7 +83,7 @@ def _input(id: str, pin: Pin | None) -> dict[str, Any]:
         "title": pin.title,
         "licence": pin.licence,
         "gated": pin.gated,
-        "at": pin.url or pin.path or pin.repo,
+        "at": pin.place,
         "revision": pin.revision,
         "files": len(pin.files),
         "bytes": sum(size or 0 for size in sizes) if sizes and None not in sizes else None,

@@ -40,12 +40,14 @@ class Pin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An exact input.
 
     ``hf-model`` and ``hf-dataset`` name a hub repository at a revision, ``file`` a plain file at a
-    URL that contains its revision, ``package`` files that ship inside the kit, ``unavailable`` an
-    input that is private or gone (the reason is mandatory; a user may bring a path of their own).
+    URL that contains its revision, ``wheel`` a released Python package by version and hash (a step
+    gets the wheel file), ``folder`` a folder or file of one's own, ``package`` files that ship
+    inside the kit, ``unavailable`` an input that is private or gone (the reason is mandatory; a
+    user may bring a path of their own).
     """
 
     id: Identifier
-    kind: Literal["hf-model", "hf-dataset", "file", "package", "unavailable"]
+    kind: Literal["hf-model", "hf-dataset", "file", "wheel", "folder", "package", "unavailable"]
     title: Annotated[str, Meta(min_length=1)]
     licence: Annotated[str, Meta(min_length=1)]
     repo: Repository | None = None
@@ -54,8 +56,15 @@ class Pin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """For ``file``: the address, with the revision in it."""
     path: RelativePath | None = None
     """For ``package``: folder or file inside the package, relative to ``kit/``."""
+    package: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$(?!\n)")] | None = None
+    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]{0,63}$(?!\n)")] | None = (
+        None
+    )
+    """For ``wheel``: the name and version that ``pip`` knows."""
+    folder: Annotated[str, Meta(min_length=1)] | None = None
+    """For ``folder``: where it is, relative to the pin file. Its content is in the keys."""
     files: list[PinnedFile] = []
-    """Every file used. Nothing else is downloaded."""
+    """Every file used. Nothing else is downloaded. Of a ``folder`` without a list, all are."""
     gated: bool = False
     unconfirmed: str | None = None
     """What nobody could confirm, and why. Repeated in every report."""
@@ -67,6 +76,13 @@ class Pin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     architecture can be spelled out as a mapping instead of being named."""
     source: str = ""
     """Where revision and hashes come from."""
+
+    @property
+    def place(self) -> str:
+        """Where it comes from, in a word."""
+        if self.package is not None:
+            return f"{self.package}=={self.version}"
+        return self.url or self.path or self.repo or self.folder or "not available"
 
 
 class Pins(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -82,7 +82,7 @@ def parse_assignment(text: str) -> tuple[str, Path]:
 def _revisions(store: PinStore, ids: Sequence[str], complete: bool, retry: Retry) -> None:
     for id in ids:
         pin = store.pin(id)
-        if pin.kind not in HUB or pin.revision is not None or store.own_paths.get(id):
+        if pin.kind not in HUB or pin.revision is not None or store.own(id):
             continue
         if not complete:
             raise UsageError(
@@ -104,7 +104,7 @@ def _complete(
     failed: list[KitError] = []
     for id in ids:
         pin = store.pin(id)
-        if pin.kind not in (*HUB, "file") or store.own_paths.get(id) is not None:
+        if pin.kind not in (*HUB, "file") or store.own(id) is not None:
             continue
         if not pin.unconfirmed and all(file.sha256 for file in pin.files):
             continue

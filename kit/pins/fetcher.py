@@ -15,7 +15,7 @@ import msgspec
 
 from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.pin_types import Pin, PinnedFile
-from kit.pins import http, hub, problems
+from kit.pins import http, hub, problems, wheel
 from kit.pins.retry import Retry, Transient
 from kit.pins.store import PinState, PinStore, not_ready, sha256_file, unavailable
 
@@ -223,7 +223,7 @@ class Fetcher:
 
     @staticmethod
     def _primary(pin: Pin) -> list[str]:
-        return [pin.url] if pin.url is not None else [f"{pin.repo}@{pin.revision}"]
+        return [pin.url] if pin.url is not None else [f"{pin.repo or pin.place}@{pin.revision}"]
 
     def _from(self, pin: Pin, file: PinnedFile, source: str) -> None:
         incoming = self.store.home / "pins" / ".incoming" / pin.id
@@ -254,6 +254,10 @@ class Fetcher:
         self, pin: Pin, file: PinnedFile, source: str, incoming: Path
     ) -> tuple[Path, str]:
         told = self._told(pin)
+        if pin.kind == "wheel" and "://" not in source:
+            timeout = self.retry.timeout
+            made = self.retry.run(lambda: wheel.download(pin, file, incoming, timeout), told)
+            return made, sha256_file(made)
         if "://" in source:
             url = source + file.path if source.endswith("/") else source
             part = incoming / "part"

@@ -25,6 +25,8 @@ from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin, PinnedFile, Pins
 
 Status = Literal["ok", "unconfirmed", "absent", "wrong", "unavailable"]
+SINGLE = ("file", "wheel")
+"""Kinds of pins that are one file; a step gets its path."""
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder ``kit/`` of the running package; ``path`` of a ``package`` pin starts here."""
 
@@ -109,18 +111,23 @@ class PinStore:
         others = sorted({file.path for file in _listing(base)} - listed)
         return self._links(id, base, listed, others[0]) if others else base
 
+    def own(self, id: str) -> Path | None:
+        """The path that a user brought for a pin, or that the pin itself names."""
+        named = self.pin(id).folder
+        return self.own_paths.get(id) or (None if named is None else Path(named))
+
     def _base(self, id: str) -> Path:
         """Where a pin's files are, or would be."""
         pin = self.pin(id)
-        own = self.own_paths.get(id)
+        own = self.own(id)
         if own is not None:
-            only = pin.files[0].path if pin.kind == "file" and pin.files else None
+            only = pin.files[0].path if pin.kind in SINGLE and pin.files else None
             return own / only if only is not None and own.is_dir() else own
         if pin.kind == "package":
             return PACKAGE / (pin.path or "")
         if pin.kind == "unavailable":
             raise unavailable(pin)
-        if pin.kind == "file" and pin.files:
+        if pin.kind in SINGLE and pin.files:
             return self.folder(id) / pin.files[0].path
         return self.folder(id)
 
@@ -134,9 +141,9 @@ class PinStore:
             Preflight: A path with nothing at it.
         """
         pin = self.pin(id)
-        if pin.kind == "unavailable" and self.own_paths.get(id) is None:
+        if pin.kind == "unavailable" and self.own(id) is None:
             entries = [("", f"unavailable:{id}")]
-        elif self.own_paths.get(id) is not None or pin.kind in ("package", "unavailable"):
+        elif self.own(id) is not None or pin.kind in ("package", "unavailable"):
             entries = self._content(pin)
         else:
             place = f"{pin.repo}@{pin.revision}" if pin.repo else str(pin.url)
@@ -154,7 +161,7 @@ class PinStore:
             deep: Read every file again, even if its size and time are unchanged.
         """
         pin = self.pin(id)
-        own = self.own_paths.get(id) is not None
+        own = self.own(id) is not None
         try:
             base = self._base(id)
         except Preflight as error:
@@ -222,7 +229,7 @@ class PinStore:
         hashes: list[tuple[str, str]] = []
         wrong = unconfirmed = False
         for file in pin.files or _listing(base):
-            place = base if base.is_file() or pin.kind == "file" else base / file.path
+            place = base if base.is_file() or pin.kind in SINGLE else base / file.path
             if not place.is_file():
                 missing.append(file)
                 problems.append(f"{file.path} is missing")
@@ -230,7 +237,8 @@ class PinStore:
             before = memory.remembered(place)
             found = memory.sha256(place, deep=deep)
             hashes.append((file.path, found))
-            expected = file.sha256 or before
+            # What changes in a folder of one's own is another input, and no damage.
+            expected = file.sha256 or (None if pin.kind == "folder" else before)
             unconfirmed |= file.sha256 is None and bool(pin.files)
             if expected is not None and found != expected:
                 wrong = True
@@ -253,7 +261,8 @@ class PinStore:
         if not base.exists():
             raise Preflight(
                 f"pin {pin.id!r}: there is nothing at {base}",
-                next_step=f"give its path: --pin {pin.id}=PATH or {variable(pin.id)}=PATH",
+                next_step=f"give its path: --pin {pin.id}=PATH or {variable(pin.id)}=PATH"
+                + ", or mend 'folder' in its pin" * (pin.kind == "folder"),
             )
         memory = self.memory(pin.id)
         entries = []
@@ -263,7 +272,7 @@ class PinStore:
                 raise Preflight(
                     f"pin {pin.id!r}: {place} is missing",
                     next_step="check the path you gave with --pin"
-                    if self.own_paths.get(pin.id) is not None
+                    if self.own(pin.id) is not None
                     else "bring this installation's files back: pip install -e . in the repository",
                 )
             entries.append((file.path, memory.sha256(place)))

@@ -159,14 +159,8 @@ def inputs(run: Run) -> list[Input]:
 
 
 def _input(pin: Pin) -> Input:
-    where = {
-        "hf-model": pin.repo,
-        "hf-dataset": pin.repo,
-        "file": pin.url,
-        "package": f"ships with the kit: {pin.path}",
-        "unavailable": "not available",
-    }[pin.kind]
-    origin = (where or "") + (f" @ {pin.revision}" if pin.revision else "")
+    where = f"ships with the kit: {pin.path}" if pin.kind == "package" else pin.place
+    origin = where + (f" @ {pin.revision}" if pin.revision else "")
     sizes = [file.size for file in pin.files if file.size is not None]
     files = plural(len(pin.files), "file")
     if sizes and len(sizes) == len(pin.files):
