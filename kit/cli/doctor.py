@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from kit.cli.planning import PROFILE
 from kit.cli.state import console, state
 from kit.errors import EXIT_INVALID, EXIT_OK
 
@@ -19,7 +20,7 @@ _STYLE = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 
 @click.command("doctor")
 @click.argument("experiment", required=False)
-@click.option("--profile", default="mini", show_default=True, help="Which profile is to be run.")
+@PROFILE
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(experiment: str | None, profile: str, as_json: bool) -> int:
     """Can this machine run EXPERIMENT? Without one: what can it run at all?

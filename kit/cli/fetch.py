@@ -6,12 +6,13 @@ import json
 
 import click
 
+from kit.cli.planning import PROFILE
 from kit.cli.state import state
 
 
 @click.command("fetch")
 @click.argument("experiment")
-@click.option("--profile", default="mini", show_default=True, help="Which profile's inputs.")
+@PROFILE
 @click.option(
     "--pin",
     "own",

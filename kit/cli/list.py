@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import click
 import msgspec
 
@@ -13,11 +16,19 @@ WIDE = 120
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def command(as_json: bool) -> None:
+@click.option(
+    "--register",
+    type=click.Path(path_type=Path),
+    help="Instead, the external kits that this file lists, each at its commit.",
+)
+def command(as_json: bool, register: Path | None) -> None:
     """List the experiments: id, family, variant, profiles, and which have recorded runs."""
     from kit.manifest.catalog import Catalog
     from kit.manifest.summary import lines, summaries
 
+    if register is not None:
+        _external(register, as_json)
+        return
     if as_json or state().mode() == "json":
         found = summaries(Catalog())
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
@@ -33,22 +44,44 @@ def command(as_json: bool) -> None:
         )
         for item in lines(Catalog())
     ]
-    head = ("experiment", "family", "variant", "profiles", "recorded", "title")
+    _table(("experiment", "family", "variant", "profiles", "recorded", "title"), rows, spare=1)
+
+
+def _external(file: Path, as_json: bool) -> None:
+    """The kits of a register."""
+    from kit.manifest.load import read_register
+
+    kits = read_register(file).value.kits
+    if as_json or state().mode() == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(kits), indent=2).decode())
+        return
+    rows = [(k.id, k.repository, k.commit, " ".join(k.experiments), k.title) for k in kits]
+    _table(("kit", "repository", "commit", "experiments", "title"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], spare: int | None = None) -> None:
+    """Rows under a head; all columns but the last stand in one piece.
+
+    Args:
+        head: Names of the columns.
+        rows: Their texts.
+        spare: The column that a narrow terminal can do without.
+    """
+    last = len(head) - 1
     if state().mode() == "plain":
-        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(5)]
+        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(last)]
         for row in [head, *rows]:
             cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-            click.echo("  ".join([*cells, row[5]]))
+            click.echo("  ".join([*cells, row[last]]))
         return
     from rich.markup import escape
     from rich.table import Table
 
     out = console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    # What one types must stand in one piece; the family is what a narrow terminal can do without.
-    shown = [column for column in range(6) if column != 1 or out.width >= WIDE]
+    shown = [column for column in range(len(head)) if column != spare or out.width >= WIDE]
     for column in shown:
-        table.add_column(head[column], no_wrap=column < 5, overflow="fold")
+        table.add_column(head[column], no_wrap=column < last, overflow="fold")
     for row in rows:
         table.add_row(*(escape(row[column]) for column in shown))
     out.print(table)

@@ -25,6 +25,7 @@ from kit.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, KitError, Pre
 COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("kit.cli.list", "Experiments, their variants and profiles."),
     "show": ("kit.cli.show", "One experiment: claims, inputs, resources, sources of every value."),
+    "kinds": ("kit.cli.kinds", "Step kinds: parameters, inputs, outputs, what they need."),
     "doctor": ("kit.cli.doctor", "Can this machine run it?"),
     "fetch": ("kit.cli.fetch", "Bring and check pinned inputs; afterwards all works offline."),
     "plan": ("kit.cli.plan", "Steps, keys, what is cached, memory, time, download."),
@@ -42,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "log": ("kit.cli.log", "The reproduction log."),
     "reference": ("kit.cli.reference", "Make runs the reference values of an expectation."),
     "mini": ("kit.cli.mini", "The miniature worlds: make their models and data again."),
+    "new": ("kit.cli.new", "A running template for a paper of your own."),
     "validate": ("kit.cli.validate", "Check manifests, pins and expectations."),
     "docs": ("kit.cli.docs", "Regenerate the generated parts of the documentation."),
 }

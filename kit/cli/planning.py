@@ -125,14 +125,27 @@ GPU_ARCH = click.option(
     metavar="ARCH",
     help="Plan for GPUs of this architecture (sm_90), on a machine that has none.",
 )
+
+
+def _meant(context: click.Context, _: click.Parameter, named: str | None) -> str:
+    """The profile that is meant; by now click has read the experiment if there is one."""
+    from kit.manifest.catalog import Catalog
+
+    experiment = context.params.get("experiment")
+    if named is not None or experiment is None:
+        return named or "mini"
+    has = list(Catalog().manifest(experiment).profiles)
+    return has[0] if has and "mini" not in has else "mini"
+
+
+PROFILE = click.option(
+    "--profile",
+    callback=_meant,
+    help="Which profile; kit show EXP lists them.  [default: mini, or the first there is]",
+)
 plan_options = _together(
     click.argument("experiment"),
-    click.option(
-        "--profile",
-        default="mini",
-        show_default=True,
-        help="Which profile; kit show EXP lists them.",
-    ),
+    PROFILE,
     click.option(
         "--seed",
         type=click.IntRange(0, 2**31 - 1),

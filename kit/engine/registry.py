@@ -156,6 +156,7 @@ class StepKind:
         inputs: Input name -> ``pin``, ``step`` (exactly one instance), ``steps`` (a list) or
             ``model`` (a pin, or what a step with ``model`` made; the manifest decides).
         optional: Names of inputs a manifest may leave out.
+        needs: Input -> attributes that its pin must declare, for inputs ``pin`` and ``model``.
         outputs: Files and folders that the step promises; every file it writes is hashed into the
             record.
         canaries: Ids of the canaries that it always leaves; a table without them is not whole.
@@ -196,6 +197,7 @@ class StepKind:
     resources: Callable[[Any, bool], Resources] = default_resources
     environment: tuple[str, ...] = ("device", "dtype", "torch", "transformers")
     optional: frozenset[str] = frozenset()
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     canaries: tuple[str, ...] = ()
     unread: Callable[[Any], frozenset[str]] = nothing_unread
     reads_axes: bool = False
@@ -209,6 +211,9 @@ class StepKind:
     model: ModelOutput | None = None
 
     def __post_init__(self) -> None:
+        other = [name for name in self.needs if self.inputs.get(name) not in ("pin", "model")]
+        if other:
+            raise ValueError(f"{self.name}: {other[0]!r} of 'needs' is no pin and no model")
         if self.model is None:
             return
         if self.model.folder not in self.outputs:

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.wiring import RULES, Rule, duplicates
+from kit.engine.wiring import RULES, Rule, Use, duplicates
 from kit.errors import KitError
 from kit.lint.core import MANIFEST, ManifestContext
-from kit.manifest.matrix import BadReference, models, read_steps
+from kit.manifest.matrix import BadReference, models, pin_ids, read_steps
 from kit.manifest.names import nearest
 from kit.manifest.source import Hit, PathTuple
-from kit.manifest.types import Manifest, Sourced
+from kit.manifest.types import Manifest, Sourced, StepSpec
 
 _PLACEHOLDERS = {"todo", "tbd", "n/a", "none", "unknown", "...", "xxx"}
 
@@ -31,6 +31,36 @@ def _over_profiles(rule: Rule) -> Callable[[ManifestContext], Iterator[Hit]]:
 
 for _id, _rule in RULES.items():
     MANIFEST.rule(_id)(_over_profiles(_rule))
+
+
+@MANIFEST.rule("pin-needs")
+def pin_needs(context: ManifestContext) -> Iterator[Hit]:
+    """A pin declares the attributes that the step kinds reading it need."""
+    hits = (hit for use in context.uses() for hit in _lacking(use))
+    yield from dict.fromkeys(hits)
+
+
+def _lacking(use: Use) -> Iterator[Hit]:
+    for index, step in use.indexed:
+        kind = use.kind(step)
+        for name, wanted in kind.needs.items() if kind is not None else ():
+            for id in _read_pins(use, step, name):
+                lacking = [a for a in wanted if id in use.pins and a not in use.pins[id].attributes]
+                if lacking:
+                    yield Hit(
+                        ("steps", index, "inputs", name),
+                        f"{step.kind} needs {lacking[0]!r} of its {name}, and the pin {id!r} "
+                        "declares none",
+                        f"add it to the pin's attributes; kit kinds {step.kind}",
+                    )
+
+
+def _read_pins(use: Use, step: StepSpec, name: str) -> list[str]:
+    """Ids of the pins that an input means directly or by the name of a model."""
+    try:
+        return pin_ids(step.inputs[name], use.profile, step.each) if name in step.inputs else []
+    except BadReference:
+        return []  # reported as "models" or "pin-known"
 
 
 @MANIFEST.rule("duplicate-document")

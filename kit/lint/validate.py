@@ -11,8 +11,11 @@ from kit.lint import lint_expectation, lint_manifest, lint_pins
 from kit.lint.core import Finding
 from kit.manifest.catalog import SUFFIXES, Catalog
 from kit.manifest.home import open_folder
-from kit.manifest.load import parse, read_expectation, read_manifest, read_pins
+from kit.manifest.load import parse, read_expectation, read_manifest, read_pins, read_register
 from kit.manifest.source import shown
+
+_TELLING = {"pins": "pins", "expectation": "cells", "manifest": "steps", "register": "kits"}
+"""Kind of file -> the key at its top that no other kind has."""
 
 
 def repository_files(catalog: Catalog) -> list[Path]:
@@ -52,16 +55,13 @@ def _is_ours(file: Path) -> bool:
 
 
 def kind_of_file(path: Path) -> str | None:
-    """``manifest``, ``pins`` or ``expectation``, by the keys at the top of the file.
+    """``manifest``, ``pins``, ``expectation`` or ``register``, by the keys at the top of the file.
 
     Raises:
         KitError: Not readable.
     """
     keys = parse(path).root.index
-    for kind, telling in (("pins", "pins"), ("expectation", "cells"), ("manifest", "steps")):
-        if telling in keys:
-            return kind
-    return None
+    return next((kind for kind, telling in _TELLING.items() if telling in keys), None)
 
 
 def validate(
@@ -91,13 +91,16 @@ def _one(path: Path, catalog: Catalog, registry: Registry | None) -> list[Findin
         return lint_pins(read_pins(path, full=True), catalog)
     if kind == "expectation":
         return lint_expectation(read_expectation(path, full=True), catalog)
+    if kind == "register":
+        read_register(path, full=True)
+        return []
     if kind == "manifest":
         open_folder(path)
         return lint_manifest(read_manifest(path, full=True), catalog, registry)
     raise InvalidInput(
-        "neither a manifest, nor pins, nor an expectation",
+        "neither a manifest, nor pins, nor an expectation, nor a register",
         where=shown(path),
-        why="they are told apart by the keys 'steps', 'pins' and 'cells' at the top",
+        why="they are told apart by the keys 'steps', 'pins', 'cells' and 'kits' at the top",
     )
 
 

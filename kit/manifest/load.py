@@ -20,6 +20,7 @@ from kit.manifest.expectation_types import Expectation, ExpectationFile
 from kit.manifest.matrix import profile_faults
 from kit.manifest.pin_types import Pins
 from kit.manifest.reference_record import with_references
+from kit.manifest.register_types import Register
 from kit.manifest.source import Node, Problems, Source, shown
 from kit.manifest.text import check_characters, read_text
 from kit.manifest.types import Manifest
@@ -74,6 +75,11 @@ def read_manifest(path: Path | str, *, full: bool = False) -> Loaded[Manifest]:
 def read_pins(path: Path | str, *, full: bool = False) -> Loaded[Pins]:
     """Pins with positions; see :func:`read_manifest`."""
     return _read(Path(path), Pins, "pins", full)
+
+
+def read_register(path: Path | str, *, full: bool = False) -> Loaded[Register]:
+    """A register of external kits with positions; see :func:`read_manifest`."""
+    return _read(Path(path), Register, "register", full)
 
 
 def read_expectation(

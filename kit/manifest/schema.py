@@ -15,6 +15,7 @@ import msgspec
 
 from kit.manifest.expectation_types import ExpectationFile
 from kit.manifest.pin_types import Pins
+from kit.manifest.register_types import Register
 from kit.manifest.types import Identifier, Manifest
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -22,12 +23,13 @@ TYPES: dict[str, type[msgspec.Struct]] = {
     "manifest": Manifest,
     "pins": Pins,
     "expectation": ExpectationFile,
+    "register": Register,
 }
 
 
 @functools.cache
 def schema_for(name: str) -> dict[str, Any]:
-    """The schema of ``manifest``, ``pins`` or ``expectation``, without field descriptions."""
+    """The schema of a name of :data:`TYPES`, without field descriptions."""
     (reference,), definitions = msgspec.json.schema_components(
         [TYPES[name]], ref_template="#/$defs/{name}"
     )

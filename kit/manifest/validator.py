@@ -24,5 +24,5 @@ _Validator = _extend(
 
 @functools.cache
 def validator(name: str) -> Any:
-    """The validator of ``manifest``, ``pins`` or ``expectation``."""
+    """The validator of a document: a name of :data:`kit.manifest.schema.TYPES`."""
     return _Validator(schema_for(name))

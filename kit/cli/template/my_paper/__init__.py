@@ -1,0 +1,1 @@
+"""What my paper does; replace it by yours."""

@@ -1,0 +1,102 @@
+"""``kit new``, ``kit kinds`` and ``kit list --register``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kit.cli.main import run
+from kit.engine.registry import NoParams, StepKind
+from tests.cli.conftest import Kit
+
+REGISTER = """
+schema_version: 1
+kits:
+  - id: their-paper
+    title: "What they found"
+    repository: https://example.org/them/their-paper
+    commit: "0123456789abcdef0123456789abcdef01234567"
+    experiments: [./their-paper.yaml]
+"""
+
+
+@pytest.mark.parametrize("name", ["9lives", "with space", "ümlaut"])
+def test_a_folder_that_cannot_name_an_experiment(kit: Kit, tmp_path: Path, name: str) -> None:
+    found = kit("new", str(tmp_path / name))
+    assert found.code == 2
+    assert "cannot name an experiment" in found.err
+    assert not (tmp_path / name).exists()
+
+
+def test_what_is_there_is_not_written_over(kit: Kit, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x")
+    assert "is there already" in kit("new", str(tmp_path / "mine")).err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_kinds_of_the_kit(kit: Kit) -> None:
+    listed = kit("kinds").out.splitlines()
+    assert any(line.startswith("tar/train ") for line in listed)
+    shown = kit("kinds", "defensive-tokens/evaluate").out
+    assert "  attacks: pin; needs of a pin: style" in shown
+    assert "  gpu_share: float > 0, <= 1 = 0.9" in shown
+    assert "  trained: step, optional" in shown
+    assert "outputs: responses.jsonl, scores.json" in shown
+    (made,) = json.loads(kit("kinds", "tar/train", "--json").out)
+    assert made["parameters"]["every"]["type"] == "int >= 1 | nothing"
+    assert made["parameters"]["preset"]["required"]
+    assert made["model"] == "model"
+
+
+def test_an_unknown_kind(kit: Kit) -> None:
+    found = kit("kinds", "tar/trian")
+    assert found.code == 4
+    assert "unknown step kind 'tar/trian'" in found.err
+
+
+def test_what_a_pin_must_declare_is_linted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pins.yaml").write_text(
+        "schema_version: 1\npins:\n  - { id: model, kind: folder, title: M, licence: l, folder: . }\n"
+        "  - { id: texts, kind: folder, title: T, licence: l, folder: . }\n"
+    )
+    (tmp_path / "x.yaml").write_text(
+        "schema_version: 1\nid: x\nfamily: x\nversion: 1-A\ntitle: X\nsummary: X\n"
+        "variant: as-reported\ndocuments: []\nresults: label\nprofiles:\n  own:\n"
+        "    summary: s\n    models: { base: { pin: model } }\n"
+        "    set: { label: { max_new_tokens: 4, empty_data: no-turn, scope: all } }\n"
+        "steps:\n  - { id: label, kind: defensive-tokens/self-label, version: 1,\n"
+        "      inputs: { model: { model: base }, pool: { pin: texts } } }\n"
+    )
+    assert run(["validate", str(tmp_path / "x.yaml")]) == 4
+    said = capsys.readouterr().out
+    assert (
+        "x.yaml:17:24: error: defensive-tokens/self-label needs 'chat_format' of its model" in said
+    )
+    assert "'model' declares none [pin-needs]" in said
+
+
+def test_what_a_kind_needs_is_of_a_pin() -> None:
+    with pytest.raises(ValueError, match="'data' of 'needs' is no pin"):
+        StepKind(
+            "a/b", 1, NoParams, print, {"data": "step"}, ("x",), needs={"data": ("chat_format",)}
+        )
+
+
+def test_a_register_of_external_kits(kit: Kit, tmp_path: Path) -> None:
+    file = tmp_path / "register.yaml"
+    file.write_text(REGISTER)
+    listed = kit("list", "--register", str(file)).out
+    assert "their-paper  https://example.org/them/their-paper  0123456789abcdef0123456789" in listed
+    assert "./their-paper.yaml  What they found" in listed
+    assert json.loads(kit("list", "--register", str(file), "--json").out)[0]["id"] == "their-paper"
+    assert kit("validate", str(file)).code == 0
+    file.write_text(REGISTER.replace("0123456789abcdef0123456789", "main"))
+    found = kit("list", "--register", str(file))
+    assert found.code == 4
+    assert "register.yaml:7:13" in found.err
+    assert "40 lower-case hexadecimal digits" in found.err
