@@ -13,8 +13,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.cli.test_own_experiment import write_paper
-
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "kit", "manifests", "expected_results")
 
@@ -90,18 +88,19 @@ def test_outside_of_any_clone_everything_is_there(python: Path, tmp_path: Path) 
 
 
 def test_a_folder_of_ones_own_runs_beside_it(python: Path, tmp_path: Path) -> None:
-    write_paper(tmp_path, tmp_path)
-    checked = _kit(python, tmp_path, "validate", ".")
+    assert _kit(python, tmp_path, "new", "paper").returncode == 0
+    paper = tmp_path / "paper"
+    checked = _kit(python, paper, "validate", ".")
     assert checked.returncode == 0, checked.stdout
-    done = _kit(python, tmp_path, "reproduce", "./coin.yaml")
+    done = _kit(python, paper, "reproduce", "./paper.yaml")
     assert done.returncode == 0, done.stderr
-    report = tmp_path / done.stdout.splitlines()[-1]
+    report = paper / done.stdout.splitlines()[-1]
     assert report.is_file()
-    assert report.parent.parent == tmp_path / "runs"
-    assert (tmp_path / ".kit" / "store").is_dir()
-    kept = _kit(python, tmp_path, "reference", "./coin.yaml", str(report.parent))
+    assert report.parent.parent == paper / "runs"
+    assert (paper / ".kit" / "store").is_dir()
+    kept = _kit(python, paper, "reference", "./paper.yaml", str(report.parent))
     assert kept.returncode == 0, kept.stderr
-    assert (tmp_path / "coin.mini.reference.jsonl").is_file()
+    assert (paper / "paper.laptop.reference.jsonl").is_file()
 
 
 @pytest.mark.parametrize("command", [("docs",), ("log", "show")])

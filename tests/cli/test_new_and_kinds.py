@@ -61,7 +61,8 @@ def test_what_a_pin_must_declare_is_linted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "pins.yaml").write_text(
-        "schema_version: 1\npins:\n  - { id: model, kind: folder, title: M, licence: l, folder: . }\n"
+        "schema_version: 1\npins:\n"
+        "  - { id: model, kind: folder, title: M, licence: l, folder: . }\n"
         "  - { id: texts, kind: folder, title: T, licence: l, folder: . }\n"
     )
     (tmp_path / "x.yaml").write_text(

@@ -100,16 +100,11 @@ def paper(tmp_path: Path) -> Path:
     """A folder with a package of step kinds, a manifest and its expectation."""
     folder = tmp_path / "my paper"
     folder.mkdir()
-    write_paper(folder, tmp_path)
-    return folder
-
-
-def write_paper(folder: Path, above: Path) -> None:
-    """The files of the paper; its steps and the name of their module in the folder above."""
-    (above / "coin_steps.py").write_text(STEPS)
-    (above / "pyproject.toml").write_text('[tool.kit]\nsteps = ["coin_steps"]\n')
+    (tmp_path / "coin_steps.py").write_text(STEPS)
+    (tmp_path / "pyproject.toml").write_text('[tool.kit]\nsteps = ["coin_steps"]\n')
     (folder / "coin.yaml").write_text(MANIFEST)
     (folder / "coin.mini.expected.yaml").write_text(EXPECTATION)
+    return folder
 
 
 @pytest.fixture
