@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from kit.cli.main import run
 from kit.engine.registry import NoParams, StepKind
 from tests.cli.conftest import Kit
 
@@ -55,30 +54,6 @@ def test_an_unknown_kind(kit: Kit) -> None:
     found = kit("kinds", "tar/trian")
     assert found.code == 4
     assert "unknown step kind 'tar/trian'" in found.err
-
-
-def test_what_a_pin_must_declare_is_linted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "pins.yaml").write_text(
-        "schema_version: 1\npins:\n"
-        "  - { id: model, kind: folder, title: M, licence: l, folder: . }\n"
-        "  - { id: texts, kind: folder, title: T, licence: l, folder: . }\n"
-    )
-    (tmp_path / "x.yaml").write_text(
-        "schema_version: 1\nid: x\nfamily: x\nversion: 1-A\ntitle: X\nsummary: X\n"
-        "variant: as-reported\ndocuments: []\nresults: label\nprofiles:\n  own:\n"
-        "    summary: s\n    models: { base: { pin: model } }\n"
-        "    set: { label: { max_new_tokens: 4, empty_data: no-turn, scope: all } }\n"
-        "steps:\n  - { id: label, kind: defensive-tokens/self-label, version: 1,\n"
-        "      inputs: { model: { model: base }, pool: { pin: texts } } }\n"
-    )
-    assert run(["validate", str(tmp_path / "x.yaml")]) == 4
-    said = capsys.readouterr().out
-    assert (
-        "x.yaml:17:24: error: defensive-tokens/self-label needs 'chat_format' of its model" in said
-    )
-    assert "'model' declares none [pin-needs]" in said
 
 
 def test_what_a_kind_needs_is_of_a_pin() -> None:

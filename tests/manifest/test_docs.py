@@ -44,7 +44,7 @@ def test_blocks_are_filled_and_then_stable(repo: Path) -> None:
 
 def test_checking_writes_nothing(repo: Path) -> None:
     (repo / NAME).write_text(PAGE)
-    assert len(docs.drift(repo)) == 7
+    assert len(docs.drift(repo)) == 8
     assert (repo / NAME).read_text() == PAGE
 
 
@@ -82,7 +82,7 @@ def test_tables() -> None:
     assert cell("a | b\n c") == "a \\| b c"
     assert table(["x", "y"], [["1", "2"]]) == "| x | y |\n| --- | --- |\n| 1 | 2 |"
     assert "`Sourced.source`" in fields(ROOT)
-    assert "| `Pin.kind` | required | One of `file`, `hf-dataset`, " in fields(ROOT)
+    assert "| `Pin.kind` | required | One of `file`, `folder`, " in fields(ROOT)
     assert "| **Pin** |  | An exact input." in fields(ROOT)
     assert "| `grim` | error |" in rules_table(ROOT)
     assert "CC BY-NC 4.0" in pins(ROOT)
