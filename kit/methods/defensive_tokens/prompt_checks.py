@@ -37,6 +37,9 @@ class PromptCheck:
 _MEANING = {
     "attack-present": "the injected instruction stands in attacked prompts and in no benign one",
     "prefix-in-place": "exactly the prefix slots of the row stand at the front",
+    "text-tokenises-alike": "the kept text becomes the searched tokens again",
+    "kept-loss-never-rises": "the loss of the kept text never rises",
+    "search-moved": "the search kept a better text than it started from, for an item at least",
 }
 
 
@@ -66,14 +69,16 @@ def check_prompts(
     hit = sum(injected in response.data.lower() for response in attacked)
     clean = sum(injected not in response.data.lower() for response in benign)
     every = [*attacked, *benign]
-    placed = sum(_in_place(response.prompt_start, slots, vocabulary_size) for response in every)
+    placed = sum(
+        slots_in_place(response.prompt_start, slots, vocabulary_size) for response in every
+    )
     return [
         PromptCheck("attack-present", hit + clean, len(every)),
         PromptCheck("prefix-in-place", placed, len(every)),
     ]
 
 
-def _in_place(start: Sequence[int], slots: int, vocabulary_size: int) -> bool:
+def slots_in_place(start: Sequence[int], slots: int, vocabulary_size: int) -> bool:
     """Whether the slots stand in order, side by side, with at most a begin token in front."""
     found = [(place, i) for place, i in enumerate(start) if i >= vocabulary_size]
     first = found[0][0] if found else 0

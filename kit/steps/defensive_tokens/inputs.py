@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kit.engine.context import StepContext
 from kit.steps import common
-from kit.steps.defensive_tokens.params import Evaluate, SelfLabel
+from kit.steps.defensive_tokens.params import Evaluate, PublishedTexts, SelfLabel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ def embeddings(ctx: StepContext, name: str) -> Tensor:
 
 def generation_backend(
     ctx: StepContext,
-    params: SelfLabel | Evaluate,
+    params: SelfLabel | Evaluate | PublishedTexts,
     tokenizer: PreTrainedTokenizerBase,
     pad_id: int,
 ) -> Backend:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from kit.engine.registry import REGISTRY, StepKind
+from kit.engine.registry import REGISTRY, Sort, StepKind
+from kit.steps.defensive_tokens.adaptive import run_attack_table, run_gcg, run_published_texts
 from kit.steps.defensive_tokens.alignment import run_align, run_transfer
 from kit.steps.defensive_tokens.evaluation import run_evaluate, run_tabulate
 from kit.steps.defensive_tokens.files import SETS
 from kit.steps.defensive_tokens.labels import run_self_label, run_training_data
 from kit.steps.defensive_tokens.params import (
     Align,
+    AttackTable,
     Evaluate,
+    Gcg,
+    PublishedTexts,
     SelfLabel,
     Tabulate,
     TrainingData,
@@ -18,11 +22,19 @@ from kit.steps.defensive_tokens.params import (
 )
 from kit.steps.defensive_tokens.remedies import (
     GENERATION_MEMORY,
+    SEARCH_MEMORY,
     TRAINING_MEMORY,
     TRAINING_STEADIER,
 )
 from kit.steps.defensive_tokens.training import run_train_prefix
 
+ATTACKED: dict[str, Sort] = {
+    "model": "model",
+    "evaluation": "pin",
+    "attacks": "pin",
+    "released": "pin",
+    "trained": "step",
+}
 GENERATION = ("device", "dtype", "torch", "transformers", "vllm", "batch_invariant")
 
 for _kind in (
@@ -125,6 +137,47 @@ for _kind in (
         outputs=("results.json", "labels.jsonl"),
         environment=(),
         doc="all measurements as cells",
+    ),
+    StepKind(
+        name="defensive-tokens/gcg",
+        version=1,
+        lowers_memory=SEARCH_MEMORY,
+        params=Gcg,
+        run=run_gcg,
+        inputs=ATTACKED,
+        optional=frozenset({"trained"}),
+        outputs=("texts.jsonl", "scores.json"),
+        canaries=(
+            "attack-present",
+            "text-tokenises-alike",
+            "prefix-in-place",
+            "kept-loss-never-rises",
+            "search-moved",
+        ),
+        doc="a token search for a text that breaks a token set, blind to it or aware of it",
+    ),
+    StepKind(
+        name="defensive-tokens/published-texts",
+        version=1,
+        environment=GENERATION,
+        lowers_memory=GENERATION_MEMORY,
+        params=PublishedTexts,
+        run=run_published_texts,
+        inputs=ATTACKED,
+        optional=frozenset({"trained"}),
+        outputs=("labels.json",),
+        canaries=("attack-present",),
+        doc="every published attack text against every token set",
+    ),
+    StepKind(
+        name="defensive-tokens/attack-table",
+        version=1,
+        params=AttackTable,
+        run=run_attack_table,
+        inputs={"searches": "steps", "texts": "steps"},
+        outputs=("results.json", "labels.jsonl"),
+        environment=(),
+        doc="searched and chosen attacks as cells and curves over the attacker's effort",
     ),
 ):
     REGISTRY.add(_kind)

@@ -131,3 +131,67 @@ class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     utility_not_run: str = "no judge"
     utility: dict[str, float] = field(default_factory=dict)
     """WinRates in percent that a user's own judge gave: ``<group>/<token set>`` -> number."""
+
+
+class Gcg(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/gcg``."""
+
+    attacker: Literal["blind", "aware"]
+    """``blind`` searches on the undefended model and sends the texts to every token set; ``aware``
+    searches on each token set with its prefix."""
+    layout: str
+    attack: str
+    """The published attack whose text stands in front of the searched tokens."""
+    filler: str
+    """First word of every searched position; a token of its own wherever it stands."""
+    length: Annotated[int, Meta(ge=1)]
+    """Tokens searched."""
+    steps: Annotated[int, Meta(ge=1)]
+    candidates: Annotated[int, Meta(ge=1)]
+    """Texts tried a step."""
+    top_k: Annotated[int, Meta(ge=1)]
+    """Replacements of each position that may be drawn."""
+    measure_at: list[int]
+    """Steps whose kept texts are sent; 0 is the start, the last is the last."""
+    stop: bool
+    """An item's search ends when a text sent works on the attacker's own model."""
+    seed: int
+    max_new_tokens: Annotated[int, Meta(ge=1)]
+    items: Annotated[int, Meta(ge=1)] | None = None
+    """The first so many; all where absent."""
+    trained: list[str] = field(default_factory=list)
+    """Token sets of the input ``trained`` that are attacked."""
+    tokens: int = 5
+    together: Annotated[int, Meta(ge=1)] = 1
+    """Items searched side by side: memory and speed."""
+    rows: Annotated[int, Meta(ge=1)] = 512
+    """Most texts in a forward pass: memory and speed."""
+    dtype: Dtype = "float32"
+    batch_tokens: BatchTokens = 16384
+
+
+class PublishedTexts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/published-texts``."""
+
+    layout: str
+    attacks: list[str]
+    """Each sentence or pair of delimiters that they draw from is a text of its own."""
+    max_new_tokens: Annotated[int, Meta(ge=1)]
+    seed: int
+    """Of attacks that draw something else (how many line breaks)."""
+    trained: list[str] = field(default_factory=list)
+    """Token sets of the input ``trained`` that are attacked."""
+    tokens: int = 5
+    backend: Backend = "transformers"
+    dtype: Dtype = "float32"
+    batch_tokens: BatchTokens = 16384
+    gpu_share: GpuShare = 0.9
+
+
+class AttackTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``defensive-tokens/attack-table``."""
+
+    level: Annotated[float, Meta(gt=0, lt=1)] = 0.95
+    """Coverage of the interval for the best text's true rate, at least."""
+    seed: Annotated[int, Meta(ge=0)] = 0
+    """Of the halving of the items."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kit.engine.registry import Remedy
-from kit.steps.defensive_tokens.params import Evaluate, SelfLabel, TrainPrefix
+from kit.steps.defensive_tokens.params import Evaluate, Gcg, PublishedTexts, SelfLabel, TrainPrefix
 
 LEAST_GPU_SHARE = 0.5
 """Below half of an 80 GB GPU vLLM has no room beside the weights of an 8B model in bf16."""
@@ -18,16 +18,20 @@ def _fewer_rows(params: TrainPrefix) -> int | None:
     return params.forward_rows // 2 if params.forward_rows > 1 else None
 
 
+def _fewer_texts(params: Gcg) -> int | None:
+    return params.rows // 2 if params.rows > 1 else None
+
+
 def _lower_rate(params: TrainPrefix) -> float:
     return float(f"{params.lr / 3:.1g}")
 
 
-def _smaller_batches(params: SelfLabel | Evaluate) -> int | None:
+def _smaller_batches(params: SelfLabel | Evaluate | PublishedTexts) -> int | None:
     fits = params.backend == "transformers" and params.batch_tokens > LEAST_BATCH_TOKENS
     return max(params.batch_tokens // 4, LEAST_BATCH_TOKENS) if fits else None
 
 
-def _smaller_share(params: SelfLabel | Evaluate) -> float | None:
+def _smaller_share(params: SelfLabel | Evaluate | PublishedTexts) -> float | None:
     fits = params.backend == "vllm" and params.gpu_share > LEAST_GPU_SHARE
     return round(max(params.gpu_share - 0.1, LEAST_GPU_SHARE), 2) if fits else None
 
@@ -44,4 +48,7 @@ GENERATION_MEMORY = (
     Remedy(
         "batch_tokens", _smaller_batches, "smaller batches: slower; near ties may fall otherwise"
     ),
+)
+SEARCH_MEMORY = (
+    Remedy("rows", _fewer_texts, "smaller batches: slower; near ties may fall otherwise"),
 )

@@ -70,7 +70,7 @@ class SuffixLoss:
             # Rows of the module, not of its matrix: some models scale what they look up.
             self._embeddings = embed(model, self._allowed[None], None)[0]
         self._before = None if use_cache else before
-        self._cache = _keys_and_values(model, before, self._mask) if use_cache else None
+        self._cache: Any = _keys_and_values(model, before, self._mask) if use_cache else None
 
     @property
     def allowed(self) -> Tensor:

@@ -1,0 +1,39 @@
+"""Was the searched attack what it claims to be? Looked at before any rate is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from kit.methods.defensive_tokens.adaptive.attack import Searched
+from kit.methods.defensive_tokens.adaptive.victims import Victim
+from kit.methods.defensive_tokens.attack_texts import AttackTexts
+from kit.methods.defensive_tokens.prompt_checks import PromptCheck, slots_in_place
+
+
+def check_search(
+    own: Victim, searched: Sequence[Searched], texts: AttackTexts
+) -> list[PromptCheck]:
+    """Checks of every kept text, and of the search that made it.
+
+    Args:
+        own: The attacker's model.
+        searched: Its items.
+        texts: The attack strings.
+    """
+    prompter = own.prompter
+    injected, size = texts.injected_prompt.lower(), prompter.vocabulary_size
+    written = [(one.prompt, kept.suffix) for one in searched for kept in one.kept]
+    present = sum(injected in prompter.data(*pair).lower() for pair in written)
+    alike = sum(prompter.can_be_written(*pair) for pair in written)
+    starts = [one.prompt.before[: max(8, prompter.slots + 3)] for one in searched]
+    placed = sum(slots_in_place(start, prompter.slots, size) for start in starts)
+    falling = sum(all(b.loss <= a.loss for a, b in pairwise(one.kept)) for one in searched)
+    moved = sum(one.kept[-1].loss < one.kept[0].loss for one in searched)
+    return [
+        PromptCheck("attack-present", present, len(written)),
+        PromptCheck("text-tokenises-alike", alike, len(written)),
+        PromptCheck("prefix-in-place", placed, len(searched)),
+        PromptCheck("kept-loss-never-rises", falling, len(searched)),
+        PromptCheck("search-moved", min(moved, 1), 1),
+    ]
