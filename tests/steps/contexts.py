@@ -67,6 +67,9 @@ class FakeContext:
     def note(self, text: str) -> None:
         pass
 
+    def due(self) -> bool:
+        return False
+
 
 class Steps:
     """Runs step functions one after another in a folder; an earlier one is an input by its name."""
