@@ -23,6 +23,7 @@ from tests.steps.contexts import SMALL, FakeContext, Steps, mini_pins, rehearsal
 from tests.steps.test_kinds import CATALOG, PROFILES, plan
 
 EXPERIMENT = "adaptive-attack"
+torch.set_num_threads(1)
 SEARCH: dict[str, Any] = {
     "layout": "before-bos",
     "attack": "naive",
@@ -64,9 +65,9 @@ def gcg(**changes: Any) -> Gcg:
     return convert({**SEARCH, **changes}, Gcg)
 
 
-def attack(steps: Steps, name: str, **changes: Any) -> FakeContext:
-    steps.axes = {"pair": {"id": "p", "seed": 1}, "attacker": changes["attacker"]}
-    return steps.run(name, adaptive.run_gcg, gcg(**changes), trained="adapt")
+def attack(before: Steps, name: str, **changes: Any) -> FakeContext:
+    before.axes = {"pair": {"id": "p", "seed": 1}, "attacker": changes["attacker"]}
+    return before.run(name, adaptive.run_gcg, gcg(**changes), trained="adapt")
 
 
 def scores(context: FakeContext) -> dict[str, Any]:
@@ -77,22 +78,14 @@ def scores(context: FakeContext) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Steps:
     steps = with_tokens(tmp_path_factory.mktemp("mini"), mini_pins(target="newer-0"), 64)
-    attack(steps, "blind", attacker="blind")
-    attack(steps, "aware", attacker="aware")
-    steps.axes = {"pair": {"id": "p", "seed": 1}}
-    made = convert(TEXTS, PublishedTexts)
-    steps.run("texts", adaptive.run_published_texts, made, trained="adapt")
-    return steps
-
-
-def test_every_canary_of_the_search_passed(mini: Steps) -> None:
     for name in ("blind", "aware"):
-        context = mini.context(name)
-        again = attack(mini, f"{name}-again", attacker=name)
-        assert all(passed for passed, _ in again.canaries.values()), again.canaries
-        assert len(again.canaries) == 5
-        texts = (context.out / "texts.jsonl").read_text(encoding="utf-8")
-        assert texts == (again.out / "texts.jsonl").read_text(encoding="utf-8")
+        made = attack(steps, name, attacker=name)
+        assert len(made.canaries) == 5
+        assert all(passed for passed, _ in made.canaries.values()), made.canaries
+    steps.axes = {"pair": {"id": "p", "seed": 1}}
+    texts = convert(TEXTS, PublishedTexts)
+    steps.run("texts", adaptive.run_published_texts, texts, trained="adapt")
+    return steps
 
 
 def test_the_blind_attacker_searches_once_and_the_aware_one_on_each_prefix(mini: Steps) -> None:
@@ -223,6 +216,6 @@ def test_every_expected_cell_can_be_measured(profile: str, tmp_path: Path) -> No
 def test_the_filler_is_a_word_of_the_miniature_vocabulary() -> None:
     settings = CATALOG.manifest(EXPERIMENT).profiles["mini"].set["search"]
     tokenizer = load_tokenizer(mini_model_dir("newer-0"))
-    ids = tokenizer.encode(settings["filler"].value, add_special_tokens=False)
+    ids = tokenizer.encode(str(settings["filler"]), add_special_tokens=False)
     assert len(ids) == 1
     assert ids[0] != tokenizer.unk_token_id

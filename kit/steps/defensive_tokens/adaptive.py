@@ -33,6 +33,7 @@ def run_gcg(ctx: StepContext, params: Gcg) -> None:
     )
     from kit.methods.defensive_tokens.adaptive.checks import check_search
     from kit.methods.defensive_tokens.adaptive.gcg import SearchSettings
+    from kit.methods.defensive_tokens.adaptive.prompts import searchable_ids
     from kit.methods.defensive_tokens.adaptive.search_files import (
         append_group,
         read_groups,
@@ -61,7 +62,14 @@ def run_gcg(ctx: StepContext, params: Gcg) -> None:
         stop=params.stop,
         seed=params.seed,
     )
-    wanted = Wanted(texts.injected_word, params.filler, params.length, params.together, params.rows)
+    wanted = Wanted(
+        texts.injected_word,
+        searchable_ids(tokenizer, backend.vocabulary_size),
+        params.filler,
+        params.length,
+        params.together,
+        params.rows,
+    )
     broken, losses, checks = {}, {}, []
     with (ctx.out / "texts.jsonl").open("w", encoding="utf-8") as file:
         for number, own in enumerate(loops):

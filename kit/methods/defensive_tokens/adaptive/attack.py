@@ -16,7 +16,7 @@ import torch
 
 from kit.evals.injection import injection_labels
 from kit.methods.defensive_tokens.adaptive.gcg import Kept, SearchSettings, Suffix, search
-from kit.methods.defensive_tokens.adaptive.prompts import OpenPrompt, searchable_ids
+from kit.methods.defensive_tokens.adaptive.prompts import OpenPrompt
 from kit.methods.defensive_tokens.adaptive.suffix_loss import SuffixLoss
 from kit.methods.defensive_tokens.adaptive.victims import Victim
 from kit.methods.defensive_tokens.samples import Sample
@@ -31,6 +31,7 @@ class Wanted:
 
     Attributes:
         word: That the answer should begin with.
+        allowed: Ids that may be searched.
         filler: First word of every position of the suffix.
         length: Tokens of the suffix.
         together: Items searched side by side.
@@ -38,6 +39,7 @@ class Wanted:
     """
 
     word: str
+    allowed: Sequence[int]
     filler: str
     length: int
     together: int
@@ -89,7 +91,6 @@ def attack_items(
     ]
     prompts.sort(key=lambda prompt: len(prompt.before))
     target = tokenizer.encode(wanted.word, add_special_tokens=False)
-    allowed = searchable_ids(tokenizer, prompter.vocabulary_size)
     for start in range(0, len(prompts), wanted.together):
         group = prompts[start : start + wanted.together]
         open_ = [prompt for prompt in group if prompt.sample.id not in known]
@@ -101,7 +102,7 @@ def attack_items(
                 target,
                 prefix=own.prefix,
                 pad_id=prompter.chat.pad_id(tokenizer),
-                allowed=allowed,
+                allowed=wanted.allowed,
                 rows=wanted.rows,
             )
             made = search(
