@@ -183,7 +183,7 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> float:
-        """GiB reserved of the fullest GPU since :meth:`clear_peak`."""
+        """GiB allocated on the fullest GPU since :meth:`clear_peak`."""
         most = torch.cuda.max_memory_allocated() if self.chosen.device == "cuda" else 0
         peak = torch.tensor(most / GIB, device=self.engine.device)
         dist.all_reduce(peak, dist.ReduceOp.MAX)
