@@ -49,7 +49,7 @@ def command(
     as_json = as_json or state().mode() == "json"
     case = cases.open_case(run, results, profile, expectation)
     if selftest:
-        _selftest(case, as_json, expectation)
+        _selftest(case, as_json, every, expectation)
         return
     verdict = cases.verdict_of(case)
     cases.deliver(case, verdict, junit)
@@ -63,10 +63,11 @@ def command(
     context.exit(verdict.exit_code)
 
 
-def _selftest(case: Case, as_json: bool, expectation: Path | None) -> None:
+def _selftest(case: Case, as_json: bool, every: bool, expectation: Path | None) -> None:
     import msgspec
 
-    from kit.verify.selftest import lines, selftest
+    from kit.verify.selftest import selftest
+    from kit.verify.selftest_text import lines, screen
     from kit.verify.tampered import try_all
 
     outcome = selftest(case.subject)
@@ -77,5 +78,5 @@ def _selftest(case: Case, as_json: bool, expectation: Path | None) -> None:
         click.echo(msgspec.json.encode(outcome))
         return
     out = console()
-    for line in lines(outcome):
-        out.print(line, markup=False)
+    for line in [*(lines(outcome) if every else ()), *screen(outcome)]:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)

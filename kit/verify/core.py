@@ -18,6 +18,7 @@ from kit.verify.canaries import built_in, from_steps
 from kit.verify.cells import judge
 from kit.verify.censored import in_words
 from kit.verify.claims import asked, claim_cells, report_claims
+from kit.verify.dependence import sides_of
 from kit.verify.finding import Finding
 from kit.verify.measurement import Measurement, measure
 from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
@@ -125,7 +126,8 @@ def verify(subject: Subject) -> Verdict:
             strict=True,
         )
     ]
-    tables = omnibus(reports)
+    known = {cell.id: cell.reference for cell in expected.cells}
+    tables = omnibus(reports, lambda id: sides_of(measured[id], known[id]))
     alarms = [
         f"canary {canary.id} failed: {canary.detail}" for canary in canaries if not canary.passed
     ]

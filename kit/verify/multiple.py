@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from kit.verify.dependence import Sides, drawn_limit, shift_p
 from kit.verify.finding import ALPHA
-from kit.verify.numbers import show
+from kit.verify.numbers import show, show_p
 from kit.verify.special import binomial_at_most, normal_quantile
 from kit.verify.verdict import CellReport, Omnibus
 
 ENOUGH = 10
 """Cells that a metric must have for a line of its own."""
+LEVEL = 0.99
+"""Share of true replications that an omnibus line lets pass."""
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -50,7 +53,7 @@ def at_least(p: Sequence[float], r: int) -> float:
     return min(1.0, (len(p) - r + 1) * ordered[r - 1])
 
 
-def chance_limit(tested: int, level: float = 0.99) -> int:
+def chance_limit(tested: int, level: float = LEVEL) -> int:
     """Smallest count with ``P(Binomial(tested, 0.05) <= count) >= level``.
 
     >>> chance_limit(200), chance_limit(100), chance_limit(300)
@@ -70,11 +73,18 @@ def normal_score(p: float, sign: float) -> float:
     return z if sign > 0 else -z
 
 
-def omnibus(cells: Iterable[CellReport]) -> list[Omnibus]:
+def omnibus(
+    cells: Iterable[CellReport], replicates: Callable[[str], Sides] = lambda id: {}
+) -> list[Omnibus]:
     """One line a table, and one a metric of it where that alone exceeds what chance explains.
 
     A shift of all attack success rates is a minority of the cells of a table that has utility and
-    refusals as well. Cells of a table share models and prompts, so this flags, it proves not.
+    refusals as well. What chance explains follows from how far cells hang together through their
+    replicates; that they share prompts is not counted, so this flags, it proves not.
+
+    Args:
+        cells: Of all tables.
+        replicates: Of a cell, in the run and in its reference.
     """
     tables: dict[str, list[CellReport]] = {}
     metrics: dict[str, list[CellReport]] = {}
@@ -84,18 +94,26 @@ def omnibus(cells: Iterable[CellReport]) -> list[Omnibus]:
             metric, slash, _ = cell.id.rpartition("/")
             if slash and metric != cell.table:
                 metrics.setdefault(metric, []).append(cell)
-    lines = [_line(name, members) for name, members in tables.items()]
-    parts = [_line(name, of) for name, of in metrics.items() if len(of) >= ENOUGH]
+    lines = [_line(name, members, replicates) for name, members in tables.items()]
+    parts = [_line(name, of, replicates) for name, of in metrics.items() if len(of) >= ENOUGH]
     return lines + [line for line in parts if line.exceeds]
 
 
-def _line(name: str, members: Sequence[CellReport]) -> Omnibus:
+def _line(name: str, members: Sequence[CellReport], replicates: Callable[[str], Sides]) -> Omnibus:
     tested = len(members)
     differing = sum(1 for cell in members if cell.p is not None and cell.p < ALPHA)
-    chance = chance_limit(tested)
+    chance, says = chance_limit(tested), ""
+    exceeds = differing > chance
+    if exceeds:
+        sides = [replicates(cell.id) for cell in members]
+        if (p := shift_p(sides)) < 1 - LEVEL:
+            says = f"; all together they are shifted, {show_p(p)}"
+        elif (drawn := drawn_limit(sides, ALPHA, LEVEL)) > chance:
+            exceeds = differing > drawn
+            chance, says = drawn, "; cells of the same replicates hang together"
     scores = [cell.z for cell in members if cell.z is not None]
     mean_z = sum(scores) / len(scores) if scores else None
-    sentence = f"{differing} of {tested} differ, up to {chance} expected by chance (99 %)"
+    sentence = f"{differing} of {tested} differ, up to {chance} expected by chance (99 %){says}"
     if mean_z is not None and tested > 1:
         sentence += f"; mean z {show(mean_z, signed=True)}"
     return Omnibus(
@@ -103,7 +121,7 @@ def _line(name: str, members: Sequence[CellReport]) -> Omnibus:
         tested=tested,
         differing=differing,
         chance=chance,
-        exceeds=differing > chance,
+        exceeds=exceeds,
         mean_z=mean_z,
         sentence=sentence,
     )

@@ -7,6 +7,7 @@ and percent against fraction never costs a floating-point digit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
@@ -89,6 +90,11 @@ def show(value: float | Fraction, signed: bool = False) -> str:
 def points(unit: str) -> str:
     """What a difference in this unit is called, with a leading space."""
     return {"percent": " points", "seconds": " s", "minutes": " min"}.get(unit, "")
+
+
+def some(ids: Sequence[str], most: int = 3) -> str:
+    """The first of several names, and how many more there are."""
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
 
 
 def show_p(p: float) -> str:

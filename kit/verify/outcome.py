@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kit.verify.multiple import chance_limit
+from kit.verify.numbers import some
 from kit.verify.verdict import CellReport, ClaimReport, Omnibus, RunVerdict
 
 NUMBERS_DO_NOT = "claims hold, numbers do not"
@@ -76,7 +77,7 @@ def _gaps(cells: Sequence[CellReport]) -> list[str]:
     for kind in ("invalid", "missing"):
         ids = [cell.id for cell in cells if cell.verdict == kind]
         if ids:
-            gaps.append(f"{len(ids)} cells {kind}: {_some(ids)}")
+            gaps.append(f"{len(ids)} cells {kind}: {some(ids, 5)}")
     return gaps
 
 
@@ -90,11 +91,11 @@ def _by_cells(cells: Sequence[CellReport], gaps: list[str]) -> tuple[RunVerdict,
     by_chance = all(cell.p is not None for cell in off) and len(off) <= chance_limit(tested)
     reasons = ["no primary claims: the cells decide", f"{len(good)} of {len(cells)} agree"]
     if off:
-        reasons.append(f"{len(off)} deviate: {_some([cell.id for cell in off])}")
+        reasons.append(f"{len(off)} deviate: {some([cell.id for cell in off], 5)}")
     if still:
-        reasons.append(f"{len(still)} inconclusive: {_some(still)}")
+        reasons.append(f"{len(still)} inconclusive: {some(still, 5)}")
     if skipped:
-        reasons.append(f"{len(skipped)} not run: {_some(skipped)}")
+        reasons.append(f"{len(skipped)} not run: {some(skipped, 5)}")
     reasons += gaps
     if off and not (by_chance and good):
         return "NOT REPRODUCED", reasons
@@ -116,7 +117,3 @@ def uncovered(cells: Sequence[CellReport], claims: Sequence[ClaimReport]) -> lis
         if claim.outcome == "not-evaluated"
     ]
     return lines
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")

@@ -26,6 +26,8 @@ from kit.verify.tampered import Outcome
 
 TRIALS = 200
 FOUND = frozenset({"deviates", "invalid"})
+NOTHING = "none"
+"""The plant that alters nothing: what it finds are false alarms."""
 
 
 class PlantReport(Struct, frozen=True, kw_only=True):
@@ -34,6 +36,9 @@ class PlantReport(Struct, frozen=True, kw_only=True):
     cell: str
     kind: str
     plant: str
+    size: float = 0.0
+    """Of the planted error, in the cell's unit; 0 where it is none, or a slip of another kind."""
+    unit: str
     trials: int
     found: int
     theory: float | None = None
@@ -115,11 +120,13 @@ def _random_plants(
             return
         count = 1 if isnan(plan.power) else trials
         hits = sum(plan.draw(random).verdict in FOUND for _ in range(count))
-        name = f"shift {show(shift, signed=True)}{points(expected.unit)}" if times else "none"
+        name = f"shift {show(shift, signed=True)}{points(expected.unit)}" if times else NOTHING
         yield PlantReport(
             cell=expected.id,
             kind=rule.kind,
             plant=name,
+            size=abs(shift),
+            unit=expected.unit,
             trials=count,
             found=hits,
             theory=None if isnan(plan.power) else plan.power,
@@ -168,6 +175,7 @@ def _structural_plants(subject: Subject, expected: ExpectedCell) -> Iterable[Pla
             cell=expected.id,
             kind=expected.tolerance.kind,
             plant=name,
+            unit=expected.unit,
             trials=1,
             found=int(_detected(one)),
         )
@@ -179,41 +187,3 @@ def _detected(subject: Subject) -> bool:
         return verify(subject).cells[0].verdict in FOUND
     except KitError:
         return True
-
-
-def lines(outcome: SelfTest) -> Iterable[str]:
-    """One line a cell, then one a plant over all cells."""
-    cells: dict[str, list[PlantReport]] = {}
-    for report in outcome.reports:
-        cells.setdefault(report.cell, []).append(report)
-    for id, reports in cells.items():
-        yield f"selftest {id} {reports[0].kind}: {'; '.join(_words(r) for r in reports)}"
-    plants: dict[str, list[PlantReport]] = {}
-    for report in outcome.reports:
-        name = "shift" if report.plant.startswith("shift") else report.plant
-        plants.setdefault(name, []).append(report)
-    for name, reports in plants.items():
-        hits, trials = sum(r.found for r in reports), sum(r.trials for r in reports)
-        what = "false alarms" if name == "none" else f"{name}: found"
-        share = _percent(hits / trials)
-        yield f"selftest over {len(reports)} cases, {what} {hits} of {trials} ({share})"
-    for id in outcome.untested:
-        yield f"selftest {id}: not tested, nothing to compare"
-    for one in outcome.tampered:
-        word = "caught" if one.caught else "NOT CAUGHT"
-        says = f"{word} ({one.says})" if one.caught is not None else "nothing to do it to"
-        yield f"selftest run, {one.name}: {says}"
-
-
-def _words(report: PlantReport) -> str:
-    if report.trials == 1 and report.plant == "none":
-        return "FALSE ALARM" if report.found else "no false alarm"
-    if report.trials == 1 and report.theory is None:
-        return f"{report.plant} {'found' if report.found else 'NOT found'}"
-    name = "false alarms" if report.plant == "none" else report.plant
-    theory = "" if report.theory is None else f" (theory {_percent(report.theory)})"
-    return f"{name} {_percent(report.rate)}{theory}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -26,6 +26,7 @@ from kit.results.record import Record
 from kit.results.run import Run
 from kit.results.types import Cell, Results, SeedValue
 from kit.verify.measurement import Measurement, measure
+from kit.verify.numbers import some
 from kit.verify.recompute import undefined
 
 SLACK = timedelta(minutes=1)
@@ -117,13 +118,13 @@ def _by_plan(plan: Plan, record: Record) -> Iterator[str]:
     done = [one.id for one in steps if one.id in record.steps]
     if len(done) < len(steps):
         lost = [one.id for one in steps if one.id not in record.steps]
-        yield f"{len(lost)} of {len(steps)} steps are not in {RECORD}: {_some(lost)}"
+        yield f"{len(lost)} of {len(steps)} steps are not in {RECORD}: {some(lost)}"
     other = [one.id for one in steps if one.id in done and record.steps[one.id].key != one.key]
     if other:
-        yield f"{len(other)} steps stand in {RECORD} under another key: {_some(other)}"
+        yield f"{len(other)} steps stand in {RECORD} under another key: {some(other)}"
     open_ = [id for id in done if record.steps[id].state not in ("run", "cached")]
     if open_:
-        yield f"{len(open_)} steps did not finish: {_some(open_)}"
+        yield f"{len(open_)} steps did not finish: {some(open_)}"
     digests = {use.pin: use.digest for one in steps for use in one.pins.values()}
     wanted = {
         pin.id: (pin.repo, pin.revision, pin.url, digests.get(pin.id, ""), _files(pin))
@@ -135,7 +136,7 @@ def _by_plan(plan: Plan, record: Record) -> Iterator[str]:
     }
     pins = [id for id in {**wanted, **used} if wanted.get(id) != used.get(id)]
     if pins:
-        yield f"{len(pins)} pins of {PLAN} are not those of {RECORD}: {_some(pins)}"
+        yield f"{len(pins)} pins of {PLAN} are not those of {RECORD}: {some(pins)}"
 
 
 def _files(pin: Pin) -> dict[str, str | None]:
@@ -151,7 +152,7 @@ def _canaries(plan: Plan, results: Results) -> Iterator[str]:
             if (one.id, id) not in heard:
                 silent.setdefault(id, []).append(one.id)
     for id, steps in silent.items():
-        yield f"canary {id} of {len(steps)} steps is not there: {_some(steps)}"
+        yield f"canary {id} of {len(steps)} steps is not there: {some(steps)}"
 
 
 def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator[str]:
@@ -185,11 +186,11 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
         if lost and rule is not None:
             lost = [name for name in lost if not undefined(rule, expected, measured(), name)]
         if lost:
-            fewer.append(f"{cell.id} ({len(lost)} of {len(planned)}: {_some(lost, 3)})")
+            fewer.append(f"{cell.id} ({len(lost)} of {len(planned)}: {some(lost)})")
     if fewer:
-        yield f"replicates of {len(fewer)} cells are not there: {_some(fewer, 3)}"
+        yield f"replicates of {len(fewer)} cells are not there: {some(fewer)}"
     if stray:
-        yield f"{len(stray)} cells name no step of {PLAN}: {_some(stray)}"
+        yield f"{len(stray)} cells name no step of {PLAN}: {some(stray)}"
 
 
 def _by_step(plan: Plan) -> dict[str, list[StepInstance]]:
@@ -227,7 +228,7 @@ def _by_expectation(run: Run, expected: Expectation) -> Iterator[str]:
     table = {cell.id: cell for cell in run.results.cells}
     absent = [id for id in expected.present if id not in table]
     if absent:
-        yield f"{len(absent)} cells beside the listed ones are not there: {_some(absent)}"
+        yield f"{len(absent)} cells beside the listed ones are not there: {some(absent)}"
     measured = [
         (cell, table[cell.id])
         for cell in expected.cells
@@ -235,7 +236,7 @@ def _by_expectation(run: Run, expected: Expectation) -> Iterator[str]:
     ]
     bare = _without(measured, lambda part: part.k is not None and part.n is not None)
     if bare:
-        yield f"counts (k of n) of {len(bare)} cells are not there: {_some(bare)}"
+        yield f"counts (k of n) of {len(bare)} cells are not there: {some(bare)}"
     groups = {id.partition("/")[0] for id in table if not id.startswith(EXTRA)}
     labelled = [
         (cell, found)
@@ -248,7 +249,7 @@ def _by_expectation(run: Run, expected: Expectation) -> Iterator[str]:
 
     blank = _without(labelled, has_items)
     if blank:
-        yield f"labels of single items of {len(blank)} cells are not there: {_some(blank)}"
+        yield f"labels of single items of {len(blank)} cells are not there: {some(blank)}"
 
 
 def _without(
@@ -259,7 +260,3 @@ def _without(
         (cell.id, found.seeds or [found]) for cell, found in pairs
     ]
     return [id for id, of in parts if not all(has(part) for part in of)]
-
-
-def _some(ids: Sequence[str], most: int = 3) -> str:
-    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")

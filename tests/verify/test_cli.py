@@ -213,9 +213,14 @@ def test_the_table_of_a_run_can_be_brought_whole(
 
 def test_selftest(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kit(["verify", str(run_dir), "--selftest"]) == 0
-    said = capsys.readouterr().out
-    assert "selftest t1/none binomial: false alarms" in said
-    assert "(theory" in said
+    screen = capsys.readouterr().out.splitlines()
+    assert len(screen) <= 24
+    assert "redrawn 200 times" in screen[0]
+    assert kit(["verify", str(run_dir), "--selftest", "--all"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("selftest t1/none binomial: false alarms")
+    assert "(theory" in said[0]
+    assert said[-len(screen) :] == screen
     assert not (run_dir / "verdict.json").exists()
     assert kit(["verify", str(run_dir), "--selftest", "--json"]) == 0
     outcome = json.loads(capsys.readouterr().out)

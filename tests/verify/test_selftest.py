@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from kit.results.types import Cell, SeedValue
 from kit.verify.core import Subject
 from kit.verify.plants import STRUCTURAL, flipped, swapped
-from kit.verify.selftest import PlantReport, lines, selftest
+from kit.verify.selftest import PlantReport, SelfTest, selftest
+from kit.verify.selftest_text import HEIGHT, WIDTH, lines, screen
+from kit.verify.tampered import Outcome
 from tests.verify.builders import (
     expectation,
     expected_cell,
@@ -123,7 +126,74 @@ def test_lines_name_rates_beside_theory() -> None:
     assert said[0].startswith("selftest t/a binomial: false alarms ")
     assert "(theory " in said[0]
     assert any("no false alarm" in line for line in said if " t/x " in line)
+    assert "flipped labels cannot be seen here" in next(line for line in said if " t/b " in line)
     assert said[-1] == "selftest t/z: not tested, nothing to compare"
+
+
+def rows(said: list[str]) -> dict[str, list[str]]:
+    """The lines of the table of a screen by their first word."""
+    return {line.split()[0]: line.split() for line in said if not line.startswith(" ")}
+
+
+def test_the_screen_counts_what_the_redraws_saw() -> None:
+    """Of two cells of a metric a small error is seen in one; of the noisy one not even twice it."""
+    rule = tolerance("seeds", margin="5")
+    known = {"g/m/still": ["50", "50.2", "49.8", "50.1"], "g/m/noisy": ["20", "80", "45", "55"]}
+    cells = [
+        expected_cell(id, None, status="reference", reference=reference(values), tolerance=rule)
+        for id, values in known.items()
+    ]
+    table_ = [seeded("g/m/still", [50.1, 49.9, 50.0]), seeded("g/m/noisy", [30.0, 50.0, 70.0])]
+    outcome = selftest(Subject(expected=expectation(cells), results=table(table_)), trials=300)
+    theory = {(r.cell, r.size): r.theory or 0.0 for r in outcome.reports if r.size}
+    assert theory["g/m/still", 5.0] > 0.99
+    assert theory["g/m/noisy", 10.0] < 0.2
+    said = screen(outcome)
+    assert rows(said)["m"] == ["m", "2", "5", "points", "1", "1", "1"]
+    assert "Cannot be seen here: errors of two margins in g/m/noisy" in said
+    assert not any("NOT found" in line for line in said)
+
+
+def test_the_screen_says_which_slips_and_copies_are_caught() -> None:
+    outcome = selftest(SUBJECT, trials=20)
+    flips = [r for r in outcome.reports if r.plant == "flipped labels"]
+    caught = sum(report.found for report in flips)
+    assert 0 < caught < len(flips)
+    tampered = [
+        Outcome(name="canaries removed", caught=True, says="-"),
+        Outcome(name="labels removed", caught=False, says="-"),
+        Outcome(name="pins changed", caught=None, says="-"),
+    ]
+    said = screen(structs.replace(outcome, tampered=tampered))
+    left = len(flips) - caught
+    line = f"  flipped labels: caught in {caught} of {len(flips)} cells, cannot be seen in {left}"
+    assert line in said
+    through = "Copies of the run that say what is not so: 1 of 2 caught; NOT CAUGHT: labels removed"
+    assert through in " ".join(line.strip() for line in said)
+    assert "1 cells not tested: not measured, or not compared" in said
+
+
+def test_the_self_test_fits_a_screen_however_large_the_table() -> None:
+    """Many metrics, names of many characters, every kind of plant, much that gets through."""
+    plants = ["none", *STRUCTURAL]
+    reports = [
+        PlantReport(cell=f"group-{i}/metric-{i % 30}-{'x' * 30}/{'row' * 20}-{i}", kind="seeds",
+                    plant=plant, unit="percent", size=size, trials=200, found=i % 200)
+        for i in range(900)
+        for plant, size in [*((p, 0.0) for p in plants), ("shift", 5.0 + i), ("shift", 9.0 + i)]
+    ]  # fmt: skip
+    outcome = SelfTest(experiment="e", profile="mini", trials=200, reports=reports,
+                       untested=["t/z"] * 2000,
+                       tampered=[Outcome(name=f"way {i} of " + "removing something " * 3,
+                                         caught=False, says="-") for i in range(40)])  # fmt: skip
+    said = screen(outcome)
+    assert len(said) <= HEIGHT == 24
+    assert max(map(len, said)) <= WIDTH == 80
+    end = next(i for i, line in enumerate(said) if line.startswith("Cannot be seen here"))
+    counted = [line.split() for line in said[2:end]]
+    assert len(counted) > 3
+    assert counted[-1][0] == "others"
+    assert sum(int(line[1]) for line in counted) == 900
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Planted single-point bugs: which of them do the tests notice?"""
