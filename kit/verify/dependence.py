@@ -28,11 +28,9 @@ Sides = Mapping[str, Mapping[str, float]]
 def sides_of(cell: Measurement, reference: Reference | None) -> dict[str, dict[str, float]]:
     """What the replicates of a cell show."""
     here = {seed.id: seed.value for seed in cell.seeds}
-    there = (
-        dict(zip(reference.seeds, map(Fraction, reference.values), strict=False))
-        if reference
-        else {}
-    )
+    values = list(map(Fraction, reference.values)) if reference else []
+    ids = (reference.seeds if reference else []) or [f"#{i}" for i in range(len(values))]
+    there = dict(zip(ids, values, strict=False))
     shared = matched(here, there)
     if len(shared) >= 2:
         return {"paired": {key: float(ours - theirs) for key, (ours, theirs) in shared.items()}}
