@@ -22,10 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.mutants.plant import Mutant, sample
 
@@ -72,7 +73,9 @@ def tried(mutant: Mutant, tree: Path) -> dict[str, Any]:
         path.write_text(source, encoding="utf-8")
     slow = status < 0 and _forked(files, tree, tree / "said-without.txt") < 0
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", said.read_text(errors="replace"), re.MULTILINE)
-    by = failed[0] if failed else ("time" if status < 0 else "collection" if status else "")
+    if status > 0 and not failed:
+        raise RuntimeError(f"the tests did not run: {said.read_text(errors='replace')[-2000:]}")
+    by = failed[0] if failed else "time" if status < 0 else ""
     shown = {k: v for k, v in asdict(mutant).items() if k not in ("start", "end", "text")}
     return shown | {
         "line_text": source.split("\n")[mutant.line - 1].strip(),
@@ -92,16 +95,7 @@ def _forked(files: list[str], tree: Path, said: Path) -> int:
         with said.open("w") as out:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
-        os.chdir(tree)
-        sys.path.insert(0, str(tree))
-        os.environ["PYTHONPATH"] = str(tree)
-        import pytest
-
-        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "-rfE"]
-        code = 3
-        with contextlib.suppress(BaseException):
-            code = int(pytest.main([*options, f"--basetemp={tree / 'tmp'}", *files]))
-        os._exit(0 if code == 5 else code)
+        _in_child(files, tree)
     deadline = time.monotonic() + WALL_SECONDS
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -115,6 +109,27 @@ def _forked(files: list[str], tree: Path, said: Path) -> int:
     if not done:
         os.waitpid(pid, 0)
     return -1 if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _in_child(files: list[str], tree: Path) -> NoReturn:
+    """Run the tests of the copy, whose packages are not the ones that this module came from."""
+    code = 3
+    try:
+        os.chdir(tree)
+        sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
+        os.environ["PYTHONPATH"] = str(tree)
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "kit")]:
+            del sys.modules[name]
+        import pytest
+
+        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "-rfE"]
+        code = int(pytest.main([*options, f"--basetemp={tree / 'tmp'}", *files]))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0 if code == 5 else code)
 
 
 def rooms(entries: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
