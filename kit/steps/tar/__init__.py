@@ -1,5 +1,5 @@
 """Step kinds of the TAR family."""
 
-from kit.steps.tar import kinds
+from kit.steps.tar import judging, kinds
 
-__all__ = ["kinds"]
+__all__ = ["judging", "kinds"]

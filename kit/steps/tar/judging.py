@@ -1,0 +1,120 @@
+"""Judged evaluations: a model answers, a judge that was audited reads the answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from kit.durable import write_json
+from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY, Sort, StepKind
+from kit.steps.common import tokenizer_of, transformers_backend
+from kit.steps.tampering.kinds import SHARED
+
+JUDGED = "judged.json"
+FILES: dict[str, Sort] = {"template": "pin", "requests": "pin", "references": "pin"}
+Count = Annotated[int, Meta(ge=1)]
+
+
+class JudgeModel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/judge``."""
+
+    judge: Literal["harmbench", "strongreject", "mt-bench"]
+    max_new_tokens: Count = 512
+    """Of an answer."""
+    batch_tokens: Count = 16384
+    """Most prompt tokens in a batch."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the model and of the judge."""
+    most: Annotated[int, Meta(ge=0)] = 0
+    """Requests that are asked, from the first; 0 asks all."""
+
+
+class TabulateJudged(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/tabulate-judged``."""
+
+    not_run: dict[str, str] = field(default_factory=dict)
+    """Row of ``mt-bench/score`` -> why it was not run."""
+
+
+def run_judge(ctx: StepContext, params: JudgeModel) -> None:
+    """Ask a model, audit the judge, let it judge."""
+    from dataclasses import replace
+
+    from kit.evals.answers import answer
+    from kit.evals.judge_audit import audit
+    from kit.evals.judged_sets import MOST_UNREADABLE, TEMPLATE, evaluation, standin, summary
+    from kit.evals.judges import judged
+    from kit.evals.sets import pad_id
+
+    files: dict[str, Path] = {name: ctx.pin(name).path for name in FILES if ctx.has(name)}
+    whole = standin(params.judge) if ctx.rehearsal else evaluation(params.judge, files)
+    chosen = replace(whole, requests=whole.requests[: params.most or None])
+    tokenizers = {name: tokenizer_of(ctx, ctx.model(name)) for name in ("model", "judge")}
+    if ctx.rehearsal:
+        for tokenizer in tokenizers.values():
+            tokenizer.chat_template = TEMPLATE
+
+    def backend(name: str):  # type: ignore[no-untyped-def]
+        return transformers_backend(
+            ctx,
+            ctx.model(name),
+            dtype=params.dtype,
+            pad_id=pad_id(tokenizers[name]),
+            batch_tokens=params.batch_tokens,
+        )
+
+    answered = answer(
+        backend("model"),
+        tokenizers["model"],
+        chosen.requests,
+        max_new_tokens=params.max_new_tokens,
+    )
+    reader = backend("judge")
+    heard = audit(reader, tokenizers["judge"], chosen.judge)
+    values = judged(reader, tokenizers["judge"], chosen.judge, answered)
+    said = summary(chosen, values, [item.answers for item in answered])
+    write_json(ctx.out / JUDGED, said)
+    ctx.canary("judge-audited", ctx.rehearsal or heard.passed, str(heard))
+    lost = said["unreadable"] / said["verdicts"]
+    detail = f"{said['unreadable']} of {said['verdicts']} verdicts cannot be read"
+    ctx.canary("judge-understood", ctx.rehearsal or lost <= MOST_UNREADABLE, detail)
+    empty = f"{said['empty']} of {said['answers']} answers are empty"
+    ctx.canary("answers-given", ctx.rehearsal or 2 * said["empty"] <= said["answers"], empty)
+
+
+def run_tabulate_judged(ctx: StepContext, params: TabulateJudged) -> None:
+    """Gather all judgements into ``results.json``."""
+    from kit.methods.tar.judged_table import JudgedModel, tabulate_judged
+
+    done = [JudgedModel(one.instance, one.path / JUDGED, one.axes) for one in ctx.steps("judged")]
+    tabulate_judged(done, ctx.roles, not_run=params.not_run).write(ctx.out)
+
+
+for _kind in (
+    StepKind(
+        name="tar/judge",
+        version=1,
+        params=JudgeModel,
+        run=run_judge,
+        environment=SHARED,
+        inputs={"model": "model", "judge": "model", **FILES},
+        optional=frozenset({"references"}),
+        outputs=(JUDGED,),
+        canaries=("judge-audited", "judge-understood", "answers-given"),
+        doc="answers of a model, read by a judge that was audited",
+    ),
+    StepKind(
+        name="tar/tabulate-judged",
+        version=1,
+        params=TabulateJudged,
+        run=run_tabulate_judged,
+        inputs={"judged": "steps"},
+        outputs=("results.json", "labels.jsonl"),
+        environment=(),
+        doc="judged evaluations as cells",
+    ),
+):
+    REGISTRY.add(_kind)
