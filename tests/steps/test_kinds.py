@@ -54,7 +54,13 @@ WITHOUT_PAPER = {
     "tar-worst-case",
 }
 """Experiments whose published setting is not written down yet."""
-WITHOUT_MINI = {"tar-bio-full-size", "tar-chem", "tar-cyber", "tar-released-checkpoints"}
+WITHOUT_MINI = {
+    "tar-bio-full-size",
+    "tar-chem",
+    "tar-cyber",
+    "tar-judged",
+    "tar-released-checkpoints",
+}
 """What has no miniature counterpart, or has it in another experiment."""
 
 

@@ -1,10 +1,10 @@
 """Judged evaluations of models as cells.
 
-``harmbench/asr/judged``: share of requests whose answer the classifier takes for an instance of the
-behaviour, with the label of each. ``strongreject/score/judged`` (0 to 1) and
-``mt-bench/score/judged`` (1 to 10): means of the verdicts that could be read.
-``<judge>/unreadable/judged``: those that could not. What needs a judge that cannot be pinned is a
-cell that was not run, with the reason.
+``asr/harmbench``: share of requests whose answer the classifier takes for an instance of the
+behaviour, with the label of each. ``score/strongreject`` (0 to 1) and ``score/mt-bench`` (1 to 10):
+means of the verdicts that could be read. ``unreadable/<judge>``: the share that could not.
+``empty/<judge>``: the share of answers without a visible character. What needs a judge that cannot
+be pinned is a cell that was not run, with the reason.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from typing import Any
 
 from kit.results.axes import Axes
 from kit.results.builder import Table, TableBuilder
-
-ROW = "judged"
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ def tabulate_judged(
 
     Args:
         judged: All of the experiment.
-        roles: Axis -> role; the judge's is ``group``.
-        not_run: Row of ``mt-bench/score`` -> why it was not run; a cell for each model.
+        roles: Axis -> role.
+        not_run: Row of ``score`` -> why it was not run; a cell beside each of MT-Bench's.
 
     Raises:
         ValueError: A judge of which no verdict can be read.
@@ -55,16 +53,17 @@ def tabulate_judged(
     builder, axes = TableBuilder(), Axes([model.axes for model in judged], roles)
     for model in judged:
         said = json.loads(model.file.read_text(encoding="utf-8"))
+        judge = said["judge"]
         here = builder.at(axes.origin(model.instance, model.axes))
-        if said["judge"] == "harmbench":
-            here.proportion("asr", ROW, said["hits"], said["items"])
+        if judge == "harmbench":
+            here.proportion("asr", judge, said["hits"], said["items"])
         elif said["mean"] is None:
             raise ValueError(f"{model.instance}: no verdict of the judge can be read")
         else:
-            here.number("score", ROW, said["mean"], "number")
-        here.count("unreadable", ROW, said["unreadable"], said["verdicts"])
-        here.count("empty", ROW, said["empty"], said["answers"])
-        if said["judge"] == "mt-bench":
+            here.number("score", judge, said["mean"], "number")
+        here.count("unreadable", judge, said["unreadable"], said["verdicts"])
+        here.count("empty", judge, said["empty"], said["answers"])
+        if judge == "mt-bench":
             for row, reason in (not_run or {}).items():
                 builder.not_run(here.id("score", row), "number", reason)
     return builder.build()

@@ -14,6 +14,7 @@ from kit.steps.common import tokenizer_of, transformers_backend
 from kit.steps.tampering.kinds import SHARED
 
 JUDGED = "judged.json"
+JUDGES = ("harmbench", "strongreject", "mt-bench")
 FILES: dict[str, Sort] = {"template": "pin", "requests": "pin", "references": "pin"}
 Count = Annotated[int, Meta(ge=1)]
 
@@ -24,6 +25,8 @@ class JudgeModel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     judge: Literal["harmbench", "strongreject", "mt-bench"]
     max_new_tokens: Count = 512
     """Of an answer."""
+    judge_tokens: Annotated[int, Meta(ge=0)] = 0
+    """Most that the judge writes of a verdict; 0 leaves what its evaluation says."""
     batch_tokens: Count = 16384
     """Most prompt tokens in a batch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -35,8 +38,10 @@ class JudgeModel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class TabulateJudged(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of ``tar/tabulate-judged``."""
 
-    not_run: dict[str, str] = field(default_factory=dict)
-    """Row of ``mt-bench/score`` -> why it was not run."""
+    not_run: list[str] = field(default_factory=list)
+    """Rows of ``score`` that no judge here can give."""
+    reason: str = ""
+    """Why not."""
 
 
 def run_judge(ctx: StepContext, params: JudgeModel) -> None:
@@ -51,7 +56,8 @@ def run_judge(ctx: StepContext, params: JudgeModel) -> None:
 
     files: dict[str, Path] = {name: ctx.pin(name).path for name in FILES if ctx.has(name)}
     whole = standin(params.judge) if ctx.rehearsal else evaluation(params.judge, files)
-    chosen = replace(whole, requests=whole.requests[: params.most or None])
+    judge = replace(whole.judge, tokens=params.judge_tokens or whole.judge.tokens)
+    chosen = replace(whole, judge=judge, requests=whole.requests[: params.most or None])
     tokenizers = {name: tokenizer_of(ctx, ctx.model(name)) for name in ("model", "judge")}
     if ctx.rehearsal:
         for tokenizer in tokenizers.values():
@@ -89,8 +95,11 @@ def run_tabulate_judged(ctx: StepContext, params: TabulateJudged) -> None:
     """Gather all judgements into ``results.json``."""
     from kit.methods.tar.judged_table import JudgedModel, tabulate_judged
 
-    done = [JudgedModel(one.instance, one.path / JUDGED, one.axes) for one in ctx.steps("judged")]
-    tabulate_judged(done, ctx.roles, not_run=params.not_run).write(ctx.out)
+    found = [step for name in JUDGES if ctx.has(name) for step in ctx.steps(name)]
+    done = [JudgedModel(step.instance, step.path / JUDGED, step.axes) for step in found]
+    tabulate_judged(done, ctx.roles, not_run=dict.fromkeys(params.not_run, params.reason)).write(
+        ctx.out
+    )
 
 
 for _kind in (
@@ -111,7 +120,8 @@ for _kind in (
         version=1,
         params=TabulateJudged,
         run=run_tabulate_judged,
-        inputs={"judged": "steps"},
+        inputs=dict.fromkeys(JUDGES, "steps"),
+        optional=frozenset(JUDGES),
         outputs=("results.json", "labels.jsonl"),
         environment=(),
         doc="judged evaluations as cells",
