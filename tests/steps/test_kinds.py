@@ -59,6 +59,7 @@ WITHOUT_MINI = {
     "tar-chem",
     "tar-cyber",
     "tar-judged",
+    "tar-red-team-full-size",
     "tar-released-checkpoints",
 }
 """What has no miniature counterpart, or has it in another experiment."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import yaml
 
+from kit.steps.tampering.params import Attack as AttackParams
 from kit.tampering.attack import FORGET, OOD, RETAIN, Attack, phases, scaled
 from kit.tampering.run import run_attack, run_stages
 from kit.tampering.search import Space, draw_attacks
+from kit.tampering.settings import attack_of
 from kit.tampering.suites import (
     checkpoint_transfer,
     checkpoint_transfer_full_data,
@@ -176,3 +181,26 @@ def test_bad_spaces(rates: tuple[float, float]) -> None:
         Space(SPACE.base, rates)
     with pytest.raises(ValueError, match="0 trials"):
         draw_attacks(SPACE, 0, seed=0)
+
+
+def test_the_published_matrix_is_the_suite_without_private_data() -> None:
+    source = Path(__file__).parents[2] / "manifests/tar/tar-red-team-full-size.yaml"
+    profile = yaml.safe_load(source.read_text(encoding="utf-8"))["profiles"]["paper"]
+    shared = {name: entry["value"] for name, entry in profile["set"]["attack"].items()}
+    sets = {"pile-bio-forget": FORGET, "adversary-retain": RETAIN}
+    wanted = tar_red_team(second_forget=False)
+    assert len(profile["matrix"]["adversary"]) == len(wanted) == 25
+    for adversary, attack in zip(profile["matrix"]["adversary"], wanted, strict=True):
+        fields = {"${seed}": 0, **{f"${{adversary.{k}}}": v for k, v in adversary.items()}}
+
+        def given(value: Any, fields: dict[str, Any] = fields) -> Any:
+            if isinstance(value, list):
+                return [given(item) for item in value]
+            return fields.get(value, value) if isinstance(value, str) else value
+
+        made = attack_of(msgspec.convert({k: given(v) for k, v in shared.items()}, AttackParams))
+        # A single set stands twice in the manifest: both phases draw from the same stream.
+        names = [attack.phases[0].data, attack.phases[-1].data]
+        assert [sets[phase.data] for phase in made.phases] == names
+        kept = {"phases": made.phases, "precision": made.precision, "name": made.name}
+        assert made == replace(attack, source="", reconstruction=False, **kept)
