@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from kit.methods.tar.presets import sourced
+from kit.methods.tar.published import SHORTEST_WRITEUP
 from kit.steps.tar.params import Train
 from kit.tampering.attack import FIRST_SHARE, steps_of_epochs
 from kit.tampering.suites import tar_red_team, tar_refusal
@@ -68,8 +69,8 @@ def test_the_list_against_the_notes() -> None:
 
 
 def test_every_number_has_a_kind() -> None:
-    kinds = {"claim", "setting", "share", "suite", "page", "awaiting", "no-result"}
-    assert {row["kind"] for row in rows()} == kinds
+    known = {"claim", "cell", "setting", "share", "suite", "page", "count", "pin", "writeup"}
+    assert {row["kind"] for row in rows()} == known | {"awaiting", "no-result"}
     assert all(len(row["what"].split()) > 2 for row in rows("no-result"))
 
 
@@ -119,6 +120,33 @@ def test_a_recipe_stands_on_the_page(row: Row) -> None:
     lines = [line for line in PAGE.read_text(encoding="utf-8").split("\n") if row["what"] in line]
     numbers = {n for line in lines for n in NUMBER.findall(line.replace("⁻", "-"))}
     assert row["number"] in numbers
+
+
+@of_each("cell")
+def test_a_published_number_stands_in_its_cell(row: Row) -> None:
+    path = ROOT / "expected_results/tar" / f"{row['of']}.paper.yaml"
+    cells = yaml.safe_load(path.read_text(encoding="utf-8"))["cells"]
+    (cell,) = [cell for cell in cells if cell["id"] == row["what"]]
+    assert cell["value"] == row["number"]
+
+
+@of_each("count")
+def test_a_count_of_texts_is_the_canary_s_of_its_experiment(row: Row) -> None:
+    path = ROOT / "manifests/tar" / f"{row['of']}.yaml"
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))["profiles"]["paper"]["set"]["data"]
+    assert f"{row['what']}={row['number'].replace(',', '')}" in data["published"]["value"]
+
+
+@of_each("pin")
+def test_a_count_of_a_whole_set_is_its_pin_s(row: Row) -> None:
+    pins = yaml.safe_load((ROOT / "manifests/pins.yaml").read_text(encoding="utf-8"))["pins"]
+    (pin,) = [pin for pin in pins if pin["id"] == row["of"]]
+    assert pin["attributes"][row["what"]] == int(row["number"].replace(",", ""))
+
+
+@of_each("writeup")
+def test_the_shortest_writeup_is_that_of_the_reader(row: Row) -> None:
+    assert int(row["number"]) == SHORTEST_WRITEUP
 
 
 @of_each("awaiting")
