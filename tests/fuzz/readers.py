@@ -325,7 +325,7 @@ def check(name: str, data: bytes, folder: Path) -> str:
     path = folder / reader.file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    started = time.monotonic()
+    started = time.process_time()
     try:
         reader.read(path)
         ended = "read"
@@ -340,9 +340,9 @@ def check(name: str, data: bytes, folder: Path) -> str:
         if not reader.unnamed and path.name not in str(error):
             raise Broken(f"names no file: {error}") from error
         ended = "refused"
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     if seconds > SECONDS:
-        raise Broken(f"took {seconds:.1f} s")
+        raise Broken(f"took {seconds:.1f} s of processor time")
     return ended
 
 

@@ -33,7 +33,8 @@ from kit.verify.core import Subject
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "tests" / "demo" / "data" / "repo"
 SECONDS = 20.0
-"""One document may take so long on a slow machine; the slowest legitimate one takes two."""
+"""Of processor time (a shared machine may stand still meanwhile); the slowest legitimate document
+takes two."""
 
 _PLACED = re.compile(r":\d+:\d+($|: )")
 _WHOLE_FILE = re.compile(r"no such file|bytes; the limit is|neither a manifest|cannot be read")
@@ -58,11 +59,11 @@ def check(data: bytes, folder: Path) -> str:
     """
     path = folder / ("x.json" if data[:1] in (b"{", b"[") else "x.yaml")
     path.write_bytes(data)
-    started = time.monotonic()
+    started = time.process_time()
     came = _through(path, folder)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     if seconds > SECONDS:
-        raise Broken(f"took {seconds:.1f} s")
+        raise Broken(f"took {seconds:.1f} s of processor time")
     return came
 
 
