@@ -1,8 +1,8 @@
 """False alarms of each experiment in miniature: verdicts on runs that are true replications.
 
-A part of ``python -m benchmarks.simulate_verdicts``; alone, for the commit that is checked out:
-
-python -m benchmarks.simulate_replications NAME [RUNS [FILE]]
+A part of ``python -m benchmarks.simulate_verdicts``; alone ``python -m
+benchmarks.simulate_replications RUNS FILE`` writes the lines of the kit that is imported, so that
+an older commit can be asked the same.
 
 Every cell with reference runs is drawn anew, for the run and for the reference alike. The
 replicates of a reference have a mean and a covariance over all cells of an experiment; new ones are
@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -186,21 +186,19 @@ def _shares(counts: Mapping[str, int], runs: int) -> dict[str, float]:
     return {name: round(count / runs, 4) for name, count in sorted(counts.items())}
 
 
-def simulate(runs: int, seed: int) -> dict[str, Any]:
-    """All experiments; of those in pairs also with other prompts."""
-    made: dict[str, Any] = {}
-    for name, expected in experiments().items():
-        made[name] = {"equal": replications(expected, runs, 0, seed)}
-        if "" not in strata(known(expected)):
-            made[name]["equal, other prompts"] = replications(expected, runs, 208, seed)
+def line(runs: int, seed: int, name: str) -> dict[str, Any]:
+    """An experiment; of those in pairs also with other prompts."""
+    expected = experiments()[name]
+    made = {"equal": replications(expected, runs, 0, seed)}
+    if "" not in strata(known(expected)):
+        made["equal, other prompts"] = replications(expected, runs, 208, seed)
     return made
 
 
-def main(name: str, runs: str = "300", file: str = "") -> None:
-    """Simulate and add an entry to the record."""
-    from benchmarks.simulate_verdicts import RECORD, about, keep
-
-    keep(name, {"experiments": about() | simulate(int(runs), 0)}, Path(file) if file else RECORD)
+def main(runs: str, file: str) -> None:
+    """All experiments, one after the other."""
+    made = {name: line(int(runs), 0, name) for name in experiments()}
+    Path(file).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """How often verdicts are right, by simulation: false alarms of true replications, detected shifts.
 
-python -m benchmarks.simulate_verdicts [--name after] [--runs 300]
+python -m benchmarks.simulate_verdicts [--name after] [--runs 300] [--only PART ...]
 
 writes ``benchmarks/verdicts.json`` (an entry a name, the other names are kept) and the tables of
 ``docs/verdicts.md``; it takes ten minutes on one core.
 
-Three kinds of truth are drawn:
+Four kinds of truth are drawn:
 
 - ``gap``: one gap-closed claim of 208 items on each of three rates, asked against 0.85.
 - ``paper``: tiny-adapt at full size. The printed rates are the truth; the document's own table and
@@ -14,6 +14,8 @@ Three kinds of truth are drawn:
 - ``mini``: tiny-adapt in miniature. The truth of a pair of models is a training seed drawn from
   those of the reference; the run has other seeds of the same pairs. With ``items`` the prompts are
   drawn anew on both sides, without them the prompts are the reference's own.
+- ``experiments``: true replications of every experiment that has reference runs
+  (:mod:`benchmarks.simulate_replications`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from typing import Any
 import numpy as np
 from msgspec import structs
 
-from benchmarks import write_verdicts
+from benchmarks import simulate_replications, write_verdicts
 from kit.manifest.expectation_types import (
     Claim,
     Derived,
@@ -427,23 +429,31 @@ def _mini_line(runs: int, seed: int, name: str) -> dict[str, Any]:
     return counted([mini_draw(expected, *MINI[name], random) for _ in range(runs)])
 
 
-def simulate(runs: int, seed: int, workers: int) -> dict[str, Any]:
-    """All simulations."""
+PARTS = ("gap", "paper", "mini", "experiments")
+
+
+def simulate(runs: int, seed: int, workers: int, parts: Sequence[str] = PARTS) -> dict[str, Any]:
+    """The simulations of these parts."""
+    made: dict[str, Any] = {"seed": seed}
     with ProcessPoolExecutor(workers) as pool:
-        gaps = pool.map(partial(_gap_line, 4 * runs, seed), GAPS)
-        paper = pool.map(partial(_paper_line, runs, seed), PAPER)
-        mini = pool.map(partial(_mini_line, runs, seed), MINI)
-        return {
-            "seed": seed,
-            "gap": list(gaps),
-            "paper": dict(zip(PAPER, paper, strict=True)),
-            "mini": dict(zip(MINI, mini, strict=True)),
-            "rates": {
+        if "gap" in parts:
+            made["gap"] = list(pool.map(partial(_gap_line, 4 * runs, seed), GAPS))
+        if "paper" in parts:
+            lines = pool.map(partial(_paper_line, runs, seed), PAPER)
+            made["paper"] = dict(zip(PAPER, lines, strict=True))
+        if "mini" in parts:
+            lines = pool.map(partial(_mini_line, runs, seed), MINI)
+            made["mini"] = dict(zip(MINI, lines, strict=True))
+            made["rates"] = {
                 cell.id: float(cell.reference.mean)
                 for cell in load_expectation(EXPECTED / "tiny-adapt.mini.yaml").cells
                 if cell.reference and "/asr-max/" in cell.id and not cell.id.startswith("all/")
-            },
-        }
+            }
+        if "experiments" in parts:
+            names = list(simulate_replications.experiments())
+            lines = pool.map(partial(simulate_replications.line, runs, seed), names)
+            made["experiments"] = dict(zip(names, lines, strict=True))
+    return made
 
 
 def main() -> None:
@@ -453,6 +463,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=300, help="runs a truth")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts, not all")
     args = parser.parse_args()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
@@ -462,8 +473,10 @@ def main() -> None:
         cwd=RECORD.parent,
     ).stdout.strip()
     about = {"commit": commit, "date": datetime.now(UTC).date().isoformat()}
+    made = simulate(args.runs, args.seed, args.workers, args.only)
     known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
-    known[args.name] = about | simulate(args.runs, args.seed, args.workers)
+    commits = known.get(args.name, {}).get("commits", {}) | dict.fromkeys(args.only, commit)
+    known[args.name] = known.get(args.name, {}) | about | {"commits": commits} | made
     RECORD.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     if {"before", "after"} <= known.keys():
         write_verdicts.main()
