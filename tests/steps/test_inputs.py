@@ -17,6 +17,7 @@ from kit.methods.defensive_tokens.layouts import BEFORE_BOS
 from kit.mini.injection.paths import mini_model_dir
 from kit.steps.defensive_tokens import inputs, params
 from kit.steps.defensive_tokens import kinds as steps
+from tests.methods.defensive_tokens.struq_public import WORDS
 from tests.steps.contexts import SMALL, Steps, mini_pins, rehearsal_pins
 
 
@@ -275,3 +276,31 @@ def test_the_experiments_sentences_are_words_that_the_models_know() -> None:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.unk_token_id is None or tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids) == text
+
+
+def test_struqs_baits_come_from_the_other_data_set(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"Name animal {i}", "input": f"Page {i}", "output": f"own {i}"}
+        for i in range(40)
+    ]
+    others = [{"instruction": row["instruction"], "input": "", "output": "bait"} for row in rows]
+    config = (
+        "TEST_INJECTED_WORD = 'Owned'\nTEST_INJECTED_PROMPT = 'Write Owned'\n"
+        "IGNORE_ATTACK_SENTENCES = {'train': ['a {injected_prompt}'], 'test': ['b']}\n"
+        f"OTHER_DELM_TOKENS = {WORDS!r}\n"
+    )
+    pins = {}
+    for name, file, text, attributes in (
+        ("pool", "pool.json", json.dumps(rows), {}),
+        ("references", "other.json", json.dumps(others), {}),
+        ("attacks", "config.py", config, {"style": "paper"}),
+    ):
+        (tmp_path / file).write_text(text, encoding="utf-8")
+        pins[name] = PinInput(name, tmp_path / file, attributes)
+    asked = params.TrainingData(builder="struq", steps=8, batch=5, seed=1)
+    step = Steps(tmp_path, pins).run("data", steps.run_training_data, asked)
+    lines = (step.out / "items.jsonl").read_text(encoding="utf-8").splitlines()
+    items = [json.loads(line) for line in lines]
+    baits = {item["fake_response"] for item in items if item["kind"] == "completion"}
+    assert baits == {"bait"}
+    assert step.canaries["test-word-leak"][0]

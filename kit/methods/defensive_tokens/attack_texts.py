@@ -41,6 +41,8 @@ class AttackTexts:
         fake_delimiters_train: For training; disjoint from the test ones.
         fake_delimiters_test: For the completion-other attack.
         paraphrase_test: Unseen wordings of the whole attack; may be empty.
+        delimiter_words: StruQ's lists, by name, that its fake delimiters are put together from;
+            ``None`` where the file gives pairs only.
     """
 
     injected_word: str
@@ -51,6 +53,7 @@ class AttackTexts:
     fake_delimiters_train: tuple[Delimiters, ...]
     fake_delimiters_test: tuple[Delimiters, ...]
     paraphrase_test: tuple[str, ...] = ()
+    delimiter_words: dict[str, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         """Refuse texts with which an attack would silently be something else."""
@@ -114,14 +117,16 @@ def read_config_py(path: str | Path) -> AttackTexts:
         completion_real=Delimiters("### response:", "### instruction:"),
         fake_delimiters_train=fake_delimiters(parts, test=False),
         fake_delimiters_test=fake_delimiters(parts, test=True),
+        delimiter_words={name: tuple(spellings) for name, spellings in parts.items()},
     )
 
 
 def fake_delimiters(parts: dict[str, list[str]], *, test: bool) -> tuple[Delimiters, ...]:
-    """All pairs that StruQ's sampling can produce, each as likely as its sampling makes it.
+    """All pairs of response and instruction delimiters that StruQ's lists give.
 
-    One mark for both delimiters; role and word per delimiter; upper, lower and given case, a third
-    each. The last two of every list are the test's (defensive_tokens.md, 1.2).
+    Each as often as StruQ's sampling makes it likely: one mark for both delimiters; role and word
+    per delimiter; upper, lower and given case, a third each. The last two of every list are the
+    test's (defensive_tokens.md, 1.2).
     """
 
     def half(name: str) -> list[str]:

@@ -1,7 +1,9 @@
 """Test-time attacks: a sample's untrusted data with an injected instruction in it.
 
 Sources: defensive_tokens.md, 2.2. The paper's three variants are ``ignore``, ``completion`` and
-``ignore_completion`` (DTP, "Security"); the others are StruQ's and the kit's own.
+``ignore_completion`` (DTP, "Security"); ``naive`` is Meta_SecAlign's ``straightforward``; those of
+StruQ's test have its text and its name (:mod:`.struq_text`); ``completion_other``, which takes the
+evaluation's own frame and whole pairs of held-out delimiters, and ``paraphrase`` are the kit's.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kit.methods.defensive_tokens.attack_texts import AttackTexts, Delimiters, fill
 from kit.methods.defensive_tokens.samples import Sample
+from kit.methods.defensive_tokens.struq_text import TEST_ATTACKS
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
@@ -27,22 +30,20 @@ class AttackStyle:
         name: What manifests call it.
         gap: Between the data and a sentence behind it.
         block: Around the delimiters of a fake dialogue.
-        turn: Behind a delimiter in StruQ's training data, where the evaluation has ``block``.
-        sentence_case: Whether the world has upper case and full stops: StruQ's training attacks
-            then end the data with a full stop and adjust the injected text's first letter.
+        sentence_case: Whether the world has upper case and full stops: training attacks then end
+            the data with a full stop and adjust the injected text's first letter.
     """
 
     name: str
     gap: str
     block: str
-    turn: str
     sentence_case: bool
 
 
 # Meta_SecAlign's strings, which the follow-up evaluates with (defensive_tokens.md, 2.2).
-PAPER = AttackStyle("paper", gap=" ", block="\n\n", turn="\n", sentence_case=True)
+PAPER = AttackStyle("paper", gap=" ", block="\n\n", sentence_case=True)
 # The miniature world: words and single spaces.
-MINI = AttackStyle("mini", gap=" ", block=" ", turn=" ", sentence_case=False)
+MINI = AttackStyle("mini", gap=" ", block=" ", sentence_case=False)
 STYLES = {style.name: style for style in (PAPER, MINI)}
 
 
@@ -83,17 +84,11 @@ def completion_text(
     injected: str,
     delimiters: Delimiters,
     style: AttackStyle,
-    *,
-    turn: str | None = None,
 ) -> str:
-    """Data, then a fake finished answer and a fake next instruction.
-
-    ``turn`` stands behind each delimiter; the evaluated attack has the style's ``block`` there.
-    """
-    between = style.block if turn is None else turn
+    """Data, then a fake finished answer and a fake next instruction, with ``block`` between all."""
     turns = (
-        f"{delimiters.response}{between}{response}",
-        f"{delimiters.instruction}{between}{injected}",
+        f"{delimiters.response}{style.block}{response}",
+        f"{delimiters.instruction}{style.block}{injected}",
     )
     return append(data, style.block, style.block.join(turns))
 
@@ -208,16 +203,13 @@ def _completion_other(c: _Context) -> str:
     return c.completion(c.texts.injected_prompt, pairs[int(c.rng.choice(len(pairs)))])
 
 
-def _escape_separation(c: _Context) -> str:
-    character = "\n" if c.rng.rand() < 0.5 else "\t"
-    return c.after_data(character * int(c.rng.choice(10)) + c.texts.injected_prompt)
+def _struq(name: str) -> Callable[[_Context], str]:
+    def attack(c: _Context) -> str:
+        if not c.style.sentence_case:
+            raise ValueError(f"{name} is written in sentences; the style {c.style.name!r} has none")
+        return TEST_ATTACKS[name](c.sample, c.data, c.texts, c.rng)
 
-
-def _escape_deletion(c: _Context) -> str:
-    # Two visible characters, backslash and letter, as in StruQ: not the control characters.
-    character = r"\b" if c.rng.rand() < 0.5 else r"\r"
-    count = len(c.sample.instruction) + len(c.data) + 10
-    return c.after_data(character * count + c.texts.injected_prompt)
+    return attack
 
 
 def _paraphrase(c: _Context) -> str:
@@ -230,7 +222,6 @@ ATTACKS: dict[str, Callable[[_Context], str]] = {
     "completion": _completion,
     "ignore_completion": _ignore_completion,
     "completion_other": _completion_other,
-    "escape_separation": _escape_separation,
-    "escape_deletion": _escape_deletion,
     "paraphrase": _paraphrase,
+    **{name: _struq(name) for name in TEST_ATTACKS},
 }

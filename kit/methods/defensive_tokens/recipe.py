@@ -102,11 +102,13 @@ def plan_mixture(
     seed: int,
     heldout: int = 0,
     order: str = FROZEN_STREAM,
+    references: Mapping[str, str] | None = None,
     control_tokens: Sequence[str] = (),
 ) -> Plan:
     """Build a mixture and decide what ``steps`` x ``batch`` consume; one seed for both.
 
-    ``order`` is one of :data:`kit.methods.defensive_tokens.schedule.ORDERS`.
+    ``order`` is one of :data:`kit.methods.defensive_tokens.schedule.ORDERS`; ``references`` and
+    ``control_tokens`` are those of :func:`kit.methods.defensive_tokens.struq.build`.
 
     Raises:
         ValueError: Sample ids that are not unique, or no ``heldout`` items are left over.
@@ -114,7 +116,15 @@ def plan_mixture(
     by_id = {sample.id: sample for sample in samples}
     if len(by_id) != len(samples):
         raise ValueError("sample ids are not unique: labels are keyed by them")
-    items = struq.build(mixture, samples, texts, style, seed=seed, control_tokens=control_tokens)
+    items = struq.build(
+        mixture,
+        samples,
+        texts,
+        style,
+        seed=seed,
+        references=references,
+        control_tokens=control_tokens,
+    )
     schedule = make_schedule(len(items), steps=steps, batch=batch, seed=seed, order=order)
     kept = _held_out(items, schedule, heldout, seed=seed, order=order)
     needed = dict.fromkeys(items[i].sample_id for i in [*schedule.consumed(), *kept])

@@ -165,6 +165,10 @@ def standin_attack_texts() -> AttackTexts:
         completion_real=Delimiters("### response:", "### instruction:"),
         fake_delimiters_train=tuple(pairs[:60]),
         fake_delimiters_test=tuple(pairs[60:70]),
+        delimiter_words={
+            name: tuple(f"### {{s}}{word}" if name == "mark" else word for word in words[i : i + 6])
+            for i, name in enumerate(("mark", "inst", "inpt", "resp", "user", "asst"))
+        },
     )
 
 

@@ -1,7 +1,9 @@
-"""Training mixtures of clean and attacked samples: as reported, and as StruQ describes it.
+"""Training mixtures of clean and attacked samples, by name.
 
-They differ on purpose. The follow-up trained on the very strings it is evaluated with
-(defensive_tokens.md, P2); the StruQ mixture holds all of them out.
+``as-reported`` is the follow-up's, which trains on the very strings it is evaluated with
+(defensive_tokens.md, P2). ``struq`` is StruQ's, as its public code writes it. ``proper`` is the
+kit's own reading of StruQ's description, for worlds without sentences as well: it holds everything
+of the evaluation out, and its text is not that of StruQ's code (defensive_tokens.md, 1.2).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from kit.methods.defensive_tokens.attacks import (
     remove_control_tokens,
 )
 from kit.methods.defensive_tokens.samples import Sample
+from kit.methods.defensive_tokens.struq_text import delimiter_words, training_texts
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
@@ -108,10 +111,9 @@ def proper(
     seed: int = 42,
     exact: bool = False,
     fake_responses: Mapping[str, str] | None = None,
-    struq_completion: bool = False,
     control_tokens: Sequence[str] = (),
 ) -> list[TrainingItem]:
-    """StruQ's mixture, held out from the evaluation (defensive_tokens.md, 1.2).
+    """The kit's mixture after StruQ's description, held out from the evaluation.
 
     Each sample draws one of [naive, clean, completion-other, clean] by itself. Samples without
     input stay clean and have no data turn. What is injected is another sample's instruction and
@@ -128,10 +130,6 @@ def proper(
         fake_responses: Sample id -> another answer to the same instruction, for completion attacks.
             Without one, the output of another sample is used, because repeating the sample's own
             answer as bait "leads the model to repeat its input" (SQP).
-        struq_completion: Write completion attacks as StruQ's code does: one line break behind a
-            delimiter, and a bait that answers the sample's own instruction, by default the data
-            set's output. For labels that the model makes itself; where the data set's output is
-            the label, the bait would be too.
         control_tokens: Removed from everything untrusted.
 
     Raises:
@@ -169,15 +167,46 @@ def proper(
             continue
         pairs = texts.fake_delimiters_train
         delimiters = pairs[int(rng.choice(len(pairs)))]
-        fake = answers.get(sample.id, sample.output if struq_completion else None)
-        if fake is None or (fake.strip() == sample.output.strip() and not struq_completion):
+        fake = answers.get(sample.id)
+        if fake is None or fake.strip() == sample.output.strip():
             fake = _another_output(sources, sample, rng)
         fake = remove_control_tokens(fake, control_tokens)
         text = _capital(injected) if style.sentence_case else injected
-        turn = style.turn if struq_completion else None
-        data = completion_text(data, fake, text, delimiters, style, turn=turn)
+        data = completion_text(data, fake, text, delimiters, style)
         items.append(_item(sample, "completion", data, injected_from=other.id, fake=fake))
     return items
+
+
+def as_in_struq(
+    samples: Sequence[Sample],
+    texts: AttackTexts,
+    style: AttackStyle,
+    *,
+    seed: int = 42,
+    references: Mapping[str, str] | None = None,
+) -> list[TrainingItem]:
+    """StruQ's mixture as its public code writes it (:mod:`.struq_text`).
+
+    Args:
+        samples: The training data.
+        texts: Its lists of delimiter words are used.
+        style: Must have sentences: the code's text is fixed.
+        seed: Of every draw.
+        references: Instruction -> answer that completions pretend to; a sample's own output where
+            there is none. For labels that the model makes itself: where the data set's output is
+            the label, it would be the bait too.
+
+    Raises:
+        ValueError: No samples, texts without lists, or a style without sentences.
+    """
+    _some(samples)
+    if not style.sentence_case:
+        raise ValueError(f"StruQ's text is made of sentences; the style {style.name!r} has none")
+    made = training_texts(samples, delimiter_words(texts), references or {}, seed=seed)
+    return [
+        _item(s, t.kind, t.data, injected_from=t.injected_from, fake=t.fake_response)
+        for s, t in zip(samples, made, strict=True)
+    ]
 
 
 def build(
@@ -187,35 +216,30 @@ def build(
     style: AttackStyle,
     *,
     seed: int = 42,
+    references: Mapping[str, str] | None = None,
     control_tokens: Sequence[str] = (),
 ) -> list[TrainingItem]:
-    """A mixture by name; ``struq`` is ``proper`` with StruQ's own completion attacks.
+    """A mixture by name.
 
-    ``control_tokens`` stay in ``as-reported``: the follow-up filters nothing in training.
+    ``control_tokens`` are removed in ``proper`` only: the follow-up and StruQ's code filter nothing
+    in training. ``references`` are read by ``struq`` only (:func:`as_in_struq`).
 
     Raises:
         ValueError: Unknown mixture, and what the builders raise.
     """
     if mixture == AS_REPORTED:
         return as_reported(samples, texts, style, seed=seed)
-    if mixture in (PROPER, STRUQ):
-        return proper(
-            samples,
-            texts,
-            style,
-            seed=seed,
-            exact=True,
-            struq_completion=mixture == STRUQ,
-            control_tokens=control_tokens,
-        )
+    if mixture == STRUQ:
+        return as_in_struq(samples, texts, style, seed=seed, references=references)
+    if mixture == PROPER:
+        return proper(samples, texts, style, seed=seed, exact=True, control_tokens=control_tokens)
     raise ValueError(f"unknown mixture {mixture!r}; known: {', '.join(MIXTURES)}")
 
 
 def injected_text(sample: Sample, style: AttackStyle) -> str:
-    """Another sample as an injected instruction: instruction and input, as StruQ words it.
+    """Another sample as ``proper`` injects it: instruction and input.
 
     Where the world has sentence case, a question is announced and other text starts in lower case.
-    (SQ's ``.capitalize()``, which lower-cases the rest, and its doubled input are not repeated.)
     """
     text = (
         append(sample.instruction, " ", sample.input)
@@ -236,13 +260,18 @@ def leaked_items(
 
     Args:
         items: Of a mixture.
-        samples: Sample id -> clean sample.
+        samples: Sample id -> clean sample, those that were injected included.
         word: The test word, in any case.
     """
     wanted = word.lower()
 
     def own(item: TrainingItem) -> int:
         text = f"{samples[item.sample_id].input} {item.fake_response or ''}"
+        if item.injected_from is not None:
+            other = samples[item.injected_from]
+            text += f" {other.instruction} {other.input}"
+            if item.kind == "completion":  # StruQ's have the other sample's input twice
+                text += f" {other.input}"
         return text.lower().count(wanted)
 
     return [item for item in items if (item.data or "").lower().count(wanted) > own(item)]

@@ -124,6 +124,18 @@ def training_pool(ctx: StepContext) -> list[Sample]:
     return samples
 
 
+def reference_answers(ctx: StepContext) -> dict[str, str]:
+    """Instruction -> answer of another data set, for the baits of ``struq``; empty without it.
+
+    Of several rows with one instruction the last counts, as in StruQ's code.
+    """
+    if ctx.rehearsal or not ctx.has("references"):
+        return {}
+    from kit.methods.defensive_tokens.alpaca import read_alpaca
+
+    return {row.instruction: row.output for row in read_alpaca(ctx.pin("references").path)}
+
+
 def samples_to_label(ctx: StepContext, scope: str) -> list[Sample]:
     """What to label: every sample, or those that the training schedule consumes.
 

@@ -7,6 +7,7 @@ from kit.steps.defensive_tokens.files import write_json
 from kit.steps.defensive_tokens.inputs import (
     attack_texts,
     generation_backend,
+    reference_answers,
     samples_to_label,
     tokenizer_and_format,
     training_pool,
@@ -21,8 +22,9 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
     from kit.methods.defensive_tokens.struq import leaked_items
 
     texts, style = attack_texts(ctx)
+    pool = training_pool(ctx)
     plan = plan_mixture(
-        training_pool(ctx),
+        pool,
         texts,
         style,
         mixture=params.builder,
@@ -31,12 +33,14 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
         seed=params.seed,
         heldout=params.heldout,
         order=params.order,
+        references=reference_answers(ctx),
     )
     save_plan(ctx.out, plan)
     counts = count_kinds(plan)
     write_json(ctx.out / "summary.json", {"consumed": counts, "samples": len(plan.samples)})
     consumed = [plan.items[i] for i in [*plan.schedule.consumed(), *plan.heldout]]
-    leaked = len(leaked_items(consumed, plan.samples, texts.injected_word))
+    samples = {sample.id: sample for sample in pool}
+    leaked = len(leaked_items(consumed, samples, texts.injected_word))
     ctx.canary(
         "test-word-leak",
         (leaked > 0) == (params.builder == "as-reported"),

@@ -38,7 +38,8 @@ class TrainingData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Parameters of ``defensive-tokens/training-data``."""
 
     builder: Literal["as-reported", "proper", "struq"]
-    """``proper`` holds the test out; ``struq`` too, its completion attacks as in StruQ's code."""
+    """``struq`` is the text of StruQ's public code, ``proper`` the kit's own after its description;
+    both hold the test's sentences and delimiters out."""
     steps: int
     batch: int
     seed: int

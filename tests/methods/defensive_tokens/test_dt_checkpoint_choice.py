@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from kit.methods.defensive_tokens.self_label import SelfLabel
 from kit.mini.chat import MINI
 from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
 from tests.methods.defensive_tokens import recipes
+from tests.methods.defensive_tokens.struq_public import WORDS
 
 POOL = samples(60, every_empty=4)
 
@@ -20,8 +23,8 @@ POOL = samples(60, every_empty=4)
 def plan_of(heldout, steps=5, batch=4, mixture="proper"):
     return plan_mixture(
         POOL,
-        TEXTS,
-        attacks.MINI,
+        replace(TEXTS, delimiter_words={name: tuple(words) for name, words in WORDS.items()}),
+        attacks.PAPER,
         mixture=mixture,
         steps=steps,
         batch=batch,
