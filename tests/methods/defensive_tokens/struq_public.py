@@ -1,9 +1,9 @@
 """StruQ's public functions on samples of our own, for whoever has a copy of the repository.
 
 ``STRUQ_CODE`` names a folder with ``struq.py``, ``test.py`` and ``config.py`` of SecAlign at
-3fc9c9c or of StruQ at e4372b9 (defensive_tokens.md; the functions are the same). They are executed, because
-whoever names the folder asks for that. The hashes in ``test_dt_struq_text.py`` are those of what
-they return; their text is not kept here.
+3fc9c9c or of StruQ at e4372b9 (defensive_tokens.md; the functions are the same). They are executed,
+because whoever names the folder asks for that. The hashes in ``test_dt_struq_text.py`` are those of
+what they return; their text is not kept here.
 """
 
 from __future__ import annotations
