@@ -24,9 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Special:
-    """A control token, written by name and looked up in the tokenizer's vocabulary."""
+    """A control token, written by name and looked up in the tokenizer's vocabulary.
+
+    Attributes:
+        token: Its name.
+        or_text: Whether a tokenizer that lacks it spells it, together with the text behind it: what
+            a template given as a string becomes.
+    """
 
     token: str
+    or_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,14 +143,27 @@ class ChatFormat:
     def _render(
         self, tokenizer: PreTrainedTokenizerBase, segments: tuple[Segment, ...], content: str
     ) -> list[int]:
+        def encode(text: str) -> list[int]:
+            ids: list[int] = tokenizer.encode(
+                text, add_special_tokens=False, split_special_tokens=True
+            )
+            return ids
+
         ids: list[int] = []
+        spelled = ""
         for segment in segments:
-            if isinstance(segment, Special):
-                ids.append(_required_id(tokenizer, segment.token, self.name))
+            if isinstance(segment, Text):
+                ids += encode(spelled + segment.template.replace(CONTENT, content.strip()))
+                spelled = ""
+            elif segment.or_text and token_id(tokenizer, segment.token) is None:
+                spelled += segment.token
             else:
-                text = segment.template.replace(CONTENT, content.strip())
-                ids += tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        return ids
+                ids += [
+                    *(encode(spelled) if spelled else ()),
+                    _required_id(tokenizer, segment.token, self.name),
+                ]
+                spelled = ""
+        return [*ids, *(encode(spelled) if spelled else ())]
 
 
 # Asking a 128,256-word tokenizer for its vocabulary builds the whole dictionary, a good part of a

@@ -21,6 +21,19 @@ def slot_ids(vocabulary_size: int, n: int) -> list[int]:
     return list(range(vocabulary_size, vocabulary_size + n))
 
 
+def check_width(model: PreTrainedModel, prefix: Tensor) -> None:
+    """Refuse a prefix that is not made of vectors of the model's width.
+
+    Raises:
+        ValueError: With both shapes.
+    """
+    width = embedding_matrix(model).shape[1]
+    if prefix.ndim != 2 or prefix.shape[1] != width:
+        raise ValueError(
+            f"a prefix of shape {tuple(prefix.shape)} does not fit a model of width {width}"
+        )
+
+
 def embed(model: PreTrainedModel, ids: Tensor, prefix: Tensor | None) -> Tensor:
     """Input embeddings in which the slots carry the prefix vectors.
 
@@ -40,16 +53,13 @@ def embed(model: PreTrainedModel, ids: Tensor, prefix: Tensor | None) -> Tensor:
         ValueError: A slot without a prefix row, or a prefix of the wrong width.
     """
     module = model.get_input_embeddings()
-    vocabulary_size, width = embedding_matrix(model).shape
+    vocabulary_size = embedding_matrix(model).shape[0]
     is_slot = ids >= vocabulary_size
     if prefix is None:
         if bool(is_slot.any()):
             raise ValueError("the prompt has prefix slots, but no prefix was given")
         return module(ids)  # type: ignore[no-any-return]
-    if prefix.ndim != 2 or prefix.shape[1] != width:
-        raise ValueError(
-            f"a prefix of shape {tuple(prefix.shape)} does not fit a model of width {width}"
-        )
+    check_width(model, prefix)
     rows = module(ids.masked_fill(is_slot, 0))
     where = is_slot.nonzero(as_tuple=True)
     slots = ids[where] - vocabulary_size

@@ -42,7 +42,8 @@ EXECUTIONS: dict[str, dict[str, Any]] = {
 }
 MOST = 0.9
 """Of a GPU's memory; vLLM's own default, which leaves room for what is not counted."""
-RESERVED = "<|reserved_special_token_"
+RESERVED = ("<|reserved_special_token_", ">>UNUSED_")
+"""How Llama 3 and Falcon 3 call tokens that mean nothing."""
 # vLLM adds this to a banned id's score. Finite, so that no NaN can come of it.
 BAN = -1e30
 

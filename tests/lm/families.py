@@ -29,6 +29,8 @@ _GROUPED = _SHAPE | {"num_key_value_heads": 2}
 # The attributes beside the shape are those that a forward pass of our own would have to repeat.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _GROUPED),
+    # Falcon 3: heads wider than the model's width divided by their number.
+    "falcon3": ("llama", _GROUPED | {"head_dim": 16, "rope_theta": 1000042}),
     "llama-tied": ("llama", _GROUPED | {"tie_word_embeddings": True}),
     "qwen2": ("qwen2", _GROUPED),
     "qwen2-window": (

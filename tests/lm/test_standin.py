@@ -188,7 +188,7 @@ def test_a_random_model_of_another_family(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        ("llama-4", "unknown architecture 'llama-4'; known: gpt-neox-6.9b"),
+        ("llama-4", "unknown architecture 'llama-4'; known: falcon3-7b, gpt-neox-6.9b"),
         ({"config": {}, "tokens": 5}, "no architecture of a stand-in: 'hidden_size'"),
         ({"tokens": 5}, "no architecture of a stand-in"),
         ({"config": {"hidden_size": 8, "vocab_size": 4}, "tokens": 5}, "5 tokens need"),

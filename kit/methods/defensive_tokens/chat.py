@@ -1,4 +1,4 @@
-"""The prompt format of the released DefensiveTokens."""
+"""The prompt formats of the released DefensiveTokens (DT, setup.py)."""
 
 from __future__ import annotations
 
@@ -35,5 +35,51 @@ LLAMA3 = register_format(
         stop=("<|eot_id|>", "<|end_of_text|>"),
         stop_if_known=("<|eom_id|>",),  # of Llama 3.1
         pad="<|reserved_special_token_0|>",
+    )
+)
+
+
+def _qwen_turn(role: str) -> tuple[Segment, ...]:
+    return (
+        Special("<|im_start|>"),
+        Text(f"{role}\n{{content}}\n\n"),
+        Special("<|im_end|>"),
+        Text("\n"),
+    )
+
+
+# As Qwen's own template, with two line breaks in front of the end of a turn and no default system
+# prompt; no begin token.
+QWEN25 = register_format(
+    ChatFormat(
+        name="qwen2.5-defensive-tokens",
+        begin=(),
+        instruction=_qwen_turn("system"),
+        data=_qwen_turn("user"),
+        generate=(Special("<|im_start|>"), Text("assistant\n")),
+        response=(Text("{content}\n\n"),),
+        end=(Special("<|im_end|>"),),
+        stop=("<|im_end|>", "<|endoftext|>"),
+        pad="<|fim_pad|>",
+    )
+)
+
+
+def _falcon3_turn(role: str) -> tuple[Segment, ...]:
+    return (Special(f"<|{role}|>", or_text=True), Text("\n{content}\n\n"))
+
+
+# Turns have no end of their own; whether their names are control tokens is the tokenizer's matter.
+FALCON3 = register_format(
+    ChatFormat(
+        name="falcon3-defensive-tokens",
+        begin=(),
+        instruction=_falcon3_turn("system"),
+        data=_falcon3_turn("user"),
+        generate=(Special("<|assistant|>", or_text=True), Text("\n")),
+        response=(Text("{content}\n\n"),),
+        end=(Special("<|endoftext|>"),),
+        stop=("<|endoftext|>",),
+        pad="<|pad|>",
     )
 )

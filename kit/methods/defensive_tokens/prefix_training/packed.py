@@ -19,6 +19,7 @@ import torch
 
 from kit.lm.forward import unlike_plain_attention, unlike_plain_head
 from kit.lm.model import decoder, vocabulary_rows
+from kit.lm.prefix import check_width
 from kit.methods.defensive_tokens.prefix_training.frozen_head import head_cross_entropy
 from kit.methods.defensive_tokens.prefix_training.packed_model import can_use_kernel, ready
 from kit.train.batching import Example, even_groups
@@ -207,14 +208,15 @@ def packed_losses(
             half more arithmetic, a fraction of the memory.
 
     Raises:
-        ValueError: A slot without a prefix vector, or a model of which a packed row would compute
-            something else than its own forward pass.
+        ValueError: A slot without a prefix vector, vectors of another width than the model's, or a
+            model of which a packed row would compute something else than its own forward pass.
     """
     unlike = unlike_plain_attention(model.config) or unlike_plain_head(model.config)
     if unlike:
         raise ValueError(f"examples cannot be packed for this model: {unlike}; use forward: padded")
     device = prefix.device
     vocabulary_size = vocabulary_rows(model)
+    check_width(model, prefix)
     if max((max(e.ids) for e in examples), default=0) - vocabulary_size >= prefix.shape[0]:
         raise ValueError(
             f"an example has a slot beyond the {prefix.shape[0]} vectors of the prefix"
