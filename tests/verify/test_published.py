@@ -20,7 +20,10 @@ CARRIED = {
         "llama3-undefended-is-vulnerable llama3-tokens-defend llama3-tokens-beat-prompting "
         "llama3-tokens-do-not-refuse llama31-undefended-is-vulnerable llama31-tokens-defend "
         "llama31-tokens-beat-prompting llama31-tokens-do-not-refuse "
-        "llama3-tokens-keep-utility llama31-tokens-keep-utility"
+        "llama3-tokens-keep-utility llama31-tokens-keep-utility "
+        "qwen25-undefended-is-vulnerable qwen25-tokens-defend qwen25-tokens-beat-prompting "
+        "qwen25-tokens-keep-utility falcon3-undefended-is-vulnerable falcon3-tokens-defend "
+        "falcon3-tokens-beat-prompting falcon3-tokens-keep-utility"
     ),
     "bos-layout": (
         "llama3-tokens-defend-in-front llama3-tokens-defend-doubled llama3-full-defends-in-front "

@@ -10,7 +10,7 @@ from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.state import PrefixState, start
 from kit.methods.defensive_tokens.recipe import Recipe
 from kit.methods.defensive_tokens.self_label import EMPTY_TURN, NO_TURN
-from kit.methods.defensive_tokens.struq import AS_REPORTED, STRUQ
+from kit.methods.defensive_tokens.struq import AS_REPORTED, PROPER
 from kit.methods.defensive_tokens.transfer import normal_init
 
 
@@ -28,7 +28,7 @@ REPORTED = Recipe(
     seed=42,
 )
 CORRECTED = Recipe(
-    mixture=STRUQ,
+    mixture=PROPER,
     encoding=Encoding(
         layout=BEFORE_BOS, label_tokens=AS_GENERATED, end_truncated=False, max_length=2048
     ),

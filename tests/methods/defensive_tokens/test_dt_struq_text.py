@@ -81,7 +81,7 @@ def test_a_completion_is_put_together_as_the_code_does() -> None:
             assert bait.split(":\n") == [bait.split(":\n")[0], item.fake_response]
             first = injected.split(":\n")[1]
             assert first == first.capitalize()
-            assert first.endswith(f"{other.instruction} {other.input}".lower())
+            assert first.lower().endswith(f"{other.instruction} {other.input}".lower())
             assert again.split(":\n")[1] == other.input
             read += 1
     assert read > 5
