@@ -33,7 +33,7 @@ GEOMETRY = (
     *("norm_mean", "norm_min", "norm_max", "norm_l1_mean", "norm_l1_max"),
     *("cosine_native", "cosine_source"),
 )
-ALIGNMENT = ("residual", "relative_residual", "distance_from_identity", "mean_trace")
+ALIGNMENT = ("rows", "residual", "relative_residual", "distance_from_identity", "mean_trace")
 
 
 def upstream(made: Plan, one: StepInstance, name: str) -> list[StepInstance]:
@@ -86,7 +86,10 @@ def stand_in(made: Plan, one: StepInstance, folder: Path, seed: int) -> StageFol
         tokens = {step: torch.ones(5, 8) for step in one.params["checkpoints"]}
         (data,) = upstream(made, one, "data")
         heldout = dict.fromkeys(tokens, 0.5) if data.params["heldout"] else {}
-        files["training.json"] = training_facts(one.params["label"], [1.0] * 20, tokens, heldout)
+        kinds = dict.fromkeys(("clean", "naive", "ignore", "completion"), 1)
+        files["training.json"] = training_facts(
+            one.params["label"], [1.0] * 20, tokens, heldout, kinds
+        )
         save_sets(
             folder / "prefixes.safetensors",
             {f"{one.params['label']}-{step}": prefix for step, prefix in tokens.items()},

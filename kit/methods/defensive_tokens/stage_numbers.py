@@ -32,8 +32,17 @@ def training_facts(
     losses: Sequence[float],
     checkpoints: Mapping[int, Tensor],
     heldout: Mapping[int, float] | None = None,
+    mixture: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """What a training leaves besides its vectors: losses, and norms at each checkpoint."""
+    """What a training leaves besides its vectors.
+
+    Args:
+        label: Names the rows.
+        losses: Of every step.
+        checkpoints: Step -> prefix [n, d].
+        heldout: Step -> loss on items held out.
+        mixture: Kind -> items of the mixture that the consumed ones were drawn from.
+    """
     # In float64: the squares of large float32 values are infinite in float32.
     norms = {step: prefix.double().norm(dim=1).tolist() for step, prefix in checkpoints.items()}
     last = checkpoints[max(checkpoints)]
@@ -43,6 +52,7 @@ def training_facts(
         "norms": norms,
         "trained_parameters": int(last.numel()),
         **({"heldout_losses": dict(heldout)} if heldout else {}),
+        **({"mixture": dict(mixture)} if mixture else {}),
     }
 
 
@@ -50,6 +60,8 @@ def add_alignment(here: Observation, facts: Mapping[str, Any]) -> None:
     """How well one vocabulary is rotated onto the other."""
     for row, name in ALIGNMENT.items():
         here.number("alignment", row, facts[name], "number")
+    if "rows" in facts:
+        here.number("alignment", "rows", facts["rows"], "count")
     here.number("alignment", "relative-residual", 100 * facts["relative_residual"], "number")
     here.number("alignment", "largest-singular-value", facts["singular_values"][0], "number")
 
@@ -84,6 +96,11 @@ def add_training(
             here.number("loss-heldout", f"{label}-{step}", loss, "loss")
         here.number("chosen-step", label, chosen_step(facts["heldout_losses"]), "count")
     here.number("trained-parameters", label, facts["trained_parameters"], "count")
+    kinds = facts.get("mixture", {})
+    if kinds:
+        here.number("items", label, sum(kinds.values()), "count")
+    for kind, count in kinds.items():
+        here.count(f"items-{kind}", label, count, sum(kinds.values()))
     for step, norms in facts["norms"].items():
         for which, value in (("min", min(norms)), ("max", max(norms)), ("mean", fmean(norms))):
             here.number(f"norm-{which}", f"{label}-{step}", value, "norm")

@@ -30,7 +30,7 @@ def run_align(ctx: StepContext, params: Align) -> None:
         device=ctx.device,
     )
     save_alignment(ctx.out / "alignment.safetensors", alignment)
-    facts = describe(alignment)
+    facts = {**describe(alignment), "rows": int(source.shape[0])}
     write_json(ctx.out / "alignment.json", facts)
     ctx.canary(
         "map-is-orthogonal",

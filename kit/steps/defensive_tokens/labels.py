@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from kit.engine.context import StepContext
 from kit.steps.defensive_tokens.files import write_json
 from kit.steps.defensive_tokens.inputs import (
@@ -37,7 +39,11 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
     )
     save_plan(ctx.out, plan)
     counts = count_kinds(plan)
-    write_json(ctx.out / "summary.json", {"consumed": counts, "samples": len(plan.samples)})
+    mixture = dict(Counter(item.kind for item in plan.items))
+    write_json(
+        ctx.out / "summary.json",
+        {"mixture": mixture, "consumed": counts, "samples": len(plan.samples)},
+    )
     consumed = [plan.items[i] for i in [*plan.schedule.consumed(), *plan.heldout]]
     samples = {sample.id: sample for sample in pool}
     leaked = len(leaked_items(consumed, samples, texts.injected_word))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from kit.engine.context import StepContext
@@ -60,9 +61,11 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     prefixes = {step: kept_prefixes[step] for step in params.checkpoints}
     save_sets(ctx.out / SETS, {f"{params.label}-{s}": prefix for s, prefix in prefixes.items()})
     heldout = heldout_losses(*given, prefixes) if plan.heldout else {}
-    write_json(
-        ctx.out / "training.json", training_facts(params.label, kept.losses(), prefixes, heldout)
+    built = json.loads((ctx.step("data").path / "summary.json").read_text(encoding="utf-8"))
+    facts = training_facts(
+        params.label, kept.losses(), prefixes, heldout, mixture=built.get("mixture")
     )
+    write_json(ctx.out / "training.json", facts)
     moved = distance(run.state.prefix, initial)
     items = len(plan.schedule.consumed())
     ctx.canary(

@@ -312,6 +312,21 @@ def test_facts_of_a_training():
     assert set(json.loads(json.dumps(facts))["norms"]) == {"0", "300"}
 
 
+def test_the_mixture_that_was_drawn_from_is_counted(folder):
+    facts = training() | {"mixture": {"clean": 6, "ignore": 3, "completion": 3}}
+    stages = [folder("adapt", "training.json", facts, pair())]
+    aligned = [folder("align", "alignment.json", ALIGNMENT | {"rows": 302}, pair())]
+    cells = {cell.id: cell for cell in table(alignments=aligned, trainings=stages).cells}
+    assert cells["near/items/adapt"].value == 12
+    shares = [cells[f"near/items-{kind}/adapt"] for kind in ("clean", "ignore", "completion")]
+    assert [(share.k, share.n, share.value) for share in shares] == [
+        (6, 12, 50.0),
+        (3, 12, 25.0),
+        (3, 12, 25.0),
+    ]
+    assert cells["near/alignment/rows"].value == 302
+
+
 def test_norms_of_large_vectors_do_not_overflow():
     facts = training_facts("full", [1.0], {1: torch.full((2, 4), 1e30)})
     assert facts["norms"][1] == pytest.approx([2e30, 2e30])
