@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "expected_results" / "defensive_tokens"
 
 CARRIED = {
+    "adaptive-attack": "search-breaks-the-undefended-models tokens-halve-the-searched-rate",
     "dt-baselines": (
         "llama3-undefended-is-vulnerable llama3-tokens-defend llama3-tokens-beat-prompting "
         "llama3-tokens-do-not-refuse llama31-undefended-is-vulnerable llama31-tokens-defend "
@@ -44,7 +45,8 @@ CARRIED = {
     "tiny-adapt-random-init": "head-start-25 head-start-50",
     "tiny-adapt": (
         "undefended-is-vulnerable procrustes-alone-falls-short adapt-passes-threshold "
-        "adapt-reduces-asr matches-full-dt fast no-utility-cost norms-grow loss-falls pipeline-17x"
+        "adapt-reduces-asr matches-full-dt fast robust-to-step-count no-utility-cost norms-grow "
+        "loss-falls pipeline-17x"
     ),
 }
 OPEN = {
@@ -62,6 +64,10 @@ OPEN = {
     "refusal-rule": "second-rule-explains-second-table",
 }
 NOT_ASKED = {
+    "adaptive-attack": (
+        "tokens-halve-the-searched-rate-llama31 search-beats-published-texts "
+        "knowing-the-prefix-helps adapted-tokens-no-weaker-than-full"
+    ),
     "dt-baselines": (
         "llama3-tokens-defend-beyond-the-documents llama31-tokens-defend-beyond-the-documents"
     ),
