@@ -258,10 +258,25 @@ class _Builder:
             )
         return msgspec.structs.replace(
             resources,
+            minutes=self._minutes(resources),
+            minutes_on={},
             save_minutes=resources.save_minutes or kind.save_minutes,
             stop_seconds=kind.stop_seconds
             if resources.stop_seconds is None
             else resources.stop_seconds,
+        )
+
+    def _minutes(self, resources: Resources) -> float:
+        """How long on this machine's GPUs; the slowest where several kinds are mixed."""
+        if not resources.gpus:
+            return resources.minutes
+        cards = {gpu.name for gpu in self.machine.gpus}
+        return max(
+            (
+                next((m for card, m in resources.minutes_on.items() if card in name), resources.minutes)
+                for name in cards
+            ),
+            default=resources.minutes,
         )
 
     def _input(

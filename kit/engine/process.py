@@ -23,6 +23,7 @@ import psutil
 
 import kit
 from kit.engine.secrets import child_environment
+from kit.manifest.home import kit_home
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -38,6 +39,16 @@ OFFLINE = {
 }
 """Inputs were fetched before; a step that reaches for the network is wrong. The last two fix the
 order of sets and the workspace of cuBLAS, both of which could change a number."""
+
+CACHES = {
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+    "VLLM_CACHE_ROOT": "vllm",
+    "CUDA_CACHE_PATH": "cuda",
+}
+"""Variable -> folder below ``cache`` in the kit's home: what was compiled once serves the next
+step and the next run. By default most of it lies in /tmp and is gone after a restart, or in a home
+folder that a container has not."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OOM_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
@@ -55,7 +66,10 @@ def worker_environment(
         threads: Threads a CPU step may use; ``None`` leaves it to the libraries (GPU steps).
         gpus: Devices it may see; none hides them all, so that a CPU step cannot use one by chance.
     """
-    made = {**child_environment(environ), **OFFLINE, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    cache = kit_home().absolute() / "cache"
+    caches = {variable: str(cache / folder) for variable, folder in CACHES.items()}
+    made = caches | child_environment(environ) | OFFLINE
+    made["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     made["PYTHONSAFEPATH"] = "1"  # a random.py in the working directory is nobody's library
     root = Path(kit.__file__).resolve().parents[1]
     if not {"site-packages", "dist-packages"} & set(root.parts):

@@ -87,6 +87,9 @@ class Resources(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Per GPU."""
     memory_gb: Annotated[float, Meta(ge=0)] = 1.0
     minutes: Annotated[float, Meta(ge=0)] = 1.0
+    minutes_on: dict[str, Annotated[float, Meta(ge=0)]] = {}
+    """Card -> minutes where the name of the GPUs contains it (``H100``); a plan has ``minutes`` of
+    its machine only."""
     disk_gb: Annotated[float, Meta(ge=0)] = 0.1
     processes: Annotated[int, Meta(ge=0)] = 0
     """Processes that share a step on the CPU; 0 or 1 is one. On GPUs there is one for each."""

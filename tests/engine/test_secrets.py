@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,25 @@ def test_workers_are_offline_and_equal() -> None:
     gpu = worker_environment({"OMP_NUM_THREADS": "8"}, threads=None, gpus=["0", "3"])
     assert gpu["CUDA_VISIBLE_DEVICES"] == "0,3"
     assert gpu["OMP_NUM_THREADS"] == "8"
+
+
+def test_what_is_compiled_lies_in_the_kits_home_and_survives_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIT_HOME", str(tmp_path))
+    made = worker_environment({"VLLM_CACHE_ROOT": "/own"}, threads=None, gpus=["0"])
+    assert made["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache/inductor")
+    assert made["TRITON_CACHE_DIR"] == str(tmp_path / "cache/triton")
+    assert made["VLLM_CACHE_ROOT"] == "/own"  # the user's own choice stays
+    asked = "from torch._inductor.runtime.cache_dir_utils import cache_dir; print(cache_dir())"
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": made["TORCHINDUCTOR_CACHE_DIR"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(tmp_path / "cache/inductor")
 
 
 def test_a_record_holds_none_of_them() -> None:

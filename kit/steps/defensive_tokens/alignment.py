@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kit.engine.context import StepContext
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import embeddings, released_prefix, tokenizer
 from kit.steps.defensive_tokens.params import Align, Transfer
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def run_align(ctx: StepContext, params: Align) -> None:
@@ -53,7 +48,6 @@ def run_transfer(ctx: StepContext, params: Transfer) -> None:
     alignment = load_alignment(ctx.step("align").path / "alignment.safetensors")
     own = released_prefix(ctx, "source", n=params.tokens)
     native = released_prefix(ctx, "target", n=params.tokens)
-    made = transfer_sets(own, native, alignment, seed=params.seed)
-    sets: dict[str, Tensor] = {name: made[name] for name in params.sets}
+    sets = transfer_sets(own, native, alignment, seed=params.seed, names=params.sets)
     save_sets(ctx.out / SETS, sets)
     write_json(ctx.out / "geometry.json", transfer_geometry(own, native, sets))

@@ -67,6 +67,22 @@ def test_the_seed_moves_the_random_controls_only(alignment, sets):
         assert torch.equal(tokens, other[name]) == (name not in ("rotation", "random-norm"))
 
 
+def test_only_what_is_asked_for_is_computed(alignment, sets, monkeypatch):
+    def expensive(matrix, seed):
+        raise AssertionError("nobody asked for a random rotation")
+
+    monkeypatch.setattr(
+        "kit.methods.defensive_tokens.transfer_sets.random_rotation_like", expensive
+    )
+    asked = ["random-norm", "procrustes", "copy", "norm-rescaled"]
+    made = transfer_sets(PREFIX, NATIVE, alignment, seed=3, names=asked)
+    assert list(made) == asked
+    for name, tokens in made.items():
+        assert torch.equal(tokens, sets[name])
+    with pytest.raises(ValueError, match="no transferred set 'best'"):
+        transfer_sets(PREFIX, NATIVE, alignment, seed=3, names=["best"])
+
+
 def test_what_is_made_shares_no_memory_with_the_input(alignment):
     own = PREFIX.clone()
     made = transfer_sets(own, NATIVE, alignment, seed=0)
