@@ -273,7 +273,10 @@ class _Builder:
         cards = {gpu.name for gpu in self.machine.gpus}
         return max(
             (
-                next((m for card, m in resources.minutes_on.items() if card in name), resources.minutes)
+                next(
+                    (m for card, m in resources.minutes_on.items() if card in name),
+                    resources.minutes,
+                )
                 for name in cards
             ),
             default=resources.minutes,

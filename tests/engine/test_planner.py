@@ -379,3 +379,24 @@ def test_totals() -> None:
 
 def test_versions_stand_in_the_plan() -> None:
     assert plan_of().environment["versions"] == MACHINE.versions
+
+
+@pytest.mark.parametrize(
+    ("names", "minutes"),
+    [
+        (["NVIDIA H100 80GB HBM3"], 9.0),
+        (["NVIDIA H200"], 4.0),
+        (["NVIDIA H200", "NVIDIA H100 PCIe"], 9.0),
+        ([], 4.0),
+    ],
+)
+def test_minutes_are_those_of_the_machines_card(names: list[str], minutes: float) -> None:
+    gpus = [Gpu(index="0", name=name, arch="sm_90", memory_gb=80.0) for name in names]
+    needs = {"gpus": 1, "gpu_memory_gb": 1.0, "minutes": 4.0, "minutes_on": {"H100": 9.0}}
+    made = manifest(**profile(resources={"make": needs, "mix": {**needs, "gpus": 0}}))
+    plan = plan_of(made, machine=Machine(gpus=gpus))
+    assert plan.by_id["make[seed=0]"].resources.minutes == minutes
+    assert plan.by_id["mix[seed=0]"].resources.minutes == 4.0  # on no GPU
+    assert all(not one.resources.minutes_on for one in plan.instances)
+    same = plan_of(made, machine=Machine(gpus=gpus[:1] or gpus))
+    assert keys(same) == keys(plan)

@@ -12,7 +12,8 @@ import pytest
 
 import kit.steps
 from kit.cli.main import run as kit_command
-from kit.engine.environment import this_machine
+from kit.engine.environment import Machine, this_machine
+from kit.engine.hardware import Gpu
 from kit.engine.planner import make_plan
 from kit.engine.registry import REGISTRY, Sort, StepKind
 from kit.manifest.catalog import Catalog
@@ -210,3 +211,31 @@ def test_the_matrix_of_the_slurm_test_fits_the_kinds(
     assert kit_command(["plan", str(ROOT / "tests/slurm/matrix.yaml"), "--json"]) == 0
     steps = [one["step"] for one in json.loads(capsys.readouterr().out)["instances"]]
     assert steps.count("evaluate") == 60
+
+
+H200_RECORD = "rehearsal-tiny-adapt-h200-torch2.11.0-vllm0.26.0-2026-11-21.json"
+H100_SECONDS = {"align": 15, "transfer": 11, "labels": 122, "adapt": 97, "evaluate": 174}
+"""Rehearsal of 2026-11-27 on one H100 80GB, nine token sets; the other steps took under a second
+each, and 410 s all together, some side by side."""
+
+
+@pytest.mark.parametrize("card", ["NVIDIA H200", "NVIDIA H100 80GB HBM3"])
+def test_the_plan_knows_how_long_a_step_takes_on_this_card(card: str, tmp_path: Path) -> None:
+    gpu = Gpu(index="0", name=card, arch="sm_90", memory_gb=80.0)
+    manifest, pins = CATALOG.manifest("tiny-adapt"), CATALOG.pins("tiny-adapt")
+    made = make_plan(
+        manifest,
+        "paper",
+        pins={pin.id: pin for pin in pins.pins},
+        digests=PinStore(tmp_path, pins),
+        registry=REGISTRY,
+        machine=Machine(gpus=[gpu]),
+    )
+    planned = {one.step: 60 * one.resources.minutes for one in made.instances}
+    if "H100" in card:
+        measured: dict[str, float] = dict(H100_SECONDS)
+    else:
+        record = json.loads((ROOT / "benchmarks" / H200_RECORD).read_text(encoding="utf-8"))
+        measured = {one["step"]: 60 * one["measured_minutes"] for one in record["steps"]}
+    total = sum(measured.values())
+    assert abs(sum(planned.values()) - total) < 0.2 * total
