@@ -34,6 +34,8 @@ class KitError(Exception):
     """
 
     exit_code = EXIT_INVALID
+    trace = ""
+    """Traceback of a step that failed in another process, for ``--debug``."""
 
     def __init__(self, what: str, *, where: str = "", why: str = "", next_step: str = "") -> None:
         super().__init__(what)

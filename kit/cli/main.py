@@ -130,6 +130,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
             obj=state,
         )
     except KitError as error:
+        for each in getattr(error, "errors", (error,)) if state.debug else ():
+            click.echo(each.trace, err=True, nl=False)
         click.echo(error.render(), err=True)
         return error.exit_code
     except click.exceptions.Exit as leaving:

@@ -208,6 +208,9 @@ run_options = _together(
         show_default=True,
         help="Where the run directory is made.",
     ),
+    click.option(
+        "--fresh", is_flag=True, help="Make finished steps again whose code has changed since."
+    ),
     click.option("--check", is_flag=True, help="Hash all finished outputs, large ones too."),
     click.option(
         "--keep-going",

@@ -77,7 +77,7 @@ def common_options(*, hidden: bool) -> list[click.Parameter]:
         click.Option(
             ["--debug"],
             is_flag=True,
-            help="Show the traceback of an unexpected error.",
+            help="Show the traceback of an unexpected error, or of a failed step.",
             callback=_set_debug,
             expose_value=False,
             hidden=hidden,

@@ -47,6 +47,8 @@ class Job(Struct, frozen=True, kw_only=True):
     rehearsal: bool = False
     check: Level = "small"
     """How thoroughly outputs that are already there are checked before they are taken."""
+    fresh: bool = False
+    """Outputs that other code made are made again."""
 
     @property
     def sources(self) -> list[Upstream]:
@@ -83,6 +85,7 @@ def make_job(
     pins: PinStore,
     digests: Mapping[str, str],
     check: Level = "small",
+    fresh: bool = False,
 ) -> Job:
     """Put together what the process of an instance needs.
 
@@ -94,6 +97,7 @@ def make_job(
         pins: Where pins are.
         digests: Upstream instance id -> digest of its outputs.
         check: How thoroughly outputs that are already there are checked.
+        fresh: Make again what other code made.
     """
     by_pin = {pin.id: pin for pin in plan.pins}
     return Job(
@@ -118,6 +122,7 @@ def make_job(
         input_digests=instance.input_digests(digests),
         rehearsal=plan.rehearsal,
         check=check,
+        fresh=fresh,
     )
 
 

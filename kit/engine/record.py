@@ -17,8 +17,10 @@ import kit
 from kit import jsonfile
 from kit.durable import write_atomic
 from kit.engine import hardware
+from kit.engine.code import changed
 from kit.engine.environment import LIBRARIES, library_version
 from kit.engine.job import log_path
+from kit.engine.registry import load_registry
 from kit.engine.runner import Outcome
 from kit.engine.secrets import recorded_environment, redact_argv
 from kit.engine.store import Store
@@ -33,6 +35,7 @@ _OTHERS = ("click", "datasets", "huggingface_hub", "msgspec", "psutil", "rich", 
 
 def add_outcome(record: Record, plan: Plan, outcome: Outcome, folder: Path | None = None) -> None:
     """Fill in what became of the steps, and which logs of theirs are in the run directory."""
+    registry = load_registry()
     for instance in plan.instances:
         state = outcome.states[instance.id]
         step = StepRecord(key=instance.key, state=state)
@@ -41,7 +44,8 @@ def add_outcome(record: Record, plan: Plan, outcome: Outcome, folder: Path | Non
             step.started, step.seconds = entry.started, entry.seconds
             step.peak_memory_gb = entry.peak_memory_gb
             step.peak_gpu_memory_gb = entry.peak_gpu_memory_gb
-            step.outputs = entry.files
+            step.outputs, step.code = entry.files, entry.code
+            step.stale = changed(entry, registry.get(instance.kind))
         step.job = outcome.jobs.get(instance.id, "")
         if folder is not None:
             step.logs = _logs(folder, instance.id, step.job)

@@ -1,8 +1,8 @@
 """Step kinds: what a manifest's ``kind`` names.
 
 A kind is declared in ``kit/steps`` and stays light to import: its parameters are a msgspec Struct,
-its function imports torch inside. ``version`` is bumped by hand when the outputs change; source
-code is not hashed, because helpers would be missed and comments would invalidate.
+its function imports torch inside. ``version`` is bumped by hand when the outputs change; the source
+is no part of the key, and :mod:`kit.engine.code` says when it has changed all the same.
 """
 
 from __future__ import annotations
@@ -185,6 +185,8 @@ class StepKind:
         lowers_memory: What a user can change when the step runs out of memory, best first. The
             engine cannot know it; a kind without any says that only a larger machine helps.
         steadies: What a user can change when its training diverges.
+        science: Modules that the function reaches by no import in its source (a name in a list, an
+            entry of a registry): they belong to its code as well (:mod:`kit.engine.code`).
     """
 
     name: str
@@ -207,6 +209,7 @@ class StepKind:
     repeatable: bool = True
     lowers_memory: tuple[Remedy, ...] = ()
     steadies: tuple[Remedy, ...] = ()
+    science: tuple[str, ...] = ()
     doc: str = field(default="")
     model: ModelOutput | None = None
 

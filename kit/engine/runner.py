@@ -103,6 +103,7 @@ class Runner:
         level: How thoroughly finished steps are checked.
         keep_going: After a failure, go on with what does not depend on it.
         keep_intermediate: Keep outputs of intermediate steps whose readers are done.
+        fresh: Ids of finished steps that are made again, because other code made them.
         tick: Called a few times a second, for a live display.
         only: Run these instances alone; everything they read is finished already.
         digests: Digests of the finished outputs that those read.
@@ -120,13 +121,14 @@ class Runner:
         level: Level = "small",
         keep_going: bool = False,
         keep_intermediate: bool = False,
+        fresh: Collection[str] = (),
         tick: Callable[[], None] = lambda: None,
         only: Collection[str] | None = None,
         digests: Mapping[str, str] | None = None,
     ) -> None:
         self.plan, self.store, self.pins, self.logs = plan, store, pins, logs
         self.emit, self.level, self.keep_going, self.tick = emit, level, keep_going, tick
-        self._make_executor = executor
+        self._make_executor, self._fresh = executor, frozenset(fresh)
         self._executor: Executor | None = None
         self._signals = 0
         self._chosen = [
@@ -195,6 +197,10 @@ class Runner:
                 self._enqueue(instance)
                 continue
             look = self.store.look(instance.key, self.level)
+            if look.entry is not None and instance.id in self._fresh:
+                self.emit(event("step-outdated", instance.id, reason="its code has changed"))
+                self._enqueue(instance)
+                continue
             if look.entry is not None and look.entry.input_digests == instance.input_digests(
                 self._digests
             ):
@@ -284,6 +290,7 @@ class Runner:
                     pins=self.pins,
                     digests=self._digests,
                     check=self.level,
+                    fresh=instance.id in self._fresh,
                 )
                 self._running[instance.key] = [instance]
                 self._live().start(job)
@@ -321,6 +328,7 @@ class Runner:
     def _fail(self, instance: StepInstance, item: Event, same: list[StepInstance]) -> None:
         failure = msgspec.convert(item["failure"], Failure)
         error = step_failed(failure, instance, log_path(self.logs, instance.id))
+        error.trace = failure.traceback
         fields: dict[str, Any] = {
             name: value for name, value in item.items() if name not in ("time", "event", "step")
         }

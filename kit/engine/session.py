@@ -15,6 +15,7 @@ from typing import Any
 
 from kit.durable import explain, free, is_full, make_home, write_atomic
 from kit.engine import hardware
+from kit.engine.code import other_code
 from kit.engine.events import Event, EventLog, encode, event, read_events, utc_after, utc_now
 from kit.engine.keys import require_own_keys
 from kit.engine.local import LocalExecutor
@@ -28,7 +29,7 @@ from kit.engine.store import Level, Store
 from kit.errors import Interrupted, KitError, Many, Preflight, StepFailed
 from kit.pins.store import PinStore, sha256_file
 from kit.results.files import CLOSED, EVENTS, LOGS, PLAN, RECORD, SLURM, SUMS
-from kit.results.plan import Plan
+from kit.results.plan import Plan, StepInstance
 from kit.results.record import Record
 
 _NAMED = 3
@@ -45,6 +46,7 @@ class Options:
         check: How thoroughly finished steps are checked.
         keep_going: After a failure, go on with what does not depend on it.
         keep_intermediate: Keep intermediate outputs whose readers are done.
+        fresh: Make finished steps again whose code has changed.
         progress: Renderer.
         runs_dir: Where run directories are made.
         slurm: Submit steps to SLURM like this; ``None`` runs them on this machine.
@@ -55,6 +57,7 @@ class Options:
     check: Level = "small"
     keep_going: bool = False
     keep_intermediate: bool = False
+    fresh: bool = False
     progress: Mode = "plain"
     runs_dir: Path = Path("runs")
     slurm: SlurmOptions | None = None
@@ -306,6 +309,7 @@ def run_steps(
             progress.update(item)
             screen.show(item)
 
+        stale = other_code(plan, store, load_registry())
         runner = Runner(
             plan,
             store=store,
@@ -316,6 +320,7 @@ def run_steps(
             level=options.check,
             keep_going=options.keep_going,
             keep_intermediate=options.keep_intermediate,
+            fresh=[instance.id for instance in stale] if options.fresh else (),
             tick=screen.tick,
             only=only,
             digests=digests,
@@ -323,6 +328,8 @@ def run_steps(
         chosen = len(plan.instances) if only is None else len(only)
         words = f"{plan.experiment} {plan.profile}, {chosen} steps, {options.at_once} at once"
         emit(event("run-started", experiment=plan.experiment, profile=plan.profile, summary=words))
+        if stale:
+            emit(event("note", text=_stale(stale, fresh=options.fresh)))
         outcome = runner.run()
         counts = Counter(outcome.states.values())
         emit(
@@ -334,6 +341,15 @@ def run_steps(
             )
         )
     return outcome
+
+
+def _stale(steps: Sequence[StepInstance], *, fresh: bool) -> str:
+    """What is said of finished steps whose code has changed, before anything runs."""
+    kinds = ", ".join(dict.fromkeys(step.kind for step in steps))
+    said = f"{len(steps)} finished steps were made by other code than today's ({kinds}): "
+    if fresh:
+        return said + "they are made again"
+    return said + "taken as they are; --fresh makes them again, and so does a raised version"
 
 
 def _executor(options: Options, gpus: list[str], logs: Path) -> Executor:

@@ -56,6 +56,8 @@ class StoredStep(Struct, frozen=True, kw_only=True):
     input_digests: dict[str, list[str]] = {}
     """Input -> digests of the upstream outputs that were really read, sorted."""
     environment: dict[str, Any] = {}
+    code: str = ""
+    """Digest of the code that made it (:mod:`kit.engine.code`); older records have none."""
     files: dict[str, FileRecord]
     started: str
     seconds: float

@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,13 +25,15 @@ import msgspec
 from msgspec import Struct
 
 from kit.durable import write_atomic
+from kit.engine.code import changed, code_digest
 from kit.engine.context import STOP, StepContext, Stopped
 from kit.engine.events import STEP_ENDS, Emit, Event, encode, event, utc_now
-from kit.engine.failures import failure_of
+from kit.engine.failures import Carried, failure_of
 from kit.engine.hardware import GIB
 from kit.engine.job import Job
 from kit.engine.process import lines_or_death
 from kit.engine.registry import Registry, StepKind, load_registry, params_of
+from kit.engine.secrets import redact
 from kit.engine.store import CANARIES, Store, StoredStep
 from kit.errors import Preflight, StepFailed
 from kit.results.plan import StepInstance
@@ -83,7 +86,8 @@ def perform(
         stack.enter_context(store.lock(instance.key, waiting))
         look = store.look(instance.key, job.check)
         entry = look.entry
-        if entry and not entry.dropped and entry.input_digests == job.input_digests:
+        old = job.fresh and changed(entry, kind)
+        if entry and not (entry.dropped or old) and entry.input_digests == job.input_digests:
             emit(_ended("step-cached", job, entry))
             return entry
         if look.problem:
@@ -105,7 +109,14 @@ def perform(
             entry = store.commit(
                 instance.key,
                 out,
-                partial(_record, job, measured, started=started, seconds=time.monotonic() - clock),
+                partial(
+                    _record,
+                    job,
+                    measured,
+                    code=code_digest(kind),
+                    started=started,
+                    seconds=time.monotonic() - clock,
+                ),
             )
         emit(_ended("step-done", job, entry))
         return entry
@@ -298,6 +309,17 @@ def output_to(path: Path) -> Iterator[None]:
                 path.unlink()
 
 
+@contextlib.contextmanager
+def traceback_kept() -> Iterator[None]:
+    """Write the traceback of what is raised to standard error, which is the step's log."""
+    try:
+        yield
+    except Exception as error:
+        carried = error.failure.traceback if isinstance(error, Carried) else ""
+        sys.stderr.write(carried or redact("".join(traceback.format_exception(error))))
+        raise
+
+
 def serve(events: int) -> None:
     """Do jobs until the parent closes the pipe.
 
@@ -322,7 +344,7 @@ def serve(events: int) -> None:
             (ends.append if item["event"] in STEP_ENDS else emit)(item)
 
         try:
-            with output_to(Path(job.log)):
+            with output_to(Path(job.log)), traceback_kept():
                 perform(job, registry, hear)
             # Now that lock and log are closed: who hears of the end may kill this process.
             for item in ends:

@@ -28,6 +28,10 @@ class StepRecord(Struct, kw_only=True, omit_defaults=True):
     peak_memory_gb: float = 0.0
     peak_gpu_memory_gb: float = 0.0
     outputs: dict[str, FileRecord] = {}
+    code: str = ""
+    """Digest of the code that made it; older records have none."""
+    stale: bool = False
+    """Taken from the store although its code had changed by the time of this run."""
     job: str = ""
     """Id of the cluster job that ran it."""
     logs: list[str] = []

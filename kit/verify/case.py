@@ -200,6 +200,9 @@ def _changes(found: Run | None, given: Path | None) -> list[str]:
     changed = list(found.overrides)
     if found.record is not None and found.record.dirty:
         changed.append(f"code with changes that {found.record.commit or 'no commit'} does not have")
+    stale = [id for id, step in found.record.steps.items() if step.stale] if found.record else []
+    if stale:
+        changed.append(f"{len(stale)} finished steps of earlier code ({stale[0]}, ...)")
     return changed + ([f"compared with {given}"] if given is not None else [])
 
 

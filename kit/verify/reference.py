@@ -47,6 +47,27 @@ def check_runs(expected: Expectation, runs: Sequence[Run]) -> None:
             raise InvalidInput(
                 f"the run is not whole: {lacking[0]}", where=str(run.path), why="no reference"
             )
+    _check_code(runs)
+
+
+def _check_code(runs: Sequence[Run]) -> None:
+    """Refuse steps of a kind that different code made; records without a digest say nothing."""
+    made: dict[tuple[str, int], tuple[str, str]] = {}
+    for run in runs:
+        plan, record = run.plan, run.record
+        for instance in plan.instances if plan is not None and record is not None else ():
+            step = record.steps.get(instance.id) if record is not None else None
+            if step is None or not step.code:
+                continue
+            where = f"{instance.id} of {run.path}"
+            code, other = made.setdefault((instance.kind, instance.version), (step.code, where))
+            if code != step.code:
+                raise InvalidInput(
+                    f"steps of {instance.kind} were made by different code",
+                    where=where,
+                    why=f"{other} is of version {instance.version} too, and its code was another",
+                    next_step="make all runs with the same code: kit run EXP --fresh",
+                )
 
 
 def compact_record(expected: Expectation, runs: Sequence[Run]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kit.engine.registry import REGISTRY, Sort, StepKind
+from kit.steps.common import FORMATS
 from kit.steps.defensive_tokens.adaptive import run_attack_table, run_gcg, run_published_texts
 from kit.steps.defensive_tokens.alignment import run_align, run_transfer
 from kit.steps.defensive_tokens.evaluation import run_evaluate, run_tabulate
@@ -79,6 +80,7 @@ for _kind in (
         run=run_self_label,
         inputs={"model": "model", "data": "step", "pool": "pin"},
         needs={"model": ("chat_format",)},
+        science=FORMATS,
         optional=frozenset({"data", "pool"}),
         # One of the two says what to label; the other must not move the key.
         unread=lambda params: frozenset({"data" if params.scope == "all" else "pool"}),
@@ -95,6 +97,7 @@ for _kind in (
         run=run_train_prefix,
         inputs={"model": "model", "data": "step", "labels": "step", "start": "step"},
         needs={"model": ("chat_format",)},
+        science=FORMATS,
         optional=frozenset({"start"}),
         outputs=(SETS, "training.json"),
         canaries=("prompts-leave-room", "prefix-moved", "model-is-frozen"),
@@ -118,6 +121,7 @@ for _kind in (
         },
         optional=frozenset({"transferred", "trained", "control"}),
         needs={"model": ("chat_format",), "attacks": ("style",)},
+        science=FORMATS,
         outputs=("responses.jsonl", "scores.json"),
         canaries=("attack-present", "prefix-in-place", "labels-differ-between-sets"),
         doc="attack success, refusal and accuracy of every token set of one model",

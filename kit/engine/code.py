@@ -1,0 +1,186 @@
+"""What the code of a step kind is: a digest of everything that its function reaches.
+
+A key holds a kind's version, which a person raises. Who changes the method and forgets it would be
+given the results of the old code; so each record says which code made it, and a run says what of
+its finished steps was made by other code than today's.
+
+Reached are, by the imports in the source (also those inside of functions): of its own module and of
+``kit.steps`` the definitions that the function uses, of the science rooms and of a package of one's
+own whole modules. The kit's machinery is left out: it moves files, no numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from kit.engine.registry import Registry, StepKind
+from kit.engine.store import Store, StoredStep
+from kit.results.plan import Plan, StepInstance
+
+WIRING = "kit.steps"
+SCIENCE = tuple(f"kit.{room}" for room in ("evals", "lm", "methods", "mini", "tampering", "train"))
+
+
+def code_digest(kind: StepKind) -> str:
+    """sha256 over the code that a kind's function reaches, and its ``science``.
+
+    Raises:
+        ValueError: A module of ``science`` is not there.
+    """
+    return _digest(kind.run.__module__, kind.run.__qualname__, kind.science)
+
+
+def changed(entry: StoredStep | None, kind: StepKind) -> bool:
+    """Whether a finished step was made by other code than today's, as far as its record says."""
+    return entry is not None and bool(entry.code) and entry.code != code_digest(kind)
+
+
+def other_code(plan: Plan, store: Store, registry: Registry) -> list[StepInstance]:
+    """Finished steps of a plan that other code made."""
+    return [
+        instance
+        for instance in plan.instances
+        if changed(store.look(instance.key, "sizes").entry, registry.get(instance.kind))
+    ]
+
+
+@cache
+def _digest(module: str, function: str, further: tuple[str, ...]) -> str:
+    reach = _Reach(module.partition(".")[0])
+    reach.definition(module, function)
+    if not reach.parts:  # made inside of another function
+        reach.module(module)
+    for name in further:
+        if _file(name) is None:
+            raise ValueError(f"science of a step kind: there is no module {name!r}")
+        reach.module(name)
+    text = "".join(f"{name}\0{part}\0" for name, part in sorted(reach.parts.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Reach:
+    """Source texts by name: of a module, or ``module:name`` of a definition.
+
+    Args:
+        own: Top-level package of the function; the kit's rooms are known by name.
+    """
+
+    def __init__(self, own: str) -> None:
+        self.rooms = (*SCIENCE, WIRING) if own == "kit" else (*SCIENCE, WIRING, own)
+        self.parts: dict[str, str] = {}
+
+    def module(self, name: str) -> None:
+        """Everything of a module, and what that reaches."""
+        file = _file(name)
+        if name in self.parts or file is None:
+            return
+        self.parts[name] = file.read_text(encoding="utf-8")
+        parent = name.rpartition(".")[0]
+        if _in(parent, self.rooms) and not _in(name, (WIRING,)):
+            self.module(parent)
+        for node in _imports(file):
+            self._follow(node, _package(name, file))
+
+    def definition(self, module: str, name: str) -> None:
+        """A function, class or value of a module, and what it reaches."""
+        file = _file(module)
+        if f"{module}:{name}" in self.parts or file is None:
+            return
+        node = _bound(file).get(name)
+        if node is None:
+            return
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            self._follow(node, _package(module, file), only=name)
+            return
+        self.parts[f"{module}:{name}"] = _text(file, node)
+        for inner in ast.walk(node):
+            self._follow(inner, _package(module, file))
+            if isinstance(inner, ast.Name):
+                self.definition(module, inner.id)
+
+    def _follow(self, node: ast.AST, package: str, only: str = "") -> None:
+        """What an import leads to; of several names ``only`` the one that is bound so."""
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if _in(alias.name, self.rooms):
+                    self.module(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            source = ".".join(filter(None, (base, node.module)))
+            for alias in node.names if _in(source, self.rooms) else ():
+                if only and (alias.asname or alias.name) != only:
+                    continue
+                if _file(f"{source}.{alias.name}") is not None:
+                    self.module(f"{source}.{alias.name}")
+                elif _in(source, (WIRING,)):
+                    self.definition(source, alias.name)
+                else:
+                    self.module(source)
+
+
+def _in(name: str, rooms: tuple[str, ...]) -> bool:
+    return any(name == room or name.startswith(f"{room}.") for room in rooms)
+
+
+def _package(name: str, file: Path) -> str:
+    """What relative imports in a module start from."""
+    return name if file.name == "__init__.py" else name.rpartition(".")[0]
+
+
+@cache
+def _file(name: str) -> Path | None:
+    """The source of a module, found below its top-level package without importing it."""
+    top, *rest = name.split(".")
+    known = sys.modules.get(top)
+    spec = known.__spec__ if known is not None else importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        return None
+    base = Path(spec.origin)
+    if not rest:
+        return base if base.suffix == ".py" else None
+    place = base.parent.joinpath(*rest)
+    files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+@cache
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
+def _imports(file: Path) -> list[ast.AST]:
+    """Every import of a module, also inside of functions."""
+    nodes = ast.walk(_tree(file))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+@cache
+def _bound(file: Path) -> dict[str, ast.stmt]:
+    """Name -> the statement at the top of a module that binds it."""
+    return {name: node for node in _tree(file).body for name in _names(node)}
+
+
+def _names(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
+    elif isinstance(node, ast.If):  # if TYPE_CHECKING
+        yield from (name for inner in node.body for name in _names(inner))
+
+
+def _text(file: Path, node: ast.stmt) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    decorators = getattr(node, "decorator_list", [])
+    first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+    return "\n".join(lines[first - 1 : node.end_lineno])
