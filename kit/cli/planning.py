@@ -218,6 +218,12 @@ run_options = _together(
         help="After a failure, go on with the steps that do not depend on it.",
     ),
     click.option(
+        "--blind",
+        is_flag=True,
+        help="Hash the results before the expectation is read; no step can open it. Record and "
+        "verdict say so.",
+    ),
+    click.option(
         "--keep-intermediate",
         is_flag=True,
         help="Keep outputs that are dropped otherwise once every step has read them.",
@@ -259,6 +265,11 @@ def chosen_options(
         if jobs is not None:
             raise UsageError(
                 "--jobs is about steps on this machine", next_step="on SLURM say --max-jobs N"
+            )
+        if others.get("blind"):
+            raise UsageError(
+                "--blind closes files to processes of this machine",
+                next_step="leave out --executor slurm",
             )
     elif slurm_parameters or max_jobs is not None:
         raise UsageError(

@@ -28,6 +28,10 @@ def command(
     part that could not be done.
     """
     options = chosen_options(**how)
+    if options.blind:
+        from kit.engine import blind
+
+        blind.close(blind.closed_paths(experiment, profile))
     # On a cluster it is the nodes that must be fit, and each job looks at its own.
     for part in ("doctor", "fetch") if options.slurm is None else ("fetch",):
         code = call(part, experiment, "--profile", profile)

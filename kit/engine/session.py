@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.durable import explain, free, is_full, make_home, write_atomic
-from kit.engine import hardware
+from kit.engine import blind, hardware
 from kit.engine.code import other_code
 from kit.engine.events import Event, EventLog, encode, event, read_events, utc_after, utc_now
 from kit.engine.keys import require_own_keys
@@ -30,7 +30,7 @@ from kit.errors import Interrupted, KitError, Many, Preflight, StepFailed
 from kit.pins.store import PinStore, sha256_file
 from kit.results.files import CLOSED, EVENTS, LOGS, PLAN, RECORD, SLURM, SUMS
 from kit.results.plan import Plan, StepInstance
-from kit.results.record import Record
+from kit.results.record import Blind, Record
 
 _NAMED = 3
 """Unfinished steps that a message names."""
@@ -49,6 +49,7 @@ class Options:
         fresh: Make finished steps again whose code has changed.
         progress: Renderer.
         runs_dir: Where run directories are made.
+        blind: Expectations stay closed until the results are hashed.
         slurm: Submit steps to SLURM like this; ``None`` runs them on this machine.
     """
 
@@ -60,6 +61,7 @@ class Options:
     fresh: bool = False
     progress: Mode = "plain"
     runs_dir: Path = Path("runs")
+    blind: bool = False
     slurm: SlurmOptions | None = None
 
     @property
@@ -149,6 +151,9 @@ class Session:
         """
         gpus = len(hardware.gpus()) if self.options.slurm is None else None
         make_home(self.store.home, next_step="set KIT_HOME to a folder you may write to")
+        if self.options.blind:
+            plan = self.plan
+            blind.close(blind.closed_paths(plan.manifest or plan.experiment, plan.profile))
         preflight(self.plan, self.store, self.pins, gpus)
         plan, started, clock = self.plan, utc_now(), time.monotonic()
         self.folder = new_run_dir(
@@ -179,6 +184,9 @@ class Session:
             if record.status == "finished":
                 table = publish(plan, outcome, self.store, self.folder)
                 record.results_sha256 = sha256_file(table)
+                if self.options.blind:
+                    states = Counter(outcome.states.values())
+                    record.blind = Blind(from_store=states["cached"])
             else:
                 self.store.clean()  # a step that was killed could not do it itself
             record.seconds = round(time.monotonic() - clock, 3)
@@ -187,6 +195,8 @@ class Session:
             close(self.folder)
         except OSError as error:
             raise self._explained(error) from error
+        finally:
+            blind.open_again()
         complain(plan, outcome, str(self.folder))
         return self.folder
 

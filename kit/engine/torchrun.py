@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from kit.engine.blind import close_as_told
 from kit.engine.context import Stopped
 from kit.engine.events import Emit, Event, EventLog, EventTail, event
 from kit.engine.failures import Carried, Failure, died, failure_of
@@ -357,6 +358,7 @@ def rank_main(text: str) -> None:
         text: Path of the job file, or :data:`ASK_RANK_ZERO`.
     """
     heed_signals()
+    close_as_told()
     die_with_parent()
     work = msgspec.json.decode(_job_file(text, nodes_here()).read_bytes(), type=RankJob)
     rank = int(os.environ.get("RANK", "0"))

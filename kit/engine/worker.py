@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from kit.durable import write_atomic
+from kit.engine.blind import close_as_told
 from kit.engine.code import changed, code_digest
 from kit.engine.context import STOP, StepContext, Stopped
 from kit.engine.events import STEP_ENDS, Emit, Event, encode, event, utc_now
@@ -360,6 +361,7 @@ def serve(events: int) -> None:
 def main() -> None:
     """Run a worker; its parent closes the pipe to end it."""
     heed_signals()
+    close_as_told()
     events = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)

@@ -53,6 +53,25 @@ class PinRecord(Struct, kw_only=True, omit_defaults=True):
     unavailable: str | None = None
 
 
+class Blind(Struct, frozen=True, kw_only=True):
+    """That expectations were closed until the results were hashed."""
+
+    from_store: int
+    """Steps that were taken from the store; how they were made this run cannot say."""
+
+    def words(self, results_sha256: str) -> str:
+        """A sentence for every report."""
+        said = (
+            f"blind: the results ({results_sha256[:16]}) were hashed before the expectation was "
+            "read, which no step's Python code could open"
+        )
+        if self.from_store:
+            said += (
+                f"; {self.from_store} steps came from the store and may have been made otherwise"
+            )
+        return said
+
+
 class Record(Struct, kw_only=True):
     """The file."""
 
@@ -87,6 +106,7 @@ class Record(Struct, kw_only=True):
     steps: dict[str, StepRecord] = {}
     results_sha256: str = ""
     """Of ``results.json`` as the run wrote it; empty when there is none."""
+    blind: Blind | None = None
     errors: list[str] = []
 
     def to_json(self) -> bytes:
