@@ -11,6 +11,7 @@ import pytest
 import torch
 from msgspec import convert
 
+from kit.cli.main import run as kit_command
 from kit.lm.load import load_tokenizer
 from kit.manifest.load import load_expectation
 from kit.methods.defensive_tokens.adaptive.attack_table import attack_table
@@ -20,7 +21,7 @@ from kit.mini.injection.paths import mini_model_dir
 from kit.steps.defensive_tokens import adaptive
 from kit.steps.defensive_tokens.params import AttackTable, Gcg, PublishedTexts
 from tests.steps.contexts import SMALL, FakeContext, Steps, mini_pins, rehearsal_pins
-from tests.steps.test_kinds import CATALOG, PROFILES, plan
+from tests.steps.test_kinds import CATALOG, PROFILES, ROOT, plan
 
 EXPERIMENT = "adaptive-attack"
 torch.set_num_threads(1)
@@ -219,3 +220,15 @@ def test_the_filler_is_a_word_of_the_miniature_vocabulary() -> None:
     ids = tokenizer.encode(str(settings["filler"]), add_special_tokens=False)
     assert len(ids) == 1
     assert ids[0] != tokenizer.unk_token_id
+
+
+def test_it_is_valid_and_planned_at_paper_size(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [
+        f"manifests/defensive_tokens/{EXPERIMENT}.yaml",
+        *(f"expected_results/defensive_tokens/{EXPERIMENT}.{profile}.yaml" for profile in PROFILES),
+    ]
+    assert kit_command(["validate", *(str(ROOT / file) for file in files)]) == 0
+    assert "0 errors" in capsys.readouterr().out
+    assert kit_command(["plan", EXPERIMENT, "--profile", "paper"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "search defensive-tokens/gcg 4 0 1" in out  # two models, two attackers, a GPU each
