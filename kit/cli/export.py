@@ -105,4 +105,39 @@ def table(run: Path, form: str, cells: tuple[str, ...], labels: bool, output: Pa
     click.echo(str(output))
 
 
+@command.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the records."
+)
+@click.option(
+    "--organization", default="independent reproduction", show_default=True, help="Who ran it."
+)
+def eee(run: Path, output: Path, organization: str) -> None:
+    """Records of Every Eval Ever, a row of the table each, with intervals and items."""
+    from kit.report.exchange import export_eee
+    from kit.report.files import read_run
+
+    for path in export_eee(read_run(run), output, organization=organization):
+        click.echo(str(path))
+
+
+@command.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The YAML file."
+)
+@click.option("--url", required=True, help="Where the run can be looked at.")
+def hub(run: Path, output: Path, url: str) -> None:
+    """The file that the hub reads below .eval_results/ of a model's repository.
+
+    Only cells that were measured on a dataset of the hub stand in it.
+    """
+    from kit.report.exchange import export_hub
+    from kit.report.files import read_run
+
+    export_hub(read_run(run), output, url=url)
+    click.echo(str(output))
+
+
 command.add_command(snakemake)
