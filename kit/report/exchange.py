@@ -18,10 +18,12 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from kit.errors import InvalidInput
 from kit.manifest.pin_types import Pin
 from kit.report.files import Run, write_file
+from kit.results.asks import split
 from kit.results.ids import parse, row_of
 from kit.results.labels import LabelFiles
 from kit.results.types import Cell
@@ -51,12 +53,12 @@ def export_eee(run: Run, folder: Path, *, organization: str) -> list[Path]:
     rows: dict[str, list[CellReport]] = {}
     for report in run.verdict.cells:
         if report.value is not None and report.direction != "none":
-            rows.setdefault(_row(report.id), []).append(report)
+            rows.setdefault(_row(split(report.id)[0]), []).append(report)
     if not rows:
         raise InvalidInput(
             "no measured cell of this run says which direction is better", where=str(run.path)
         )
-    cells = {cell.id: cell for cell in run.results.cells}
+    cells = _measured(run)
     written = []
     for row, reports in rows.items():
         model = _model(run, row, cells[reports[0].id])
@@ -113,7 +115,7 @@ def export_hub(run: Run, output: Path, *, url: str) -> int:
     from ruamel.yaml import YAML
 
     _refuse_rehearsal(run)
-    cells = {cell.id: cell for cell in run.results.cells}
+    cells = _measured(run)
     entries = []
     for report in run.verdict.cells:
         if report.value is None or report.direction == "none":
@@ -150,6 +152,16 @@ def _refuse_rehearsal(run: Run) -> None:
         raise InvalidInput(
             "a rehearsal has no results", where=str(run.path), why="it ran on stand-in data"
         )
+
+
+def _measured(run: Run) -> dict[str, Cell]:
+    """The cell behind each id of the verdict; what is asked of a curve rests on its cell."""
+    cells = {cell.id: cell for cell in run.results.cells}
+    asked = [report.id for report in run.verdict.cells if report.id not in cells]
+    curves = {id: cells.get(split(id)[0]) for id in asked}
+    return cells | {
+        id: replace(cell, seeds=[], labels=None) for id, cell in curves.items() if cell is not None
+    }
 
 
 def _row(id: str) -> str:

@@ -128,6 +128,24 @@ def test_the_hub_reads_its_file(run: Path, tmp_path: Path) -> None:
     assert all((e.notes or "").startswith(units[e.task_id]) for e in entries)
 
 
+def test_what_is_asked_of_a_curve_is_a_score_without_items(run: Path, tmp_path: Path) -> None:
+    said = verdict()
+    first = next(c for c in said.cells if c.value is not None and c.direction != "none")
+    asked = replace(said, cells=[*said.cells, replace(first, id=f"{first.id}:max")])
+    before = json.loads((run / "results.json").read_text())
+    write_run(run, verdict=asked, results=before)
+    records = export_eee(read_run(run), tmp_path / "out", organization="A lab")
+    named = [
+        one["evaluation_result_id"]
+        for path in records
+        for one in json.loads(path.read_text())["evaluation_results"]
+    ]
+    assert f"{first.id}:max" in named
+    (samples,) = (tmp_path / "out").rglob("*_samples.jsonl")
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert {line["evaluation_result_id"] for line in lines} == {first.id}
+
+
 def test_a_rehearsal_is_refused(run: Path, tmp_path: Path) -> None:
     write_run(run, verdict=replace(verdict(), verdict="REHEARSED"))
     with pytest.raises(InvalidInput, match="a rehearsal has no results"):
