@@ -88,11 +88,14 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
     a cell's outcome depends on the item alone, so that seeds that do differ elsewhere nearly agree
     in it, that smaller flip rate counts. A vector that a third seed gives in
     another row of the table (the last part of the cell id) is decided by the items: there "refused"
-    is what every second question asks for, and no copy of anything.
+    is what every second question asks for, and no copy of anything. A cell in which the replicates
+    within a replicate all agree, in each of several (``1000/1`` and ``1000/2``, ``1001/1`` and
+    ``1001/2``), was measured before they part: a model before its attacks.
     """
     pairs: dict[tuple[str, str], list[tuple[str, float, int]]] = defaultdict(list)
     seen: dict[tuple[int, ...], set[tuple[str, str]]] = defaultdict(set)
     vector_of: dict[tuple[str, str], tuple[int, ...]] = {}
+    common: set[str] = set()
     for cell in results.cells:
         vectors = [
             (seed.seed, labels.get(seed.labels)) for seed in cell.seeds if seed.labels is not None
@@ -100,6 +103,8 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
         for seed, line in vectors:
             vector = vector_of[cell.id, seed] = tuple(int(label) for label in line.labels)
             seen[vector].add((row_of(cell.id), seed))
+        if _before_they_part(vectors):
+            common.add(cell.id)
         for (one, first), (two, second) in combinations(vectors, 2):
             if first.n == second.n and min(first.k, first.n - first.k) >= MIXED:
                 flips = sum(x != y for x, y in zip(first.labels, second.labels, strict=True))
@@ -116,7 +121,10 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
     for (one, two), found in pairs.items():
         others = [rate for _, rate, _ in found if rate > 0]
         usual = sum(others) / len(others) if others else 1.0
+        within = others and one.rpartition("/")[0] == two.rpartition("/")[0]
         for id, rate, n in found:
+            if within and id in common:
+                continue
             here = by_cell[id] if len(by_cell[id]) > 1 else [usual]
             expected_rate = min(usual, sum(here) / len(here))
             if rate == 0 and (1 - expected_rate) ** n * compared < 1e-3:
@@ -131,6 +139,18 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
     if len(alarms) > 1:
         detail += f" and {len(alarms) - 1} more"
     return [_report("duplicate-seed", False, detail, (id for _, _, id in alarms))]
+
+
+def _before_they_part(vectors: Sequence[tuple[str, Labels]]) -> bool:
+    """Whether replicates within a replicate agree in each of several, which differ themselves."""
+    within: dict[str, set[tuple[int, ...]]] = defaultdict(set)
+    members: Counter[str] = Counter()
+    for seed, line in vectors:
+        outer = seed.rpartition("/")[0]
+        within[outer].add(tuple(int(label) for label in line.labels))
+        members[outer] += 1
+    different = {next(iter(found)) for found in within.values() if len(found) == 1}
+    return min(members.values(), default=0) > 1 < len(within) == len(different)
 
 
 def letter_collapse(results: Results, labels: LabelSource) -> list[CanaryReport]:

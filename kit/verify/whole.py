@@ -163,6 +163,10 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
     axes = {
         step: Axes([one.axes for one in same], plan.roles or None) for step, same in steps.items()
     }
+    whole_sets = [
+        {axes[step].origin(one.id, one.axes).replicate for one in same}
+        for step, same in steps.items()
+    ]
     derived = {cell.id: cell for cell in expected.cells if cell.derived}
 
     @cache
@@ -174,7 +178,9 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
     for cell in wanted.values():
         made_by = plan.by_id.get(cell.step)
         if made_by is None:
-            stray += [cell.id] if named else []
+            # A statistic over an axis comes from several steps: it has all replicates of some step.
+            pooled = not cell.step and _names(cell, results) in whole_sets
+            stray += [cell.id] if named and not pooled else []
             continue
         planned = {
             origin.replicate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from kit.cli.main import run as kit
 from kit.verify.tampered import TAMPERINGS, Tampering, try_all
+from tests import run_files
 from tests.adversarial import whole_run
 
 
@@ -72,3 +74,28 @@ def test_what_gets_through_and_what_cannot_be_done_are_said(run_dir: Path) -> No
         through, undone = try_all(run_dir)
     assert (through.caught, through.says) == (False, "REPRODUCED; 2 of 2 primary claims hold")
     assert undone.caught is None
+
+
+@pytest.mark.parametrize(("seeds", "whole"), [(10, True), (9, False)])
+def test_a_statistic_over_several_steps_names_none_and_has_all_replicates_of_some(
+    seeds: int, whole: bool, repo: Path, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expectation = repo / "expected_results/family/made.mini.yaml"
+    listed = whole_run.EXPECTATION.replace("present:\n", 'present:\n  - "all/mean-over-arm/none"\n')
+    expectation.write_text(listed)
+    table = json.loads((run_dir / "results.json").read_text())
+    names = [f"{arm}-{i}" for arm in ("near", "far") for i in range(5)][:seeds]
+    values = [{"seed": name, "value": 50.0} for name in names]
+    pooled = {"id": "all/mean-over-arm/none", "unit": "percent", "value": 50.0, "seeds": values}
+    table["cells"].append(pooled)
+    (run_dir / "results.json").write_text(json.dumps(table))
+    digest = sha256((run_dir / "results.json").read_bytes()).hexdigest()
+    record = json.loads((run_dir / "record.json").read_text())
+    record["results_sha256"] = record["steps"]["table"]["outputs"]["results.json"]["sha256"] = (
+        digest
+    )
+    (run_dir / "record.json").write_text(json.dumps(record))
+    run_files.close(run_dir)
+    _, said = outcome(run_dir, capsys)
+    assert ("name no step of plan.json: all/mean-over-arm/none" not in said) is whole
+    assert ("not whole" not in said) is whole

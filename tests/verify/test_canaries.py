@@ -50,7 +50,12 @@ def test_a_passed_canary_is_reported_and_changes_nothing() -> None:
 SEEDS = tolerance("seeds", margin="50")
 
 
-def duplicated(vectors: dict[str, Sequence[str]]) -> tuple[list[str], list[bool]]:
+DIGITS = "0123456789"
+
+
+def duplicated(
+    vectors: dict[str, Sequence[str]], names: Sequence[str] = ()
+) -> tuple[list[str], list[bool]]:
     """Verdicts and canary states for cells whose seeds have these label vectors."""
     cells, table, lines = [], [], []
     for id, bits in vectors.items():
@@ -59,7 +64,9 @@ def duplicated(vectors: dict[str, Sequence[str]]) -> tuple[list[str], list[bool]
             name = f"{id}-{index}"
             lines.append(labels(name, vector))
             k, n = vector.count("1"), len(vector)
-            seeds.append(SeedValue(seed=str(index), value=100 * k / n, k=k, n=n, labels=name))
+            seeds.append(
+                SeedValue(seed=(names or DIGITS)[index], value=100 * k / n, k=k, n=n, labels=name)
+            )
         mean = sum(seed.value for seed in seeds) / len(seeds)
         table.append(Cell(id=id, unit="percent", value=mean, seeds=seeds))
         cells.append(expected_cell(id, "50", tolerance=SEEDS))
@@ -70,6 +77,17 @@ def duplicated(vectors: dict[str, Sequence[str]]) -> tuple[list[str], list[bool]
 A = "1010110010" * 5
 B = "0110101010" * 5
 ZERO = "0" * 50
+
+
+def test_replicates_within_a_replicate_agree_before_they_part_and_nowhere_else() -> None:
+    names = ["1/a", "1/b", "2/a", "2/b"]
+    c, d, e, f = ("1100" * 12 + "10", "0011" * 12 + "01", "1001" * 12 + "11", "0110" * 12 + "00")
+    before, after = [A, A, B, B], [c, d, e, f]
+    assert duplicated({"t/a": before, "t/b": after}, names)[1] == [True]
+    # A single pair that agrees, or replicates that agree in everything, are copies.
+    assert duplicated({"t/a": [A, A, B, f], "t/b": after}, names)[1] == [False]
+    assert duplicated({"t/a": before, "t/b": before}, names)[1] == [False]
+    assert duplicated({"t/a": [A, A], "t/b": [c, d]}, names)[1] == [False]
 
 
 def test_identical_labels_from_two_seeds_are_invalid() -> None:
