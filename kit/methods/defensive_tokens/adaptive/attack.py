@@ -2,7 +2,7 @@
 
 The injected text is a published one followed by a suffix of fillers; the suffix is searched so that
 the attacker's own model begins its answer with the word asked for, as in SecAlign's harness
-(test_gcg.py at 3fc9c9c). Whether the attacker's model has the defender's prefix is the question.
+(test.py at 3fc9c9c). Whether the attacker's model has the defender's prefix is the question.
 """
 
 from __future__ import annotations

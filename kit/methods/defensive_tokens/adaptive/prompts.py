@@ -107,7 +107,7 @@ def searchable_ids(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> 
     """Ids that an attacker can spell: visible ASCII text that becomes this id again.
 
     Control tokens are none: formats never read them out of text (:mod:`kit.lm.chat`). ASCII only,
-    as in SecAlign's harness (test_gcg.py at 3fc9c9c: ``allow_non_ascii`` off).
+    as in SecAlign's harness (test.py at 3fc9c9c: ``allow_non_ascii`` off).
 
     Args:
         tokenizer: Of the model.
