@@ -5,8 +5,8 @@
 
 Random weights in the shape of Llama-3-8B, with fewer layers where asked. Every pass of each kind is
 timed alone, after a wait for all GPUs. With ``--outer-steps`` whole outer steps of the outer loop
-itself are timed too: snapshot, 64 inner steps, 16 tamper-resistance passes, restoring, the retain
-pass and the update. One variant a process group, each with its own record.
+itself are timed behind them: snapshot, 64 inner steps, 16 tamper-resistance passes, restoring, the
+retain pass and the update. One variant a process group, each with its own record.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -25,7 +26,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from kit.lm.standin import read_shape
 from kit.methods.tar.adversaries import AdversaryType
@@ -36,7 +37,7 @@ from kit.methods.tar.presets import preset
 from kit.methods.tar.settings import TarSettings
 from kit.methods.tar.streams import tar_streams
 from kit.train.batching import Example
-from kit.train.engine import Precision
+from kit.train.engine import Precision, Snapshot
 from kit.train.fsdp import Fsdp, FsdpSettings
 from kit.train.optimizers import AdamW
 from kit.train.residence import OFFLOADED, RESIDENCES, RESIDENT, frozen
@@ -161,7 +162,7 @@ class Bench:
     def passes(self, name: str, what: Callable[[], object], rows: int, count: int) -> None:
         """Time a kind of pass and keep what was measured."""
         self.clear_peak()
-        seconds = self.timed(what, count, warm=3)
+        seconds = self.timed(what, count, warm=2)
         median = statistics.median(seconds)
         operations = 6 * self.products * rows * self.width / median / self.engine.world_size
         self.record[name] = {
@@ -209,7 +210,11 @@ class Bench:
     def all_passes(self) -> None:
         """The passes of an attack, one kind after the other."""
         held_out = self.batch(self.chosen.global_rows, 1)
-        snapshot = self.engine.snapshot("cpu")
+        kept: list[Snapshot] = []
+        if self.chosen.details:
+            self.record["snapshot to the machine's memory"] = self.timed(
+                lambda: kept.append(self.engine.snapshot("cpu")), 2
+            )
         with self.engine.inner(AdamW(2e-5, 0.01)):
             for rows, count in (
                 (self.chosen.inner_rows, self.chosen.passes),
@@ -222,18 +227,17 @@ class Bench:
                     rows,
                     count,
                 )
-            name = f"kernels of an adversary step, {self.chosen.global_rows} x {self.width}"
-            self.record[name] = self.kernels(lambda: self.adversary(data))
+            if self.chosen.details:
+                name = f"kernels of an adversary step, {self.chosen.global_rows} x {self.width}"
+                self.record[name] = self.kernels(lambda: self.adversary(data))
             self.passes(
                 f"tamper resistance {self.chosen.global_rows} x {self.width}",
                 lambda: self.tamper(held_out),
                 self.chosen.global_rows,
                 self.chosen.passes,
             )
-        self.record["restore"] = self.timed(lambda: self.engine.restore(snapshot), 2)
-        self.record["snapshot to the machine's memory"] = self.timed(
-            lambda: self.engine.snapshot("cpu"), 2
-        )
+        if self.chosen.details:
+            self.record["restore"] = self.timed(lambda: self.engine.restore(kept[0]), 2)
         self.engine.add_collected("tr")
         self.clear_peak()
         self.record["outer update"] = self.timed(self.engine.step, 1)
@@ -246,13 +250,25 @@ class Bench:
             )
         self.say("computed", {k: v for k, v in self.record.items() if "computed" in k})
 
-    def outer_steps(self, count: int) -> None:
-        """Whole outer steps, with the frozen reference model in the retain pass."""
-        reference = frozen(
-            build(self.chosen.layers, self.chosen.device, tiny=self.chosen.tiny),
-            self.chosen.reference,
-            self.engine.device,
+    def reference(self) -> PreTrainedModel:
+        """The frozen original."""
+        model = build(self.chosen.layers, self.chosen.device, tiny=self.chosen.tiny)
+        return frozen(model, self.chosen.reference, self.engine.device)
+
+    def retain_passes(self, reference: PreTrainedModel, count: int) -> None:
+        """The pass at the weights that an attack begins from, with the frozen reference model."""
+        retain = partial(_retain, reference, self.settings)
+        batch = self.batch(self.chosen.global_rows, 2)
+        self.passes(
+            f"retain {self.chosen.global_rows} x {self.width}",
+            lambda: self.engine.accumulate(retain, batch),
+            self.chosen.global_rows,
+            count,
         )
+        self.engine.zero_gradient()
+
+    def outer_steps(self, reference: PreTrainedModel, count: int) -> None:
+        """Whole outer steps of the outer loop."""
         data = [texts(640, seed, self.width, self.vocabulary) for seed in range(3)]
         loop = OuterLoop(
             self.engine,
@@ -276,15 +292,6 @@ class Bench:
             done[-1] |= {"seconds": seconds[0], "peak_gib": self.peak()}
             self.record["outer steps"] = done
             self.say("outer step", done[-1])
-        retain = partial(_retain, reference, self.settings)
-        batch = self.batch(self.chosen.global_rows, 2)
-        self.passes(
-            f"retain {self.chosen.global_rows} x {self.width}",
-            lambda: self.engine.accumulate(retain, batch),
-            self.chosen.global_rows,
-            3,
-        )
-        self.engine.zero_gradient()
 
     def kernels(self, what: Callable[[], object]) -> dict[str, float]:
         """Where one call's time goes on this GPU: seconds of kernels by sort."""
@@ -338,6 +345,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--passes", type=int, default=20, help="of each kind; 0: none")
     parser.add_argument("--attack-steps", type=int, default=0, help="at the larger batch")
+    parser.add_argument("--retain-passes", type=int, default=0)
     parser.add_argument("--outer-steps", type=int, default=0)
     parser.add_argument("--rows", type=int, default=16, help="most rows in a forward pass")
     parser.add_argument("--inner-rows", type=int, default=32)
@@ -345,6 +353,8 @@ def main() -> None:
     parser.add_argument("--collected", choices=RESIDENCES, default=RESIDENT)
     parser.add_argument("--reference", choices=RESIDENCES, default=RESIDENT)
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--details", action="store_true", help="kernels, snapshot and restore too")
+    parser.add_argument("--beside", action="store_true", help="other work is on the GPUs meanwhile")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a narrow model, to try this script")
     chosen = parser.parse_args()
@@ -358,6 +368,8 @@ def main() -> None:
         "layers": chosen.layers,
         "rows a forward pass": chosen.rows,
         "checkpointing": chosen.checkpointing,
+        "reference": chosen.reference,
+        "other work on the GPUs meanwhile": chosen.beside,
         "gpus": dist.get_world_size(),
         "gpu": torch.cuda.get_device_name() if chosen.device == "cuda" else "none",
         "torch": torch.__version__,
@@ -365,14 +377,20 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "seconds to build": round(time.perf_counter() - started, 1),
     }
-    if chosen.outer_steps:
-        bench.outer_steps(chosen.outer_steps)
     if chosen.passes:
         bench.all_passes()
+    if chosen.retain_passes or chosen.outer_steps:
+        reference = bench.reference()
+        if chosen.retain_passes:
+            bench.retain_passes(reference, chosen.retain_passes)
+        bench.outer_steps(reference, chosen.outer_steps)
     bench.record["seconds in all"] = round(time.perf_counter() - started, 1)
     bench.say("seconds in all", bench.record["seconds in all"])
     dist.barrier()
     dist.destroy_process_group()
+    sys.stdout.flush()
+    # Giving page-locked memory back block by block takes seconds that GPUs would wait.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,21 @@
 
     python -m benchmarks.sharded_on_a_host OUT [--seconds 560] [--only PHASE ...] [--tiny]
 
-Exactness, a killed process, passes of plain ZeRO-3 and of our engines on the same machine in one
-go, a whole outer step and the steps of an attack. Each phase is a process group of its own with a
-time limit and a record; a phase that fails leaves the others alone, and one that no longer fits
-into the time is left out and named. At the end a table.
+Exactness, a killed process and the memory of a small setting; passes of plain ZeRO-3; passes, the
+steps of an attack and whole outer steps of our fastest setting, on the same machine in one go. Each
+phase has a time limit and records; a phase that fails leaves the others alone, and one that no
+longer fits into the time is left out and named. At the end a table.
 
 Where a GPU has less than 120 GiB, two of them do not hold ZeRO-3's whole state of the model: there
 the variants are compared with half the layers, and the outer step runs with all of them by
-offloading and checkpointing (:data:`SMALL`).
+offloading and checkpointing (:data:`SMALL`). With :data:`FEW` layers two GPUs hold as much state
+each as four GPUs do of the whole model: 2.05 billion weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -29,9 +31,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LARGE = ["--layers", "32", "--rows", "16"]
 HALF = ["--layers", "16", "--rows", "16"]
-SMALL = ["--layers", "32", "--rows", "8", "--checkpointing"] + [
-    word for what in ("collected", "reference") for word in (f"--{what}", "offloaded")
-]
+AWAY = [word for what in ("collected", "reference") for word in (f"--{what}", "offloaded")]
+SMALL = ["--layers", "32", "--rows", "8", "--checkpointing", *AWAY]
+FEW = ["--layers", "14", "--rows", "8", "--checkpointing", *AWAY]
 TINY = ["--tiny", "--device", "cpu", "--layers", "2", "--rows", "4"]
 TINY += ["--inner-rows", "8", "--global-rows", "16"]
 
@@ -56,10 +58,11 @@ class Phase:
 def phases(out: Path, *, gpus: int, gib: float, tiny: bool) -> list[Phase]:
     """In the order of their weight."""
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(gpus)]
-    few, whole = (HALF, SMALL) if gib < 120 else (LARGE, LARGE)
+    few, whole = (HALF, SMALL) if gib < 120 else (LARGE, [*LARGE, "--reference", "offloaded"])
+    small = FEW
     if tiny:
-        few = whole = TINY
-    passes = ["--passes", "2" if tiny else "20"]
+        few, whole, small = TINY, [*TINY, *AWAY], [*TINY, "--checkpointing", *AWAY]
+    passes = ["--passes", "2" if tiny else "10", "--retain-passes", "2" if tiny else "5"]
 
     def measured(name: str, variant: str, *more: str) -> dict[str, list[str]]:
         called = ["-m", "benchmarks.measure_sharded", str(out / f"{name}.json")]
@@ -77,17 +80,19 @@ def phases(out: Path, *, gpus: int, gib: float, tiny: bool) -> list[Phase]:
                 "-k",
                 engine,
             ]
-        test = f"tests/gpu/test_sharded_gpu.py::test_gpus_equal_one[{gpus}-{engine}]"
-        return ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", test]
+        tests = [f"test_gpus_equal_one[{gpus}-{engine}]", "test_a_process_loads_onto_its_own_gpu"]
+        named = [f"tests/gpu/test_sharded_gpu.py::{test}" for test in tests]
+        return ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *named]
 
     def killed(engine: str) -> list[str]:
         where = [] if tiny else ["--gpus"]
         record = str(out / f"killed-{engine}.json")
         return ["-m", "tests.steps.killed_rank", record, "--engine", engine, *where]
 
-    own = "fsdp compiled"
-    steps = "1" if gib < 120 else "2"
-    more = ["--outer-steps", steps, "--attack-steps", "50", "--passes", "5"]
+    fastest = "fsdp compiled" + ("" if gib < 120 else ", weights stay, bf16 sums")
+    once = ["--passes", "2", "--retain-passes", "1", "--beside"]
+    attack = ["--attack-steps", "2" if tiny else "50", "--outer-steps", "2"]
+    half = [Phase("half", measured("half", fastest, *few, *passes), 60, 130)] if few == HALF else []
     return [
         Phase(
             "exact",
@@ -95,27 +100,14 @@ def phases(out: Path, *, gpus: int, gib: float, tiny: bool) -> list[Phase]:
                 "exact-zero-3": exact("zero-3"),
                 "exact-fsdp": exact("fsdp"),
                 "killed-fsdp": killed("fsdp"),
-                "killed-zero-3": killed("zero-3"),
+                **measured("small", "fsdp", *small, *once),
             },
             70,
             600 if tiny else 150,
         ),
-        Phase("plain", measured("zero-3-plain", "zero-3 plain", *few, *passes), 50, 130),
-        Phase("own", measured("fsdp-compiled", own, *few, *passes), 50, 130),
-        Phase("outer", measured("outer-step", own, *whole, *(passes if tiny else more)), 150, 330),
-        Phase(
-            "fastest",
-            measured("fsdp-weights-stay", "fsdp compiled, weights stay, bf16 sums", *few, *passes),
-            40,
-            110,
-        ),
-        Phase(
-            "zero-3",
-            measured("zero-3-compiled", "zero-3 leaf layers compiled", *few, *passes),
-            45,
-            110,
-        ),
-        Phase("eager", measured("fsdp", "fsdp", *few, *passes), 40, 100),
+        Phase("plain", measured("zero-3-plain", "zero-3 plain", *few, *passes), 90, 150),
+        *half,
+        Phase("own", measured("outer-step", fastest, *whole, *passes, *attack), 120, 330),
     ]
 
 
@@ -158,11 +150,50 @@ def run(phase: Phase, out: Path, environ: dict[str, str], limit: float) -> dict[
             code = f"ended after {limit:.0f} s"
         ends[name] = {"exit": code, "seconds": round(time.monotonic() - started, 1)}
     for child in children.values():
-        if child.poll() is None:
-            # Ranks are below it and in its session.
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+        end(child)
     return ends
+
+
+def descendants(root: int) -> list[int]:
+    """Processes below a process. Torchrun's ranks have sessions of their own: no group has them."""
+    below: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # Behind the name, which is in brackets and may hold anything: state, parent.
+            parent = int(path.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            below.setdefault(parent, []).append(int(path.parent.name))
+    known = [root]
+    for pid in known:
+        known += below.get(pid, [])
+    return known[1:]
+
+
+def end(child: subprocess.Popen[bytes], patience: float = 8.0) -> None:
+    """Ask a process to end, wait, and kill what is left of it and of all that it started."""
+    if child.poll() is not None:
+        return
+    started = descendants(child.pid)
+    child.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(patience)
+    for pid in {*started, *descendants(child.pid), child.pid}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    child.wait()
+
+
+def wait_for_memory(patience: float = 30.0, most: int = 2000) -> str:
+    """Wait until no phase's memory is on a GPU any more; what is, in MiB, where it stays."""
+    begun = time.monotonic()
+    while True:
+        asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+        used = [int(line) for line in done.stdout.split()]
+        if max(used) < most:
+            return ""
+        if time.monotonic() - begun > patience:
+            return f"memory is still in use: {used} MiB"
+        time.sleep(0.5)
 
 
 def table(out: Path, ends: dict[str, dict[str, Any]]) -> list[str]:
@@ -213,6 +244,8 @@ def main() -> None:
             continue
         done = run(phase, chosen.out, environ, min(phase.limit, left))
         ends |= done
+        if not chosen.tiny and (trouble := wait_for_memory()):
+            print(trouble)
         print("\n".join(table(chosen.out, done)), flush=True)
     (chosen.out / "ends.json").write_text(json.dumps(ends, indent=1) + "\n", encoding="utf-8")
     print(f"in all {time.monotonic() - begun:.0f} s")

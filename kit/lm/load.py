@@ -64,7 +64,7 @@ def load_model(
     _check_sizes(folder, config, shapes)
     placement: dict[str, Any] = {}
     if torch.device(device).type != "cpu":
-        placement["device_map"] = {"": device}
+        placement["device_map"] = {"": _numbered(device)}
     with _quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -192,6 +192,16 @@ def torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
     if not isinstance(named, torch.dtype):
         raise ValueError(f"unknown dtype {dtype!r}; write for example 'float32' or 'bfloat16'")
     return named
+
+
+def _numbered(device: str | torch.device) -> torch.device:
+    """A GPU by its number: safetensors takes ``cuda`` for the first, torch for the current GPU."""
+    import torch
+
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and chosen.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return chosen
 
 
 def _check_sizes(

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 from kit.lm.files import (
     read_config,
@@ -46,6 +47,25 @@ def test_the_dtype_is_the_one_asked_for(folder):
 def test_an_unknown_dtype_is_refused(folder, dtype):
     with pytest.raises(ValueError, match="unknown dtype"):
         load_model(folder[0], dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [("cuda", "cuda:1"), ("cuda:0", "cuda:0"), (torch.device("cuda"), "cuda:1")]
+)
+def test_every_tensor_goes_to_the_current_gpu(folder, monkeypatch, asked, given):
+    # safetensors takes "cuda" for the first GPU, and transformers makes buffers on the current.
+    path, _ = folder
+    whole = AutoModelForCausalLM.from_pretrained
+    asked_for = []
+
+    def on_the_cpu(*args, device_map, **named):
+        asked_for.append(device_map)
+        return whole(*args, **named)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", on_the_cpu)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    load_model(path, device=asked)
+    assert asked_for == [{"": torch.device(given)}]
 
 
 def test_loading_draws_no_progress_bar(folder, capfd):
