@@ -199,7 +199,7 @@ def _numbered(device: str | torch.device) -> torch.device:
     import torch
 
     chosen = torch.device(device)
-    if chosen.type == "cuda" and chosen.index is None:
+    if chosen == torch.device("cuda"):
         return torch.device("cuda", torch.cuda.current_device())
     return chosen
 
