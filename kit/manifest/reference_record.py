@@ -17,12 +17,13 @@ from msgspec import Struct
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Reference
 
-_FACTORS = {
+FACTORS = {
     ("fraction", "percent"): 100.0,
     ("percent", "fraction"): 0.01,
     ("minutes", "seconds"): 60.0,
     ("seconds", "minutes"): 1 / 60,
 }
+"""(from, to) -> factor, for units that measure the same."""
 
 
 class _Replicate(Struct):
@@ -53,7 +54,7 @@ class Measured:
 
     def in_unit(self, unit: str) -> dict[str, float]:
         """The values in the unit of the expectation."""
-        factor = _FACTORS.get((self.unit, unit), 1.0)
+        factor = FACTORS.get((self.unit, unit), 1.0)
         return {seed: factor * value for seed, value in self.values.items()}
 
 

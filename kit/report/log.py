@@ -22,11 +22,31 @@ from kit.report.facts import hardware_line
 from kit.report.files import Run, write_file
 from kit.report.markdown import escape, table
 from kit.report.text import one_line
-from kit.verify.verdict import RunVerdict
+from kit.verify.verdict import ClaimReport, RunVerdict, Verdict
 
 FOLDER = "reproductions"
 _LIBRARIES = ("torch", "transformers", "vllm", "deepspeed", "accelerate", "numpy")
 _LONGEST = 120
+
+
+class CellEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A measured number that a claim looks at."""
+
+    id: str
+    unit: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    """Its 95 % interval, where something is uncertain."""
+
+
+class ClaimEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What became of a primary claim."""
+
+    id: str
+    outcome: str
+    p: float | None = None
+    cells: list[CellEntry] = []
 
 
 class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +74,13 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dirty: bool | None = None
     versions: dict[str, str] = {}
     name: str | None = None
+    seed: int | None = None
+    """What the smallest seed was moved to; None for the seeds of the manifest."""
+    modified_beyond_seed: bool = False
+    environment: str = ""
+    """Device and, on a GPU, its architecture."""
+    by_claim: list[ClaimEntry] = []
+    """Every primary claim with its numbers, so that entries can be pooled."""
 
 
 def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
@@ -102,7 +129,33 @@ def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
         dirty=record.dirty if record is not None else None,
         versions={lib: versions[lib] for lib in _LIBRARIES if versions.get(lib)},
         name=_short(name) or None,
+        seed=record.seed if record is not None else None,
+        modified_beyond_seed=any(not text.startswith("seed=") for text in verdict.overrides),
+        environment=_environment(run),
+        by_claim=[_claim(claim, verdict) for claim in verdict.claims if claim.primary],
     )
+
+
+def _environment(run: Run) -> str:
+    known = run.record.environment if run.record is not None else {}
+    return ", ".join(str(known[key]) for key in ("device", "gpu_arch") if known.get(key))
+
+
+def _claim(claim: ClaimReport, verdict: Verdict) -> ClaimEntry:
+    cells = []
+    for report in verdict.cells:
+        if report.id in claim.cells and report.value is not None:
+            interval = report.value_interval
+            cells.append(
+                CellEntry(
+                    id=report.id,
+                    unit=report.unit,
+                    value=report.value,
+                    low=interval.low if interval is not None else None,
+                    high=interval.high if interval is not None else None,
+                )
+            )
+    return ClaimEntry(id=claim.id, outcome=claim.outcome, p=claim.p, cells=cells)
 
 
 def add(run: Run, folder: Path, *, name: str = "", hardware: str = "") -> Path:
