@@ -37,7 +37,9 @@ def seconds_by_step(family: str) -> tuple[list[str], dict[str, list[float]]]:
 def main() -> None:
     names, found = seconds_by_step(sys.argv[1])
     shortest, longest = (sum(map(pick, found.values())) / 60 for pick in (min, max))
-    print(f"{len(names)} experiments, {len(found)} different steps of {sum(map(len, found.values()))}")
+    print(
+        f"{len(names)} experiments, {len(found)} different steps of {sum(map(len, found.values()))}"
+    )
     print(f"one thread: {shortest:.0f} to {longest:.0f} minutes")
     print(f"two cores: {shortest / 2:.0f} to {longest / 2:.0f} minutes")
 

@@ -127,12 +127,75 @@ def generation() -> list[str]:
     ]
 
 
+def _against(measured: float, asked: float, side: str) -> str:
+    missing = measured - asked if side == "at most" else asked - measured
+    return f"missed by {missing:.2g}" if missing > 0 else "met"
+
+
+def transfer() -> list[str]:
+    """Checkpoint transfer: a row of the sweep, and where its time goes."""
+    values = json.loads(max(HERE.glob("transfer-h200-*.json")).read_text(encoding="utf-8"))
+    found, warm = values["summary"], values["b: a further row, caches warm"]
+    cold = values["a: a row cold"]["training"]
+    rows = {
+        "cold: targets made, kept and used; compiled here": "cold",
+        "warm: a further row": "warm",
+        "one text at a time, not compiled": "small",
+        "published recipe, nothing kept": "reference",
+    }
+    measured = {"cold": cold["pairs"], "warm": warm["pairs"]}
+    measured["small"] = values["one text at a time, not compiled"]["pairs"]
+    measured["reference"] = values["c: the published recipe, nothing cached"]["pairs"]
+    bars = [
+        ("a cold row, minutes, at most", "cold, 1024 pairs, minutes", 6.5, "at most"),
+        ("a further row, minutes, at most", "warm, 1024 pairs, minutes", 5.0, "at most"),
+        ("published recipe over a further row, at least", "reference over warm", 2.0, "at least"),
+        ("peak of a row, GB, at most", "cold, peak GB", 76, "at most"),
+        ("peak of a small setting, GB, at most", "small, peak GB", 48, "at most"),
+    ]
+    parts, alone = warm["kernels of a step, seconds"], values["passes alone"]
+    first, targets = cold["first step over the mean"], values["a: a row cold"]
+    return [
+        f"1x {values['gpu']}, torch {values['torch'].split('+')[0]}, transformers "
+        f"{values['transformers']}, {values['date']}; shape of GPT-NeoX 6.9B, "
+        f"{values['shape']['tokens of a text']} tokens a text.",
+        "",
+        "| row of 1,024 pairs | measured on pairs | minutes | peak GB |",
+        "|---|---|---|---|",
+        *(
+            f"| {title} | {measured[key]} | {found[f'{key}, 1024 pairs, minutes']:.2f} | "
+            f"{found[f'{key}, peak GB']:.1f} |"
+            for title, key in rows.items()
+        ),
+        "",
+        "| bar | asked | measured | |",
+        "|---|---|---|---|",
+        *(
+            f"| {title} | {asked} | {found[key]:g} | {_against(found[key], asked, side)} |"
+            for title, key, asked, side in bars
+        ),
+        "",
+        f"The published recipe takes {found['reference over warm']:.2f} times as long as a warm "
+        "row, "
+        f"{found['reference over cold']:.2f} times as long as the cold one. The cold row: "
+        f"{targets['1024 pairs, targets, seconds']:.0f} s for targets, "
+        f"{first:.0f} s for compilation, "
+        f"{targets['1024 pairs, seconds'] - targets['1024 pairs, targets, seconds'] - first:.0f} s "
+        f"for 32 steps. A step of the warm row: {warm['mean step']:.2f} s, of which "
+        + ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
+        + f"; {warm['TFLOP/s of the mean step']:.0f} TFLOP/s, where a product of 8192^3 alone runs "
+        f"at {alone['matrix product, TFLOP/s']:.0f} for a moment and a forward pass alone at "
+        f"{alone['retain reference, TFLOP/s']:.0f}.",
+    ]
+
+
 def tables() -> str:
     """All tables."""
     parts = [
         ("Prefix training, 8B, 16 examples a step", training()),
         ("Alignment", alignment()),
         ("Generation, 8B", generation()),
+        ("Checkpoint transfer, 6.9B, 32 pairs a step", transfer()),
     ]
     return "\n".join("\n".join([f"## {title}", "", *lines, ""]) for title, lines in parts)
 

@@ -60,7 +60,7 @@ def tiny(folder: Path) -> Path:
         "maps": {"layers": [1, 2]},
         "targets": {"layers": [1, 2], "pairs": 64, "budget_gb": 0.0002},
         **{f"evaluate{of}": {"scorer": "kit"} for of in ("", "-original", "-checkpoint")},
-        "unlearn": {"layers": [1, 2], "examples": 64, "lora_rank": 2},
+        "unlearn": {"layers": [1, 2], "examples": 64, "lora_rank": 2, "compiled": False},
     }
     for step, params in changes.items():
         for name, value in params.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -43,7 +44,9 @@ class MemoryStates(dict[int, dict[int, "Tensor"]]):
 def write_states(
     folder: Path, states: Iterable[tuple[int, Mapping[int, Tensor]]], *, shard: int = 64
 ) -> int:
-    """Write states as they are made; at most ``shard`` examples are in memory.
+    """Write states as they are made; a file is written while those of the next are computed.
+
+    At most twice ``shard`` examples are in memory.
 
     Args:
         folder: Made here; its index is written last.
@@ -62,32 +65,34 @@ def write_states(
     index: dict[int, str] = {}
     held: dict[str, Tensor] = {}
     examples: list[int] = []
-    total = 0
+    writing: list[Future[None]] = []
 
-    def flush() -> None:
-        nonlocal total
-        name = f"states-{len(set(index.values())):05d}.safetensors"
-        save_file(held, folder / name)
-        total += (folder / name).stat().st_size
+    def flush(writer: Executor) -> None:
+        name = f"states-{len(writing):05d}.safetensors"
+        if writing:
+            writing[-1].result()
+        writing.append(writer.submit(save_file, dict(held), folder / name))
         index.update(dict.fromkeys(examples, name))
         held.clear()
         examples.clear()
 
-    for example, rows in states:
-        if example in index or example in examples:
-            raise ValueError(f"example {example} has states already")
-        examples.append(example)
-        for block, values in rows.items():
-            held[f"{example}/{block}"] = values.detach().cpu().contiguous()
-        if len(examples) == shard:
-            flush()
-    if examples:
-        flush()
+    with ThreadPoolExecutor(1) as writer:
+        for example, rows in states:
+            if example in index or example in examples:
+                raise ValueError(f"example {example} has states already")
+            examples.append(example)
+            for block, values in rows.items():
+                held[f"{example}/{block}"] = values.detach().cpu().contiguous()
+            if len(examples) == shard:
+                flush(writer)
+        if examples:
+            flush(writer)
     if not index:
         raise ValueError("no states to write")
+    writing[-1].result()
     text = json.dumps({str(example): name for example, name in index.items()})
     (folder / INDEX).write_text(text + "\n", encoding="utf-8")
-    return total
+    return sum((folder / name).stat().st_size for name in set(index.values()))
 
 
 class FileStates:
