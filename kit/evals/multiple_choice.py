@@ -162,6 +162,11 @@ def score(backend: Backend, items: Sequence[Item]) -> list[Scored]:
     return scored
 
 
+def is_cloze(name: str) -> bool:
+    """Whether a set is picked by its options' texts, divided by their lengths, by its name."""
+    return name.endswith("-cloze")
+
+
 def accuracy(scored: Sequence[Scored], *, normalised: bool = False) -> Proportion:
     """Questions answered right."""
     return Proportion.of([one.right(normalised=normalised) for one in scored])

@@ -17,6 +17,7 @@ from kit.evals.multiple_choice import (
     Item,
     accuracy,
     items_of,
+    letters,
     mean_probability,
     score,
 )
@@ -117,6 +118,8 @@ class Watch:
         seldom: Measurements that are taken at :attr:`steps` only; they cost more than they say in
             between.
         steps: Of the seldom ones.
+        normalised: Measurements that pick by log-likelihood divided by characters
+            (:func:`kit.evals.multiple_choice.is_cloze`), as before and after a training.
     """
 
     items: Mapping[str, Sequence[Item]]
@@ -124,6 +127,7 @@ class Watch:
     pad_id: int
     seldom: frozenset[str] = frozenset()
     steps: frozenset[int] = frozenset()
+    normalised: frozenset[str] = frozenset()
 
     def __call__(self, model: PreTrainedModel, step: int) -> dict[str, Any]:
         """Shares of right answers (0 to 1), letters picked, mean probability of the right option.
@@ -135,9 +139,10 @@ class Watch:
         for name, items in self.items.items():
             if name in self.seldom and step not in self.steps:
                 continue
-            scored = score(backend, items)
-            found[name] = accuracy(scored).value
-            found["picks"][name] = "".join(LETTERS[one.chosen()] for one in scored)
+            scored, divided = score(backend, items), name in self.normalised
+            found[name] = accuracy(scored, normalised=divided).value
+            picked, _ = letters(scored, normalised=divided)
+            found["picks"][name] = "".join(picked)
             found["probability"][name] = mean_probability(scored)
         for name, examples in self.texts.items():
             if name not in self.seldom or step in self.steps:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kit.evals.multiple_choice import is_cloze
 from kit.evals.sets import Watch, pad_id, question_items, text_examples
 from kit.tampering.trajectory import Trajectory, every
 
@@ -53,6 +54,7 @@ def watch(
         pad_id(tokenizer),
         frozenset(settings.seldom),
         frozenset({0, middle, settings.steps}),
+        frozenset(name for name, stored in sets.items() if is_cloze(stored)),
     )
 
 

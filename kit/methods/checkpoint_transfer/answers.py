@@ -40,11 +40,6 @@ def answer(
     return as_answers(score(backend, items_of(questions, encode)), normalised=normalised)
 
 
-def is_cloze(name: str) -> bool:
-    """Whether a set is scored by its options' texts, divided by their lengths."""
-    return name.endswith("-cloze")
-
-
 def share_of(questions: Sequence[QuestionT], share: float) -> list[QuestionT]:
     """The first questions of a set; at least one."""
     return list(questions[: max(1, round(len(questions) * share))])

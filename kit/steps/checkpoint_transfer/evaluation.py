@@ -49,11 +49,11 @@ def run_questions(ctx: StepContext, params: Questions) -> None:
 def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     """Score a model on sets of multiple-choice questions, by either scorer."""
     from kit.evals.harness import harness_score
+    from kit.evals.multiple_choice import is_cloze
     from kit.methods.checkpoint_transfer.answers import (
         NOT_FINITE,
         answer,
         as_answers,
-        is_cloze,
         share_of,
     )
     from kit.methods.checkpoint_transfer.whole_run import without_weights
