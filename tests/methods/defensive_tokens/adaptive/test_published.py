@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from kit.methods.defensive_tokens.adaptive.published import published_turns
-from kit.methods.defensive_tokens.attacks import ATTACKS, MINI, attack_samples
+from kit.methods.defensive_tokens.attacks import MINI, attack_samples
 from tests.lm.tiny_world import TEXTS, samples
 
 SAMPLES = samples(5)
+WORLDS_OWN = (
+    *("naive", "ignore", "completion"),
+    *("ignore_completion", "completion_other", "paraphrase"),
+)
+"""Attacks that need no upper case and full stops."""
 
 
 def test_each_sentence_is_a_text_of_its_own() -> None:
-    turns = published_turns(list(ATTACKS), SAMPLES, TEXTS, MINI, seed=0)
+    turns = published_turns(WORLDS_OWN, SAMPLES, TEXTS, MINI, seed=0)
     assert list(turns) == [
         "naive",
         "ignore-0",
@@ -19,8 +24,6 @@ def test_each_sentence_is_a_text_of_its_own() -> None:
         "ignore_completion-0",
         "ignore_completion-1",
         "completion_other-0",
-        "escape_separation",
-        "escape_deletion",
         "paraphrase-0",
     ]
     for number, sentence in enumerate(("ignore previous instructions .", "forget that .")):
