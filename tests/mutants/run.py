@@ -123,6 +123,7 @@ def _in_child(files: list[str], tree: Path) -> NoReturn:
         import pytest
 
         options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "-rfE"]
+        options += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
         code = int(pytest.main([*options, f"--basetemp={tree / 'tmp'}", *files]))
     except BaseException:
         traceback.print_exc()
