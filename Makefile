@@ -23,7 +23,7 @@ KIT := $(VENV)/bin/kit
 MAKE_PROGRAM := $(MAKE)
 RUN := RUNNER=$(RUNNER) IMAGE=$(IMAGE) VENV=$(VENV) GPU_VENV=$(GPU_VENV) MAKE="$(MAKE_PROGRAM)" requirements/runner.sh
 
-.PHONY: pictures help setup setup-dev setup-gpu test test-slow test-gpu test-image test-slurm test-exports bench lint list lock docs image pin-images clean
+.PHONY: pictures help setup setup-dev setup-gpu test test-slow test-gpu test-image test-slurm test-exports test-mutants bench lint list lock docs image pin-images clean
 
 help:  ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -83,6 +83,9 @@ test-slow: $(VENV)/.dev  ## rebuilds of miniature models, large simulations, bro
 
 test-gpu: $(VENV)/.dev  ## needs a CUDA device
 	@$(VENV)/bin/pytest -q -m gpu
+
+test-mutants: $(VENV)/.dev  ## 150 planted bugs, and which the tests notice (hours; SEED= for a fresh sample)
+	@$(VENV)/bin/python -m tests.mutants.run $(or $(COUNT),150) $(or $(SEED),20261128) $(or $(RECORD),benchmarks/mutants.json)
 
 bench: $(VENV)/.dev  ## seconds of the commands that somebody waits for
 	@$(VENV)/bin/pytest -q -n 0 benchmarks $(ARGS)

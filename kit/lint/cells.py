@@ -13,7 +13,9 @@ from kit.manifest.expectation_types import ExpectedCell
 from kit.manifest.grim import WHOLE, attainable, counts, nearest_shares
 from kit.manifest.names import nearest
 from kit.manifest.printed import Printed
+from kit.manifest.reference_record import read_record
 from kit.manifest.source import Hit
+from kit.results.ids import ALL, EXTRA
 
 _UNFINISHED = ("running", "diverged", "cancelled", "unreported")
 _SECONDS = {"minutes": 60, "seconds": 1}
@@ -97,6 +99,24 @@ def reference_runs(context: ExpectationContext) -> Iterator[Hit]:
         return
     for index, id in lacking:
         yield Hit(("cells", index), f"cell {id!r} is a reference without its runs", hint)
+
+
+@EXPECTATION.rule("labelled", level="warning")
+def labels_declared(context: ExpectationContext) -> Iterator[Hit]:
+    """Where reference runs kept labels of items, the expectation says so: every run needs them."""
+    expectation = context.expectation
+    if not expectation.record:
+        return
+    known = read_record(context.loaded.source.path.parent / expectation.record)
+    groups = {id.partition("/")[0] for id in known if not id.startswith(EXTRA)}
+    for index, cell in enumerate(expectation.cells):
+        pooled = cell.id.startswith(f"{ALL}/") and len(groups) > 1  # of the groups' own labels
+        if cell.id in known and known[cell.id].labelled and not cell.labelled and not pooled:
+            yield Hit(
+                ("cells", index),
+                f"cell {cell.id!r}: the reference runs kept labels, and no run has to",
+                "add `labelled: true` to the cell, or to a default that matches it",
+            )
 
 
 @EXPECTATION.rule("n")

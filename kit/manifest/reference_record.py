@@ -29,6 +29,7 @@ FACTORS = {
 class _Replicate(Struct):
     seed: str
     value: float | None = None
+    labels: str | None = None
 
 
 class _Line(Struct):
@@ -36,6 +37,7 @@ class _Line(Struct):
     id: str | None = None
     unit: str = ""
     value: float | None = None
+    labels: str | None = None
     seeds: list[_Replicate] = []
     not_run: str | None = None
 
@@ -47,10 +49,12 @@ class Measured:
     Attributes:
         unit: As the runs wrote it.
         values: Replicate -> value, over all runs.
+        labelled: Whether the runs kept labels of single items for it; the record holds none.
     """
 
     unit: str
     values: dict[str, float] = field(default_factory=dict)
+    labelled: bool = False
 
     def in_unit(self, unit: str) -> dict[str, float]:
         """The values in the unit of the expectation."""
@@ -94,8 +98,10 @@ def measured(content: bytes, where: str) -> dict[str, Measured]:
         # A crossing that some replicate never came to has no mean to compare with.
         if item.id is None or item.value is None or item.not_run is not None:
             continue
-        mine = found.setdefault(item.id, Measured(item.unit)).values
-        for replicate in item.seeds or [_Replicate(run, item.value)]:
+        cell = found.setdefault(item.id, Measured(item.unit))
+        mine = cell.values
+        for replicate in item.seeds or [_Replicate(run, item.value, item.labels)]:
+            cell.labelled |= replicate.labels is not None
             if replicate.value is None:
                 continue
             if replicate.seed in mine:

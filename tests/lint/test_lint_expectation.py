@@ -236,6 +236,21 @@ def test_a_reference_forgotten_among_others(repo: Path) -> None:
     assert "'up/full' is a reference without its runs" in hit.message
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["a run without seeds", "seeds"])
+def test_labels_that_the_reference_kept_and_nobody_asks_for(repo: Path, whole: bool) -> None:
+    """A run that comes without them would otherwise lack nothing."""
+    kept = '"labels": "labels.jsonl#x"'
+    measured = f"{kept}" if whole else f'"seeds": [{{"seed": "0", "value": 1.9, {kept}}}]'
+    (repo / FILE).with_name("r.jsonl").write_text(
+        f'{{"id": "up/full", "value": 1.9, {measured}}}\n{{"id": "up/adapted", "value": 1.9}}\n'
+    )
+    change(repo, FILE, ("cells:", "record: r.jsonl\ncells:"))
+    (hit,) = [f for f in lint(repo) if f.rule == "labelled"]
+    assert "'up/full': the reference runs kept labels" in hit.message
+    change(repo, FILE, ("  - id: up/full\n", "  - id: up/full\n    labelled: true\n"))
+    assert not [f for f in lint(repo) if f.rule == "labelled"]
+
+
 def test_direction_claims(repo: Path) -> None:
     pairs = "kind: direction\n    side: at_most\n    pairs: [[up/undefended, up/full], [up/full]]"
     change(
