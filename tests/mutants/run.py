@@ -68,7 +68,8 @@ def tried(mutant: Mutant, tree: Path) -> dict[str, Any]:
     said = tree / "said.txt"
     began, by, seen = time.monotonic(), "", 0
     try:
-        for seen, file in enumerate(files, start=1):
+        for file in files:
+            seen += 1
             status = _forked([file], tree, said)
             text = said.read_text(errors="replace")
             failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
