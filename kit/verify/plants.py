@@ -7,6 +7,7 @@ returns a copy with one cell altered, or None where the cell has nothing to alte
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from msgspec import structs
 
@@ -29,14 +30,7 @@ def _with(
     changed = {cell.id: cell for cell in cells}
     table = [changed.get(cell.id, cell) for cell in subject.results.cells]
     labels = LabelTable(lines or {}, fallback=subject.labels)
-    return Subject(
-        expected=subject.expected,
-        results=structs.replace(subject.results, cells=table),
-        labels=labels,
-        published=subject.published,
-        where=subject.where,
-        expectation=subject.expectation,
-    )
+    return replace(subject, results=structs.replace(subject.results, cells=table), labels=labels)
 
 
 def wrong_n(subject: Subject, id: str) -> Subject | None:

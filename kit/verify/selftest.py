@@ -157,19 +157,11 @@ def _structural_plants(subject: Subject, expected: ExpectedCell) -> Iterable[Pla
         altered = plant(subject, expected.id)
         if altered is None:
             continue
-        alone = structs.replace(subject.expected, cells=[expected], claims=[])
-        table = structs.replace(
-            altered.results,
-            cells=[cell for cell in altered.results.cells if cell.id == expected.id],
-            canaries=[],
-        )
-        one = Subject(
-            expected=alone,
-            results=table,
-            labels=altered.labels,
-            published=subject.published,
-            where=subject.where,
-            expectation=subject.expectation,
+        own = [cell for cell in altered.results.cells if cell.id == expected.id]
+        one = replace(
+            altered,
+            expected=structs.replace(subject.expected, cells=[expected], claims=[]),
+            results=structs.replace(altered.results, cells=own, canaries=[]),
         )
         yield PlantReport(
             cell=expected.id,
