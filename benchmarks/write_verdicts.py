@@ -126,7 +126,7 @@ def tables() -> str:
         f"{next(iter(after['experiments'].values()))['equal']['runs']} runs each, before → now (only "
         "now where the experiment is newer):",
         "",
-        *replications(before["experiments"], after["experiments"]),
+        *replications(before.get("experiments", {}), after["experiments"]),
     ]
     return "\n".join(lines) + "\n"
 

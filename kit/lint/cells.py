@@ -101,7 +101,7 @@ def reference_runs(context: ExpectationContext) -> Iterator[Hit]:
         yield Hit(("cells", index), f"cell {id!r} is a reference without its runs", hint)
 
 
-@EXPECTATION.rule("labelled", level="warning")
+@EXPECTATION.rule("labelled")
 def labels_declared(context: ExpectationContext) -> Iterator[Hit]:
     """Where reference runs kept labels of items, the expectation says so: every run needs them."""
     expectation = context.expectation
