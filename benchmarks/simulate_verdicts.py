@@ -172,7 +172,8 @@ def paper_values(expected: Expectation, shift: Shift) -> tuple[Rates, dict[str, 
             continue
         if cell.unit == "percent" and cell.id.endswith("/native-published"):
             continue  # quoted from elsewhere, and no run measures it
-        if cell.unit == "percent":
+        exact = cell.tolerance is not None and cell.tolerance.kind == "exact"
+        if cell.unit == "percent" and not exact:
             rates[cell.id] = min(max(float(cell.value) + shift(cell.id), 0.0), 100.0) / 100
         else:
             others[cell.id] = float(cell.value)
@@ -200,8 +201,12 @@ def paper_draw(expected: Expectation, shift: Shift, rho: float, random: Any) -> 
         values[id] = cell.value or 0.0
     derived_values(expected, values)
     listed = {cell.id for cell in cells}
-    units = {cell.id: cell.unit for cell in expected.cells}
-    cells += [Cell(id=id, unit=units[id], value=v) for id, v in values.items() if id not in listed]
+    for said in expected.cells:
+        if said.id in values and said.id not in listed:
+            value = values[said.id]
+            k = round(value * said.n / 100) if said.unit == "percent" and said.n else None
+            n = said.n if k is not None else None
+            cells.append(Cell(id=said.id, unit=said.unit, value=value, k=k, n=n))
     document = reprinted(expected, rho, random)
     return verify(Subject(document, table(expected, cells), labels=LabelTable(lines)))
 
