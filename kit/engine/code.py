@@ -15,11 +15,12 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from kit.engine.registry import Registry, StepKind
+from kit.engine.registry import Registry, StepKind, params_of
 from kit.engine.store import Store, StoredStep
 from kit.results.plan import Plan, StepInstance
 
@@ -27,18 +28,25 @@ WIRING = "kit.steps"
 SCIENCE = tuple(f"kit.{room}" for room in ("evals", "lm", "methods", "mini", "tampering", "train"))
 
 
-def code_digest(kind: StepKind) -> str:
+def code_digest(kind: StepKind, params: Mapping[str, Any]) -> str:
     """sha256 over the code that a kind's function reaches, and its ``science``.
+
+    Args:
+        kind: The kind.
+        params: Of the step; they may name code of their own.
 
     Raises:
         ValueError: A module of ``science`` is not there.
     """
-    return _digest(kind.run.__module__, kind.run.__qualname__, kind.science)
+    further = kind.science(params_of(kind, params))
+    return _digest(kind.run.__module__, kind.run.__qualname__, further)
 
 
 def changed(entry: StoredStep | None, kind: StepKind) -> bool:
     """Whether a finished step was made by other code than today's, as far as its record says."""
-    return entry is not None and bool(entry.code) and entry.code != code_digest(kind)
+    if entry is None or not entry.code:
+        return False
+    return entry.code != code_digest(kind, entry.params)
 
 
 def other_code(plan: Plan, store: Store, registry: Registry) -> list[StepInstance]:

@@ -105,6 +105,11 @@ def nothing_unread(params: Any) -> frozenset[str]:
     return frozenset()
 
 
+def nothing_further(params: Any) -> tuple[str, ...]:
+    """The imports show everything."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Remedy:
     """A parameter that a user can change when a step fails for a known reason.
@@ -185,8 +190,8 @@ class StepKind:
         lowers_memory: What a user can change when the step runs out of memory, best first. The
             engine cannot know it; a kind without any says that only a larger machine helps.
         steadies: What a user can change when its training diverges.
-        science: Modules that the function reaches by no import in its source (a name in a list, an
-            entry of a registry): they belong to its code as well (:mod:`kit.engine.code`).
+        science: Modules that the function reaches by no import in its source (a name in a list, or
+            in its parameters): they belong to its code as well (:mod:`kit.engine.code`).
     """
 
     name: str
@@ -209,7 +214,7 @@ class StepKind:
     repeatable: bool = True
     lowers_memory: tuple[Remedy, ...] = ()
     steadies: tuple[Remedy, ...] = ()
-    science: tuple[str, ...] = ()
+    science: Callable[[Any], tuple[str, ...]] = nothing_further
     doc: str = field(default="")
     model: ModelOutput | None = None
 
@@ -323,7 +328,7 @@ def load_registry() -> Registry:
             file = Path(named, "pyproject.toml")
             if named not in sys.path:
                 sys.path.append(named)  # last: a random.py there is nobody's library
-            for module in step_modules(file):
+            for module in step_modules(file) or ():
                 _import(module, str(file))
         elif named:
             _import(named, MODULES_VARIABLE)

@@ -114,7 +114,7 @@ def perform(
                     _record,
                     job,
                     measured,
-                    code=code_digest(kind),
+                    code=code_digest(kind, instance.params),
                     started=started,
                     seconds=time.monotonic() - clock,
                 ),

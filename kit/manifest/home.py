@@ -71,8 +71,11 @@ def writable_root() -> Path:
     return root
 
 
-def step_modules(file: Path) -> list[str]:
+def step_modules(file: Path) -> list[str] | None:
     """What a ``pyproject.toml`` names as modules of step kinds: ``[tool.kit] steps = ["a.b"]``.
+
+    Returns:
+        Their names; ``None`` for a project that has nothing to do with the kit.
 
     Raises:
         InvalidInput: No TOML, or no list of names.
@@ -83,7 +86,9 @@ def step_modules(file: Path) -> list[str]:
         tool = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {})
     except (OSError, ValueError) as error:
         raise InvalidInput(f"it cannot be read: {error}", where=str(file)) from None
-    named = tool.get("kit", {}).get("steps", [])
+    if "kit" not in tool:
+        return None
+    named = tool["kit"].get("steps", [])
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise InvalidInput(
             "steps is no list of module names",
@@ -94,7 +99,7 @@ def step_modules(file: Path) -> list[str]:
 
 
 def open_folder(place: Path) -> None:
-    """Let the step kinds of a folder of one's own be known, here and in every process of a run.
+    """Let step kinds and functions of a folder of one's own be known in every process of a run.
 
     Args:
         place: The folder, or a file in it; the nearest ``pyproject.toml`` upwards counts.
@@ -102,7 +107,7 @@ def open_folder(place: Path) -> None:
     here = place.resolve()
     files = (folder / "pyproject.toml" for folder in (here, *here.parents))
     file = next((file for file in files if file.is_file()), None)
-    if file is None or not step_modules(file):
+    if file is None or step_modules(file) is None:
         return
     if "," in str(file.parent):
         raise UsageError(

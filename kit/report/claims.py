@@ -18,6 +18,7 @@ CLASS = {
     "INCOMPLETE": "open",
     "NOT REPRODUCED": "bad",
     "REHEARSED": "note",
+    "NOT COMPARED": "note",
     "holds": "good",
     "fails": "bad",
     "undetermined": "open",
@@ -38,6 +39,7 @@ MEANING = {
     "PARTIALLY": "Some primary claims hold, none fails, and something is still open.",
     "NOT REPRODUCED": "A primary claim fails.",
     "INCOMPLETE": "No primary claim could be decided.",
+    "NOT COMPARED": "No expectation says what should have come out: this is what was measured.",
     "REHEARSED": "Stand-in data: this run proves that it fits, and says nothing about any claim.",
 }
 

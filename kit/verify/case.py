@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import msgspec
 from msgspec import structs
 
 from kit.durable import write_output
 from kit.errors import InvalidInput, KitError, Many, UsageError
-from kit.manifest.expectation_types import Expectation
+from kit.manifest.expectation_types import Expectation, ExpectedCell, Unit
 from kit.manifest.load import Loaded, read_expectation
 from kit.manifest.shipped import edited
 from kit.results.files import RESULTS, VERDICT
@@ -33,14 +34,14 @@ class Case:
     Attributes:
         subject: What is verified.
         output: ``verdict.json``, or None for a table without a run directory.
-        loaded: The expectation with the places of its parts.
+        loaded: The expectation with the places of its parts; None where there is none.
         expectation_sha256: Of the expectation file.
         results_sha256: Of the table.
     """
 
     subject: Subject
     output: Path | None
-    loaded: Loaded[Expectation]
+    loaded: Loaded[Expectation] | None
     expectation_sha256: str
     results_sha256: str
 
@@ -65,9 +66,10 @@ def open_case(
     if results is None:
         found = open_run(Path(run))
         table, labels, where = found.results, found.labels, found.path / RESULTS
-        file, root = _expectation(
-            Path(found.manifest) if found.manifest else table.experiment, table.profile, expectation
-        )
+        experiment = Path(found.manifest) if found.manifest else table.experiment
+        if expectation is None and _has_none(experiment, table.profile):
+            return _uncompared(found)
+        file, root = _expectation(experiment, table.profile, expectation)
         loaded = read_expectation(file)
         table = with_timings(table, loaded.value, found)
         return _case(
@@ -130,6 +132,48 @@ def _case(
         sha256(file.read_bytes()).hexdigest(),
         sha256(where.read_bytes()).hexdigest(),
     )
+
+
+def _has_none(experiment: str | Path, profile: str) -> bool:
+    """Whether a manifest is there and has no expectation at a profile."""
+    from kit.manifest.catalog import Catalog
+
+    if isinstance(experiment, Path) and not experiment.is_file():
+        return False
+    return Catalog().expectation_path(experiment, profile) is None
+
+
+def _uncompared(found: Run) -> Case:
+    """The case of a run that nothing is compared with: every measured cell, and no claim."""
+    table = found.results
+    cells = [
+        ExpectedCell(id=cell.id, status="unreported", unit=cast(Unit, cell.unit), place="nowhere")
+        for cell in table.cells
+    ]
+    expected = Expectation(
+        schema_version=1,
+        experiment=table.experiment,
+        profile=table.profile,
+        version=table.version,
+        cells=cells,
+        claims=[],
+    )
+    subject = Subject(
+        expected=expected,
+        results=table,
+        labels=found.labels,
+        where=str(found.path / RESULTS),
+        expectation="",
+        overrides=_changes(found, None),
+        rehearsal=found.rehearsal,
+        scope=found.plan.scope if found.plan is not None else "",
+        replicate=_replicate(found),
+        notes=found.notes,
+        absent=absences(found, expected),
+        uncompared=True,
+    )
+    digest = sha256((found.path / RESULTS).read_bytes()).hexdigest()
+    return Case(subject, found.path / VERDICT, None, "", digest)
 
 
 def _documents(expected: Expectation, found: Run | None) -> Documents | None:
@@ -238,7 +282,8 @@ def verdict_of(case: Case) -> Verdict:
         for each in error.errors if isinstance(error, Many) else (error,):
             if isinstance(each, InvalidInput) and each.where.startswith(case.subject.expectation):
                 each.where = each.where.removeprefix(case.subject.expectation).removeprefix(": ")
-                case.loaded.placed(each)
+                if case.loaded is not None:
+                    case.loaded.placed(each)
         raise
     return structs.replace(
         verdict,

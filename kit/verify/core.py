@@ -62,6 +62,7 @@ class Subject:
         replicate: What a replicate is called.
         notes: Sentences the verdict repeats.
         absent: What a whole run has and this one lacks, a sentence each.
+        uncompared: There is no expectation; ``expected`` lists what was measured.
     """
 
     expected: Expectation
@@ -79,6 +80,7 @@ class Subject:
     replicate: str = "seed"
     notes: Sequence[str] = ()
     absent: Sequence[str] = ()
+    uncompared: bool = False
 
 
 def verify(subject: Subject) -> Verdict:
@@ -132,7 +134,13 @@ def verify(subject: Subject) -> Verdict:
         f"canary {canary.id} failed: {canary.detail}" for canary in canaries if not canary.passed
     ]
     verdict, reasons = decide_run(
-        reports, claims, subject.rehearsal, tables, absent=subject.absent, alarms=alarms
+        reports,
+        claims,
+        subject.rehearsal,
+        tables,
+        absent=subject.absent,
+        alarms=alarms,
+        uncompared=subject.uncompared,
     )
     made = Verdict(
         experiment=expected.experiment,

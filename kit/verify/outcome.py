@@ -22,6 +22,7 @@ def decide_run(
     *,
     absent: Sequence[str] = (),
     alarms: Sequence[str] = (),
+    uncompared: bool = False,
 ) -> tuple[RunVerdict, list[str]]:
     """The run verdict and its reasons, a sentence each.
 
@@ -33,9 +34,13 @@ def decide_run(
             more cells differ than chance explains keeps a run from being reproduced.
         absent: What a whole run has and this one lacks; with any the run is at most incomplete.
         alarms: Failed canaries, those included that spoil no listed cell.
+        uncompared: There is no expectation.
     """
     if rehearsal:
         return "REHEARSED", ["stand-in weights and data: the numbers mean nothing"]
+    if uncompared:
+        missing = [f"{NOT_WHOLE}: {what}" for what in absent]
+        return "NOT COMPARED", ["there is no expectation to compare with", *missing, *alarms]
     verdict, reasons = _decide(cells, claims, [*_gaps(cells), *alarms])
     off = [f"{line.table}: {line.sentence}" for line in tables if line.exceeds]
     if off and verdict == "REPRODUCED":

@@ -26,6 +26,7 @@ COLOURS = {
     "PARTIALLY": "bold yellow",
     "INCOMPLETE": "bold yellow",
     "REHEARSED": "bold cyan",
+    "NOT COMPARED": "bold cyan",
     "fails": "red",
     "NOT REPRODUCED": "bold red",
     "not evaluated": "magenta",

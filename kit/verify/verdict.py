@@ -33,11 +33,14 @@ every number."""
 
 ClaimOutcome = Literal["holds", "fails", "undetermined", "not-evaluated"]
 
-RunVerdict = Literal["REPRODUCED", "PARTIALLY", "NOT REPRODUCED", "INCOMPLETE", "REHEARSED"]
+RunVerdict = Literal[
+    "REPRODUCED", "PARTIALLY", "NOT REPRODUCED", "INCOMPLETE", "REHEARSED", "NOT COMPARED"
+]
 """``REPRODUCED``: all primary claims hold, nothing is invalid or missing, no table differs in more
 cells than chance explains. ``NOT REPRODUCED``: a primary claim fails. ``PARTIALLY``: some primary
 claims hold, none fails, something is open or the numbers of a table are off as a whole.
-``INCOMPLETE``: no primary claim could be decided. ``REHEARSED``: stand-in data, no verdict."""
+``INCOMPLETE``: no primary claim could be decided. ``REHEARSED``: stand-in data, no verdict.
+``NOT COMPARED``: no expectation, no verdict."""
 
 EXIT_CODES: dict[RunVerdict, int] = {
     "REPRODUCED": EXIT_OK,
@@ -45,6 +48,7 @@ EXIT_CODES: dict[RunVerdict, int] = {
     "PARTIALLY": EXIT_INCOMPLETE,
     "INCOMPLETE": EXIT_INCOMPLETE,
     "REHEARSED": EXIT_OK,
+    "NOT COMPARED": EXIT_INCOMPLETE,
 }
 """Exit code of ``kit verify`` for each run verdict."""
 

@@ -161,6 +161,8 @@ def headline(verdict: Verdict) -> str:
 def _score(verdict: Verdict) -> str:
     if verdict.verdict == "REHEARSED":
         return "stand-in weights and data: says nothing about any claim"
+    if verdict.verdict == "NOT COMPARED":
+        return f"no expectation; {len(verdict.cells)} cells measured"
     primary = [claim.outcome for claim in verdict.claims if claim.primary]
     if not primary:
         good = sum(cell.verdict in ("match", "reproduced") for cell in verdict.cells)

@@ -162,9 +162,22 @@ def test_an_id_of_the_repository_does_not_borrow_its_numbers(kit: Type, paper: P
     manifest.write_text(MANIFEST.replace("id: coin", "id: tiny-adapt"))
     run = kit("run", "my paper/tiny-adapt.yaml").stdout.splitlines()[-1]
     found = kit("verify", run)
-    assert found.returncode == 2
-    assert "tiny-adapt.yaml has no expectation at profile 'mini'" in found.stderr
-    assert "tiny-adapt.mini.expected.yaml" in found.stderr
+    assert found.returncode == 3
+    assert "NOT COMPARED" in found.stdout
+    assert "(no expectation; 1 cells measured)" in found.stdout
+    found = kit("report", run)
+    assert found.returncode == 0, found.stderr
+    text = (paper.parent / run / "report.html").read_text()
+    assert "No expectation says what should have come out" in text
+    assert "coin" in text
+    assert "heads" in text
+    (paper / "tiny-adapt.mini.expected.yaml").write_text(
+        EXPECTATION.replace("experiment: coin", "experiment: tiny-adapt")
+    )
+    found = kit("report", run)  # what is in the run is no verdict on the new expectation
+    assert found.returncode == 4
+    assert "the verdict does not follow from the files beside it" in found.stderr
+    assert kit("verify", run).returncode == 0
     manifest.unlink()
     found = kit("verify", run)
     assert found.returncode == 4

@@ -114,14 +114,29 @@ def test_every_kind_of_the_kit_reaches_its_method() -> None:
     assert len(kinds) > 25
     without = [name for name in kinds if not any(":" not in part for part in reached(name))]
     assert without == []
-    for name in kinds:
-        code_digest(registry.get(name))
 
 
 def test_formats_that_are_imported_by_name_are_declared() -> None:
-    assert set(common.FORMATS) <= set(load_registry().get("defensive-tokens/evaluate").science)
+    kind = load_registry().get("defensive-tokens/self-label")
+    assert kind.science({"any": "parameters"}) == common.FORMATS
+    params = {"max_new_tokens": 1, "empty_data": "no-turn"}
+    assert code_digest(kind, params) == code_digest(kind, params | {"scope": "all"})
+
+
+def test_functions_that_parameters_name_are_part_of_the_code() -> None:
+    kind = load_registry().get("defensive-tokens/evaluate")
+    params = {
+        "layout": "before-bos", "attacks": ["ignore"], "max_new_tokens": 1, "seed": 1,
+        "accuracy": False, "refusal_rule": "as-reported",
+    }  # fmt: skip
+    with_text = params | {"defences": ["quoted=<{data}>"]}
+    assert code_digest(kind, params) == code_digest(kind, with_text)
+    own = params | {"defences": ["own=tests.engine.toy:make"]}
+    assert code_digest(kind, own) != code_digest(kind, params)
+    with pytest.raises(ValueError, match=r"no module 'tests\.engine\.gone'"):
+        code_digest(kind, params | {"defences": ["own=tests.engine.gone:make"]})
 
 
 def test_a_function_without_a_file_has_a_digest_too() -> None:
     made = StepKind("a/b", 1, NoParams, print, {}, ("x",))
-    assert len(code_digest(made)) == 64
+    assert len(code_digest(made, {})) == 64

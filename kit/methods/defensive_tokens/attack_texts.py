@@ -28,6 +28,10 @@ class Delimiters:
     instruction: str
 
 
+COMPLETION = Delimiters("### response:", "### instruction:")
+"""Of the evaluated completion attack in the public code."""
+
+
 @dataclass(frozen=True)
 class AttackTexts:
     """Everything that attacks are made of.
@@ -114,7 +118,7 @@ def read_config_py(path: str | Path) -> AttackTexts:
         injected_prompt=constants["TEST_INJECTED_PROMPT"],
         ignore_test=tuple(sentences["test"]),
         ignore_train=tuple(sentences["train"]),
-        completion_real=Delimiters("### response:", "### instruction:"),
+        completion_real=COMPLETION,
         fake_delimiters_train=fake_delimiters(parts, test=False),
         fake_delimiters_test=fake_delimiters(parts, test=True),
         delimiter_words={name: tuple(spellings) for name, spellings in parts.items()},
@@ -147,6 +151,8 @@ def fake_delimiters(parts: dict[str, list[str]], *, test: bool) -> tuple[Delimit
 def read_json(path: str | Path) -> AttackTexts:
     """Attack texts from a JSON file with the fields of :class:`AttackTexts`.
 
+    ``injected_word``, ``injected_prompt`` and ``ignore_test`` are needed; ``completion_real`` is
+    what the public code has, lists are empty where absent, and an attack that needs one says so.
     Delimiters are objects: ``completion_real`` has ``response_delimiter`` and
     ``instruction_delimiter``, the fake ones have ``response`` and ``instruction``.
 
@@ -155,15 +161,17 @@ def read_json(path: str | Path) -> AttackTexts:
     """
     try:
         raw = read_json_file(path, dict[str, Any])
-        real = raw["completion_real"]
+        real = raw.get("completion_real")
         return AttackTexts(
             injected_word=raw["injected_word"],
             injected_prompt=raw["injected_prompt"],
             ignore_test=tuple(raw["ignore_test"]),
-            ignore_train=tuple(raw["ignore_train"]),
-            completion_real=Delimiters(real["response_delimiter"], real["instruction_delimiter"]),
-            fake_delimiters_train=_pairs(raw["fake_delimiters_train"]),
-            fake_delimiters_test=_pairs(raw["fake_delimiters_test"]),
+            ignore_train=tuple(raw.get("ignore_train", ())),
+            completion_real=COMPLETION
+            if real is None
+            else Delimiters(real["response_delimiter"], real["instruction_delimiter"]),
+            fake_delimiters_train=_pairs(raw.get("fake_delimiters_train", [])),
+            fake_delimiters_test=_pairs(raw.get("fake_delimiters_test", [])),
             paraphrase_test=tuple(raw.get("paraphrase_test", ())),
         )
     except KeyError as error:

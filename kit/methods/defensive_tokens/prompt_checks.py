@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from kit.methods.defensive_tokens.attack_texts import AttackTexts
 from kit.methods.defensive_tokens.evaluate import Evaluation
+from kit.methods.defensive_tokens.prompt_defences import PromptDefence
+from kit.methods.defensive_tokens.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,16 @@ def check_prompts(
         PromptCheck("attack-present", hit + clean, len(every)),
         PromptCheck("prefix-in-place", placed, len(every)),
     ]
+
+
+def turns_changed(
+    evaluation: Evaluation, samples: Sequence[Sample], defence: PromptDefence
+) -> tuple[int, int]:
+    """Attacked data turns that a defence changes, and how many there are."""
+    by_id = {sample.id: sample for sample in samples}
+    responses = [r for condition in evaluation.attacks.values() for r in condition.responses]
+    changed = sum(defence.data(by_id[r.sample_id], r.data) != r.data for r in responses)
+    return changed, len(responses)
 
 
 def slots_in_place(start: Sequence[int], slots: int, vocabulary_size: int) -> bool:

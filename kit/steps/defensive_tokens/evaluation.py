@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kit.engine.context import StepContext
+from kit.steps.common import FORMATS
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import (
     attack_texts,
@@ -14,16 +15,27 @@ from kit.steps.defensive_tokens.inputs import (
     released_prefix,
     tokenizer_and_format,
 )
-from kit.steps.defensive_tokens.params import Evaluate, Tabulate
+from kit.steps.defensive_tokens.params import OWN_FUNCTION, Evaluate, Tabulate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+def evaluate_science(params: Evaluate) -> tuple[str, ...]:
+    """Modules that no import shows: chat formats, and those of defences that are functions."""
+    own = [OWN_FUNCTION.fullmatch(written) for written in params.defences]
+    return (*FORMATS, *sorted({found["module"] for found in own if found}))
+
+
 def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     """Attack every token set of one model; one model load for all."""
     from kit.methods.defensive_tokens.evaluate import evaluate_prefix
-    from kit.methods.defensive_tokens.prompt_checks import PromptCheck, check_prompts, combine
+    from kit.methods.defensive_tokens.prompt_checks import (
+        PromptCheck,
+        check_prompts,
+        combine,
+        turns_changed,
+    )
     from kit.methods.defensive_tokens.scores import response_rows, score_table
 
     tokenizer, chat = tokenizer_and_format(ctx)
@@ -59,6 +71,10 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
                 slots=0 if prefix is None else len(prefix),
                 vocabulary_size=backend.vocabulary_size,
             )
+            if defence.rewrite is not None:
+                changed, turns = turns_changed(evaluation, samples, defence)
+                detail = f"{name}: {changed} of {turns} attacked data turns are changed by it"
+                ctx.canary("own-defence-acts", changed > 0, detail)
             ctx.progress(done, len(rows), "token sets")
     write_json(ctx.out / "scores.json", scores)
     for check in combine(checks):
@@ -95,7 +111,11 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
 def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | None, Any]]:
     """Row name -> prefix and prompting defence, in table order."""
     from kit.methods.defensive_tokens.prefix_sets import load_sets
-    from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
+    from kit.methods.defensive_tokens.prompt_defences import (
+        NO_DEFENCE,
+        PromptDefence,
+        load_defence,
+    )
 
     rows: dict[str, tuple[Tensor | None, Any]] = {}
     for defence in params.defences:
@@ -105,8 +125,11 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
             rows[defence] = (None, PromptDefence(after_instruction=params.reminder))
         elif defence == "sandwich":
             rows[defence] = (None, PromptDefence(after_data=params.sandwich))
-        else:
+        elif defence == "undefended":
             rows[defence] = (None, NO_DEFENCE)
+        else:
+            name, own = load_defence(defence)
+            rows[name] = (None, own)
     for name in ("transferred", "trained", "control"):
         if ctx.has(name):
             for label, prefix in load_sets(ctx.step(name).path / SETS).items():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.engine.context import StepContext
+from kit.errors import InvalidInput
 from kit.steps import common
 from kit.steps.defensive_tokens.params import Evaluate, PublishedTexts, SelfLabel
 
@@ -91,7 +92,14 @@ def released_prefix(ctx: StepContext, name: str, *, n: int) -> Tensor:
         return released_prefix(width, n=n)
     from kit.methods.defensive_tokens.released import read_released
 
-    key = str(ctx.model(name).attributes["released_tokens_key"])
+    model = ctx.model(name)
+    if "released_tokens_key" not in model.attributes or not ctx.has("released"):
+        raise InvalidInput(
+            f"no tokens were released for the model {model.id}, as far as its pin says",
+            next_step="leave 'native' out of the defences; or give the input 'released' and the "
+            "attribute `released_tokens_key`",
+        )
+    key = str(model.attributes["released_tokens_key"])
     return read_released(ctx.pin("released").path, key, n=n, width=width)
 
 
@@ -168,6 +176,11 @@ def attack_texts(ctx: StepContext) -> tuple[AttackTexts, AttackStyle]:
     from kit.methods.defensive_tokens.attacks import get_style
 
     pin = ctx.pin("attacks")
+    if "style" not in pin.attributes:
+        raise InvalidInput(
+            f"the pin {pin.id} declares no style",
+            next_step="add `style: paper` (or mini) to its attributes",
+        )
     style = get_style(str(pin.attributes["style"]))
     if ctx.rehearsal:
         from kit.methods.defensive_tokens.standin import standin_attack_texts

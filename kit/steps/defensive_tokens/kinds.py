@@ -6,7 +6,7 @@ from kit.engine.registry import REGISTRY, Sort, StepKind
 from kit.steps.common import FORMATS
 from kit.steps.defensive_tokens.adaptive import run_attack_table, run_gcg, run_published_texts
 from kit.steps.defensive_tokens.alignment import run_align, run_transfer
-from kit.steps.defensive_tokens.evaluation import run_evaluate, run_tabulate
+from kit.steps.defensive_tokens.evaluation import evaluate_science, run_evaluate, run_tabulate
 from kit.steps.defensive_tokens.files import SETS
 from kit.steps.defensive_tokens.labels import run_self_label, run_training_data
 from kit.steps.defensive_tokens.params import (
@@ -80,7 +80,7 @@ for _kind in (
         run=run_self_label,
         inputs={"model": "model", "data": "step", "pool": "pin"},
         needs={"model": ("chat_format",)},
-        science=FORMATS,
+        science=lambda params: FORMATS,
         optional=frozenset({"data", "pool"}),
         # One of the two says what to label; the other must not move the key.
         unread=lambda params: frozenset({"data" if params.scope == "all" else "pool"}),
@@ -97,7 +97,7 @@ for _kind in (
         run=run_train_prefix,
         inputs={"model": "model", "data": "step", "labels": "step", "start": "step"},
         needs={"model": ("chat_format",)},
-        science=FORMATS,
+        science=lambda params: FORMATS,
         optional=frozenset({"start"}),
         outputs=(SETS, "training.json"),
         canaries=("prompts-leave-room", "prefix-moved", "model-is-frozen"),
@@ -119,9 +119,9 @@ for _kind in (
             "trained": "step",
             "control": "step",
         },
-        optional=frozenset({"transferred", "trained", "control"}),
+        optional=frozenset({"released", "transferred", "trained", "control"}),
         needs={"model": ("chat_format",), "attacks": ("style",)},
-        science=FORMATS,
+        science=evaluate_science,
         outputs=("responses.jsonl", "scores.json"),
         canaries=("attack-present", "prefix-in-place", "labels-differ-between-sets"),
         doc="attack success, refusal and accuracy of every token set of one model",

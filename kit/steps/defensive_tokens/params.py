@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-Defence = Literal["undefended", "reminder", "sandwich", "native"]
+_NAME = r"[a-z0-9][a-z0-9-]*="
+OWN_TEXT = re.compile(_NAME + r".*\{data\}.*", re.DOTALL)
+OWN_FUNCTION = re.compile(_NAME + r"(?P<module>[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)")
+KNOWN_DEFENCES = ("undefended", "reminder", "sandwich", "native")
 Backend = Literal["transformers", "vllm"]
 Dtype = Literal["float32", "bfloat16"]
 BatchTokens = Annotated[int, Meta(ge=1)]
@@ -107,7 +111,9 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed: int
     accuracy: bool
     refusal_rule: str
-    defences: list[Defence] = field(default_factory=lambda: ["undefended", "native"])
+    defences: list[str] = field(default_factory=lambda: ["undefended", "native"])
+    """undefended, reminder, sandwich, native (the released tokens), or one of your own: NAME=text
+    with {data} in it, or NAME=module:function, a function of data and instruction."""
     reminder: str = ""
     sandwich: str = ""
     tokens: int = 5
@@ -115,6 +121,16 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     dtype: Dtype = "float32"
     batch_tokens: BatchTokens = 16384
     gpu_share: GpuShare = 0.9
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither a defence of the kit nor written as one of somebody's own."""
+        for written in self.defences:
+            own = OWN_TEXT.fullmatch(written) or OWN_FUNCTION.fullmatch(written)
+            if written not in KNOWN_DEFENCES and not own:
+                raise ValueError(
+                    f"unknown defence {written!r}: {', '.join(KNOWN_DEFENCES)}; or of your own, "
+                    "NAME=text with {data} in it, or NAME=module:function"
+                )
 
 
 class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -130,15 +130,18 @@ def test_json_round_trip(tmp_path):
     assert read_json(path) == TEXTS
 
 
-def test_paraphrases_may_be_absent(tmp_path):
+def test_three_fields_suffice(tmp_path):
     raw = as_json(TEXTS)
-    del raw["paraphrase_test"]
     path = tmp_path / "attacks.json"
-    path.write_text(json.dumps(raw))
-    assert read_json(path).paraphrase_test == ()
+    kept = ("injected_word", "injected_prompt", "ignore_test")
+    path.write_text(json.dumps({field: raw[field] for field in kept}))
+    read = read_json(path)
+    assert read.ignore_test == TEXTS.ignore_test
+    assert read.paraphrase_test == read.ignore_train == read.fake_delimiters_train == ()
+    assert read.completion_real == Delimiters("### response:", "### instruction:")
 
 
-@pytest.mark.parametrize("field", ["injected_word", "ignore_test", "completion_real"])
+@pytest.mark.parametrize("field", ["injected_word", "injected_prompt", "ignore_test"])
 def test_a_missing_field_is_named(tmp_path, field):
     raw = as_json(TEXTS)
     del raw[field]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
+from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence, load_defence
+from kit.methods.defensive_tokens.samples import Sample
 from tests.lm.tiny_world import TEXTS, samples
 from tests.methods.defensive_tokens.test_dt_evaluate import ELIGIBLE, TOKENIZER, Scripted, evaluate
 
@@ -52,3 +53,49 @@ def test_what_is_kept_is_what_the_attacker_wrote(defence):
 
 def test_braces_of_the_data_are_left_alone():
     assert SANDWICH.data(SAMPLE, "{instruction}").startswith("{instruction} task : ")
+
+
+def shout(data: str, instruction: str) -> str:
+    """A defence of one's own."""
+    return f"{instruction}: {data.upper()}"
+
+
+def mute(data: str, instruction: str) -> None:
+    """No defence: it gives no text."""
+
+
+SLOTS = "data {data} and {instruction}"
+
+
+def test_a_text_of_ones_own_stands_around_the_data():
+    name, defence = load_defence("quoted=<{data}> answer: {instruction} {instruction}")
+    sample = Sample("a", "Count {data}", SLOTS, "")
+    assert name == "quoted"
+    assert defence.instruction(sample) == "Count {data}"
+    made = f"<{SLOTS}> answer: Count {{data}} Count {{data}}"
+    assert defence.data(sample, SLOTS) == made
+
+
+def test_a_function_of_ones_own_gets_data_and_instruction():
+    name, defence = load_defence(f"loud={__name__}:shout")
+    assert name == "loud"
+    assert defence.data(Sample("a", "Count", "x", ""), "x and more") == "Count: X AND MORE"
+    _, silent = load_defence(f"silent={__name__}:mute")
+    with pytest.raises(ValueError, match="a defence gave NoneType for a data turn"):
+        silent.data(Sample("a", "Count", "x", ""), "x")
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("quoted", "no defence: 'quoted'"),
+        ("quoted=no slot", "write NAME=text"),
+        ("Name=<{data}>", "no defence"),
+        (f"a={__name__}:gone", "the defence 'a': module"),
+        ("a=no.such.module:f", "the defence 'a': No module named"),
+        (f"a={__name__}:SLOTS", "is no function"),
+    ],
+)
+def test_what_is_no_defence_is_refused(written, says):
+    with pytest.raises(ValueError, match=says):
+        load_defence(written)
