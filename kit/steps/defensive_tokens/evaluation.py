@@ -15,7 +15,7 @@ from kit.steps.defensive_tokens.inputs import (
     released_prefix,
     tokenizer_and_format,
 )
-from kit.steps.defensive_tokens.params import OWN_FUNCTION, Evaluate, Tabulate
+from kit.steps.defensive_tokens.params import KNOWN_DEFENCES, Evaluate, Tabulate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 def evaluate_science(params: Evaluate) -> tuple[str, ...]:
     """Modules that no import shows: chat formats, and those of defences that are functions."""
-    own = [OWN_FUNCTION.fullmatch(written) for written in params.defences]
-    return (*FORMATS, *sorted({found["module"] for found in own if found}))
+    from kit.methods.defensive_tokens.prompt_defences import own_defence
+
+    own = [own_defence(one) for one in params.defences if one not in KNOWN_DEFENCES]
+    return (*FORMATS, *sorted({module for _, module, function in own if function}))
 
 
 def run_evaluate(ctx: StepContext, params: Evaluate) -> None:

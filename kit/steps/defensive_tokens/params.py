@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-_NAME = r"[a-z0-9][a-z0-9-]*="
-OWN_TEXT = re.compile(_NAME + r".*\{data\}.*", re.DOTALL)
-OWN_FUNCTION = re.compile(_NAME + r"(?P<module>[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)")
 KNOWN_DEFENCES = ("undefended", "reminder", "sandwich", "native")
 Backend = Literal["transformers", "vllm"]
 Dtype = Literal["float32", "bfloat16"]
@@ -124,13 +120,16 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what is neither a defence of the kit nor written as one of somebody's own."""
-        for written in self.defences:
-            own = OWN_TEXT.fullmatch(written) or OWN_FUNCTION.fullmatch(written)
-            if written not in KNOWN_DEFENCES and not own:
-                raise ValueError(
-                    f"unknown defence {written!r}: {', '.join(KNOWN_DEFENCES)}; or of your own, "
-                    "NAME=text with {data} in it, or NAME=module:function"
-                )
+        own = [written for written in self.defences if written not in KNOWN_DEFENCES]
+        if not own:
+            return
+        from kit.methods.defensive_tokens.prompt_defences import own_defence
+
+        try:
+            for written in own:
+                own_defence(written)
+        except ValueError as error:
+            raise ValueError(f"{error}; the kit has {', '.join(KNOWN_DEFENCES)}") from None
 
 
 class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
