@@ -95,7 +95,7 @@ def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
         InvalidInput: The run is a rehearsal, or its hardware is known to nobody.
     """
     verdict, record, plan = run.verdict, run.record, run.plan
-    if verdict.verdict == "REHEARSED":
+    if verdict.verdict in ("REHEARSED", "NOT COMPARED"):
         raise InvalidInput(
             "a rehearsal is no reproduction",
             where=str(run.path),

@@ -136,8 +136,14 @@ def test_a_changed_function_is_noticed(shell: Shell, folder: Path) -> None:
         ("pins.yaml", "    attributes: { style: paper }\n", "", "needs 'style' of its attacks"),
         ("pins.yaml", "{ chat_format: tokenizer }", "{ chat: x }", "needs 'chat_format' of its"),
         ("mine.yaml", "filter=my_defence:strip_orders", "filter", "no defence: 'filter'"),
-        ("mine.yaml", "my_defence:strip_orders", "my_defence:gone", "the defence 'filter': module"),
-        ("mine.yaml", "defences: [undefended", "defences: [native", "no tokens were released for"),
+        pytest.param(
+            "mine.yaml", "my_defence:strip_orders", "my_defence:gone",
+            "the defence 'filter': module", marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "mine.yaml", "defences: [undefended", "defences: [native",
+            "no tokens were released for", marks=pytest.mark.slow,
+        ),
     ],
 )  # fmt: skip
 def test_a_slip_is_said(
