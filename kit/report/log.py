@@ -92,10 +92,16 @@ def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
         hardware: Says it better than the record does.
 
     Raises:
-        InvalidInput: The run is a rehearsal, or its hardware is known to nobody.
+        InvalidInput: The run is a rehearsal, nothing was compared, or its hardware is known to nobody.
     """
     verdict, record, plan = run.verdict, run.record, run.plan
-    if verdict.verdict in ("REHEARSED", "NOT COMPARED"):
+    if verdict.verdict == "NOT COMPARED":
+        raise InvalidInput(
+            "a run that nothing was compared with is no reproduction",
+            where=str(run.path),
+            next_step=f"write an expectation, then: kit verify {run.path}",
+        )
+    if verdict.verdict == "REHEARSED":
         raise InvalidInput(
             "a rehearsal is no reproduction",
             where=str(run.path),

@@ -46,10 +46,14 @@ def test_same_run_same_bytes(tmp_path: Path) -> None:
     assert add(run, tmp_path / "log").read_bytes() == first
 
 
-def test_rehearsal_is_refused(tmp_path: Path) -> None:
-    made = verdict(verdict="REHEARSED", exit_code=0)
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [("REHEARSED", "a rehearsal is no rep"), ("NOT COMPARED", "nothing was compared with is no")],
+)
+def test_what_says_nothing_of_a_claim_is_refused(tmp_path: Path, word: str, says: str) -> None:
+    made = verdict(verdict=word, exit_code=0)
     run = read_run(write_run(tmp_path / "run", verdict=made))
-    with pytest.raises(InvalidInput, match="rehearsal"):
+    with pytest.raises(InvalidInput, match=says):
         add(run, tmp_path / "log")
     assert not (tmp_path / "log").exists()
 
