@@ -92,7 +92,7 @@ def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
         hardware: Says it better than the record does.
 
     Raises:
-        InvalidInput: The run is a rehearsal, nothing was compared, or its hardware is known to nobody.
+        InvalidInput: A rehearsal, a run without a comparison, or hardware that nobody knows.
     """
     verdict, record, plan = run.verdict, run.record, run.plan
     if verdict.verdict == "NOT COMPARED":
