@@ -326,8 +326,11 @@ def test_a_brought_table_that_is_none(
 
 def test_no_expectation(run_dir: Path, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (repo / "expected_results" / "family" / "made.mini.yaml").unlink()
-    assert kit(["verify", str(run_dir)]) == 2
-    assert "no expectation" in capsys.readouterr().err
+    assert kit(["verify", str(run_dir)]) == 3
+    assert "NOT COMPARED (no expectation; 3 cells measured)" in capsys.readouterr().out
+    verdict = json.loads((run_dir / "verdict.json").read_text())
+    assert {cell["verdict"] for cell in verdict["cells"]} == {"not-compared"}
+    assert verdict["claims"] == []
 
 
 @pytest.mark.parametrize(
