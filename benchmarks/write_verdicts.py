@@ -78,6 +78,29 @@ def detection(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[s
         yield f"| {id} | {rate:.1f} | {' | '.join(columns)} |"
 
 
+def replications(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:
+    """True replications of every experiment in miniature."""
+    head = "| experiment, truth | REPRODUCED | omnibus line exceeded | cells that deviate |"
+    yield f"{head} why not |"
+    yield "|---|---|---|---|---|"
+    for name, truths in after.items():
+        for truth, new in truths.items():
+            old = before.get(name, {}).get(truth)
+            sides = [side for side in (old, new) if side is not None]
+            why = [
+                f"`{claim.rpartition(' ')[0]}` open in {percent(share)} %"
+                for claim, share in new["why"].items()
+                if claim.endswith(" undetermined") and share >= 0.05
+            ]
+            columns = (
+                [percent(side["verdicts"].get("REPRODUCED", 0.0)) for side in sides],
+                [percent(side["why"].get("omnibus line exceeded", 0.0)) for side in sides],
+                [percent(side["cells_that_deviate"]) for side in sides],
+            )
+            shown = " | ".join(" → ".join(column) for column in columns)
+            yield f"| {name}{truth.removeprefix('equal')} | {shown} | {'; '.join(why)} |"
+
+
 def tables() -> str:
     """All tables."""
     entries = record()
@@ -99,6 +122,10 @@ def tables() -> str:
         "Detection rate a cell (`deviates`, % of runs) in miniature, before → now:",
         "",
         *detection(before["mini"], after),
+        "",
+        f"True replications in miniature, % of {count} runs each (before → now where both were drawn):",
+        "",
+        *replications(before.get("experiments", {}), after["experiments"]),
     ]
     return "\n".join(lines) + "\n"
 
