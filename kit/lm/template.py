@@ -52,7 +52,8 @@ def template_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
         _render(tokenizer, "system", "user", "assistant"),
         "an answer stands elsewhere than where it was asked for",
     )
-    begin, first = _begin(_cut(tokenizer, instruction, "system"), tokenizer)
+    asks = _cut(tokenizer, generate, None)
+    begin, first = _begin(_cut(tokenizer, instruction, "system"), asks, tokenizer)
     response, stop = _response(_cut(tokenizer, answer, "assistant"))
     stops = tuple(dict.fromkeys(t for t in (stop, tokenizer.eos_token) if isinstance(t, str)))
     used = {segment.token for segment in (*begin, *first) if isinstance(segment, Special)}
@@ -61,7 +62,7 @@ def template_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
         begin=begin,
         instruction=first,
         data=_cut(tokenizer, data, "user"),
-        generate=_cut(tokenizer, generate, None),
+        generate=asks,
         response=response,
         end=(Special(stop),),
         stop=stops,
@@ -107,10 +108,14 @@ def _cut(tokenizer: PreTrainedTokenizerBase, text: str, role: str | None) -> tup
 
 
 def _begin(
-    segments: tuple[Segment, ...], tokenizer: PreTrainedTokenizerBase
+    segments: tuple[Segment, ...], asks: tuple[Segment, ...], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
-    """The beginning-of-text token, if the template writes it, and the rest."""
-    begins = bool(segments) and segments[0] == Special(str(tokenizer.bos_token))
+    """The beginning-of-text token, if the template writes it, and the rest.
+
+    A token that opens every turn is none, whatever the tokenizer calls it (SmolLM2).
+    """
+    token = Special(str(tokenizer.bos_token))
+    begins = segments[:1] == (token,) and token not in asks
     return segments[:begins], segments[begins:]
 
 

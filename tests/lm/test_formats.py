@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kit.lm.chat import Special, Text
 from kit.lm.formats import declared_format, get_format, read_format, register_format
+from kit.lm.template import template_format
 from kit.methods.defensive_tokens.chat import LLAMA3
 from kit.mini.chat import MINI
 from tests.lm.tiny_world import llama3_tokenizer, mini_tokenizer
@@ -139,6 +140,15 @@ def test_control_tokens_in_texts_stay_text_although_the_template_would_obey_them
     assert [i for i in forged if i in control] == [i for i in honest if i in control]
     obeyed = templated(tokenizer, f"a{end}", "b", generate=True)
     assert sum(i in control for i in obeyed) == sum(i in control for i in honest) + 1
+
+
+def test_a_token_that_opens_every_turn_is_no_begin_token():
+    """SmolLM2 calls <|im_start|> its beginning of text; its tokenizer puts none in front."""
+    tokenizer = chatml_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    chat = template_format(tokenizer)
+    assert chat.begin == ()
+    assert chat.instruction[0] == Special("<|im_start|>")
 
 
 def test_begin_stop_and_padding_of_a_template():

@@ -94,6 +94,9 @@ class TrainPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """``packed`` computes the same loss without padding (``prefix_training.packed``)."""
     compile: bool = False
     low_memory: bool = False
+    precision: Literal["float32", "table"] = "float32"
+    """Of vectors, gradient and Adam's moments; ``table``: rows of the model's own embedding table,
+    as the follow-up trained them."""
     forward_rows: Annotated[int, Meta(ge=1)] = 16
     """Most examples a forward pass: memory and speed, not the loss."""
 

@@ -127,6 +127,7 @@ def _recipe(params: TrainPrefix) -> Recipe:
             forward=params.forward,
             compile=params.compile,
             low_memory=params.low_memory,
+            precision=params.precision,
             forward_rows=params.forward_rows,
         ),
         seed=params.seed,

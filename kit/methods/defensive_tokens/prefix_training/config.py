@@ -9,6 +9,9 @@ from kit.train.losses import MICRO_MEAN
 PADDED = "padded"
 PACKED = "packed"
 FORWARDS = (PADDED, PACKED)
+FLOAT32 = "float32"
+TABLE = "table"
+PRECISIONS = (FLOAT32, TABLE)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class PrefixTraining:
             without padding.
         compile: Compile the decoder layers; ``packed`` only.
         low_memory: Checkpoint the decoder layers; ``packed`` only.
+        precision: ``float32`` keeps vectors, gradient and Adam's moments in fp32. ``table`` is what
+            the follow-up did: the vectors are rows of the model's own embedding table, so all of it
+            has the model's dtype, and each micro-batch's gradient is rounded to it before the next
+            is added. In bf16 the second moment then cannot decay (defensive_tokens.md, P7).
     """
 
     steps: int
@@ -51,11 +58,20 @@ class PrefixTraining:
     forward: str = PADDED
     compile: bool = False
     low_memory: bool = False
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         """Refuse settings that would silently do nothing."""
         if self.forward not in FORWARDS:
             raise ValueError(f"unknown forward {self.forward!r}; known: {', '.join(FORWARDS)}")
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise ValueError(f"unknown precision {self.precision!r}; known: {known}")
+        if self.precision == TABLE and self.forward_rows < self.micro_batch:
+            raise ValueError(
+                f"precision 'table' rounds after each micro-batch of {self.micro_batch}, which "
+                f"forward_rows={self.forward_rows} would divide"
+            )
         if self.forward == PADDED and (self.compile or self.low_memory):
             raise ValueError("compile and low_memory need forward='packed'")
 

@@ -10,7 +10,7 @@ import torch
 from kit.lm.forward import unlike_plain_head
 from kit.lm.model import decoder, embedding_matrix
 from kit.lm.prefix import embed
-from kit.methods.defensive_tokens.prefix_training.config import PACKED, PrefixTraining
+from kit.methods.defensive_tokens.prefix_training.config import PACKED, TABLE, PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.packed import packed_losses
 from kit.train.batching import Batch, Example, collate, forward_groups
 from kit.train.losses import (
@@ -37,7 +37,7 @@ def accumulate(
     """Add one step's gradient to ``prefix.grad`` and return the step's loss.
 
     Each example's weight comes from its micro-batch; which examples share a forward pass is chosen
-    for speed (see :func:`kit.train.losses.token_weights`).
+    for speed (see :func:`kit.train.losses.token_weights`), unless each micro-batch is rounded.
     """
     weights = token_weights(
         [example.labels for example in examples],
@@ -45,9 +45,12 @@ def accumulate(
         normalisation=config.normalisation,
     )
     parts = []
-    for loss in _losses(model, prefix, examples, weights, config, pad_id):
-        parts.append(_Value(loss))
-        loss.backward()  # type: ignore[no-untyped-call]
+    size = config.micro_batch if config.precision == TABLE else max(len(examples), 1)
+    for first in range(0, len(examples), size):
+        rows = slice(first, first + size)
+        for loss in _losses(model, prefix, examples[rows], weights[rows], config, pad_id):
+            parts.append(_Value(loss))
+            loss.backward()  # type: ignore[no-untyped-call]
     return sum(part.get() for part in parts)
 
 
@@ -109,7 +112,8 @@ def _losses(
             low_memory=config.low_memory,
         )
         return
-    for group in forward_groups([len(e.ids) for e in examples], config.forward_rows):
+    lengths, free = [len(e.ids) for e in examples], config.precision != TABLE
+    for group in forward_groups(lengths, config.forward_rows, by_length=free):
         batch = collate([examples[i] for i in group], pad_id, prefix.device)
         share = torch.tensor([weights[i] for i in group], dtype=torch.float32).to(prefix.device)
         yield batch_loss(model, prefix, batch, share, chunk=config.label_chunk)

@@ -73,8 +73,8 @@ def make_optimizer(
     if state.step:
         optimizer.state[prefix] = {
             "step": torch.tensor(float(state.step)),
-            "exp_avg": state.exp_avg.to(prefix.device, copy=True),
-            "exp_avg_sq": state.exp_avg_sq.to(prefix.device, copy=True),
+            "exp_avg": state.exp_avg.to(prefix.device, prefix.dtype, copy=True),
+            "exp_avg_sq": state.exp_avg_sq.to(prefix.device, prefix.dtype, copy=True),
         }
     return optimizer
 

@@ -2,7 +2,8 @@
 
 The prefix is a parameter of its own in fp32, with fp32 Adam state, cast to the model's dtype in
 each forward pass. Training five rows inside a bf16 embedding table instead loses the second moment
-to rounding and needs gradient masks (defensive_tokens.md, P7 and P8).
+to rounding and needs gradient masks (defensive_tokens.md, P7 and P8); ``precision: table`` has that
+arithmetic, for repeating what was reported, and still moves nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kit.lm.model import embedding_matrix
-from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
+from kit.methods.defensive_tokens.prefix_training.config import TABLE, PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.loss import accumulate
 from kit.methods.defensive_tokens.prefix_training.state import PrefixState, make_optimizer, snapshot
 from kit.train.batching import Example
@@ -83,7 +84,8 @@ def train_prefix(
     if any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("freeze the model first: prefix training must move nothing else")
     device = embedding_matrix(model).device
-    prefix = torch.nn.Parameter(state.prefix.to(device, torch.float32, copy=True))
+    kind = embedding_matrix(model).dtype if config.precision == TABLE else torch.float32
+    prefix = torch.nn.Parameter(state.prefix.to(device, kind, copy=True))
     optimizer = make_optimizer(prefix, state, config)
     run = PrefixRun(state)
     wanted = set(config.checkpoint_steps)
@@ -124,7 +126,7 @@ def train_prefix(
                 warmup=config.warmup,
             )
             optimizer.step()
-            norms.append(prefix.detach().norm(dim=1))
+            norms.append(prefix.detach().float().norm(dim=1))
             due = time.monotonic() - kept >= KEEP_SECONDS
             last = step + 1 == config.steps
             look = _looking_is_free(prefix) or step + 1 in wanted or last or due
@@ -168,4 +170,4 @@ def _looking_is_free(prefix: Tensor) -> bool:
 
 def _finite(prefix: Tensor) -> bool:
     """Whether its norms are: an update of 1e30 is finite, and nothing can come of it."""
-    return bool(prefix.detach().norm(dim=1).isfinite().all())
+    return bool(prefix.detach().float().norm(dim=1).isfinite().all())
