@@ -172,6 +172,7 @@ def paper_values(expected: Expectation, shift: Shift) -> tuple[Rates, dict[str, 
             continue
         if cell.unit == "percent" and cell.id.endswith("/native-published"):
             continue  # quoted from elsewhere, and no run measures it
+        # A share that must be met exactly is one of the data set: no prompt decides it.
         exact = cell.tolerance is not None and cell.tolerance.kind == "exact"
         if cell.unit == "percent" and not exact:
             rates[cell.id] = min(max(float(cell.value) + shift(cell.id), 0.0), 100.0) / 100
