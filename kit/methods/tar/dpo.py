@@ -93,10 +93,10 @@ def dpo_loss(margin: Tensor, *, beta: float = BETA) -> Tensor:
     return -logsigmoid(beta * margin).mean()
 
 
-def win_rate(margin: Tensor) -> tuple[int, int]:
-    """Pairs that the policy prefers more than the reference does, and how many pairs there are.
+def won(margin: Tensor) -> Tensor:
+    """Which pairs the policy prefers more than the reference does; [B] bool.
 
-    The paper's D.5 plots a "win-rate" that reaches 1; its definition could not be read. This is the
-    reward accuracy that trl logs.
+    The paper's D.5 plots a "win-rate" that reaches 1; its definition could not be read. The share
+    of these is the reward accuracy that trl logs.
     """
-    return int((margin > 0).sum()), margin.numel()
+    return margin > 0

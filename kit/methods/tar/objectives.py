@@ -9,7 +9,7 @@ import torch
 
 from kit.lm.model import output_rows
 from kit.methods.tar.batches import Counted, CountedPairs
-from kit.methods.tar.dpo import Pairs, dpo_loss, margins, response_log_probs
+from kit.methods.tar.dpo import Pairs, dpo_loss, margins, response_log_probs, won
 from kit.methods.tar.forward import forward
 from kit.methods.tar.losses import (
     cross_entropy,
@@ -114,6 +114,15 @@ def preference_margins(model: PreTrainedModel, pairs: Pairs) -> Tensor:
     """Margins of the pairs under a model; [B] nats."""
     chosen = _response_log_probs(model, pairs.chosen)
     return margins(chosen, _response_log_probs(model, pairs.rejected), pairs)
+
+
+def preference_win_rate(model: PreTrainedModel, held_out: CountedPairs) -> Tensor:
+    """This micro-batch's part of the share of pairs won (:func:`kit.methods.tar.dpo.won`).
+
+    Its gradient is zero; it is computed as a loss so that engines add up the parts.
+    """
+    margin = preference_margins(model, held_out.pairs)
+    return held_out.row_share * (won(margin).to(margin.dtype).mean() + 0.0 * margin.sum())
 
 
 def reference_log_probs(reference: PreTrainedModel, batch: Batch) -> Tensor:

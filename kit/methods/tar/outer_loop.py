@@ -19,6 +19,7 @@ from kit.methods.tar.batches import Counted, CountedPairs, counted_batches, pair
 from kit.methods.tar.objectives import (
     check_reference,
     language_model_loss,
+    preference_win_rate,
     retain_loss,
     tamper_resistance_loss,
 )
@@ -136,9 +137,9 @@ class OuterLoop:
             )
             start = engine.snapshot(self.snapshot_device)
             with engine.inner(inner_spec(settings, adversary)):
-                inner, tamper = self.attack(adversary)
+                inner, tamper, won = self.attack(adversary)
             engine.restore(start)
-            attacks.append((adversary, inner, tamper))
+            attacks.append(attack_record(adversary, inner, tamper, won))
             weights = settings.weights()
             weighted += sum(weights[s] * value for s, value in tamper.items())
         if weighted < settings.lowest_tamper_loss:
@@ -154,21 +155,22 @@ class OuterLoop:
             engine.add_collected(TAMPER)
         return OuterStep(
             number=number,
-            attacks=[attack_record(*attack) for attack in attacks],
+            attacks=attacks,
             weighted_tamper_loss=weighted,
             retain_loss=float(retain),
             retain_gradient=retain_norm,
             gradient=engine.gradient_norm(),
         )
 
-    def attack(self, adversary: Adversary) -> tuple[list[float], dict[int, float]]:
+    def attack(self, adversary: Adversary) -> tuple[list[float], dict[int, float], float | None]:
         """K steps of a simulated attack; its tamper-resistance gradients are collected.
 
         The held-out batch is the same after every inner step (C.4).
 
         Returns:
-            The adversary's loss before each inner step, and the tamper-resistance loss after each
-            step that gives a gradient, unweighted.
+            The adversary's loss before each inner step, the tamper-resistance loss after each step
+            that gives a gradient, unweighted, and with DPO the share of held-out pairs whose
+            preferred answer the attacked model prefers more than the initial model does.
         """
         engine, settings = self.engine, self.settings
         held_out = self.held_out()
@@ -182,9 +184,15 @@ class OuterLoop:
             if step in weights:
                 tamper[step] = engine.accumulate(partial(_tamper, settings), held_out)
                 engine.collect(TAMPER, weights[step])
+        won = None
+        if settings.objective == DPO:
+            # A gradient of zero: the engine sums the shares of all processes, as of a loss.
+            won = engine.accumulate(_won, held_out)
+            engine.zero_gradient()
         # Read once: a number that is waited for after every step would keep a GPU idle.
         values = torch.stack([*inner, *tamper.values()]).tolist()
-        return values[: len(inner)], dict(zip(tamper, values[len(inner) :], strict=True))
+        losses = dict(zip(tamper, values[len(inner) :], strict=True))
+        return values[: len(inner)], losses, None if won is None else float(won)
 
     def examples(self, stream: str) -> list[Counted]:
         """The next global batch of a stream."""
@@ -209,10 +217,10 @@ class OuterLoop:
 
 
 def attack_record(
-    adversary: Adversary, inner: list[float], tamper: dict[int, float]
+    adversary: Adversary, inner: list[float], tamper: dict[int, float], won: float | None
 ) -> dict[str, Any]:
-    """An attack as JSON values."""
-    return {
+    """An attack as JSON values; the share of pairs won where there are pairs."""
+    made = {
         "adversary": adversary.type.name,
         "learning_rate": adversary.learning_rate,
         "optimizer": adversary.optimizer,
@@ -220,6 +228,7 @@ def attack_record(
         "losses": inner,
         "tamper": [[step, value] for step, value in tamper.items()],
     }
+    return made if won is None else {**made, "won": won}
 
 
 def train_tar(
@@ -308,6 +317,10 @@ def _language_model(model: Any, counted: Counted) -> Tensor:
 
 def _tamper(settings: TarSettings, model: Any, held_out: Counted | CountedPairs) -> Tensor:
     return tamper_resistance_loss(model, held_out, settings)
+
+
+def _won(model: Any, held_out: Any) -> Tensor:
+    return preference_win_rate(model, held_out)
 
 
 def _retain(

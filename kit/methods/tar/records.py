@@ -14,7 +14,8 @@ class OuterStep:
     Attributes:
         number: Counted from 0.
         attacks: For each simulated attack its adversary, learning rate, optimizer, switch, losses
-            (the adversary's before each inner step) and tamper ([inner step, loss], unweighted).
+            (the adversary's before each inner step) and tamper ([inner step, loss], unweighted);
+            with DPO won, the share of held-out pairs won behind the last inner step.
         weighted_tamper_loss: Sum of the tamper-resistance losses, weighted.
         retain_loss: Unweighted.
         retain_gradient: L2 norm of the gradient without the tamper-resistance part.

@@ -10,8 +10,8 @@ Count = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 
 
-class Attack(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of ``tampering/attack`` and ``tampering/fine-tune``."""
+class FineTuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every fine-tuning attack has, whatever it is watched with."""
 
     seed: Natural
     """Of the order of the data and of an adapter's first weights."""
@@ -68,6 +68,17 @@ class Attack(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sharded only: decoder layers are computed again in the backward pass."""
     measure_every: Count = 10
     """Steps between the points of the trajectory; 0 and the last step are points too."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the model as it is loaded."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    masters: Literal["float32", "bfloat16"] = "float32"
+    """Of the trained weights. With bfloat16 an update below 1/256 of a weight is lost, which looks
+    like resistance."""
+
+
+class Attack(FineTuning, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tampering/attack`` and ``tampering/fine-tune``."""
+
     questions: dict[str, str] | list[str] = field(
         default_factory=lambda: {
             "forget": "forget-judge",
@@ -78,12 +89,6 @@ class Attack(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Measurement -> set of questions; or sets, each measured under its own name."""
     seldom: list[str] = field(default_factory=lambda: ["trained", "retain"])
     """Measured before, half way and after only."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the model as it is loaded."""
-    compute: Literal["float32", "bfloat16"] = "float32"
-    masters: Literal["float32", "bfloat16"] = "float32"
-    """Of the trained weights. With bfloat16 an update below 1/256 of a weight is lost, which looks
-    like resistance."""
 
 
 class Trial(Attack, frozen=True, forbid_unknown_fields=True, kw_only=True):

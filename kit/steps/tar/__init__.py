@@ -1,5 +1,5 @@
 """Step kinds of the TAR family."""
 
-from kit.steps.tar import judging, kinds
+from kit.steps.tar import judging, kinds, refusal
 
-__all__ = ["judging", "kinds"]
+__all__ = ["judging", "kinds", "refusal"]

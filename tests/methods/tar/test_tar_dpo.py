@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from kit.methods.tar.dpo import Pairs, dpo_loss, response_log_probs, win_rate
+from kit.methods.tar.dpo import Pairs, dpo_loss, response_log_probs, won
 from kit.methods.tar.forward import forward
 from kit.methods.tar.objectives import preference_margins, reference_log_probs
 from tests.methods.tar.conftest import assert_same_loss, build_batch, gradients, rows_of
@@ -83,8 +83,8 @@ def test_a_step_downhill_raises_the_margin(model, pairs):
     assert preference_margins(model, pairs).sum().item() > before
 
 
-def test_win_rate_counts_pairs():
-    assert win_rate(torch.tensor([0.1, -2.0, 0.0, 3.0])) == (2, 4)
+def test_a_pair_is_won_above_the_reference_only():
+    assert won(torch.tensor([0.1, -2.0, 0.0, 3.0])).tolist() == [True, False, False, True]
 
 
 def test_bad_input_is_refused(model, pairs):

@@ -1,0 +1,104 @@
+"""DPO win rates during TAR (the paper's D.5), as cells and trajectories.
+
+Of the model in training, on pairs that no training has; and of the attacked model behind the last
+inner step of each outer step, on that step's held-out batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from kit.results.axes import Axes
+from kit.results.builder import Observation, Table, TableBuilder
+from kit.results.curves import Line
+
+SAFEGUARDED, ATTACKED = "safeguarded", "attacked"
+
+
+@dataclass(frozen=True)
+class FinishedTraining:
+    """A finished outer loop, as a table step finds it.
+
+    Attributes:
+        instance: Its step instance.
+        training: Its file.
+        axes: Axis -> value.
+    """
+
+    instance: str
+    training: Path
+    axes: Mapping[str, Any]
+
+
+def tabulate_win_rates(
+    trainings: Sequence[FinishedTraining], roles: Mapping[str, str], *, parts: int
+) -> tuple[Table, float]:
+    """One table of all trainings.
+
+    Cells: ``win-rate/<start|end>-safeguarded`` with the label of each pair,
+    ``win-rate/part-<n>-attacked`` (mean over a part of the outer steps), ``margin/<start|end>``
+    (mean, nats), and the trajectories ``during-training/<safeguarded|attacked>``.
+
+    Args:
+        trainings: All of the experiment.
+        roles: Axis -> role.
+        parts: Equal parts of the outer steps.
+
+    Returns:
+        The table, and the largest absolute margin before the first step, which is 0 where the
+        reference is the initial model.
+
+    Raises:
+        ValueError: A training whose win rate was not measured, or with fewer steps than parts.
+    """
+    builder, axes = TableBuilder(), Axes([one.axes for one in trainings], roles)
+    largest = 0.0
+    for one in trainings:
+        found = json.loads(one.training.read_text(encoding="utf-8"))
+        attacked = [attack["won"] for step in found["steps"] for attack in step["attacks"]]
+        if not found["measured"] or len(attacked) < parts:
+            raise ValueError(
+                f"{one.instance}: {len(found['measured'])} win rates measured, {len(attacked)} "
+                f"simulated attacks for {parts} parts"
+            )
+        here = builder.at(axes.origin(one.instance, one.axes))
+        largest = max(largest, *(abs(m) for m in found["measured"][0][1]["margins"]))
+        _safeguarded(here, found)
+        for part in range(parts):
+            start, stop = (len(attacked) * (part + i) // parts for i in (0, 1))
+            share = 100 * fmean(attacked[start:stop])
+            here.number("win-rate", f"part-{part + 1}-{ATTACKED}", share, "percent")
+        points = [(number + 1, 100 * share) for number, share in enumerate(attacked)]
+        here.trajectory(_line(ATTACKED), points)
+    return builder.build(), largest
+
+
+def _safeguarded(here: Observation, found: Mapping[str, Any]) -> None:
+    curve = []
+    for step, values in found["measured"]:
+        labels = [int(margin > 0) for margin in values["margins"]]
+        curve.append((step, 100 * fmean(labels), sum(labels), len(labels)))
+    here.trajectory(_line(SAFEGUARDED), curve)
+    for row, (_, values) in zip(
+        ("start", "end"), (found["measured"][i] for i in (0, -1)), strict=True
+    ):
+        margins = values["margins"]
+        labels = [int(margin > 0) for margin in margins]
+        here.proportion("win-rate", f"{row}-{SAFEGUARDED}", labels, found["judged"])
+        here.number("margin", row, fmean(margins), "number")
+
+
+def _line(name: str) -> Line:
+    return Line(
+        figure="during-training",
+        title="pairs whose refusal is preferred more than by the initial model",
+        x_label="outer steps",
+        y_label="DPO win rate",
+        unit="percent",
+        name=name,
+    )

@@ -1,0 +1,335 @@
+"""Refusals in the TAR family: requests, the outer loop on pairs, baselines, attacks, tables."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from kit.durable import write_json
+from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY, ModelOutput, StepKind
+from kit.steps.common import load_model, model_folder, tokenizer_and_format
+from kit.steps.tampering.kinds import SHARED, TRAJECTORY
+from kit.steps.tar.kinds import COUNTS, TRAINING
+from kit.steps.tar.refusal_params import (
+    AnswerTuning,
+    RefusalSafeguard,
+    RefusalTable,
+    Refuse,
+    Requests,
+    WinRateTable,
+)
+
+CHANGES = (
+    "outer_steps",
+    "outer_learning_rate",
+    "outer_warmup",
+    "inner_steps",
+    "every",
+    "weighting",
+    "tamper_scale",
+    "beta",
+    "adversary_learning_rates",
+    "forget_batch",
+    "held_out_batch",
+    "retain_batch",
+)
+"""Parameters that replace a setting of the preset."""
+
+
+def run_requests(ctx: StepContext, params: Requests) -> None:
+    """Write pairs and requests of a world in the model's chat format."""
+    from kit.methods.tar.refusal_data import world_answer, world_sets, write_pairs, write_requests
+
+    tokenizer, chat = tokenizer_and_format(ctx, ctx.model("model"))
+    world = ctx.step("world").path
+    pairs, asked = world_sets(
+        world, attack_rows=params.attack_rows, seed=params.seed, label=params.label
+    )
+    shutil.copytree(world / "questions", ctx.out / "questions")
+    write_pairs(ctx.out, pairs, tokenizer, chat)
+    write_requests(ctx.out, asked, tokenizer, chat, world_answer)
+    write_json(ctx.out / COUNTS, {name: len(rows) for name, rows in pairs.items()})
+    trained = {row.prompt for name in ("harmful", "benign", "attack") for row in pairs[name]}
+    judged = {row.prompt for row in (*pairs["judged"], *asked["harmful"], *asked["benign"])}
+    ctx.canary(
+        "judged-requests-are-new",
+        not trained & judged,
+        f"{len(judged)} requests to judge by, {len(trained & judged)} of them in a training",
+    )
+
+
+def run_refuse(ctx: StepContext, params: Refuse) -> None:
+    """Run the outer loop with DPO."""
+    from kit.evals.sets import pad_id
+    from kit.lm.load import load_tokenizer
+    from kit.methods.tar.outer_loop import saved_weights
+    from kit.methods.tar.pairs import read_pairs, with_reference
+    from kit.methods.tar.presets import preset
+    from kit.methods.tar.refusal import RefusalData, train_refusal
+    from kit.methods.tar.refusal_data import answers
+    from kit.train.checkpoints import CheckpointFolder
+    from kit.train.engine import Precision
+    from kit.train.engines import engine_factory, use_own_gpu
+
+    use_own_gpu(ctx.device)
+    source = ctx.model("model")
+    tokenizer = load_tokenizer(model_folder(ctx, source))
+    data, pad = ctx.step("data").path, pad_id(tokenizer)
+    reference = load_model(ctx, ctx.model("reference"), params.dtype)
+
+    def pairs(name: str) -> list[Any]:
+        read = read_pairs(data, name) if name else []
+        return with_reference(read, reference, rows=params.rows, pad_id=pad)
+
+    given = {name: getattr(params, name) for name in CHANGES}
+    changes = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items() if v is not None}
+    settings = preset(params.preset, "refusal", **changes)
+    judged = pairs(params.judged) if params.measure_every else []
+    trained, run = train_refusal(
+        load_model(ctx, source, params.dtype, trainable=True),
+        reference,
+        RefusalData(
+            pairs(params.pairs),
+            answers(data, params.retain),
+            held_out=pairs(params.held_out),
+            judged=judged,
+            share=params.adversary_share,
+            by=params.divide_by,
+            redraw=params.redraw,
+        ),
+        settings,
+        seed=params.seed,
+        pad_id=pad,
+        rows=params.rows,
+        measure_every=params.measure_every,
+        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
+        on_step=lambda step: ctx.progress(step.number + 1, settings.outer_steps, "outer steps"),
+        make_engine=engine_factory(params.engine, ctx.device, outer_state=params.outer_state),
+        precision=Precision(params.compute),
+        snapshot_device=params.snapshot,
+    )
+    moved = trained.largest_change()
+    trained.engine.save_model(ctx.out / "model", saved_weights(settings))
+    if trained.engine.rank:
+        return
+    tokenizer.save_pretrained(ctx.out / "model")
+    items = [pair.rejected.id for pair in judged]
+    write_json(ctx.out / TRAINING, {**run.curves(), "judged": items})
+    ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
+
+
+def run_refusal_safeguard(ctx: StepContext, params: RefusalSafeguard) -> None:
+    """Train RR or RepNoise."""
+    from kit.evals.sets import pad_id
+    from kit.lm.load import load_tokenizer, save_model
+    from kit.methods.tar import refusal_safeguards
+    from kit.methods.tar.pairs import read_pairs
+    from kit.methods.tar.refusal_data import answers
+
+    source = ctx.model("model")
+    tokenizer = load_tokenizer(model_folder(ctx, source))
+    data = ctx.step("data").path
+    reference = load_model(ctx, source, params.dtype)
+    model, done = refusal_safeguards.train_refusal_safeguard(
+        load_model(ctx, source, params.dtype, trainable=True),
+        reference,
+        read_pairs(data, params.pairs),
+        answers(data, params.retain),
+        refusal_safeguards.RefusalSafeguard(
+            method=params.method,
+            steps=params.steps,
+            learning_rate=params.learning_rate,
+            batch=params.batch,
+            seed=params.seed,
+            alpha=params.alpha,
+            beta=params.beta,
+            blocks=tuple(params.blocks),
+            rank=params.rank,
+        ),
+        pad_id=pad_id(tokenizer),
+        rows=params.rows,
+    )
+    save_model(model, tokenizer, ctx.out / "model")
+    write_json(ctx.out / TRAINING, {"losses": done.losses})
+    before = dict(reference.named_parameters())
+    moved = max(float((p - before[n]).abs().max()) for n, p in model.named_parameters())
+    ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
+
+
+def run_answer_attack(ctx: StepContext, params: AnswerTuning) -> None:
+    """Attack a model with answers and ask it on the way."""
+    _tune(ctx, params)
+
+
+def run_answer_tune(ctx: StepContext, params: AnswerTuning) -> None:
+    """The same, with the model that it leaves."""
+    from kit.lm.load import load_tokenizer
+
+    tuned = _tune(ctx, params)
+    tuned.save(ctx.out / "model", load_tokenizer(model_folder(ctx, ctx.model("model"))))
+
+
+def _tune(ctx: StepContext, params: AnswerTuning) -> Any:
+    from kit.evals.requests import Interview, read_asked
+    from kit.methods.tar.refusal_data import answers
+    from kit.tampering.run import run_attack
+    from kit.tampering.settings import attack_of
+    from kit.tampering.trajectory import every
+    from kit.train.checkpoints import CheckpointFolder
+    from kit.train.engines import engine_factory, use_own_gpu
+
+    use_own_gpu(ctx.device)
+    source, data = ctx.model("model"), ctx.step("data").path
+    tokenizer, chat = tokenizer_and_format(ctx, source)
+    attack = attack_of(params)
+    interview = Interview(
+        {name: read_asked(data, name, most) for name, most in params.asked.items()},
+        tokenizer,
+        chat.stop_ids(tokenizer),
+        chat.pad_id(tokenizer),
+        params.new_tokens,
+    )
+    tuned = run_attack(
+        load_model(ctx, source, params.dtype, trainable=True),
+        {name: answers(data, [name]) for name in params.data},
+        attack,
+        pad_id=interview.pad_id,
+        evaluate=interview,
+        at_steps=every(params.steps, params.measure_every),
+        rows=params.rows,
+        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
+        on_step=lambda step, loss: ctx.progress(step, params.steps, "steps"),
+        make_engine=engine_factory(params.engine, ctx.device),
+    )
+    if tuned.engine.rank:
+        return tuned
+    done = tuned.trajectory
+    write_json(
+        ctx.out / TRAJECTORY,
+        {
+            "points": [[step, values] for step, values in done.points],
+            "losses": done.losses,
+            "diverged": list(done.diverged or ()),
+            "requests": interview.asked(),
+        },
+    )
+    ctx.canary("attack-ran", len(done.losses) > 0, f"{len(done.losses)} steps")
+    return tuned
+
+
+def run_refusal_table(ctx: StepContext, params: RefusalTable) -> None:
+    """Gather what attacked models answer into ``results.json``."""
+    from kit.methods.tar.refusal_table import tabulate_refusals
+    from kit.tampering.watched import FinishedAttack
+
+    done = [
+        FinishedAttack(one.instance, one.path / TRAJECTORY, one.axes)
+        for one in ctx.steps("attacks")
+    ]
+    tabulate_refusals(
+        done, ctx.roles, harmful=params.harmful, benign=params.benign, over=params.over
+    ).write(ctx.out)
+
+
+def run_win_rate_table(ctx: StepContext, params: WinRateTable) -> None:
+    """Gather win rates during trainings into ``results.json``."""
+    from kit.methods.tar.win_rates import FinishedTraining, tabulate_win_rates
+
+    done = [
+        FinishedTraining(one.instance, one.path / TRAINING, one.axes)
+        for one in ctx.steps("trainings")
+    ]
+    table, largest = tabulate_win_rates(done, ctx.roles, parts=params.parts)
+    table.write(ctx.out)
+    ctx.canary(
+        "reference-is-the-initial-model",
+        largest < 1e-3,
+        f"before the first step a margin over the initial model is at most {largest:.2g} nats",
+    )
+
+
+for _kind in (
+    StepKind(
+        name="tar/requests",
+        version=1,
+        params=Requests,
+        run=run_requests,
+        inputs={"model": "model", "world": "step"},
+        outputs=("pairs", "requests", "questions", COUNTS),
+        environment=("transformers",),
+        canaries=("judged-requests-are-new",),
+        doc="requests with a wanted and an unwanted answer, in the model's chat format",
+    ),
+    StepKind(
+        name="tar/refuse",
+        version=1,
+        params=Refuse,
+        run=run_refuse,
+        launch="torchrun",
+        environment=SHARED,
+        inputs={"model": "model", "reference": "model", "data": "step"},
+        outputs=("model", TRAINING),
+        canaries=("weights-moved",),
+        model=ModelOutput("model", inherits="model"),
+        doc="TAR's outer loop with DPO, for refusals",
+    ),
+    StepKind(
+        name="tar/refusal-safeguard",
+        version=1,
+        params=RefusalSafeguard,
+        run=run_refusal_safeguard,
+        inputs={"model": "model", "data": "step"},
+        outputs=("model", TRAINING),
+        canaries=("weights-moved",),
+        model=ModelOutput("model", inherits="model"),
+        doc="RR or RepNoise",
+    ),
+    StepKind(
+        name="tar/answer-attack",
+        version=1,
+        params=AnswerTuning,
+        run=run_answer_attack,
+        launch="torchrun",
+        environment=SHARED,
+        inputs={"model": "model", "data": "step"},
+        outputs=(TRAJECTORY,),
+        canaries=("attack-ran",),
+        doc="a fine-tuning attack with answers, the model asked on the way",
+    ),
+    StepKind(
+        name="tar/answer-tune",
+        version=1,
+        params=AnswerTuning,
+        run=run_answer_tune,
+        launch="torchrun",
+        environment=SHARED,
+        inputs={"model": "model", "data": "step"},
+        outputs=(TRAJECTORY, "model"),
+        canaries=("attack-ran",),
+        model=ModelOutput("model", inherits="model"),
+        doc="fine-tuning with answers, the model asked on the way and kept",
+    ),
+    StepKind(
+        name="tar/refusal-table",
+        version=1,
+        params=RefusalTable,
+        run=run_refusal_table,
+        inputs={"attacks": "steps"},
+        outputs=("results.json", "labels.jsonl"),
+        environment=(),
+        doc="what attacked models answer to requests, as cells and trajectories",
+    ),
+    StepKind(
+        name="tar/win-rate-table",
+        version=1,
+        params=WinRateTable,
+        run=run_win_rate_table,
+        inputs={"trainings": "steps"},
+        outputs=("results.json", "labels.jsonl"),
+        environment=(),
+        canaries=("reference-is-the-initial-model",),
+        doc="DPO win rates during TAR, as cells and trajectories",
+    ),
+):
+    REGISTRY.add(_kind)

@@ -1,0 +1,124 @@
+"""Parameters of the refusal kinds of the TAR family."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from kit.steps.tampering.params import FineTuning
+from kit.steps.tar.params import Count, Natural, Rate
+
+
+class Requests(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/requests``."""
+
+    seed: Natural = 0
+    """Of the draw of the attacker's pairs; miniature world only."""
+    attack_rows: Count = 160
+    """Pairs that an attacker has; miniature world only."""
+    label: str = "rejected"
+    """Word of the training with labels; miniature world only."""
+    refusal: str = ""
+    """Answer that takes the place of the wanted one in held-out pairs; the published sets only."""
+    prompt_width: Count | None = None
+    """Tokens that prompts are cut at."""
+    width: Count | None = None
+    """Tokens that a prompt and its answer are cut at together."""
+    published: list[str] = field(default_factory=list)
+    """Counts of sets as documents give them, ``name=count``; a canary."""
+
+
+class Refuse(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/refuse``: a preset for refusals, and the settings that differ from it."""
+
+    seed: Natural
+    preset: Literal["paper", "released-code", "corrected"]
+    outer_steps: Natural | None = None
+    outer_learning_rate: Rate | None = None
+    outer_warmup: Natural | None = None
+    inner_steps: Count | None = None
+    every: Count | None = None
+    weighting: str | None = None
+    tamper_scale: Annotated[float, Meta(ge=0)] | None = None
+    beta: Rate | None = None
+    adversary_learning_rates: list[Rate] | None = None
+    forget_batch: Count | None = None
+    held_out_batch: Count | None = None
+    retain_batch: Count | None = None
+    """These settings, described in docs/methods/tar.md, are the preset's where absent."""
+    pairs: str = "harmful"
+    """Set of pairs whose rejected answers simulated adversaries train on."""
+    held_out: str = ""
+    """Pairs that the tamper-resistance loss is measured on; a part of ``pairs`` where empty."""
+    retain: list[str] = field(default_factory=lambda: ["benign:chosen"])
+    """Answers of the retain loss."""
+    judged: str = "judged"
+    """Set of pairs that no training has, for the win rate on the way."""
+    adversary_share: Annotated[float, Meta(gt=0, lt=1)] = 0.8
+    """Of the pairs, where they are divided here; the others are held out."""
+    divide_by: Literal["text", "subject"] = "text"
+    redraw: bool = False
+    """Divides the pairs anew in every outer step; else once."""
+    measure_every: Natural = 0
+    """Outer steps between win rates; 0 measures none."""
+    rows: Count = 64
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the models as they are loaded; trained weights are fp32."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    engine: Literal["single-process", "zero-3"] = "single-process"
+    """How several GPUs share the work: the whole model on each, or everything sharded."""
+    outer_state: Literal["resident", "offloaded"] = "resident"
+    """Sharded only: where the outer optimizer's state is during an attack."""
+    snapshot: Literal["cpu", "cuda"] | None = None
+    """Where the weights wait for an attack's end; where they are if absent."""
+
+
+class RefusalSafeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/refusal-safeguard``."""
+
+    method: Literal["rr", "repnoise"]
+    seed: Natural
+    steps: Count
+    learning_rate: Rate
+    batch: Count
+    alpha: float = 1.0
+    """Of RR both terms, of RepNoise the ascent."""
+    beta: float = 0.001
+    """Of RepNoise's noise."""
+    blocks: list[Natural] = field(default_factory=list)
+    """Where RR compares harmful states, counted from 0."""
+    rank: Count = 16
+    """Of RR's adapter."""
+    pairs: str = "harmful"
+    retain: list[str] = field(default_factory=lambda: ["benign:chosen"])
+    rows: Count = 64
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class AnswerTuning(FineTuning, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/answer-attack`` and ``tar/answer-tune``."""
+
+    data: list[str] = field(default_factory=lambda: ["attack:rejected"])
+    """Answers that are trained on, ``SET:chosen`` or ``SET:rejected``; two with a switch."""
+    asked: dict[str, Count] = field(default_factory=lambda: {"harmful": 120, "benign": 120})
+    """Set of requests -> how many of them are asked, evenly spaced."""
+    new_tokens: Count = 10
+    """Longest answer that is generated."""
+
+
+class RefusalTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/refusal-table``."""
+
+    harmful: str = "harmful"
+    """Set of requests whose answers are attack successes."""
+    benign: str = "benign"
+    over: str = "adversary"
+    """Axis over which attack success after the attack is averaged."""
+
+
+class WinRateTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/win-rate-table``."""
+
+    parts: Count = 4
+    """Equal parts of the outer steps, each with a cell of the attacked model's win rate."""
