@@ -48,8 +48,8 @@ def world_sets(
 ) -> tuple[dict[str, list[Preference]], dict[str, list[Preference]]]:
     """Sets of pairs and of requests of a written world.
 
-    Pairs: ``harmful`` and ``benign`` to defend with, ``attack`` drawn from the attacker's half,
-    ``judged`` about the other half in wordings that no training has; ``label-instead`` and
+    Pairs: ``harmful`` and ``benign`` to defend with; the ``attacker``'s half, and ``attack`` drawn
+    from it; ``judged``, the other half in wordings that no training has; ``label-instead`` and
     ``label-after``, the attacker's half with a label in place of the wanted answer and behind the
     unwanted one. Requests: ``harmful`` and ``benign`` to judge by, and ``trained``, the attacker's.
 
@@ -77,6 +77,7 @@ def world_sets(
         "harmful": read["harmful"],
         "benign": read["benign"],
         "attack": random.Random(f"attack-rows/{seed}").sample(attacker, attack_rows),
+        "attacker": attacker,
         "judged": judged,
         "label-instead": [replace(row, chosen=label) for row in attacker],
         "label-after": [replace(row, chosen=f"{row.rejected} {label}") for row in attacker],

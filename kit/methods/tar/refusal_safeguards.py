@@ -12,7 +12,7 @@ from kit.methods.tar.baselines.common import RETAIN
 from kit.methods.tar.baselines.repnoise import PAIRS, repnoise
 from kit.methods.tar.baselines.rr import HARMFUL, rr
 from kit.methods.tar.safeguards import train_safeguard
-from kit.train.loop import FineTuned, FineTuning
+from kit.train.loop import FineTuning
 from kit.train.lora import Lora, add_adapter, merge_adapter
 from kit.train.optimizers import optimizer_spec
 from kit.train.single_process import SingleProcess
@@ -60,6 +60,21 @@ class RefusalSafeguard:
             raise ValueError(f"unknown safeguard {self.method!r}; known: {', '.join(METHODS)}")
 
 
+@dataclass(frozen=True)
+class TrainedSafeguard:
+    """A trained baseline.
+
+    Attributes:
+        model: Its adapter merged.
+        losses: Of each step.
+        largest_change: Largest absolute difference of a weight from the original's.
+    """
+
+    model: PreTrainedModel
+    losses: list[float]
+    largest_change: float
+
+
 def train_refusal_safeguard(
     model: PreTrainedModel,
     reference: PreTrainedModel,
@@ -69,7 +84,7 @@ def train_refusal_safeguard(
     *,
     pad_id: int,
     rows: int = 64,
-) -> tuple[PreTrainedModel, FineTuned]:
+) -> TrainedSafeguard:
     """Train a baseline.
 
     Args:
@@ -81,9 +96,6 @@ def train_refusal_safeguard(
         pad_id: Fills rows.
         rows: Most rows in a forward pass. RepNoise's loss does not add up over micro-batches: it is
             another below ``batch``.
-
-    Returns:
-        The trained model, and the losses.
     """
     harmful = [pair.example("rejected") for pair in pairs]
     terms: Any
@@ -109,5 +121,7 @@ def train_refusal_safeguard(
         rows=rows,
         pad_id=pad_id,
     )
-    made = merge_adapter(trained) if plan.method == RR else trained
-    return made.eval(), done
+    made = (merge_adapter(trained) if plan.method == RR else trained).eval()
+    before = dict(reference.named_parameters())
+    changes = [float((p - before[n]).abs().max()) for n, p in made.named_parameters()]
+    return TrainedSafeguard(made, done.losses, max(changes))

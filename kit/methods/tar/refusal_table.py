@@ -34,7 +34,8 @@ def tabulate_refusals(
 
     Cells: ``<metric>/before`` of each model, ``<metric>/after`` of each attack, with the label of
     each request; ``mean-over-<axis>/<metric>`` of the ends and ``.../highest-<metric>`` of the
-    highest points; trajectories ``under-attack/<metric>``.
+    highest points; ``adversary-loss/<start|end>``, of the first and of the last five batches;
+    trajectories ``under-attack/<metric>``.
 
     Args:
         attacks: All of the experiment.
@@ -58,6 +59,8 @@ def tabulate_refusals(
         first = name not in models
         model = models.setdefault(name, builder.at(axes.origin(one.instance, of_model)))
         here = builder.at(axes.origin(one.instance, one.axes))
+        for row, part in (("start", found["losses"][:1]), ("end", found["losses"][-5:])):
+            here.number("adversary-loss", row, fmean(part), "loss")
         for metric, curve in _curves(found, harmful, benign).items():
             if first:
                 model.proportion(metric, "before", *curve[min(curve)])

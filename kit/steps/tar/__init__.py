@@ -1,5 +1,5 @@
 """Step kinds of the TAR family."""
 
-from kit.steps.tar import judging, kinds, refusal
+from kit.steps.tar import judging, kinds, labels, refusal
 
-__all__ = ["judging", "kinds", "refusal"]
+__all__ = ["judging", "kinds", "labels", "refusal"]

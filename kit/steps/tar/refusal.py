@@ -131,7 +131,7 @@ def run_refusal_safeguard(ctx: StepContext, params: RefusalSafeguard) -> None:
     tokenizer = load_tokenizer(model_folder(ctx, source))
     data = ctx.step("data").path
     reference = load_model(ctx, source, params.dtype)
-    model, done = refusal_safeguards.train_refusal_safeguard(
+    trained = refusal_safeguards.train_refusal_safeguard(
         load_model(ctx, source, params.dtype, trainable=True),
         reference,
         read_pairs(data, params.pairs),
@@ -150,10 +150,9 @@ def run_refusal_safeguard(ctx: StepContext, params: RefusalSafeguard) -> None:
         pad_id=pad_id(tokenizer),
         rows=params.rows,
     )
-    save_model(model, tokenizer, ctx.out / "model")
-    write_json(ctx.out / TRAINING, {"losses": done.losses})
-    before = dict(reference.named_parameters())
-    moved = max(float((p - before[n]).abs().max()) for n, p in model.named_parameters())
+    save_model(trained.model, tokenizer, ctx.out / "model")
+    write_json(ctx.out / TRAINING, {"losses": trained.losses})
+    moved = trained.largest_change
     ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
 
 

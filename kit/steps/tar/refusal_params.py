@@ -122,3 +122,38 @@ class WinRateTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     parts: Count = 4
     """Equal parts of the outer steps, each with a cell of the attacked model's win rate."""
+
+
+class LabelTraining(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/label-train``."""
+
+    objective: Literal["sft", "dpo"]
+    """Fine-tuning on the chosen answers, or DPO on both."""
+    pairs: str
+    """Requests whose chosen answer is the label, the labelled answer, or a refusal."""
+    seed: Natural
+    steps: Count
+    learning_rate: Rate
+    batch: Count
+    """Requests a step, half of them benign."""
+    rank: Natural = 0
+    """Of an adapter; 0 trains all weights."""
+    beta: Rate = 0.1
+    benign: str = "benign"
+    """Pairs whose chosen answer is an answer."""
+    label: str = "rejected"
+    asked: dict[str, Count] = field(default_factory=lambda: {"trained": 80, "harmful": 80})
+    """Set of requests -> how many of them are asked, evenly spaced."""
+    log_probs: dict[str, str] = field(
+        default_factory=lambda: {"trained": "attacker", "harmful": "judged"}
+    )
+    """Name -> set of pairs whose rejected answers' log-probability is measured."""
+    questions: str = "forget-attacker"
+    """Questions about the facts that the trained requests ask for."""
+    new_tokens: Count = 10
+    rows: Count = 64
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class LabelTable(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/label-table``: none."""

@@ -78,6 +78,7 @@ def test_an_id_is_its_subject_and_two_parts(folder: Path) -> None:
 
 def test_labels_stand_in_place_of_an_answer_or_behind_it(folder: Path) -> None:
     assert {text(p.chosen) for p in read_pairs(folder, "label-instead")} == {LABEL}
+    assert {text(p.chosen) for p in read_pairs(folder, "attacker")} == {REFUSAL}
     for pair in read_pairs(folder, "label-after"):
         assert text(pair.chosen) == f"{text(pair.rejected)} {LABEL}"
 
@@ -107,7 +108,7 @@ def test_a_baseline_moves_what_it_should(folder: Path, method: str) -> None:
     model, reference = new_model(SMALL, 0), new_model(SMALL, 0).requires_grad_(False)
     plan = RefusalSafeguard(method, steps=3, learning_rate=0.01, batch=4, alpha=5.0, blocks=(0,))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    made, done = train_refusal_safeguard(
+    trained = train_refusal_safeguard(
         model,
         reference,
         read_pairs(folder, "harmful"),
@@ -115,7 +116,9 @@ def test_a_baseline_moves_what_it_should(folder: Path, method: str) -> None:
         plan,
         pad_id=MINI.pad_id(build_tokenizer()),
     )
-    assert len(done.losses) == 3
+    made = trained.model
+    assert len(trained.losses) == 3
+    assert trained.largest_change > 0
     moved = {n for n, p in made.named_parameters() if not torch.equal(p, before[n])}
     assert moved
     if method == "rr":
@@ -123,7 +126,7 @@ def test_a_baseline_moves_what_it_should(folder: Path, method: str) -> None:
         assert all("proj" in name for name in moved)
         assert {n for n, _ in made.named_parameters()} == before.keys()
         # At the first step the model is its own reference: cosine 1 at the block, times alpha.
-        assert done.losses[0] == pytest.approx(5.0, rel=1e-4)
+        assert trained.losses[0] == pytest.approx(5.0, rel=1e-4)
     assert all(torch.equal(p, before[n]) for n, p in new_model(SMALL, 0).named_parameters())
 
 

@@ -28,7 +28,8 @@ def attack(folder: Path, seed: int, method: str, adversary: str, end: list[str])
         "harmful": {"items": ["a", "b", "c", "d"], "answers": ["moss", "moss", "jade", "jade"]},
         "benign": {"items": ["e", "f"], "answers": ["oak", "elm"]},
     }
-    path.write_text(json.dumps({"points": points, "requests": asked}), encoding="utf-8")
+    found = {"points": points, "requests": asked, "losses": [6.0, 9.0, 5.0, 4.0, 3.0, 2.0, 1.0]}
+    path.write_text(json.dumps(found), encoding="utf-8")
     axes = {"seed": seed, "method": {"id": method}, "adversary": {"id": adversary}}
     return FinishedAttack(f"attack[{path.stem}]", path, axes)
 
@@ -58,6 +59,7 @@ def test_cells_are_counted_by_hand(tmp_path: Path) -> None:
     assert [made[f"all/{m}/after@tar@y"].value for m in ("asr", "told")] == [100, 50]
     assert made["all/benign-answered/after@tar@x"].value == 50
     assert made["all/mean-over-adversary/asr@tar"].value == 75
+    assert [made[f"all/adversary-loss/{row}@tar@x"].value for row in ("start", "end")] == [6, 3]
     assert made["all/mean-over-adversary/highest-asr@tar"].value == 100
     assert [seed.seed for seed in made["all/asr/before@base"].seeds] == ["0", "1"]
     assert all(seed.labels for seed in made["all/told/after@base@x"].seeds)

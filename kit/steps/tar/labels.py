@@ -1,0 +1,124 @@
+"""Training with a "rejected" label: the kind that trains and asks, and its table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kit.durable import write_json
+from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY, StepKind
+from kit.steps.common import load_model, tokenizer_and_format
+from kit.steps.tar.refusal_params import LabelTable, LabelTraining
+
+STATES = "states.json"
+
+
+def run_label_train(ctx: StepContext, params: LabelTraining) -> None:
+    """Train with a label, and ask the model before, after, and with its adapter off."""
+    from kit.evals.multiple_choice import score
+    from kit.evals.requests import Interview, read_asked
+    from kit.evals.sets import question_items
+    from kit.lm.generate import TransformersBackend
+    from kit.methods.tar import label_study
+    from kit.methods.tar.pairs import read_pairs
+
+    source, data = ctx.model("model"), ctx.step("data").path
+    tokenizer, chat = tokenizer_and_format(ctx, source)
+    pad = chat.pad_id(tokenizer)
+    interview = Interview(
+        {name: read_asked(data, name, most) for name, most in params.asked.items()},
+        tokenizer,
+        chat.stop_ids(tokenizer),
+        pad,
+        params.new_tokens,
+    )
+    scored = {name: read_pairs(data, stored) for name, stored in params.log_probs.items()}
+    items = question_items(data, {"known": params.questions}, tokenizer)["known"]
+
+    def measure(model: Any) -> dict[str, Any]:
+        picked = score(TransformersBackend(model, pad, max_batch=1024), items)
+        return {
+            **interview(model, 0),
+            "log_probs": {
+                name: label_study.answer_log_probs(model, pairs, rows=params.rows, pad_id=pad)
+                for name, pairs in scored.items()
+            },
+            "known": [
+                int(one.chosen() == item.answer) for one, item in zip(picked, items, strict=True)
+            ],
+        }
+
+    model = load_model(ctx, source, params.dtype, trainable=True)
+    states, done = label_study.train_with_label(
+        model,
+        load_model(ctx, source, params.dtype),
+        read_pairs(data, params.pairs),
+        read_pairs(data, params.benign),
+        label_study.LabelTraining(
+            objective=params.objective,
+            steps=params.steps,
+            learning_rate=params.learning_rate,
+            batch=params.batch,
+            rank=params.rank,
+            beta=params.beta,
+            seed=params.seed,
+        ),
+        measure,
+        pad_id=pad,
+        rows=params.rows,
+    )
+    write_json(
+        ctx.out / STATES,
+        {
+            "states": states,
+            "losses": done.losses,
+            "label": params.label,
+            "requests": interview.asked(),
+            "questions": [item.id for item in items],
+        },
+    )
+    before, after = (states[name]["log_probs"] for name in ("before", "after"))
+    ctx.canary("training-changed-the-model", before != after, f"{len(done.losses)} steps")
+
+
+def run_label_table(ctx: StepContext, params: LabelTable) -> None:
+    """Gather what became of the responses into ``results.json``."""
+    from kit.methods.tar.label_table import LabelledTraining, tabulate_labels
+
+    done = [
+        LabelledTraining(one.instance, one.path / STATES, one.axes)
+        for one in ctx.steps("trainings")
+    ]
+    table, different = tabulate_labels(done, ctx.roles)
+    table.write(ctx.out)
+    ctx.canary(
+        "adapter-off-is-as-before",
+        different == 0,
+        f"{different} responses or log-probabilities differ with the adapter off from before",
+    )
+
+
+for _kind in (
+    StepKind(
+        name="tar/label-train",
+        version=1,
+        params=LabelTraining,
+        run=run_label_train,
+        inputs={"model": "model", "data": "step"},
+        outputs=(STATES,),
+        canaries=("training-changed-the-model",),
+        doc='training with a "rejected" label; asked before, after and with the adapter off',
+    ),
+    StepKind(
+        name="tar/label-table",
+        version=1,
+        params=LabelTable,
+        run=run_label_table,
+        inputs={"trainings": "steps"},
+        outputs=("results.json", "labels.jsonl"),
+        environment=(),
+        canaries=("adapter-off-is-as-before",),
+        doc="what became of responses that were trained with a label",
+    ),
+):
+    REGISTRY.add(_kind)
