@@ -123,5 +123,5 @@ def train_refusal_safeguard(
     )
     made = (merge_adapter(trained) if plan.method == RR else trained).eval()
     before = dict(reference.named_parameters())
-    changes = [float((p - before[n]).abs().max()) for n, p in made.named_parameters()]
+    changes = [float((p.detach() - before[n]).abs().max()) for n, p in made.named_parameters()]
     return TrainedSafeguard(made, done.losses, max(changes))
