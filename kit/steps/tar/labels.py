@@ -26,7 +26,7 @@ def run_label_train(ctx: StepContext, params: LabelTraining) -> None:
     tokenizer, chat = tokenizer_and_format(ctx, source)
     pad = chat.pad_id(tokenizer)
     interview = Interview(
-        {name: read_asked(data, name, most) for name, most in params.asked.items()},
+        {name: read_asked(data, name, params.most) for name in params.asked},
         tokenizer,
         chat.stop_ids(tokenizer),
         pad,

@@ -183,7 +183,7 @@ def _tune(ctx: StepContext, params: AnswerTuning) -> Any:
     tokenizer, chat = tokenizer_and_format(ctx, source)
     attack = attack_of(params)
     interview = Interview(
-        {name: read_asked(data, name, most) for name, most in params.asked.items()},
+        {name: read_asked(data, name, params.most) for name in params.asked},
         tokenizer,
         chat.stop_ids(tokenizer),
         chat.pad_id(tokenizer),

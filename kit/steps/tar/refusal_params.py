@@ -101,8 +101,10 @@ class AnswerTuning(FineTuning, frozen=True, forbid_unknown_fields=True, kw_only=
 
     data: list[str] = field(default_factory=lambda: ["attack:rejected"])
     """Answers that are trained on, ``SET:chosen`` or ``SET:rejected``; two with a switch."""
-    asked: dict[str, Count] = field(default_factory=lambda: {"harmful": 120, "benign": 120})
-    """Set of requests -> how many of them are asked, evenly spaced."""
+    asked: list[str] = field(default_factory=lambda: ["harmful", "benign"])
+    """Sets of requests."""
+    most: Count = 80
+    """Requests of each set that are asked, evenly spaced."""
     new_tokens: Count = 10
     """Longest answer that is generated."""
 
@@ -142,8 +144,10 @@ class LabelTraining(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     benign: str = "benign"
     """Pairs whose chosen answer is an answer."""
     label: str = "rejected"
-    asked: dict[str, Count] = field(default_factory=lambda: {"trained": 80, "harmful": 80})
-    """Set of requests -> how many of them are asked, evenly spaced."""
+    asked: list[str] = field(default_factory=lambda: ["trained", "harmful"])
+    """Sets of requests."""
+    most: Count = 80
+    """Requests of each set that are asked, evenly spaced."""
     log_probs: dict[str, str] = field(
         default_factory=lambda: {"trained": "attacker", "harmful": "judged"}
     )
