@@ -26,6 +26,9 @@ EXPERIMENTS = (
     "tar-long-attack",
     "tar-ablations",
     "tar-shuffle-variance",
+    "tar-dpo-win-rate",
+    pytest.param("tar-refusal", marks=pytest.mark.slow),
+    pytest.param("tar-rejected-label", marks=pytest.mark.slow),
 )
 ATTACK_STEPS = 4
 RUN = [sys.executable, "-m", "kit.cli.main", "--progress", "plain", "run", "--jobs", "1"]
@@ -50,7 +53,12 @@ def cut(experiment: str, folder: Path) -> Path:
             chosen |= {"steps": 2, "batch": 8}
         elif kinds[id] == "tar/train":
             chosen |= {"outer_steps": 1, "outer_warmup": 1}
-        elif kinds[id].startswith("tampering/"):
+        elif kinds[id] == "tar/refuse":
+            chosen |= {"outer_steps": 4, "outer_warmup": 1, "inner_steps": 2, "every": 2}
+            chosen |= {"measure_every": 2}
+        elif kinds[id] in ("tar/refusal-safeguard", "tar/label-train"):
+            chosen |= {"steps": 2, "blocks": [0]} if "blocks" in chosen else {"steps": 2}
+        elif kinds[id].startswith(("tampering/", "tar/answer-")):
             chosen |= {"batch": 8, "measure_every": 2, "steps": ATTACK_STEPS}
         elif kinds[id] == "tar/tabulate" and "steps" in chosen:
             chosen["steps"] = [2, 4][: len(chosen["steps"])]
