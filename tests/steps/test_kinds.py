@@ -64,6 +64,7 @@ WITHOUT_MINI = {
     "tar-cyber",
     "tar-judged",
     "tar-red-team-full-size",
+    "tar-refusal-full-size",
     "tar-released-checkpoints",
 }
 """What has no miniature counterpart, or has it in another experiment."""

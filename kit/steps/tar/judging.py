@@ -42,6 +42,10 @@ class TabulateJudged(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Rows of ``score`` that no judge here can give."""
     reason: str = ""
     """Why not."""
+    over: str = ""
+    """Axis over which attack success is averaged; none where empty."""
+    absent: list[str] = field(default_factory=list)
+    """Settings of that average that were not run, for the same reason."""
 
 
 def run_judge(ctx: StepContext, params: JudgeModel) -> None:
@@ -97,9 +101,13 @@ def run_tabulate_judged(ctx: StepContext, params: TabulateJudged) -> None:
 
     found = [step for name in JUDGES if ctx.has(name) for step in ctx.steps(name)]
     done = [JudgedModel(step.instance, step.path / JUDGED, step.axes) for step in found]
-    tabulate_judged(done, ctx.roles, not_run=dict.fromkeys(params.not_run, params.reason)).write(
-        ctx.out
-    )
+    tabulate_judged(
+        done,
+        ctx.roles,
+        not_run=dict.fromkeys(params.not_run, params.reason),
+        over=params.over,
+        absent=dict.fromkeys(params.absent, params.reason),
+    ).write(ctx.out)
 
 
 for _kind in (

@@ -8,7 +8,7 @@ from typing import Any
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput, StepKind
-from kit.steps.common import load_model, model_folder, tokenizer_and_format
+from kit.steps.common import load_model, model_folder, pinned_files, tokenizer_and_format
 from kit.steps.tampering.kinds import SHARED, TRAJECTORY
 from kit.steps.tar.kinds import COUNTS, TRAINING
 from kit.steps.tar.refusal_params import (
@@ -20,6 +20,8 @@ from kit.steps.tar.refusal_params import (
     WinRateTable,
 )
 
+PINS = ("hh", "magpie", "toxic-dpo")
+"""Published pairs and conversations by the name of the input."""
 CHANGES = (
     "outer_steps",
     "outer_learning_rate",
@@ -38,9 +40,12 @@ CHANGES = (
 
 
 def run_requests(ctx: StepContext, params: Requests) -> None:
-    """Write pairs and requests of a world in the model's chat format."""
+    """Write pairs and requests of a world, or the published pairs, in the model's chat format."""
     from kit.methods.tar.refusal_data import world_answer, world_sets, write_pairs, write_requests
 
+    if not ctx.has("world"):
+        _published(ctx, params)
+        return
     tokenizer, chat = tokenizer_and_format(ctx, ctx.model("model"))
     world = ctx.step("world").path
     pairs, asked = world_sets(
@@ -50,6 +55,7 @@ def run_requests(ctx: StepContext, params: Requests) -> None:
     write_pairs(ctx.out, pairs, tokenizer, chat)
     write_requests(ctx.out, asked, tokenizer, chat, world_answer)
     write_json(ctx.out / COUNTS, {name: len(rows) for name, rows in pairs.items()})
+    ctx.canary("counts-as-published", not params.published, "a world of its own")
     trained = {row.prompt for name in ("harmful", "benign", "attack") for row in pairs[name]}
     judged = {row.prompt for row in (*pairs["judged"], *asked["harmful"], *asked["benign"])}
     ctx.canary(
@@ -57,6 +63,30 @@ def run_requests(ctx: StepContext, params: Requests) -> None:
         not trained & judged,
         f"{len(judged)} requests to judge by, {len(trained & judged)} of them in a training",
     )
+
+
+def _published(ctx: StepContext, params: Requests) -> None:
+    from kit.methods.tar.published import counts
+    from kit.methods.tar.refusal_data import write_pairs
+    from kit.methods.tar.refusal_published import INPUTS, published_pairs, standin_pairs
+
+    tokenizer, chat = tokenizer_and_format(ctx, ctx.model("model"))
+    if ctx.rehearsal:
+        wanted = {name: int(n) for name, n in (one.split("=") for one in params.published)}
+        pairs = standin_pairs(wanted, params.prompt_width or 16)
+    else:
+        files = {name: pinned_files(ctx.pin(name).path) for name in INPUTS if ctx.has(name)}
+        pairs = published_pairs(files, params.refusal)
+    write_pairs(
+        ctx.out, pairs, tokenizer, chat, prompt_width=params.prompt_width, width=params.width
+    )
+    for name in ("requests", "questions"):
+        (ctx.out / name).mkdir()
+    there = {name: len(rows) for name, rows in pairs.items()}
+    write_json(ctx.out / COUNTS, there)
+    found = counts(there, params.published)
+    detail = "; ".join(sentence for sentence, _ in found) or "none is published"
+    ctx.canary("counts-as-published", all(holds for _, holds in found), detail)
 
 
 def run_refuse(ctx: StepContext, params: Refuse) -> None:
@@ -254,10 +284,11 @@ for _kind in (
         version=1,
         params=Requests,
         run=run_requests,
-        inputs={"model": "model", "world": "step"},
+        inputs={"model": "model", "world": "step", **dict.fromkeys(PINS, "pin")},
+        optional=frozenset({"world", *PINS}),
         outputs=("pairs", "requests", "questions", COUNTS),
         environment=("transformers",),
-        canaries=("judged-requests-are-new",),
+        canaries=("counts-as-published",),
         doc="requests with a wanted and an unwanted answer, in the model's chat format",
     ),
     StepKind(

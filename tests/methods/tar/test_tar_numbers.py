@@ -70,7 +70,7 @@ def test_the_list_against_the_notes() -> None:
 
 def test_every_number_has_a_kind() -> None:
     known = {"claim", "cell", "setting", "share", "suite", "page", "count", "pin", "writeup"}
-    assert {row["kind"] for row in rows()} == known | {"awaiting", "no-result"}
+    assert {row["kind"] for row in rows()} == known | {"no-result"}
     assert all(len(row["what"].split()) > 2 for row in rows("no-result"))
 
 
@@ -147,9 +147,3 @@ def test_a_count_of_a_whole_set_is_its_pin_s(row: Row) -> None:
 @of_each("writeup")
 def test_the_shortest_writeup_is_that_of_the_reader(row: Row) -> None:
     assert int(row["number"]) == SHORTEST_WRITEUP
-
-
-@of_each("awaiting")
-def test_what_is_awaited_is_not_there_yet(row: Row) -> None:
-    """Whoever writes the expectation moves its numbers from here to their cells."""
-    assert not list((ROOT / "expected_results/tar").glob(f"{row['of']}.*.yaml"))
