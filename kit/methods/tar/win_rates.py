@@ -1,7 +1,8 @@
 """DPO win rates during TAR (the paper's D.5), as cells and trajectories.
 
 Of the model in training, on pairs that no training has; and of the attacked model behind the last
-inner step of each outer step, on that step's held-out batch.
+inner step of each outer step, on that step's held-out batch. Before the first step every margin is
+0 up to rounding, and its sign says nothing: there is no win rate there.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def tabulate_win_rates(
 ) -> tuple[Table, float]:
     """One table of all trainings.
 
-    Cells: ``win-rate/<start|end>-safeguarded`` with the label of each pair,
+    Cells: ``win-rate/end-safeguarded`` with the label of each pair,
     ``win-rate/part-<n>-attacked`` (mean over a part of the outer steps), ``margin/<start|end>``
     (mean, nats), and the trajectories ``during-training/<safeguarded|attacked>``.
 
@@ -79,18 +80,16 @@ def tabulate_win_rates(
 
 
 def _safeguarded(here: Observation, found: Mapping[str, Any]) -> None:
-    curve = []
-    for step, values in found["measured"]:
-        labels = [int(margin > 0) for margin in values["margins"]]
-        curve.append((step, 100 * fmean(labels), sum(labels), len(labels)))
-    here.trajectory(_line(SAFEGUARDED), curve)
-    for row, (_, values) in zip(
-        ("start", "end"), (found["measured"][i] for i in (0, -1)), strict=True
-    ):
-        margins = values["margins"]
-        labels = [int(margin > 0) for margin in margins]
-        here.proportion("win-rate", f"{row}-{SAFEGUARDED}", labels, found["judged"])
-        here.number("margin", row, fmean(margins), "number")
+    margins = {step: values["margins"] for step, values in found["measured"]}
+    won = {step: [int(margin > 0) for margin in of] for step, of in margins.items() if step}
+    last = max(margins)
+    here.trajectory(
+        _line(SAFEGUARDED),
+        [(step, 100 * fmean(of), sum(of), len(of)) for step, of in won.items()],
+    )
+    here.proportion("win-rate", f"end-{SAFEGUARDED}", won[last], found["judged"])
+    for row, step in (("start", min(margins)), ("end", last)):
+        here.number("margin", row, fmean(margins[step]), "number")
 
 
 def _line(name: str) -> Line:
