@@ -26,6 +26,7 @@ from kit.train.lora import Lora
 from kit.train.optimizers import AdamW, ScheduleFreeAdamW
 from kit.train.residence import OFFLOADED
 from kit.train.zero3 import Zero3, Zero3Settings
+from tests.methods.checkpoint_transfer.tiny import model as frozen
 from tests.methods.tar.conftest import build_model
 from tests.methods.tar.test_tar_outer_loop import build_loop, settings
 from tests.train.tiny import VOCABULARY, llama, mean_loss, share_of, tokens
@@ -72,13 +73,15 @@ def attacks(name, device, folder=None):
     rows = [torch.randint(1, VOCABULARY, (6 + i % 3,), generator=generator) for i in range(12)]
     data = {"forget": examples_of_tokens({f"t-{i}": r.tolist() for i, r in enumerate(rows)})}
     result = {}
-    for key, optimizer, lora in (
-        ("adamw", AdamW(0.003, 0.01, eps=1e-3), None),
-        ("free", ScheduleFreeAdamW(0.003, 0.0, eps=1e-3), None),
-        ("adapter", AdamW(0.003, 0.01, eps=1e-3), Lora(2, 4.0)),
+    for key, optimizer, lora, victim in (
+        ("adamw", AdamW(0.003, 0.01, eps=1e-3), None, llama),
+        ("free", ScheduleFreeAdamW(0.003, 0.0, eps=1e-3), None, llama),
+        ("adapter", AdamW(0.003, 0.01, eps=1e-3), Lora(2, 4.0), llama),
+        # The architecture that checkpoint transfer attacks: parallel blocks, biases, untied output.
+        ("neox", AdamW(0.003, 0.01, eps=1e-3), None, lambda: frozen(0, "gpt_neox")),
     ):
         done = run_attack(
-            llama().to(device),
+            victim().to(device),
             data,
             Attack(key, optimizer, steps=3, batch=4, lora=lora, clip=1.0),
             pad_id=0,

@@ -51,7 +51,7 @@ def test_attacks_equal_one_process_and_are_watched_alike(ranks, alone):
 
 
 def test_an_attacked_sharded_model_is_saved_whole(ranks, folder):
-    for key in ("adamw", "free"):
+    for key in ("adamw", "free", "neox"):
         saved = AutoModelForCausalLM.from_pretrained(folder / f"attacked-{key}")
         for name, p in saved.named_parameters():
             assert torch.equal(p, ranks[0][f"attack/{key}/w/{name}"]), name
