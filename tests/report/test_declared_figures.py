@@ -245,3 +245,30 @@ def test_marks_of_a_line_that_is_drawn_seed_by_seed_are_drawn_once() -> None:
     marks = {"t/a": [Mark(x=0, value=1.0)]}
     svg, plain = curve("c", series, marks), curve("c", series)
     assert svg.count("<use") == plain.count("<use") + 1
+
+
+def test_names_of_points_that_coincide_do_not_cover_each_other() -> None:
+    from itertools import combinations
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from kit.report.figures.trade_off import _names
+
+    places = [(99.0, 76.0 + i / 9) for i in range(6)] + [(40.0, 30.0), (60.0, 30.5), (70.0, 30.6)]
+    settings = [
+        Setting(name=f"ret0-rm2000-full-{i}", measured=(Spot(value=x), Spot(value=y)))
+        for i, (x, y) in enumerate(places)
+    ]
+    figure = Figure(figsize=(7.2, 4.6))
+    canvas = FigureCanvasAgg(figure)
+    ax = figure.add_subplot()
+    ax.plot([x for x, _ in places], [y for _, y in places], "o")
+    _names(ax, settings)
+    canvas.draw()
+    assert len(ax.texts) == len(places)
+    # An annotation with a line reaches to its point: the text alone is asked.
+    from matplotlib.text import Text
+
+    boxes = [Text.get_window_extent(text) for text in ax.texts]
+    assert not any(one.overlaps(two) for one, two in combinations(boxes, 2))

@@ -16,7 +16,7 @@ import msgspec
 from kit.durable import write_atomic
 from kit.manifest.home import kit_home
 
-VERSION = 3
+VERSION = 4
 """Bumped by hand when the drawing code changes."""
 
 

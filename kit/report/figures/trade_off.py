@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NAMED = 24
 """More points than this are not named in the figure."""
+WIDTH, LINE, APART = 4.2, 8.5, 5.0
+"""Points: width of a character at most, height of a name, and its distance from its mark."""
 
 
 class Spot(Struct, frozen=True, kw_only=True):
@@ -36,17 +38,19 @@ def trade_off(name: str, settings: Sequence[Setting], labels: tuple[str, str]) -
 
     def paint(ax: Axes) -> None:
         for i, setting in enumerate(settings):
-            _setting(ax, i, setting, named=len(settings) <= NAMED)
+            _setting(ax, i, setting)
         ax.grid(visible=True)
         ax.set_axisbelow(True)
         ax.margins(0.09)
         ax.set_xlabel(label(labels[0]))
         ax.set_ylabel(label(labels[1]))
+        if len(settings) <= NAMED:
+            _names(ax, settings)
 
     return draw(name, 7.2, 4.6, paint)
 
 
-def _setting(ax: Axes, i: int, setting: Setting, *, named: bool) -> None:
+def _setting(ax: Axes, i: int, setting: Setting) -> None:
     colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
     if setting.published is not None:
         x, y = setting.published
@@ -65,11 +69,36 @@ def _setting(ax: Axes, i: int, setting: Setting, *, named: bool) -> None:
             [there[0].value, here[0].value], [there[1].value, here[1].value], color=MUTED,
             linewidth=0.7, linestyle=(0, (2, 2)),
         )  # fmt: skip
-    at = setting.measured or setting.published
-    if named and at is not None:
+
+
+def _names(ax: Axes, settings: Sequence[Setting]) -> None:
+    """A name beside each point; those that would cover another move up, with a line to the point.
+
+    Names of points in the right third stand to the left of them.
+    """
+    ax.autoscale_view()
+    scale = 72 / ax.figure.dpi
+    spots = []
+    for setting in settings:
+        spot = setting.measured or setting.published
+        if spot is not None:
+            x, y = ax.transData.transform((spot[0].value, spot[1].value)) * scale
+            spots.append((y, x, label(setting.name, 28), (spot[0].value, spot[1].value)))
+    left, right = (edge * scale for edge in ax.bbox.intervalx)
+    taken: list[tuple[float, float, float]] = []
+    for y, x, text, point in sorted(spots):
+        width, flipped = WIDTH * len(text), x > left + (right - left) * 2 / 3
+        start = x - APART - width if flipped else x + APART
+        bottom = y + APART
+        for low, other, end in sorted(taken):
+            if abs(low - bottom) < LINE and other < start + width and start < end:
+                bottom = low + LINE
+        taken.append((bottom, start, start + width))
+        moved = bottom - y > APART
         ax.annotate(
-            label(setting.name, 28), (at[0].value, at[1].value), xytext=(5, 4),
-            textcoords="offset points", fontsize=7, color=INK,
+            text, point, xytext=(-APART if flipped else APART, bottom - y),
+            textcoords="offset points", fontsize=7, color=INK, ha="right" if flipped else "left",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": MUTED} if moved else None,
         )  # fmt: skip
 
 
