@@ -51,11 +51,13 @@ def changed(entry: StoredStep | None, kind: StepKind) -> bool:
 
 def other_code(plan: Plan, store: Store, registry: Registry) -> list[StepInstance]:
     """Finished steps of a plan that other code made."""
-    return [
-        instance
-        for instance in plan.instances
-        if changed(store.look(instance.key, "sizes").entry, registry.get(instance.kind))
-    ]
+    found = []
+    for instance in plan.instances:
+        entry = store.look(instance.key, "sizes").entry
+        # Without code in its record nothing can be said, and the kind need not be known here.
+        if entry is not None and entry.code and changed(entry, registry.get(instance.kind)):
+            found.append(instance)
+    return found
 
 
 @cache

@@ -28,6 +28,7 @@ def tiny(folder: Path) -> Path:
     profile["matrix"] |= {"seed": [0], "trial": [0, 1]}
     profile["matrix"]["method"] = [m for m in profile["matrix"]["method"] if m["id"] != "tar"]
     profile["models"].pop("tar")
+    profile.get("resources", {}).pop("tar", None)
     manifest["steps"] = [step for step in manifest["steps"] if step["id"] != "tar"]
     settings = profile["set"]
     settings.pop("tar")

@@ -8,7 +8,7 @@ from typing import Any
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput, StepKind
-from kit.steps.common import load_model, model_folder, pinned_files, tokenizer_and_format
+from kit.steps.common import load_model, pinned_files, tokenizer_and_format, tokenizer_of
 from kit.steps.tampering.kinds import SHARED, TRAJECTORY
 from kit.steps.tar.kinds import COUNTS, TRAINING
 from kit.steps.tar.refusal_params import (
@@ -92,7 +92,6 @@ def _published(ctx: StepContext, params: Requests) -> None:
 def run_refuse(ctx: StepContext, params: Refuse) -> None:
     """Run the outer loop with DPO."""
     from kit.evals.sets import pad_id
-    from kit.lm.load import load_tokenizer
     from kit.methods.tar.outer_loop import saved_weights
     from kit.methods.tar.pairs import read_pairs, with_reference
     from kit.methods.tar.presets import preset
@@ -104,7 +103,7 @@ def run_refuse(ctx: StepContext, params: Refuse) -> None:
 
     use_own_gpu(ctx.device)
     source = ctx.model("model")
-    tokenizer = load_tokenizer(model_folder(ctx, source))
+    tokenizer = tokenizer_of(ctx, source)
     data, pad = ctx.step("data").path, pad_id(tokenizer)
     reference = load_model(ctx, ctx.model("reference"), params.dtype)
 
@@ -152,13 +151,13 @@ def run_refuse(ctx: StepContext, params: Refuse) -> None:
 def run_refusal_safeguard(ctx: StepContext, params: RefusalSafeguard) -> None:
     """Train RR or RepNoise."""
     from kit.evals.sets import pad_id
-    from kit.lm.load import load_tokenizer, save_model
+    from kit.lm.load import save_model
     from kit.methods.tar import refusal_safeguards
     from kit.methods.tar.pairs import read_pairs
     from kit.methods.tar.refusal_data import answers
 
     source = ctx.model("model")
-    tokenizer = load_tokenizer(model_folder(ctx, source))
+    tokenizer = tokenizer_of(ctx, source)
     data = ctx.step("data").path
     reference = load_model(ctx, source, params.dtype)
     trained = refusal_safeguards.train_refusal_safeguard(
@@ -193,10 +192,8 @@ def run_answer_attack(ctx: StepContext, params: AnswerTuning) -> None:
 
 def run_answer_tune(ctx: StepContext, params: AnswerTuning) -> None:
     """The same, with the model that it leaves."""
-    from kit.lm.load import load_tokenizer
-
     tuned = _tune(ctx, params)
-    tuned.save(ctx.out / "model", load_tokenizer(model_folder(ctx, ctx.model("model"))))
+    tuned.save(ctx.out / "model", tokenizer_of(ctx, ctx.model("model")))
 
 
 def _tune(ctx: StepContext, params: AnswerTuning) -> Any:
