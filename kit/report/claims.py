@@ -91,6 +91,8 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
     counts: Counter[str] = Counter(cell.verdict for cell in verdict.cells)
     primary = [claim for claim in verdict.claims if claim.primary]
     word = verdict.verdict
+    held = sum(1 for claim in primary if claim.outcome == "holds")
+    counted = f"{held} of {len(primary)} primary claims hold"  # the headline says it already
     return Banner(
         word=word,
         css=CLASS[word],
@@ -102,7 +104,7 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
         covers=_covers(verdict, primary, seeds),
         omits=_omits(verdict, variant),
         marks=_marks(verdict, rehearsal or word == "REHEARSED"),
-        reasons=verdict.reasons,
+        reasons=[reason for reason in verdict.reasons if reason != counted],
         facts=[
             ("experiment", verdict.experiment),
             ("scale", verdict.scale or "not declared"),

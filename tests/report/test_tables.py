@@ -109,6 +109,13 @@ def test_banner_says_what_is_not_covered(scope: str, variant: str, said: str) ->
     assert "over 3 seeds" in made.covers
 
 
+def test_banner_does_not_count_the_claims_twice() -> None:
+    made = verdict(reasons=["2 of 3 primary claims hold", "utility-kept stays undetermined"])
+    assert sum(claim.outcome == "holds" for claim in made.claims if claim.primary) == 2
+    shown = banner(made, variant="", rehearsal=False, seeds=3)
+    assert shown.reasons == ["utility-kept stays undetermined"]
+
+
 def test_banner_of_a_complete_run_claims_no_gap() -> None:
     made = banner(
         verdict(profile="paper", cells=[cell("a/b")], not_covered=[]),
