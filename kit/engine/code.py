@@ -42,22 +42,23 @@ def code_digest(kind: StepKind, params: Mapping[str, Any]) -> str:
     return _digest(kind.run.__module__, kind.run.__qualname__, further)
 
 
-def changed(entry: StoredStep | None, kind: StepKind) -> bool:
-    """Whether a finished step was made by other code than today's, as far as its record says."""
+def changed(entry: StoredStep | None, registry: Registry) -> bool:
+    """Whether a finished step was made by other code than today's, as far as its record says.
+
+    Without code in its record nothing can be said, and its kind need not be known here.
+    """
     if entry is None or not entry.code:
         return False
-    return entry.code != code_digest(kind, entry.params)
+    return entry.code != code_digest(registry.get(entry.kind), entry.params)
 
 
 def other_code(plan: Plan, store: Store, registry: Registry) -> list[StepInstance]:
     """Finished steps of a plan that other code made."""
-    found = []
-    for instance in plan.instances:
-        entry = store.look(instance.key, "sizes").entry
-        # Without code in its record nothing can be said, and the kind need not be known here.
-        if entry is not None and entry.code and changed(entry, registry.get(instance.kind)):
-            found.append(instance)
-    return found
+    return [
+        instance
+        for instance in plan.instances
+        if changed(store.look(instance.key, "sizes").entry, registry)
+    ]
 
 
 @cache

@@ -45,8 +45,7 @@ def add_outcome(record: Record, plan: Plan, outcome: Outcome, folder: Path | Non
             step.peak_memory_gb = entry.peak_memory_gb
             step.peak_gpu_memory_gb = entry.peak_gpu_memory_gb
             step.outputs, step.code = entry.files, entry.code
-            # Without code in its record nothing can be said, and the kind need not be known.
-            step.stale = bool(entry.code) and changed(entry, registry.get(instance.kind))
+            step.stale = changed(entry, registry)
         step.job = outcome.jobs.get(instance.id, "")
         if folder is not None:
             step.logs = _logs(folder, instance.id, step.job)

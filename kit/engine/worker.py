@@ -87,7 +87,7 @@ def perform(
         stack.enter_context(store.lock(instance.key, waiting))
         look = store.look(instance.key, job.check)
         entry = look.entry
-        old = job.fresh and changed(entry, kind)
+        old = job.fresh and changed(entry, registry)
         if entry and not (entry.dropped or old) and entry.input_digests == job.input_digests:
             emit(_ended("step-cached", job, entry))
             return entry

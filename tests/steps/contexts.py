@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from kit.engine.registry import ModelInput, PinInput, StepInput
 from kit.manifest.types import Resources
@@ -131,3 +133,20 @@ def rehearsal_pins() -> dict[str, PinInput]:
     names = ("source", "target", "model", "released", "pool", "evaluation")
     pins = {name: PinInput(name, nowhere / name, dict(llama)) for name in names}
     return pins | {"attacks": PinInput("attacks", nowhere / "attacks", {"style": "paper"})}
+
+
+def rehearsed_steps(folder: Path, patch: pytest.MonkeyPatch, *models: str) -> Steps:
+    """Steps on stand-ins at a small shape.
+
+    Args:
+        folder: Where they write.
+        patch: Puts the small shape in the place of every published one.
+        *models: Further names under which the stand-in model is known.
+    """
+    from kit.lm import standin
+
+    whole = standin.read_shape("llama-3-8b")
+    shape = replace(whole, config={**whole.config, **SMALL})
+    patch.setattr(standin, "read_shape", lambda _: shape)
+    pins = rehearsal_pins()
+    return Steps(folder, pins | dict.fromkeys(models, pins["model"]), rehearsal=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from kit.manifest.load import read_expectation
 from kit.steps.tar import judging
 from kit.steps.tar.judging import JudgeModel, TabulateJudged
 from tests.lm.tiny_world import mini_tokenizer, tiny_llama
-from tests.steps.contexts import SMALL, Steps, rehearsal_pins
+from tests.steps.contexts import Steps, rehearsed_steps
 from tests.steps.test_kinds import CATALOG, plan
 
 METHODS = ("refusal-trained", "tar", "rr")
@@ -22,13 +21,7 @@ METHODS = ("refusal-trained", "tar", "rr")
 
 @pytest.fixture
 def rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
-    from kit.lm import standin
-
-    whole = standin.read_shape("llama-3-8b")
-    shape = replace(whole, config={**whole.config, **SMALL})
-    monkeypatch.setattr(standin, "read_shape", lambda _: shape)
-    pins = rehearsal_pins()
-    return Steps(tmp_path, pins | {"judge": pins["model"]}, rehearsal=True)
+    return rehearsed_steps(tmp_path, monkeypatch, "judge")
 
 
 def test_all_judges_are_rehearsed_and_make_the_expected_table(rehearsed: Steps) -> None:

@@ -15,7 +15,7 @@ from kit.steps.tar.judging import JudgeModel, TabulateJudged
 from kit.steps.tar.refusal_params import AnswerTuning, Refuse, Requests
 from kit.tampering.settings import attack_of
 from kit.tampering.suites import tar_refusal
-from tests.steps.contexts import SMALL, Steps, rehearsal_pins
+from tests.steps.contexts import Steps, rehearsed_steps
 from tests.steps.test_kinds import CATALOG, plan
 
 METHODS = ("refusal-trained", "rr", "tar", "tar-released")
@@ -23,14 +23,7 @@ METHODS = ("refusal-trained", "rr", "tar", "tar-released")
 
 @pytest.fixture
 def rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
-    from kit.lm import standin
-
-    whole = standin.read_shape("llama-3-8b")
-    shape = replace(whole, config={**whole.config, **SMALL})
-    monkeypatch.setattr(standin, "read_shape", lambda _: shape)
-    pins = rehearsal_pins()
-    more = dict.fromkeys(("reference", "judge"), pins["model"])
-    return Steps(tmp_path, pins | more, rehearsal=True)
+    return rehearsed_steps(tmp_path, monkeypatch, "reference", "judge")
 
 
 def test_refusals_are_rehearsed_from_pairs_to_an_attacked_model(rehearsed: Steps) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from kit.steps.tampering import kinds as tampering
 from kit.steps.tampering.params import Attack
 from kit.steps.tar import kinds as tar
 from kit.steps.tar import params
-from tests.steps.contexts import SMALL, Steps, rehearsal_pins
+from tests.steps.contexts import Steps, rehearsed_steps
 
 PUBLISHED = [
     "pile-bio-all=20",
@@ -26,13 +25,7 @@ PUBLISHED = [
 
 @pytest.fixture
 def rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
-    from kit.lm import standin
-
-    whole = standin.read_shape("llama-3-8b")
-    shape = replace(whole, config={**whole.config, **SMALL})
-    monkeypatch.setattr(standin, "read_shape", lambda _: shape)
-    pins = rehearsal_pins()
-    return Steps(tmp_path, pins | {"reference": pins["model"]}, rehearsal=True)
+    return rehearsed_steps(tmp_path, monkeypatch, "reference")
 
 
 def test_biology_is_rehearsed_from_data_to_table(rehearsed: Steps) -> None:
