@@ -3,7 +3,7 @@
     torchrun --standalone --nproc_per_node 2 -m benchmarks.measure_sharded OUT.json \\
         --variant "zero-3 plain" [--passes 20] [--layers 32] [--rows 16] [--outer-steps 1]
 
-Random weights in the shape of Llama-3-8B, with fewer layers where asked. Every pass of each kind is
+Random weights in the shape of a model, with fewer layers where asked. Every pass of each kind is
 timed alone, after a wait for all GPUs. With ``--outer-steps`` whole outer steps of the outer loop
 itself are timed behind them: snapshot, 64 inner steps, 16 tamper-resistance passes, restoring, the
 retain pass and the update. One variant a process group, each with its own record.
@@ -22,11 +22,11 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kit.lm.standin import read_shape
 from kit.methods.tar.adversaries import AdversaryType
@@ -39,7 +39,7 @@ from kit.methods.tar.streams import tar_streams
 from kit.train.batching import Example
 from kit.train.engine import Precision, Snapshot
 from kit.train.fsdp import Fsdp, FsdpSettings
-from kit.train.optimizers import AdamW
+from kit.train.optimizers import AdamW, OptimizerSpec
 from kit.train.residence import OFFLOADED, RESIDENCES, RESIDENT, frozen
 from kit.train.sharded import Sharded
 from kit.train.zero3 import Zero3, Zero3Settings
@@ -69,20 +69,22 @@ VARIANTS: dict[str, Zero3Settings | FsdpSettings] = {
 }
 
 
-def build(layers: int, device: str, *, tiny: bool) -> LlamaForCausalLM:
+def build(shape: str, layers: int, device: str, *, tiny: bool) -> PreTrainedModel:
     """Random bf16 weights, the same in every process."""
-    shape = {**read_shape("llama-3-8b").config, "num_hidden_layers": layers}
-    config = LlamaConfig(**(shape | TINY if tiny else shape))
+    values = {**read_shape(shape).config, "num_hidden_layers": layers}
+    if tiny:
+        values |= {k: v for k, v in TINY.items() if k in values}
+    config = AutoConfig.for_model(**values)
     with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(torch.bfloat16)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
     model = model.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(std=0.02, generator=generator)
         else:
-            parameter.data.fill_(1.0)
-    rotary = model.model.rotary_emb
+            parameter.data.fill_(float(name.endswith("weight")))
+    rotary: Any = model.base_model.rotary_emb
     fresh = type(rotary)(config).inv_freq.to(device)
     rotary.inv_freq = fresh
     rotary.original_inv_freq = fresh.clone()
@@ -108,7 +110,7 @@ class Bench:
     def __init__(self, chosen: argparse.Namespace) -> None:
         """Build the model and shard it."""
         self.chosen = chosen
-        self.width = 16 if chosen.tiny else 256
+        self.width = 16 if chosen.tiny else chosen.width
         self.settings = replace(
             preset("released-code", "bio"),
             adversaries=(AdversaryType("forget", "forget"),),
@@ -124,11 +126,14 @@ class Bench:
             collected=chosen.collected,
             checkpointing=chosen.checkpointing,
         )
-        model = build(chosen.layers, chosen.device, tiny=chosen.tiny)
+        model = build(chosen.shape, chosen.layers, chosen.device, tiny=chosen.tiny)
         self.vocabulary = int(model.config.vocab_size)
         self.products = sum(p.numel() for p in model.parameters() if p.ndim > 1)
-        self.products -= model.get_input_embeddings().weight.numel()
-        spec, low = outer_spec(self.settings), Precision("bfloat16")
+        self.products -= cast("Any", model.get_input_embeddings()).weight.numel()
+        spec: OptimizerSpec = outer_spec(self.settings)
+        if chosen.attack_only:
+            spec = AdamW(2e-5, 0.01)
+        low = Precision("bfloat16")
         self.engine: Sharded
         if isinstance(placed, FsdpSettings):
             self.engine = Fsdp(model, spec, low, settings=placed, device=chosen.device)
@@ -207,6 +212,13 @@ class Bench:
         self.engine.accumulate(partial(_tamper, self.settings), data)
         self.engine.collect("tr", 0.5)
 
+    def attack_steps(self) -> None:
+        """Steps of a fine-tuning attack on the whole model, with the engine's own optimizer."""
+        data = self.batch(self.chosen.global_rows, 1)
+        name = f"attack step {self.chosen.global_rows} x {self.width}"
+        count = self.chosen.attack_steps or self.chosen.passes
+        self.passes(name, lambda: self.adversary(data), self.chosen.global_rows, count)
+
     def all_passes(self) -> None:
         """The passes of an attack, one kind after the other."""
         held_out = self.batch(self.chosen.global_rows, 1)
@@ -252,7 +264,9 @@ class Bench:
 
     def reference(self) -> PreTrainedModel:
         """The frozen original."""
-        model = build(self.chosen.layers, self.chosen.device, tiny=self.chosen.tiny)
+        model = build(
+            self.chosen.shape, self.chosen.layers, self.chosen.device, tiny=self.chosen.tiny
+        )
         return frozen(model, self.chosen.reference, self.engine.device)
 
     def retain_passes(self, reference: PreTrainedModel, count: int) -> None:
@@ -342,7 +356,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--variant", choices=list(VARIANTS), default="zero-3 plain")
+    parser.add_argument("--shape", default="llama-3-8b", help="a name of kit/lm/shapes")
     parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--width", type=int, default=256, help="tokens of a text")
+    parser.add_argument(
+        "--attack-only", action="store_true", help="steps of an attack, no outer loop"
+    )
     parser.add_argument("--passes", type=int, default=20, help="of each kind; 0: none")
     parser.add_argument("--attack-steps", type=int, default=0, help="at the larger batch")
     parser.add_argument("--retain-passes", type=int, default=0)
@@ -365,6 +384,7 @@ def main() -> None:
     started = time.perf_counter()
     bench = Bench(chosen)
     bench.record |= {
+        "shape": chosen.shape,
         "layers": chosen.layers,
         "rows a forward pass": chosen.rows,
         "checkpointing": chosen.checkpointing,
@@ -377,7 +397,9 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "seconds to build": round(time.perf_counter() - started, 1),
     }
-    if chosen.passes:
+    if chosen.attack_only:
+        bench.attack_steps()
+    elif chosen.passes:
         bench.all_passes()
     if chosen.retain_passes or chosen.outer_steps:
         reference = bench.reference()
