@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -281,6 +281,9 @@ def params_of(kind: StepKind, values: Mapping[str, Any]) -> Struct:
     return made
 
 
+Run = TypeVar("Run", bound="Callable[[StepContext, Any], None]")
+
+
 class Registry:
     """Name -> kind. One module-level instance, filled by importing :mod:`kit.steps`."""
 
@@ -293,6 +296,25 @@ class Registry:
             raise ValueError(f"step kind {kind.name!r} is registered twice")
         self._kinds[kind.name] = kind
         return kind
+
+    def kind(self, name: str, **declared: Any) -> Callable[[Run], Run]:
+        """Register the function below it as a kind.
+
+        Its parameters are of the type that its argument ``params`` is annotated with; the first
+        line of its docstring is the kind's ``doc``.
+
+        Args:
+            name: ``family/name``.
+            declared: The other fields of :class:`StepKind`.
+        """
+
+        def register(run: Run) -> Run:
+            params = get_type_hints(run)["params"]
+            doc = (run.__doc__ or "").partition("\n")[0].rstrip(".")
+            self.add(StepKind(name=name, params=params, run=run, doc=doc, **declared))
+            return run
+
+        return register
 
     def get(self, name: str, *, where: str = "") -> StepKind:
         """The kind of this name.

@@ -23,7 +23,7 @@ def test_the_files_that_it_names_are_there() -> None:
 
 def test_the_step_kind_that_it_names_is_registered_once() -> None:
     assert "`checkpoint-transfer/oracle-patch`" in PAGE
-    kinds = (ROOT / "kit/steps/checkpoint_transfer/kinds.py").read_text(encoding="utf-8")
+    kinds = (ROOT / "kit/steps/checkpoint_transfer/maps.py").read_text(encoding="utf-8")
     assert kinds.count('"checkpoint-transfer/oracle-patch"') == 1
     assert "checkpoint-transfer/oracle-patch" in load_registry().names()
 

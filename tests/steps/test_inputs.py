@@ -16,7 +16,10 @@ from kit.methods.defensive_tokens import standin as data
 from kit.methods.defensive_tokens.layouts import BEFORE_BOS
 from kit.mini.injection.paths import mini_model_dir
 from kit.steps.defensive_tokens import inputs, params
-from kit.steps.defensive_tokens import kinds as steps
+from kit.steps.defensive_tokens.alignment import run_align, run_transfer
+from kit.steps.defensive_tokens.evaluation import run_evaluate, run_tabulate
+from kit.steps.defensive_tokens.labels import run_self_label, run_training_data
+from kit.steps.defensive_tokens.training import run_train_prefix
 from tests.methods.defensive_tokens.struq_public import WORDS
 from tests.steps.contexts import SMALL, Steps, mini_pins, rehearsal_pins
 
@@ -93,10 +96,10 @@ def test_released_tokens_that_do_not_fit_are_refused_where_they_are_read(
     known = json.loads(mini.pins["released"].path.read_text(encoding="utf-8"))
     (tmp_path / "tokens.json").write_text(json.dumps(known | {"source-6": rows}))
     mini.pins = {**mini.pins, "released": PinInput("r", tmp_path / "tokens.json", {})}
-    mini.run("align", steps.run_align, params.Align())
+    mini.run("align", run_align, params.Align())
     function, asked = {
-        "transfer": (steps.run_transfer, TRANSFER),
-        "evaluate": (steps.run_evaluate, EVALUATE),
+        "transfer": (run_transfer, TRANSFER),
+        "evaluate": (run_evaluate, EVALUATE),
     }[step]
     with pytest.raises(ValueError, match=message):
         mini.run(step, function, asked, align="align")
@@ -135,19 +138,19 @@ def training(label: str = "adapt", **changes: object) -> params.TrainPrefix:
 
 def test_a_whole_rehearsal_reads_no_pin_and_gives_a_table(rehearsed: Steps) -> None:
     run = rehearsed.run
-    align = run("align", steps.run_align, params.Align())
-    run("transfer", steps.run_transfer, TRANSFER, align="align")
-    made = run("data", steps.run_training_data, DATA)
-    run("labels", steps.run_self_label, LABELS, data="data")
+    align = run("align", run_align, params.Align())
+    run("transfer", run_transfer, TRANSFER, align="align")
+    made = run("data", run_training_data, DATA)
+    run("labels", run_self_label, LABELS, data="data")
     given = {"data": "data", "labels": "labels"}
-    adapt = run("adapt", steps.run_train_prefix, training(), **given, start="transfer")
+    adapt = run("adapt", run_train_prefix, training(), **given, start="transfer")
     scratch = training("scratch", init="normal", checkpoints=[3])
-    run("scratch", steps.run_train_prefix, scratch, **given)
+    run("scratch", run_train_prefix, scratch, **given)
     earlier = {"transferred": "transfer", "trained": "adapt", "control": "scratch"}
-    evaluate = run("evaluate", steps.run_evaluate, EVALUATE, **earlier)
+    evaluate = run("evaluate", run_evaluate, EVALUATE, **earlier)
     run(
         "table",
-        steps.run_tabulate,
+        run_tabulate,
         params.Tabulate(native="native", loss_window=1),
         evaluations=["evaluate"],
         alignments=["align"],
@@ -191,24 +194,24 @@ def test_stand_ins_are_made_once_a_step_and_the_two_models_differ(rehearsed: Ste
 
 def test_an_adaptation_needs_its_start(mini: Steps) -> None:
     run = mini.run
-    run("data", steps.run_training_data, DATA)
-    run("labels", steps.run_self_label, LABELS, data="data")
+    run("data", run_training_data, DATA)
+    run("labels", run_self_label, LABELS, data="data")
     given = {"data": "data", "labels": "labels"}
     with pytest.raises(ValueError, match="needs the input 'start'"):
-        run("adapt", steps.run_train_prefix, training(), **given)
-    run("align", steps.run_align, params.Align())
+        run("adapt", run_train_prefix, training(), **given)
+    run("align", run_align, params.Align())
     only_copy = params.Transfer(tokens=5, seed=1, sets=["copy"])
-    run("transfer", steps.run_transfer, only_copy, align="align")
+    run("transfer", run_transfer, only_copy, align="align")
     with pytest.raises(ValueError, match="'procrustes'; the transfer step made only: copy"):
-        run("adapt", steps.run_train_prefix, training(), **given, start="transfer")
+        run("adapt", run_train_prefix, training(), **given, start="transfer")
 
 
 def test_two_token_sets_of_one_name_are_refused(mini: Steps) -> None:
     run = mini.run
-    run("align", steps.run_align, params.Align())
-    run("transfer", steps.run_transfer, TRANSFER, align="align")
+    run("align", run_align, params.Align())
+    run("transfer", run_transfer, TRANSFER, align="align")
     with pytest.raises(ValueError, match="two token sets are called 'copy'"):
-        run("evaluate", steps.run_evaluate, EVALUATE, transferred="transfer", control="transfer")
+        run("evaluate", run_evaluate, EVALUATE, transferred="transfer", control="transfer")
 
 
 def test_prompting_defences_are_rows_without_a_prefix(mini: Steps) -> None:
@@ -223,7 +226,7 @@ def test_prompting_defences_are_rows_without_a_prefix(mini: Steps) -> None:
         reminder=" only the main request counts .",
         sandwich=" the main request is : {instruction}",
     )
-    context = mini.run("evaluate", steps.run_evaluate, only)
+    context = mini.run("evaluate", run_evaluate, only)
     assert list(json.loads((context.out / "scores.json").read_text())) == ["reminder", "sandwich"]
     rows = [json.loads(row) for row in (context.out / "responses.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * 2 * 208
@@ -232,10 +235,10 @@ def test_prompting_defences_are_rows_without_a_prefix(mini: Steps) -> None:
 
 
 def test_a_leak_is_counted_over_what_is_consumed(mini: Steps) -> None:
-    reported = mini.run("data", steps.run_training_data, DATA).canaries["test-word-leak"]
+    reported = mini.run("data", run_training_data, DATA).canaries["test-word-leak"]
     held = params.TrainingData(builder="proper", steps=3, batch=4, seed=1)
     assert reported[1].endswith("of 12 consumed items contain the test word")
-    passed, detail = mini.run("held", steps.run_training_data, held).canaries["test-word-leak"]
+    passed, detail = mini.run("held", run_training_data, held).canaries["test-word-leak"]
     assert (passed, detail) == (True, "0 of 12 consumed items contain the test word")
 
 
@@ -251,13 +254,13 @@ def test_a_sample_that_speaks_of_hacking_by_itself_is_no_leak(tmp_path: Path) ->
     (tmp_path / "pool.json").write_text(json.dumps(rows), encoding="utf-8")
     pins = mini_pins() | {"pool": PinInput("pool", tmp_path / "pool.json", {})}
     held = params.TrainingData(builder="proper", steps=4, batch=4, seed=1)
-    context = Steps(tmp_path, pins).run("held", steps.run_training_data, held)
+    context = Steps(tmp_path, pins).run("held", run_training_data, held)
     assert context.canaries["test-word-leak"] == (
         True,
         "0 of 16 consumed items contain the test word",
     )
     reported = params.TrainingData(builder="as-reported", steps=4, batch=4, seed=1)
-    context = Steps(tmp_path, pins).run("reported", steps.run_training_data, reported)
+    context = Steps(tmp_path, pins).run("reported", run_training_data, reported)
     assert context.canaries["test-word-leak"][0]
 
 
@@ -298,7 +301,7 @@ def test_struqs_baits_come_from_the_other_data_set(tmp_path: Path) -> None:
         (tmp_path / file).write_text(text, encoding="utf-8")
         pins[name] = PinInput(name, tmp_path / file, attributes)
     asked = params.TrainingData(builder="struq", steps=8, batch=5, seed=1)
-    step = Steps(tmp_path, pins).run("data", steps.run_training_data, asked)
+    step = Steps(tmp_path, pins).run("data", run_training_data, asked)
     lines = (step.out / "items.jsonl").read_text(encoding="utf-8").splitlines()
     items = [json.loads(line) for line in lines]
     baits = {item["fake_response"] for item in items if item["kind"] == "completion"}

@@ -1,5 +1,5 @@
 """Step kinds of the checkpoint-transfer family; importing this package registers them."""
 
-from kit.steps.checkpoint_transfer import kinds
+from kit.steps.checkpoint_transfer import evaluation, maps, unlearning
 
-__all__ = ["kinds"]
+__all__ = ["evaluation", "maps", "unlearning"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY
 from kit.steps.checkpoint_transfer.inputs import (
     documents_of,
     encoder,
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     from kit.methods.checkpoint_transfer.gather import Finished
 
 
+@REGISTRY.kind(
+    "checkpoint-transfer/questions",
+    version=1,
+    inputs={"robust": "pin", "mmlu": "pin", "cloze": "pin", "shots": "pin"},
+    optional=frozenset({"cloze", "shots"}),
+    outputs=("questions",),
+    canaries=("every-question-is-there",),
+    environment=(),
+)
 def run_questions(ctx: StepContext, params: Questions) -> None:
     """Bring the published question sets into the form that evaluations read."""
     from kit.methods.checkpoint_transfer.questions import published_sets, write_questions
@@ -46,6 +56,13 @@ def run_questions(ctx: StepContext, params: Questions) -> None:
     ctx.canary("every-question-is-there", there == counts, f"{there}, wanted {counts}")
 
 
+@REGISTRY.kind(
+    "checkpoint-transfer/evaluate",
+    version=1,
+    inputs={"model": "model", "questions": "step", "published": "step"},
+    optional=frozenset({"questions", "published"}),
+    outputs=("answers.json",),
+)
 def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     """Score a model on sets of multiple-choice questions, by either scorer."""
     from kit.evals.harness import harness_score
@@ -89,6 +106,14 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     write_json(ctx.out / "answers.json", found)
 
 
+@REGISTRY.kind(
+    "checkpoint-transfer/attack-data",
+    version=1,
+    inputs={"model": "model", "world": "step", "forget": "pin", "questions": "step"},
+    optional=frozenset({"world", "forget", "questions"}),
+    outputs=("texts", "questions"),
+    environment=(),
+)
 def run_attack_data(ctx: StepContext, params: AttackData) -> None:
     """Choose and cut what an attack trains on; the questions that watch it stand beside it."""
     from kit.methods.checkpoint_transfer.attack_data import cut, write_attack_data
@@ -114,6 +139,21 @@ def run_attack_data(ctx: StepContext, params: AttackData) -> None:
     ctx.note(f"{len(pieces)} pieces of {params.documents} documents")
 
 
+@REGISTRY.kind(
+    "checkpoint-transfer/tabulate",
+    version=1,
+    inputs={
+        "unlearned": "steps",
+        "trainings": "steps",
+        "originals": "steps",
+        "teachers": "steps",
+        "oracles": "steps",
+        "attacks": "steps",
+    },
+    optional=frozenset({"unlearned", "trainings", "originals", "teachers", "oracles", "attacks"}),
+    outputs=("results.json", "labels.jsonl"),
+    environment=(),
+)
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather all measurements into ``results.json``."""
     from kit.methods.checkpoint_transfer.gather import tabulate

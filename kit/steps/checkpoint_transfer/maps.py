@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY
 from kit.steps.checkpoint_transfer.inputs import (
     documents_of,
     encoder,
@@ -17,6 +18,13 @@ from kit.steps.checkpoint_transfer.params import Fit, Oracle, Targets, Texts
 from kit.steps.common import load_model
 
 
+@REGISTRY.kind(
+    "checkpoint-transfer/texts",
+    version=1,
+    inputs={"model": "model", "world": "step", "forget": "pin", "retain": "pin"},
+    optional=frozenset({"world", "forget", "retain"}),
+    outputs=("forget.jsonl", "retain.jsonl", "fit.jsonl", "held-out.jsonl"),
+)
 def run_texts(ctx: StepContext, params: Texts) -> None:
     """Choose forget and retain text, of a miniature world or of pinned documents."""
     from kit.methods.checkpoint_transfer.texts import choose_texts, write_texts
@@ -46,6 +54,13 @@ def run_texts(ctx: StepContext, params: Texts) -> None:
     write_texts(ctx.out, texts)
 
 
+@REGISTRY.kind(
+    "checkpoint-transfer/fit",
+    version=1,
+    inputs={"teacher": "model", "student": "model", "texts": "step"},
+    outputs=("maps",),
+    canaries=("maps-are-closer-than-raw-states",),
+)
 def run_fit(ctx: StepContext, params: Fit) -> None:
     """Fit an affine map a layer, from the early checkpoint's states to the final model's."""
     from kit.methods.checkpoint_transfer.affine_files import save_maps
@@ -82,6 +97,20 @@ def run_fit(ctx: StepContext, params: Fit) -> None:
     )
 
 
+@REGISTRY.kind(
+    "checkpoint-transfer/targets",
+    version=1,
+    inputs={
+        "teacher": "model",
+        "student": "model",
+        "maps": "step",
+        "published_maps": "pin",
+        "texts": "step",
+    },
+    optional=frozenset({"maps", "published_maps"}),
+    outputs=("kept.json",),
+    intermediate=True,
+)
 def run_targets(ctx: StepContext, params: Targets) -> None:
     """Keep teacher targets and retain reference of the first pairs, as far as the budget goes."""
     from kit.lm.model import inner_model
@@ -119,6 +148,21 @@ def run_targets(ctx: StepContext, params: Targets) -> None:
     )
 
 
+@REGISTRY.kind(
+    "checkpoint-transfer/oracle-patch",
+    version=1,
+    inputs={
+        "teacher": "model",
+        "student": "model",
+        "maps": "step",
+        "published_maps": "pin",
+        "questions": "step",
+        "published": "step",
+    },
+    optional=frozenset({"maps", "published_maps", "questions", "published"}),
+    outputs=("answers.json",),
+    canaries=("target-does-not-know",),
+)
 def run_oracle(ctx: StepContext, params: Oracle) -> None:
     """Score the final model computing on from the mapped states: what perfect transfer reaches."""
     from kit.lm.generate import TransformersBackend

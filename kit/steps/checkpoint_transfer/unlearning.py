@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY, ModelOutput
 from kit.steps.checkpoint_transfer.inputs import maps_of, pad_of, tokenizer_of
 from kit.steps.checkpoint_transfer.params import RandomInit, Unlearn
 from kit.steps.common import load_model, model_folder
@@ -47,6 +48,22 @@ def recipe_of(params: Unlearn) -> Recipe:
     )
 
 
+@REGISTRY.kind(
+    "checkpoint-transfer/unlearn",
+    version=1,
+    inputs={
+        "teacher": "model",
+        "student": "model",
+        "maps": "step",
+        "published_maps": "pin",
+        "texts": "step",
+        "targets": "step",
+    },
+    optional=frozenset({"maps", "published_maps", "targets"}),
+    outputs=("model", "training.json"),
+    canaries=("teacher-unchanged", "only-trained-weights-moved"),
+    model=ModelOutput("model", inherits="student"),
+)
 def run_unlearn(ctx: StepContext, params: Unlearn) -> None:
     """Pull the final model's states on forget text to the mapped ones of the early checkpoint."""
     from kit.methods.checkpoint_transfer.targets import FORGET, RETAIN, kept_states
@@ -101,6 +118,14 @@ def run_unlearn(ctx: StepContext, params: Unlearn) -> None:
         ctx.note("weights are not finite at the end: there is no model to evaluate")
 
 
+@REGISTRY.kind(
+    "checkpoint-transfer/random-init",
+    version=1,
+    inputs={"model": "model"},
+    outputs=("model",),
+    model=ModelOutput("model", inherits="model"),
+    environment=(),
+)
 def run_random_init(ctx: StepContext, params: RandomInit) -> None:
     """Write a model of the same shape that was never trained.
 

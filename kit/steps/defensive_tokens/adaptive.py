@@ -6,8 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY, Sort
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import (
+    GENERATION,
     attack_texts,
     evaluation_samples,
     frozen_model,
@@ -16,12 +18,36 @@ from kit.steps.defensive_tokens.inputs import (
     tokenizer_and_format,
 )
 from kit.steps.defensive_tokens.params import AttackTable, Gcg, PublishedTexts
+from kit.steps.defensive_tokens.remedies import GENERATION_MEMORY, SEARCH_MEMORY
 
 if TYPE_CHECKING:
     from kit.lm.backend import Backend
     from kit.methods.defensive_tokens.adaptive.victims import Victim
 
+ATTACKED: dict[str, Sort] = {
+    "model": "model",
+    "evaluation": "pin",
+    "attacks": "pin",
+    "released": "pin",
+    "trained": "step",
+}
 
+
+@REGISTRY.kind(
+    "defensive-tokens/gcg",
+    version=1,
+    lowers_memory=SEARCH_MEMORY,
+    inputs=ATTACKED,
+    optional=frozenset({"trained"}),
+    outputs=("texts.jsonl", "scores.json"),
+    canaries=(
+        "attack-present",
+        "text-tokenises-alike",
+        "prefix-in-place",
+        "kept-loss-never-rises",
+        "search-moved",
+    ),
+)
 def run_gcg(ctx: StepContext, params: Gcg) -> None:
     """Search a suffix for every item; resumes behind the last finished group after a kill."""
     from kit.lm.generate import TransformersBackend
@@ -96,6 +122,16 @@ def run_gcg(ctx: StepContext, params: Gcg) -> None:
         ctx.canary(check.id, check.passed, check.detail)
 
 
+@REGISTRY.kind(
+    "defensive-tokens/published-texts",
+    version=1,
+    environment=GENERATION,
+    lowers_memory=GENERATION_MEMORY,
+    inputs=ATTACKED,
+    optional=frozenset({"trained"}),
+    outputs=("labels.json",),
+    canaries=("attack-present",),
+)
 def run_published_texts(ctx: StepContext, params: PublishedTexts) -> None:
     """Put every published text into every item, for every token set."""
     from kit.methods.defensive_tokens.adaptive.published import published_turns
@@ -131,6 +167,13 @@ def run_published_texts(ctx: StepContext, params: PublishedTexts) -> None:
     )
 
 
+@REGISTRY.kind(
+    "defensive-tokens/attack-table",
+    version=1,
+    inputs={"searches": "steps", "texts": "steps"},
+    outputs=("results.json", "labels.jsonl"),
+    environment=(),
+)
 def run_attack_table(ctx: StepContext, params: AttackTable) -> None:
     """Gather both attacks into ``results.json``."""
     from kit.methods.defensive_tokens.adaptive.attack_table import attack_table

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import embeddings, released_prefix, tokenizer
 from kit.steps.defensive_tokens.params import Align, Transfer
 
 
+@REGISTRY.kind(
+    "defensive-tokens/align",
+    version=1,
+    inputs={"source": "model", "target": "model"},
+    outputs=("alignment.safetensors", "alignment.json"),
+    canaries=("map-is-orthogonal", "map-is-unique"),
+)
 def run_align(ctx: StepContext, params: Align) -> None:
     """Fit the orthogonal map between two vocabularies."""
     from kit.lm.vocabulary import renamed_control_ids
@@ -39,6 +47,13 @@ def run_align(ctx: StepContext, params: Align) -> None:
     )
 
 
+@REGISTRY.kind(
+    "defensive-tokens/transfer",
+    version=2,
+    inputs={"source": "model", "target": "model", "released": "pin", "align": "step"},
+    needs={"source": ("released_tokens_key",)},
+    outputs=(SETS, "geometry.json"),
+)
 def run_transfer(ctx: StepContext, params: Transfer) -> None:
     """Carry the released prefix over, and make the controls."""
     from kit.methods.defensive_tokens.alignment_files import load_alignment

@@ -6,9 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY
 from kit.steps.common import FORMATS
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import (
+    GENERATION,
     attack_texts,
     evaluation_samples,
     generation_backend,
@@ -16,6 +18,7 @@ from kit.steps.defensive_tokens.inputs import (
     tokenizer_and_format,
 )
 from kit.steps.defensive_tokens.params import KNOWN_DEFENCES, Evaluate, Tabulate
+from kit.steps.defensive_tokens.remedies import GENERATION_MEMORY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +32,26 @@ def evaluate_science(params: Evaluate) -> tuple[str, ...]:
     return (*FORMATS, *sorted({module for _, module, function in own if function}))
 
 
+@REGISTRY.kind(
+    "defensive-tokens/evaluate",
+    version=2,
+    environment=GENERATION,
+    lowers_memory=GENERATION_MEMORY,
+    inputs={
+        "model": "model",
+        "evaluation": "pin",
+        "attacks": "pin",
+        "released": "pin",
+        "transferred": "step",
+        "trained": "step",
+        "control": "step",
+    },
+    optional=frozenset({"released", "transferred", "trained", "control"}),
+    needs={"model": ("chat_format",), "attacks": ("style",)},
+    science=evaluate_science,
+    outputs=("responses.jsonl", "scores.json"),
+    canaries=("attack-present", "prefix-in-place", "labels-differ-between-sets"),
+)
 def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     """Attack every token set of one model; one model load for all."""
     from kit.methods.defensive_tokens.evaluate import evaluate_prefix
@@ -91,6 +114,20 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     )
 
 
+@REGISTRY.kind(
+    "defensive-tokens/tabulate",
+    version=3,
+    inputs={
+        "evaluations": "steps",
+        "alignments": "steps",
+        "transfers": "steps",
+        "trainings": "steps",
+        "controls": "steps",
+    },
+    optional=frozenset({"alignments", "transfers", "trainings", "controls"}),
+    outputs=("results.json", "labels.jsonl"),
+    environment=(),
+)
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather all measurements into ``results.json``."""
     from kit.methods.defensive_tokens.gather import Utility, tabulate

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from kit.methods.defensive_tokens.attacks import AttackStyle
     from kit.methods.defensive_tokens.samples import Sample
 
+GENERATION = ("device", "dtype", "torch", "transformers", "vllm", "batch_invariant")
+"""What may move a number where text is generated."""
+
 
 def tokenizer(ctx: StepContext, name: str = "model") -> PreTrainedTokenizerBase:
     """The model's tokenizer; a stand-in's knows the words of the data."""

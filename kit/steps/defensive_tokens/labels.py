@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY
+from kit.steps.common import FORMATS
 from kit.steps.defensive_tokens.files import write_json
 from kit.steps.defensive_tokens.inputs import (
+    GENERATION,
     attack_texts,
     generation_backend,
     reference_answers,
@@ -15,8 +18,18 @@ from kit.steps.defensive_tokens.inputs import (
     training_pool,
 )
 from kit.steps.defensive_tokens.params import SelfLabel, TrainingData
+from kit.steps.defensive_tokens.remedies import GENERATION_MEMORY
 
 
+@REGISTRY.kind(
+    "defensive-tokens/training-data",
+    version=1,
+    inputs={"pool": "pin", "attacks": "pin", "references": "pin"},
+    optional=frozenset({"references"}),
+    needs={"attacks": ("style",)},
+    outputs=("items.jsonl", "samples.jsonl", "schedule.json", "summary.json"),
+    canaries=("test-word-leak",),
+)
 def run_training_data(ctx: StepContext, params: TrainingData) -> None:
     """Build the mixture and decide which items are consumed, in which order."""
     from kit.methods.defensive_tokens.plan_files import count_kinds, save_plan
@@ -54,6 +67,20 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
     )
 
 
+@REGISTRY.kind(
+    "defensive-tokens/self-label",
+    version=1,
+    environment=GENERATION,
+    lowers_memory=GENERATION_MEMORY,
+    inputs={"model": "model", "data": "step", "pool": "pin"},
+    needs={"model": ("chat_format",)},
+    science=lambda params: FORMATS,
+    optional=frozenset({"data", "pool"}),
+    # One of the two says what to label; the other must not move the key.
+    unread=lambda params: frozenset({"data" if params.scope == "all" else "pool"}),
+    outputs=("labels.jsonl", "summary.json"),
+    canaries=("labels-are-answers",),
+)
 def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     """The undefended model's own answers to the clean samples."""
     from kit.methods.defensive_tokens.self_label import make_labels, save_labels

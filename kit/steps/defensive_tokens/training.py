@@ -6,9 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from kit.engine.context import StepContext
+from kit.engine.registry import REGISTRY
+from kit.steps.common import FORMATS
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import frozen_model, tokenizer_and_format
 from kit.steps.defensive_tokens.params import TrainPrefix
+from kit.steps.defensive_tokens.remedies import TRAINING_MEMORY, TRAINING_STEADIER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +24,18 @@ MOST_MASKED = 0.01
 """Share of the items whose prompt may leave no room for a label."""
 
 
+@REGISTRY.kind(
+    "defensive-tokens/train-prefix",
+    version=1,
+    lowers_memory=TRAINING_MEMORY,
+    steadies=TRAINING_STEADIER,
+    inputs={"model": "model", "data": "step", "labels": "step", "start": "step"},
+    needs={"model": ("chat_format",)},
+    science=lambda params: FORMATS,
+    optional=frozenset({"start"}),
+    outputs=(SETS, "training.json"),
+    canaries=("prompts-leave-room", "prefix-moved", "model-is-frozen"),
+)
 def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
     """Train the prefix, the model frozen; resumes from its last checkpoint after a kill."""
     from kit.lm.fingerprint import fingerprint

@@ -1,5 +1,5 @@
 """Step kinds of the miniature worlds that pretrain within a run."""
 
-from kit.steps.mini import kinds
+from kit.steps.mini import pretraining
 
-__all__ = ["kinds"]
+__all__ = ["pretraining"]

@@ -6,7 +6,7 @@ import shutil
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.engine.registry import Attributes
+from kit.engine.registry import REGISTRY, Attributes, ModelOutput
 from kit.steps.mini.params import Checkpoint, FactsData, Pretrain
 
 CHECKPOINTS = "checkpoints"
@@ -22,6 +22,13 @@ def attributes(params: Pretrain) -> Attributes:
     }
 
 
+@REGISTRY.kind(
+    "mini/facts-data",
+    version=1,
+    inputs={},
+    outputs=("texts", "questions", "requests"),
+    environment=(),
+)
 def run_facts_data(ctx: StepContext, params: FactsData) -> None:
     """Write texts, questions and requests of a seed."""
     from kit.mini.facts.files import write_world
@@ -29,6 +36,14 @@ def run_facts_data(ctx: StepContext, params: FactsData) -> None:
     write_world(ctx.out, params.seed)
 
 
+@REGISTRY.kind(
+    "mini/pretrain",
+    version=1,
+    inputs={"data": "step"},
+    outputs=("model", CHECKPOINTS, "training.json"),
+    canaries=("weights-moved", "embeddings-frozen", "retained-is-known"),
+    model=ModelOutput("model", attributes=attributes),
+)
 def run_pretrain(ctx: StepContext, params: Pretrain) -> None:
     """Pretrain a model, keeping checkpoints; half a minute, so a stopped step begins again."""
     from kit.mini.facts.measure import LEAST_KNOWN, MOST_GUESSED
@@ -86,6 +101,14 @@ def run_pretrain(ctx: StepContext, params: Pretrain) -> None:
         )
 
 
+@REGISTRY.kind(
+    "mini/checkpoint",
+    version=1,
+    inputs={"model": "model", "pretraining": "step"},
+    outputs=("model",),
+    model=ModelOutput("model", inherits="model"),
+    environment=(),
+)
 def run_checkpoint(ctx: StepContext, params: Checkpoint) -> None:
     """Copy a checkpoint of the pretraining, so that other steps can read it as a model."""
     from kit.mini.facts.runs import find_checkpoint

@@ -6,7 +6,7 @@ from typing import Any
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.engine.registry import REGISTRY, ModelOutput, StepKind
+from kit.engine.registry import REGISTRY, ModelOutput
 from kit.steps.common import load_model, tokenizer_of
 from kit.steps.tampering.params import Attack, Trial, Worst
 
@@ -16,11 +16,30 @@ SHARED = ("device", "dtype", "torch", "transformers", "world")
 """What may move a number of a training that several GPUs share."""
 
 
+@REGISTRY.kind(
+    "tampering/attack",
+    version=1,
+    launch="torchrun",
+    environment=SHARED,
+    inputs={"model": "model", "data": "step"},
+    outputs=(TRAJECTORY,),
+    canaries=("attack-ran",),
+)
 def run_attack(ctx: StepContext, params: Attack) -> None:
     """Attack a model and write its trajectory."""
     _attack(ctx, params)
 
 
+@REGISTRY.kind(
+    "tampering/fine-tune",
+    version=1,
+    launch="torchrun",
+    environment=SHARED,
+    inputs={"model": "model", "data": "step"},
+    outputs=(TRAJECTORY, "model"),
+    canaries=("attack-ran",),
+    model=ModelOutput("model", inherits="model"),
+)
 def run_fine_tune(ctx: StepContext, params: Attack) -> None:
     """Attack a model, write its trajectory and the attacked model."""
 
@@ -28,6 +47,15 @@ def run_fine_tune(ctx: StepContext, params: Attack) -> None:
     attacked.save(ctx.out / "model", tokenizer_of(ctx, ctx.model("model")))
 
 
+@REGISTRY.kind(
+    "tampering/trial",
+    version=1,
+    launch="torchrun",
+    environment=SHARED,
+    inputs={"model": "model", "data": "step"},
+    outputs=(TRAJECTORY, SETTINGS),
+    canaries=("attack-ran",),
+)
 def run_trial(ctx: StepContext, params: Trial) -> None:
     """Draw an attack of a search, run it, write its settings and its trajectory."""
     from kit.tampering.settings import drawn_trial, settings_of
@@ -37,6 +65,14 @@ def run_trial(ctx: StepContext, params: Trial) -> None:
         write_json(ctx.out / SETTINGS, settings_of(attack))
 
 
+@REGISTRY.kind(
+    "tampering/worst-case",
+    version=1,
+    inputs={"attacks": "steps"},
+    outputs=("results.json", "labels.jsonl"),
+    environment=(),
+    canaries=("attacks-differ",),
+)
 def run_worst_case(ctx: StepContext, params: Worst) -> None:
     """The worst of each model's attacks, as ``results.json``."""
     from kit.tampering.watched import FinishedAttack
@@ -102,56 +138,3 @@ def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignor
     moved = attacked.trajectory.losses
     ctx.canary("attack-ran", len(moved) > 0, f"{len(moved)} steps")
     return attacked
-
-
-for _kind in (
-    StepKind(
-        name="tampering/attack",
-        version=1,
-        params=Attack,
-        run=run_attack,
-        launch="torchrun",
-        environment=SHARED,
-        inputs={"model": "model", "data": "step"},
-        outputs=(TRAJECTORY,),
-        canaries=("attack-ran",),
-        doc="a fine-tuning attack, watched",
-    ),
-    StepKind(
-        name="tampering/fine-tune",
-        version=1,
-        params=Attack,
-        run=run_fine_tune,
-        launch="torchrun",
-        environment=SHARED,
-        inputs={"model": "model", "data": "step"},
-        outputs=(TRAJECTORY, "model"),
-        canaries=("attack-ran",),
-        model=ModelOutput("model", inherits="model"),
-        doc="a fine-tuning attack, watched, with the model that it leaves",
-    ),
-    StepKind(
-        name="tampering/trial",
-        version=1,
-        params=Trial,
-        run=run_trial,
-        launch="torchrun",
-        environment=SHARED,
-        inputs={"model": "model", "data": "step"},
-        outputs=(TRAJECTORY, SETTINGS),
-        canaries=("attack-ran",),
-        doc="an attack drawn at random, one of a search",
-    ),
-    StepKind(
-        name="tampering/worst-case",
-        version=1,
-        params=Worst,
-        run=run_worst_case,
-        inputs={"attacks": "steps"},
-        outputs=("results.json", "labels.jsonl"),
-        environment=(),
-        canaries=("attacks-differ",),
-        doc="the worst of each search under a utility bound, with an interval for the maximum",
-    ),
-):
-    REGISTRY.add(_kind)

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct, field
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.engine.registry import REGISTRY, Sort, StepKind
+from kit.engine.registry import REGISTRY, Sort
 from kit.steps.common import tokenizer_of, transformers_backend
 from kit.steps.tampering.kinds import SHARED
 
@@ -48,6 +48,15 @@ class TabulateJudged(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Settings of that average that were not run, for the same reason."""
 
 
+@REGISTRY.kind(
+    "tar/judge",
+    version=1,
+    environment=SHARED,
+    inputs={"model": "model", "judge": "model", **FILES},
+    optional=frozenset({"references"}),
+    outputs=(JUDGED,),
+    canaries=("judge-audited", "judge-understood", "answers-given"),
+)
 def run_judge(ctx: StepContext, params: JudgeModel) -> None:
     """Ask a model, audit the judge, let it judge."""
     from dataclasses import replace
@@ -95,6 +104,14 @@ def run_judge(ctx: StepContext, params: JudgeModel) -> None:
     ctx.canary("answers-given", ctx.rehearsal or 2 * said["empty"] <= said["answers"], empty)
 
 
+@REGISTRY.kind(
+    "tar/tabulate-judged",
+    version=1,
+    inputs=dict.fromkeys(JUDGES, "steps"),
+    optional=frozenset(JUDGES),
+    outputs=("results.json", "labels.jsonl"),
+    environment=(),
+)
 def run_tabulate_judged(ctx: StepContext, params: TabulateJudged) -> None:
     """Gather all judgements into ``results.json``."""
     from kit.methods.tar.judged_table import JudgedModel, tabulate_judged
@@ -108,31 +125,3 @@ def run_tabulate_judged(ctx: StepContext, params: TabulateJudged) -> None:
         over=params.over,
         absent=dict.fromkeys(params.absent, params.reason),
     ).write(ctx.out)
-
-
-for _kind in (
-    StepKind(
-        name="tar/judge",
-        version=1,
-        params=JudgeModel,
-        run=run_judge,
-        environment=SHARED,
-        inputs={"model": "model", "judge": "model", **FILES},
-        optional=frozenset({"references"}),
-        outputs=(JUDGED,),
-        canaries=("judge-audited", "judge-understood", "answers-given"),
-        doc="answers of a model, read by a judge that was audited",
-    ),
-    StepKind(
-        name="tar/tabulate-judged",
-        version=1,
-        params=TabulateJudged,
-        run=run_tabulate_judged,
-        inputs=dict.fromkeys(JUDGES, "steps"),
-        optional=frozenset(JUDGES),
-        outputs=("results.json", "labels.jsonl"),
-        environment=(),
-        doc="judged evaluations as cells",
-    ),
-):
-    REGISTRY.add(_kind)

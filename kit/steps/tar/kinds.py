@@ -6,7 +6,7 @@ import shutil
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.engine.registry import REGISTRY, ModelOutput, Sort, StepKind
+from kit.engine.registry import REGISTRY, ModelOutput, Sort
 from kit.steps.common import load_model, pinned_files, tokenizer_of
 from kit.steps.tampering.kinds import SHARED, TRAJECTORY
 from kit.steps.tar.params import Data, Safeguard, Tabulate, Train
@@ -36,8 +36,18 @@ CHANGES = (
 """Parameters that replace a setting of the preset."""
 
 
+@REGISTRY.kind(
+    "tar/safeguard",
+    version=1,
+    launch="torchrun",
+    environment=SHARED,
+    inputs={"model": "model", "data": "step"},
+    outputs=("model", TRAINING),
+    canaries=("weights-moved",),
+    model=ModelOutput("model", inherits="model"),
+)
 def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
-    """Train a baseline or the initial safeguard."""
+    """Train random mapping, the initial safeguard, or a baseline by name."""
     from kit.methods.tar.stages import SafeguardPlan, train_by_terms
     from kit.train.checkpoints import CheckpointFolder
     from kit.train.engine import AVERAGED, Precision
@@ -91,8 +101,18 @@ def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
     ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
 
 
+@REGISTRY.kind(
+    "tar/train",
+    version=1,
+    launch="torchrun",
+    environment=SHARED,
+    inputs={"model": "model", "reference": "model", "data": "step"},
+    outputs=("model", TRAINING),
+    canaries=("weights-moved",),
+    model=ModelOutput("model", inherits="model"),
+)
 def run_train(ctx: StepContext, params: Train) -> None:
-    """Run the outer loop."""
+    """Run TAR's outer loop."""
     from kit.methods.tar.outer_loop import saved_weights
     from kit.methods.tar.presets import preset
     from kit.methods.tar.stages import simulated, train_outer_loop
@@ -147,6 +167,15 @@ def run_train(ctx: StepContext, params: Train) -> None:
     ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
 
 
+@REGISTRY.kind(
+    "tar/data",
+    version=1,
+    inputs={"model": "model", "world": "step", **PINNED},
+    optional=frozenset({"world", *PINNED}),
+    outputs=("texts", "questions", COUNTS),
+    environment=("transformers",),
+    canaries=("counts-as-published",),
+)
 def run_data(ctx: StepContext, params: Data) -> None:
     """The published sets of a domain, divided and tokenised; or those of a world as they are."""
     from kit.methods.tar.published import counts
@@ -174,6 +203,14 @@ def run_data(ctx: StepContext, params: Data) -> None:
     ctx.canary("counts-as-published", not missing, detail)
 
 
+@REGISTRY.kind(
+    "tar/tabulate",
+    version=2,
+    inputs={"attacks": "steps", "further": "steps"},
+    optional=frozenset({"further"}),
+    outputs=("results.json", "labels.jsonl"),
+    environment=(),
+)
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather the trajectories of all attacks into ``results.json``."""
     from kit.methods.tar.gather import tabulate
@@ -193,57 +230,3 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     table.write(ctx.out)
     for name, (collapsed, detail, cells) in collapses.items():
         ctx.canary(f"picks-are-spread-{name}", not collapsed, detail, cells)
-
-
-for _kind in (
-    StepKind(
-        name="tar/safeguard",
-        version=1,
-        params=Safeguard,
-        run=run_safeguard,
-        launch="torchrun",
-        environment=SHARED,
-        inputs={"model": "model", "data": "step"},
-        outputs=("model", TRAINING),
-        canaries=("weights-moved",),
-        model=ModelOutput("model", inherits="model"),
-        doc="random mapping, or a baseline by name",
-    ),
-    StepKind(
-        name="tar/train",
-        version=1,
-        params=Train,
-        run=run_train,
-        launch="torchrun",
-        environment=SHARED,
-        inputs={"model": "model", "reference": "model", "data": "step"},
-        outputs=("model", TRAINING),
-        canaries=("weights-moved",),
-        model=ModelOutput("model", inherits="model"),
-        doc="TAR's outer loop",
-    ),
-    StepKind(
-        name="tar/data",
-        version=1,
-        params=Data,
-        run=run_data,
-        inputs={"model": "model", "world": "step", **PINNED},
-        optional=frozenset({"world", *PINNED}),
-        outputs=("texts", "questions", COUNTS),
-        environment=("transformers",),
-        canaries=("counts-as-published",),
-        doc="the published sets of a domain, divided and tokenised",
-    ),
-    StepKind(
-        name="tar/tabulate",
-        version=2,
-        params=Tabulate,
-        run=run_tabulate,
-        inputs={"attacks": "steps", "further": "steps"},
-        optional=frozenset({"further"}),
-        outputs=("results.json", "labels.jsonl"),
-        environment=(),
-        doc="attacks on safeguards as cells and trajectories",
-    ),
-):
-    REGISTRY.add(_kind)

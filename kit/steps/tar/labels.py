@@ -6,13 +6,20 @@ from typing import Any
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.engine.registry import REGISTRY, StepKind
+from kit.engine.registry import REGISTRY
 from kit.steps.common import load_model, tokenizer_and_format
 from kit.steps.tar.refusal_params import LabelTable, LabelTraining
 
 STATES = "states.json"
 
 
+@REGISTRY.kind(
+    "tar/label-train",
+    version=1,
+    inputs={"model": "model", "data": "step"},
+    outputs=(STATES,),
+    canaries=("training-changed-the-model",),
+)
 def run_label_train(ctx: StepContext, params: LabelTraining) -> None:
     """Train with a label, and ask the model before, after, and with its adapter off."""
     from kit.evals.multiple_choice import score
@@ -81,6 +88,14 @@ def run_label_train(ctx: StepContext, params: LabelTraining) -> None:
     ctx.canary("training-changed-the-model", before != after, f"{len(done.losses)} steps")
 
 
+@REGISTRY.kind(
+    "tar/label-table",
+    version=1,
+    inputs={"trainings": "steps"},
+    outputs=("results.json", "labels.jsonl"),
+    environment=(),
+    canaries=("adapter-off-is-as-before",),
+)
 def run_label_table(ctx: StepContext, params: LabelTable) -> None:
     """Gather what became of the responses into ``results.json``."""
     from kit.methods.tar.label_table import LabelledTraining, tabulate_labels
@@ -96,29 +111,3 @@ def run_label_table(ctx: StepContext, params: LabelTable) -> None:
         different == 0,
         f"{different} responses or log-probabilities differ with the adapter off from before",
     )
-
-
-for _kind in (
-    StepKind(
-        name="tar/label-train",
-        version=1,
-        params=LabelTraining,
-        run=run_label_train,
-        inputs={"model": "model", "data": "step"},
-        outputs=(STATES,),
-        canaries=("training-changed-the-model",),
-        doc='training with a "rejected" label; asked before, after and with the adapter off',
-    ),
-    StepKind(
-        name="tar/label-table",
-        version=1,
-        params=LabelTable,
-        run=run_label_table,
-        inputs={"trainings": "steps"},
-        outputs=("results.json", "labels.jsonl"),
-        environment=(),
-        canaries=("adapter-off-is-as-before",),
-        doc="what became of responses that were trained with a label",
-    ),
-):
-    REGISTRY.add(_kind)

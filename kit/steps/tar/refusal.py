@@ -7,7 +7,7 @@ from typing import Any
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.engine.registry import REGISTRY, ModelOutput, StepKind
+from kit.engine.registry import REGISTRY, ModelOutput
 from kit.steps.common import load_model, pinned_files, tokenizer_and_format, tokenizer_of
 from kit.steps.tampering.kinds import SHARED, TRAJECTORY
 from kit.steps.tar.kinds import COUNTS, TRAINING
@@ -39,6 +39,15 @@ CHANGES = (
 """Parameters that replace a setting of the preset."""
 
 
+@REGISTRY.kind(
+    "tar/requests",
+    version=1,
+    inputs={"model": "model", "world": "step", **dict.fromkeys(PINS, "pin")},
+    optional=frozenset({"world", *PINS}),
+    outputs=("pairs", "requests", "questions", COUNTS),
+    environment=("transformers",),
+    canaries=("counts-as-published",),
+)
 def run_requests(ctx: StepContext, params: Requests) -> None:
     """Write pairs and requests of a world, or the published pairs, in the model's chat format."""
     from kit.methods.tar.refusal_data import world_answer, world_sets, write_pairs, write_requests
@@ -89,8 +98,18 @@ def _published(ctx: StepContext, params: Requests) -> None:
     ctx.canary("counts-as-published", all(holds for _, holds in found), detail)
 
 
+@REGISTRY.kind(
+    "tar/refuse",
+    version=1,
+    launch="torchrun",
+    environment=SHARED,
+    inputs={"model": "model", "reference": "model", "data": "step"},
+    outputs=("model", TRAINING),
+    canaries=("weights-moved",),
+    model=ModelOutput("model", inherits="model"),
+)
 def run_refuse(ctx: StepContext, params: Refuse) -> None:
-    """Run the outer loop with DPO."""
+    """Run TAR's outer loop with DPO, for refusals."""
     from kit.evals.sets import pad_id
     from kit.methods.tar.outer_loop import saved_weights
     from kit.methods.tar.pairs import read_pairs, with_reference
@@ -148,6 +167,14 @@ def run_refuse(ctx: StepContext, params: Refuse) -> None:
     ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
 
 
+@REGISTRY.kind(
+    "tar/refusal-safeguard",
+    version=1,
+    inputs={"model": "model", "data": "step"},
+    outputs=("model", TRAINING),
+    canaries=("weights-moved",),
+    model=ModelOutput("model", inherits="model"),
+)
 def run_refusal_safeguard(ctx: StepContext, params: RefusalSafeguard) -> None:
     """Train RR or RepNoise."""
     from kit.evals.sets import pad_id
@@ -185,13 +212,32 @@ def run_refusal_safeguard(ctx: StepContext, params: RefusalSafeguard) -> None:
     ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
 
 
+@REGISTRY.kind(
+    "tar/answer-attack",
+    version=1,
+    launch="torchrun",
+    environment=SHARED,
+    inputs={"model": "model", "data": "step"},
+    outputs=(TRAJECTORY,),
+    canaries=("attack-ran",),
+)
 def run_answer_attack(ctx: StepContext, params: AnswerTuning) -> None:
     """Attack a model with answers and ask it on the way."""
     _tune(ctx, params)
 
 
+@REGISTRY.kind(
+    "tar/answer-tune",
+    version=1,
+    launch="torchrun",
+    environment=SHARED,
+    inputs={"model": "model", "data": "step"},
+    outputs=(TRAJECTORY, "model"),
+    canaries=("attack-ran",),
+    model=ModelOutput("model", inherits="model"),
+)
 def run_answer_tune(ctx: StepContext, params: AnswerTuning) -> None:
-    """The same, with the model that it leaves."""
+    """Attack a model with answers, ask it on the way and keep it."""
     tuned = _tune(ctx, params)
     tuned.save(ctx.out / "model", tokenizer_of(ctx, ctx.model("model")))
 
@@ -244,6 +290,13 @@ def _tune(ctx: StepContext, params: AnswerTuning) -> Any:
     return tuned
 
 
+@REGISTRY.kind(
+    "tar/refusal-table",
+    version=1,
+    inputs={"attacks": "steps"},
+    outputs=("results.json", "labels.jsonl"),
+    environment=(),
+)
 def run_refusal_table(ctx: StepContext, params: RefusalTable) -> None:
     """Gather what attacked models answer into ``results.json``."""
     from kit.methods.tar.refusal_table import tabulate_refusals
@@ -258,6 +311,14 @@ def run_refusal_table(ctx: StepContext, params: RefusalTable) -> None:
     ).write(ctx.out)
 
 
+@REGISTRY.kind(
+    "tar/win-rate-table",
+    version=1,
+    inputs={"trainings": "steps"},
+    outputs=("results.json", "labels.jsonl"),
+    environment=(),
+    canaries=("reference-is-the-initial-model",),
+)
 def run_win_rate_table(ctx: StepContext, params: WinRateTable) -> None:
     """Gather win rates during trainings into ``results.json``."""
     from kit.methods.tar.win_rates import FinishedTraining, tabulate_win_rates
@@ -273,90 +334,3 @@ def run_win_rate_table(ctx: StepContext, params: WinRateTable) -> None:
         largest < 1e-3,
         f"before the first step a margin over the initial model is at most {largest:.2g} nats",
     )
-
-
-for _kind in (
-    StepKind(
-        name="tar/requests",
-        version=1,
-        params=Requests,
-        run=run_requests,
-        inputs={"model": "model", "world": "step", **dict.fromkeys(PINS, "pin")},
-        optional=frozenset({"world", *PINS}),
-        outputs=("pairs", "requests", "questions", COUNTS),
-        environment=("transformers",),
-        canaries=("counts-as-published",),
-        doc="requests with a wanted and an unwanted answer, in the model's chat format",
-    ),
-    StepKind(
-        name="tar/refuse",
-        version=1,
-        params=Refuse,
-        run=run_refuse,
-        launch="torchrun",
-        environment=SHARED,
-        inputs={"model": "model", "reference": "model", "data": "step"},
-        outputs=("model", TRAINING),
-        canaries=("weights-moved",),
-        model=ModelOutput("model", inherits="model"),
-        doc="TAR's outer loop with DPO, for refusals",
-    ),
-    StepKind(
-        name="tar/refusal-safeguard",
-        version=1,
-        params=RefusalSafeguard,
-        run=run_refusal_safeguard,
-        inputs={"model": "model", "data": "step"},
-        outputs=("model", TRAINING),
-        canaries=("weights-moved",),
-        model=ModelOutput("model", inherits="model"),
-        doc="RR or RepNoise",
-    ),
-    StepKind(
-        name="tar/answer-attack",
-        version=1,
-        params=AnswerTuning,
-        run=run_answer_attack,
-        launch="torchrun",
-        environment=SHARED,
-        inputs={"model": "model", "data": "step"},
-        outputs=(TRAJECTORY,),
-        canaries=("attack-ran",),
-        doc="a fine-tuning attack with answers, the model asked on the way",
-    ),
-    StepKind(
-        name="tar/answer-tune",
-        version=1,
-        params=AnswerTuning,
-        run=run_answer_tune,
-        launch="torchrun",
-        environment=SHARED,
-        inputs={"model": "model", "data": "step"},
-        outputs=(TRAJECTORY, "model"),
-        canaries=("attack-ran",),
-        model=ModelOutput("model", inherits="model"),
-        doc="fine-tuning with answers, the model asked on the way and kept",
-    ),
-    StepKind(
-        name="tar/refusal-table",
-        version=1,
-        params=RefusalTable,
-        run=run_refusal_table,
-        inputs={"attacks": "steps"},
-        outputs=("results.json", "labels.jsonl"),
-        environment=(),
-        doc="what attacked models answer to requests, as cells and trajectories",
-    ),
-    StepKind(
-        name="tar/win-rate-table",
-        version=1,
-        params=WinRateTable,
-        run=run_win_rate_table,
-        inputs={"trainings": "steps"},
-        outputs=("results.json", "labels.jsonl"),
-        environment=(),
-        canaries=("reference-is-the-initial-model",),
-        doc="DPO win rates during TAR, as cells and trajectories",
-    ),
-):
-    REGISTRY.add(_kind)

@@ -7,7 +7,7 @@ import json
 from msgspec import Struct
 
 from kit.engine.context import StepContext
-from kit.engine.registry import REGISTRY, NoParams, StepKind
+from kit.engine.registry import REGISTRY, NoParams
 from kit.results.axes import Axes
 from kit.results.builder import TableBuilder
 
@@ -21,6 +21,14 @@ class Attack(Struct, frozen=True, forbid_unknown_fields=True):
     """Prompts that are tried."""
 
 
+@REGISTRY.kind(
+    "my-paper/attack",
+    version=1,  # raised when equal inputs give other outputs
+    inputs={"prompts": "pin"},
+    outputs=("labels.json",),
+    canaries=("every-prompt-tried",),
+    environment=(),
+)
 def run_attack(context: StepContext, params: Attack) -> None:
     """Attack every prompt once; leaves a label for each."""
     from my_paper.method import attack  # heavy imports stay inside: planning never needs them
@@ -34,6 +42,13 @@ def run_attack(context: StepContext, params: Attack) -> None:
     (context.out / "labels.json").write_text(json.dumps(made))
 
 
+@REGISTRY.kind(
+    "my-paper/table",
+    version=1,
+    inputs={"attacks": "steps"},
+    outputs=("results.json", "labels.jsonl"),
+    environment=(),
+)
 def run_table(context: StepContext, params: NoParams) -> None:
     """All measurements as cells, by the role of each axis."""
     measured = context.steps("attacks")
@@ -43,30 +58,3 @@ def run_table(context: StepContext, params: NoParams) -> None:
         here = table.at(axes.origin(step.instance, step.axes))
         here.proportion("asr", "attack", made["labels"], made["items"])
     table.build().write(context.out)  # results.json and labels.jsonl
-
-
-REGISTRY.add(
-    StepKind(
-        name="my-paper/attack",
-        version=1,  # raised when equal inputs give other outputs
-        params=Attack,
-        run=run_attack,
-        inputs={"prompts": "pin"},
-        outputs=("labels.json",),
-        canaries=("every-prompt-tried",),
-        environment=(),
-        doc="one attack on every prompt",
-    )
-)
-REGISTRY.add(
-    StepKind(
-        name="my-paper/table",
-        version=1,
-        params=NoParams,
-        run=run_table,
-        inputs={"attacks": "steps"},
-        outputs=("results.json", "labels.jsonl"),
-        environment=(),
-        doc="all measurements as cells",
-    )
-)
