@@ -40,6 +40,7 @@ class RefusalSafeguard:
         seed: Of the orders, the adapter and the noise.
         alpha: Of RR both terms, of RepNoise the ascent.
         beta: Of RepNoise's noise.
+        retain_scale: Of a cross-entropy on retain examples beside RepNoise's loss, which has none.
         blocks: Where RR compares harmful states, counted from 0.
         rank: Of RR's adapter, which is merged afterwards; its scale is 1.
     """
@@ -51,6 +52,7 @@ class RefusalSafeguard:
     seed: int = 0
     alpha: float = 1.0
     beta: float = 0.001
+    retain_scale: float = 0.0
     blocks: tuple[int, ...] = ()
     rank: int = 16
 
@@ -91,7 +93,7 @@ def train_refusal_safeguard(
         model: Changed.
         reference: The original, frozen.
         pairs: Harmful requests; RR takes the rejected answers, RepNoise both.
-        retain: What RR stays near on; RepNoise's loss has no such term.
+        retain: What RR stays near on; RepNoise trains on it with a ``retain_scale`` only.
         plan: How.
         pad_id: Fills rows.
         rows: Most rows in a forward pass. RepNoise's loss does not add up over micro-batches: it is
@@ -109,9 +111,14 @@ def train_refusal_safeguard(
     else:
         trained = model.requires_grad_(True)
         noise = torch.Generator().manual_seed(plan.seed)
-        terms = repnoise(generator=noise, beta=plan.beta, alpha=plan.alpha)
+        terms = repnoise(
+            generator=noise, beta=plan.beta, alpha=plan.alpha, retain_scale=plan.retain_scale
+        )
         both = list(zip(harmful, [pair.example("chosen") for pair in pairs], strict=True))
-        streams = Streams(Stream(PAIRS, both, plan.batch, seed=plan.seed))
+        drawn = [Stream(PAIRS, both, plan.batch, seed=plan.seed)]
+        if plan.retain_scale:
+            drawn.append(Stream(RETAIN, retain, plan.batch, seed=plan.seed))
+        streams = Streams(*drawn)
     spec = optimizer_spec("adamw", {"learning_rate": plan.learning_rate, "weight_decay": 0.0})
     done = train_safeguard(
         SingleProcess(trained, spec),

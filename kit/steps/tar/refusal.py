@@ -200,6 +200,7 @@ def run_refusal_safeguard(ctx: StepContext, params: RefusalSafeguard) -> None:
             seed=params.seed,
             alpha=params.alpha,
             beta=params.beta,
+            retain_scale=params.retain_scale,
             blocks=tuple(params.blocks),
             rank=params.rank,
         ),

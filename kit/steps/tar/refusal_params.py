@@ -86,6 +86,8 @@ class RefusalSafeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Of RR both terms, of RepNoise the ascent."""
     beta: float = 0.001
     """Of RepNoise's noise."""
+    retain_scale: Annotated[float, Meta(ge=0)] = 0.0
+    """Of a cross-entropy on ``retain`` beside RepNoise's loss, which has no such term."""
     blocks: list[Natural] = field(default_factory=list)
     """Where RR compares harmful states, counted from 0."""
     rank: Count = 16

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kit.methods.tar.baselines import llmu as llmu_module
+from kit.methods.tar.baselines import r2d2 as r2d2_module
 from kit.methods.tar.baselines import rmu as rmu_module
 from kit.methods.tar.baselines.llmu import llmu
 from kit.methods.tar.baselines.max_entropy import max_entropy
@@ -235,6 +236,15 @@ def test_repnoise(model):
     terms = repnoise(generator=torch.Generator().manual_seed(8), beta=0.3, alpha=2.0)
     assert_same_loss(model, sum(term.loss(model, pair) for term in terms), by_hand)
 
+    # A benign term, which the published loss has not, is a cross-entropy beside it.
+    benign, noise = build_batch(5, (6, 7, 4)), torch.Generator().manual_seed(8)
+    *published, added = repnoise(generator=noise, beta=0.3, alpha=2.0, retain_scale=0.7)
+    again = sum(term.loss(model, pair) for term in published)
+    assert again.item() == pytest.approx(by_hand.item())
+    assert added.data == ("retain",)
+    wanted = -0.7 * label_log_probs(model, benign).mean()
+    assert_same_loss(model, added.loss(model, count(benign)), wanted, rtol=FP32)
+
 
 def test_repnoise_refuses_pairs_that_do_not_line_up(model, forget):
     first, _ = repnoise(generator=torch.Generator())
@@ -244,11 +254,14 @@ def test_repnoise_refuses_pairs_that_do_not_line_up(model, forget):
         first.loss(model, (count(forget), count(forget)))
 
 
-def test_r2d2(model, forget, retain):
+def test_r2d2(model, forget, retain, monkeypatch):
     toward = build_batch(7, (6, 6, 6))
+    log_p = label_log_probs(model, forget)
+    lowest = float(log_p.detach().median())
+    monkeypatch.setattr(r2d2_module, "LOWEST_LOG_PROB", lowest)
     by_hand = (
         -label_log_probs(model, retain).mean()
-        - 0.5 * torch.log1p(-label_log_probs(model, forget).exp()).mean()
+        - 0.5 * torch.log1p(-log_p[log_p >= lowest].exp()).sum() / len(log_p)
         - 0.25 * label_log_probs(model, toward).mean()
     )
     terms = r2d2(away_scale=0.5, toward_scale=0.25)

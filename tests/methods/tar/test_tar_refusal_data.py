@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from kit.mini.facts.files import write_world
 from kit.mini.facts.model import Shape, build_tokenizer, new_model
 from kit.mini.facts.requests import LABEL, REFUSAL
 from kit.mini.facts.world import ATTACKER, make_world
+from kit.train.batching import Example
 
 SMALL = Shape(width=32, layers=2, heads=2, feed_forward=48)
 
@@ -128,6 +130,30 @@ def test_a_baseline_moves_what_it_should(folder: Path, method: str) -> None:
         # At the first step the model is its own reference: cosine 1 at the block, times alpha.
         assert trained.losses[0] == pytest.approx(5.0, rel=1e-4)
     assert all(torch.equal(p, before[n]) for n, p in new_model(SMALL, 0).named_parameters())
+
+
+def test_repnoise_meets_benign_requests_only_where_asked(folder: Path) -> None:
+    """Published as it is it never reads them; with a scale its losses are others."""
+    benign = answers(folder, ["benign:chosen"])
+
+    def losses(scale: float, retain: Sequence[Example]) -> list[float]:
+        plan = RefusalSafeguard(
+            "repnoise", steps=2, learning_rate=0.01, batch=4, retain_scale=scale
+        )
+        reference = new_model(SMALL, 0).requires_grad_(False)
+        pad = MINI.pad_id(build_tokenizer())
+        pairs = read_pairs(folder, "harmful")
+        model = new_model(SMALL, 0)
+        trained = train_refusal_safeguard(model, reference, pairs, retain, plan, pad_id=pad)
+        return trained.losses
+
+    published = losses(0.0, benign)
+    assert losses(0.0, []) == published
+    with_benign = losses(0.5, benign)
+    assert with_benign[0] > published[0]
+    assert losses(0.5, benign[:4])[0] != with_benign[0]
+    with pytest.raises(ValueError, match="retain"):
+        losses(0.5, [])
 
 
 def test_an_unknown_baseline_is_refused() -> None:

@@ -19,11 +19,17 @@ RELEASED = "cais/zephyr_7b_r2d2"
 """Zephyr-7B; whether the TAR paper trained its own on Llama-3 could not be found out."""
 
 
-def r2d2(*, away_scale: float, toward_scale: float) -> tuple[Term, ...]:
+AWAY_SCALE = TOWARD_SCALE = 0.5
+LOWEST_LOG_PROB = -5.0
+"""HarmBench's adversarial_training/.../adv_training_utils.py, in a copy (Wendy-1222/SLM_Jailbreak
+at 1c1adaf)."""
+
+
+def r2d2(*, away_scale: float = AWAY_SCALE, toward_scale: float = TOWARD_SCALE) -> tuple[Term, ...]:
     """SFT(benign) - a log(1 - p(affirmative answer)) + b CE(refusal), under adversarial suffixes.
 
-    The pool of suffixes that the method keeps optimising with GCG is no part of this: its sizes and
-    the coefficients could not be obtained, and the paper's row is the released checkpoint.
+    The pool of suffixes that the method keeps optimising with GCG is no part of this: the paper's
+    row is the released checkpoint, another model's whole fine-tuning (docs/methods/tar.md).
 
     Args:
         away_scale: a; the stream ``away`` has requests with suffixes, labels on the affirmative
@@ -35,7 +41,11 @@ def r2d2(*, away_scale: float, toward_scale: float) -> tuple[Term, ...]:
         batch = counted.batch
         out = forward(model, batch)
         loss = inverse_cross_entropy(
-            out.states, out.head, batch.labels, weights=counted.label_weights
+            out.states,
+            out.head,
+            batch.labels,
+            lowest_log_prob=LOWEST_LOG_PROB,
+            weights=counted.label_weights,
         )
         return away_scale * loss
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kit.lm.model import decoder_layers, final_norm
+from kit.methods.tar.baselines.common import RETAIN
 from kit.methods.tar.baselines.recipe import Term
 from kit.methods.tar.forward import Pass, forward
 from kit.methods.tar.losses import cross_entropy
+from kit.methods.tar.objectives import language_model_loss
 from kit.methods.tar.scores import at_least_fp32
 from kit.methods.tar.settings import HIDDEN_STATES
 from kit.train.batching import IGNORE
@@ -68,20 +70,24 @@ def repnoise(
     beta: float = BETA,
     alpha: float = ALPHA,
     offset: float = 1.0,
+    retain_scale: float = 0.0,
 ) -> tuple[Term, ...]:
     """CE(harmless) + beta mean_layers MMD(h, noise) - alpha log(offset + mean_layers CE(harmful)).
 
-    The pairs are answers to the same prompt, and only tokens that differ count. The masked
-    cross-entropy of the released code also sets the scores in front of some labels to zero and
-    drops token 0; here a label counts where it differs, and nothing else is changed. Neither the
-    discrepancy nor the logarithm adds up over micro-batches: with several, each has its own, as it
-    is on several GPUs in the released code.
+    The pairs are answers to the same prompt, and only tokens that differ count. Of the released
+    code's loss.py three things are not repeated: it sets the scores in front of some labels to zero
+    and drops token 0 (here a label counts where it differs); it puts the final norm onto the last
+    state, which has it already; and it adds the cross-entropy of the output to those of the layers
+    before it divides by their number. Neither the discrepancy nor the logarithm adds up over
+    micro-batches: with several, each has its own, as it is on several GPUs in the released code.
 
     Args:
         generator: Draws the noise, on the CPU.
         beta: Of the noise term.
         alpha: Of the ascent term.
         offset: 1 in the released code, 0 in the formula.
+        retain_scale: Of the cross-entropy on a stream of benign answers, which RepNoise does not
+            have; 0 leaves it out.
     """
 
     def harmless_loss(model: PreTrainedModel, pair: tuple[Counted, Counted]) -> Tensor:
@@ -108,10 +114,14 @@ def repnoise(
         loss = beta * torch.stack(noisy).mean() - alpha * torch.log(offset + ascent)
         return pair[0].micro.row_share * loss
 
-    return (
+    def benign_loss(model: PreTrainedModel, counted: Counted) -> Tensor:
+        return retain_scale * language_model_loss(model, counted)
+
+    published = (
         Term("harmless", (PAIRS,), harmless_loss),
         Term("harmful-noise-and-ascent", (PAIRS,), harmful_loss),
     )
+    return (*published, Term("benign", (RETAIN,), benign_loss)) if retain_scale else published
 
 
 def _with_mlp_outputs(model: PreTrainedModel, batch: Batch) -> tuple[Pass, list[Tensor]]:

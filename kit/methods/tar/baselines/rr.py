@@ -30,8 +30,10 @@ RELEASED = "GraySwanAI/Llama-3-8B-Instruct-RR"
 STEPS = 150
 ALPHA = 10.0
 BLOCKS = (9, 19)
-"""Steps, alpha and target layers 10 and 20 of the released model are from memory (reference page,
-section 5). transformers' hidden state 10 is the output of block 9, counted from 0."""
+"""The authors' launcher for Llama 3 8B, lorra_circuit_breaker_llama3_8b.sh, in a copy
+(ks-fahad/CircuitBreakers at 1a5c087): target layers 10 and 20, alpha 10, adapters of rank 16 and
+scale 1 with dropout 0.05, AdamW at a constant 1e-4, batch 16. transformers' hidden state 10 is the
+output of block 9, counted from 0."""
 
 
 def coefficients(step: int, *, alpha: float = ALPHA, steps: int = STEPS) -> tuple[float, float]:
