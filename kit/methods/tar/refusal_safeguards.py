@@ -115,7 +115,7 @@ def train_refusal_safeguard(
             generator=noise, beta=plan.beta, alpha=plan.alpha, retain_scale=plan.retain_scale
         )
         both = list(zip(harmful, [pair.example("chosen") for pair in pairs], strict=True))
-        drawn = [Stream(PAIRS, both, plan.batch, seed=plan.seed)]
+        drawn: list[Stream[Any]] = [Stream(PAIRS, both, plan.batch, seed=plan.seed)]
         if plan.retain_scale:
             drawn.append(Stream(RETAIN, retain, plan.batch, seed=plan.seed))
         streams = Streams(*drawn)
