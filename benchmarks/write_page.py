@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import sharded_page
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 START, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
@@ -196,6 +198,7 @@ def tables() -> str:
         ("Alignment", alignment()),
         ("Generation, 8B", generation()),
         ("Checkpoint transfer, 6.9B, 32 pairs a step", transfer()),
+        ("TAR, 8B, sharded over two GPUs", sharded_page.lines()),
     ]
     return "\n".join("\n".join([f"## {title}", "", *lines, ""]) for title, lines in parts)
 
