@@ -1,148 +1,40 @@
 """``python -m tests.mutants.run COUNT SEED RECORD``: plant bugs and see which the tests notice.
 
-A copy of the repository takes one bug at a time. What is run for it: the tests that name its
-module, those of its room that name its function, and those of its room's mirror, file by file
-until one fails. Each file is run in a process that is forked from this one, where the large
-libraries are imported already. The record has an entry a mutant; a bug that is none (no input makes
-a difference) is marked in it by hand, with the reason, and kept when the command is run again.
+Every worker (``--jobs``) has a copy of the repository; bugs are handed out in the sample's order,
+and the record is written as they are decided. What it has already is not tried again, so that a
+run that was stopped, by ``--seconds`` or by hand, goes on. ``--again`` tries those that survived
+once more, after the tests were mended: what the first pass said stays in the record. A bug that is
+none (no input makes a difference) is marked in the record by hand, ``equivalent``, with the reason.
 
 Not a tool such as mutmut or cosmic-ray: what decides the time here is which tests are run for a
-mutant, and that they need no new process with torch in it.
+mutant, and that they need no new process with torch in it (:mod:`tests.mutants.tried`).
 """
 
 from __future__ import annotations
 
+import argparse
+import compileall
 import contextlib
 import json
+import multiprocessing
 import os
-import re
-import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from tests.mutants.plant import Mutant, sample
+from tests.mutants.plant import Mutant, mutants, sample
+from tests.mutants.tried import ROOT, Bench, TimeOver
 
-ROOT = Path(__file__).resolve().parents[2]
-CPU_SECONDS = 60
-"""Of a file of tests; a bug is noticed if it ends within it without the bug alone."""
-WALL_SECONDS = 900
-MOST_FILES = 8
-
-
-def chosen(mutant: Mutant, root: Path) -> list[str]:
-    """Test files for a mutant, the likeliest first."""
-    module = mutant.path.removesuffix(".py").removesuffix("/__init__")
-    *package, stem = module.split("/")
-    dotted, parent = module.replace("/", "."), ".".join(package)
-    names = re.compile(rf"{re.escape(dotted)}\b|from {re.escape(parent)} import [^\n]*\b{stem}\b")
-    function = mutant.function.split(".")[-1] if mutant.function else ""
-    room = f"tests/{package[1]}/" if len(package) > 1 else "tests/test_"
-    scored: list[tuple[float, str]] = []
-    for path in sorted((root / "tests").rglob("test_*.py")):
-        text, name = path.read_text(encoding="utf-8"), str(path.relative_to(root))
-        if "pytestmark = pytest.mark." in text and re.search(r"mark\.(gpu|slurm|image|slow)", text):
-            continue
-        score = 8.0 * bool(names.search(text)) + 4.0 * (stem.strip("_") in path.stem)
-        score += 4.0 * (len(function) > 3 and function.strip("_") in text)
-        score += 3.0 * name.startswith(room) + 1.0 * name.startswith(
-            "/".join(["tests", *package[1:]])
-        )
-        if score >= 3:
-            scored.append((-score, name))
-    return [name for _, name in sorted(scored)[:MOST_FILES]]
+LIBRARIES = ("torch", "transformers", "datasets", "scipy.stats")
+IGNORED = (".git", ".venv*", ".kit", "runs", "__pycache__", ".hypothesis", ".*_cache")
+Entry = dict[str, Any]
 
 
-def tried(mutant: Mutant, tree: Path) -> dict[str, Any]:
-    """What became of one mutant."""
-    path = tree / mutant.path
-    source, files = path.read_text(encoding="utf-8"), chosen(mutant, tree)
-    path.write_text(mutant.planted(source), encoding="utf-8")
-    said = tree / "said.txt"
-    began, by, seen = time.monotonic(), "", 0
-    try:
-        for file in files:
-            seen += 1
-            status = _forked([file], tree, said)
-            text = said.read_text(errors="replace")
-            failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
-            if status > 0 and not failed:
-                raise RuntimeError(f"the tests did not run: {text[-2000:]}")
-            if status < 0:
-                path.write_text(source, encoding="utf-8")
-                if _forked([file], tree, tree / "said-without.txt") < 0:
-                    path.write_text(mutant.planted(source), encoding="utf-8")
-                    continue
-            if status:
-                by = failed[0] if failed else f"{file} does not end"
-                break
-    finally:
-        path.write_text(source, encoding="utf-8")
-    shown = {k: v for k, v in asdict(mutant).items() if k not in ("start", "end", "text")}
-    return shown | {
-        "line_text": source.split("\n")[mutant.line - 1].strip(),
-        "killed": bool(by),
-        "by": by,
-        "files": seen,
-        "seconds": round(time.monotonic() - began),
-    }
-
-
-def _forked(files: list[str], tree: Path, said: Path) -> int:
-    """Exit status of pytest over these files in a fork; negative when its time was over."""
-    pid = os.fork()
-    if pid == 0:
-        os.setpgid(0, 0)
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
-        with said.open("w") as out:
-            os.dup2(out.fileno(), 1)
-            os.dup2(out.fileno(), 2)
-        _in_child(files, tree)
-    deadline = time.monotonic() + WALL_SECONDS
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            break
-        time.sleep(0.2)
-    else:
-        status = 9
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, 9)  # and what its tests have started
-    if not done:
-        os.waitpid(pid, 0)
-    return -1 if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def _in_child(files: list[str], tree: Path) -> NoReturn:
-    """Run the tests of the copy, whose packages are not the ones that this module came from."""
-    code = 3
-    try:
-        os.chdir(tree)
-        sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
-        os.environ["PYTHONPATH"] = str(tree)
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "kit")]:
-            del sys.modules[name]
-        import pytest
-
-        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "-rfE"]
-        options += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
-        code = int(pytest.main([*options, f"--basetemp={tree / 'tmp'}", *files]))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0 if code == 5 else code)
-
-
-def rooms(entries: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+def rooms(entries: list[Entry]) -> dict[str, dict[str, int]]:
     """Killed, survived and none, by room."""
     made: dict[str, Counter[str]] = {}
     for one in entries:
@@ -151,49 +43,140 @@ def rooms(entries: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     return {room: dict(sorted(counts.items())) for room, counts in sorted(made.items())}
 
 
-def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the record begins with."""
+def summary(entries: list[Entry]) -> dict[str, Any]:
+    """What the record begins with: how many are bugs, how many were noticed, and at first."""
     real = [one for one in entries if not one.get("equivalent")]
-    killed = sum(one["killed"] for one in real)
-    share = round(killed / len(real), 4) if real else 0.0
-    return {"real": len(real), "killed": killed, "share": share, "rooms": rooms(entries)}
+    killed = [one for one in real if one["killed"]]
+    first = [one for one in killed if not one.get("survived_first")]
+    shares = [round(len(some) / len(real), 4) if real else 0.0 for some in (first, killed)]
+    return {
+        "real": len(real), "killed_first": len(first), "share_first": shares[0],
+        "killed": len(killed), "share": shares[1], "rooms": rooms(entries),
+    }  # fmt: skip
 
 
-def main(count: str, seed: str, record: str, part: str = "0/1") -> None:
-    """Try a sample, or every n-th of it; what the record has already is not tried again."""
-    import datasets  # noqa: F401
-    import scipy.stats  # noqa: F401
+def same(entry: Entry, root: Path) -> Mutant | None:
+    """The bug of an entry in today's source, whose lines may have moved."""
+    path = root / entry["path"]
+    if not path.is_file():
+        return None
+    source = path.read_text(encoding="utf-8")
+    for one in mutants(entry["path"], source):
+        column = one.start - (source.rfind("\n", 0, one.start) + 1)
+        line = source.split("\n")[one.line - 1].strip()
+        is_it = (one.function, one.what, line, column)
+        if is_it == (entry["function"], entry["what"], entry["line_text"], entry["column"]):
+            return one
+    return None
+
+
+def _work(
+    number: int, todo: list[Mutant], taken: Any, results: Any, folder: str, until: float
+) -> None:
+    tree = Path(folder) / f"tree-{number}"
+    shutil.copytree(Path(folder) / "master", tree, symlinks=True)
+    bench = Bench(tree, Path(folder) / "known", until)
+    while time.monotonic() < until:
+        with taken.get_lock():
+            at = taken.value
+            taken.value += 1
+        if at >= len(todo):
+            break
+        try:
+            results.put((at, bench.tried(todo[at])))
+        except TimeOver:
+            break
+    results.put((-1, None))
+
+
+def over(todo: list[Mutant], jobs: int, until: float, decided: Any) -> None:
+    """Try mutants in several processes until all are decided or the time is over."""
+    for name in LIBRARIES:
+        with contextlib.suppress(ImportError):
+            __import__(name)
     import torch
-    import transformers  # noqa: F401
 
     torch.set_num_threads(1)
-    out = Path(record)
-    known = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
-    head = {"seed": int(seed), "count": int(count), "commit": _commit()}
-    done = known.get("mutants", []) if known.get("seed") == int(seed) else []
-    have = {(one["path"], one["line"], one["what"]) for one in done}
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = Path(scratch) / "tree"
-        ignored = shutil.ignore_patterns(".git", ".venv*", ".kit", "runs", "__pycache__")
-        shutil.copytree(ROOT, tree, ignore=ignored)
-        first, parts = map(int, part.split("/"))
-        for mutant in sample(tree, int(count), int(seed))[first::parts]:
-            if (mutant.path, mutant.line, mutant.what) in have:
-                continue
-            done.append(tried(mutant, tree))
-            made = head | summary(done) | {"mutants": done}
-            out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-            one = done[-1]
-            word = "killed" if one["killed"] else "SURVIVED"
-            print(f"{len(done)} {word} {one['path']}:{one['line']} {one['what']} {one['by']}",
-                  flush=True)  # fmt: skip
-    print(json.dumps(summary(done)))
+    several = multiprocessing.get_context("fork")
+    taken, results = several.Value("i", 0), several.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        master = Path(folder) / "master"
+        shutil.copytree(ROOT, master, symlinks=True, ignore=shutil.ignore_patterns(*IGNORED))
+        compileall.compile_dir(master / "kit", quiet=2, workers=1)
+        (Path(folder) / "known").mkdir()
+        workers = [
+            several.Process(target=_work, args=(n, todo, taken, results, folder, until))
+            for n in range(jobs)
+        ]
+        for worker in workers:
+            worker.start()
+        left = len(workers)
+        while left:
+            at, entry = results.get()
+            if entry is None:
+                left -= 1
+            else:
+                decided(at, entry)
+        for worker in workers:
+            worker.join()
+        for file in sorted((Path(folder) / "known").glob("*.json")):
+            print("fails without any bug:", *json.loads(file.read_text())[:4])
+
+
+def main() -> None:
+    """Try a sample; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", type=int)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("record", type=Path)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--again", action="store_true")
+    asked = parser.parse_args()
+    until = time.monotonic() + asked.seconds
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    known = json.loads(asked.record.read_text("utf-8")) if asked.record.is_file() else {}
+    done: dict[int, Entry] = {}
+    if known.get("seed") == asked.seed:
+        done = {one["number"]: one for one in known["mutants"]}
+    numbers, todo = [], []
+    if asked.again:
+        for number, entry in sorted(done.items()):
+            mutant = same(entry, ROOT)
+            if not entry["killed"] and not entry.get("equivalent") and mutant:
+                numbers, todo = [*numbers, number], [*todo, mutant]
+    else:
+        for number, mutant in enumerate(sample(ROOT, asked.count, asked.seed)):
+            if number not in done:
+                numbers, todo = [*numbers, number], [*todo, mutant]
+    head = {"seed": asked.seed, "count": asked.count, "commit": known.get("commit") or _commit()}
+    if asked.again:
+        head["again"] = _commit()
+
+    def decided(at: int, entry: Entry) -> None:
+        number = numbers[at]
+        first = {"survived_first": True} if asked.again else {}
+        done[number] = {"number": number} | entry | first
+        entries = [done[n] for n in sorted(done)]
+        made = head | summary(entries) | {"mutants": entries}
+        asked.record.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        word = "killed" if entry["killed"] else "SURVIVED"
+        where = f"{entry['path']}:{entry['line']} {entry['what']}"
+        print(len(done), number, word, where, entry["by"], entry["seconds"], flush=True)
+
+    over(todo, asked.jobs, until, decided)
+    if undecided := [n for n in numbers if n not in done]:
+        print("not decided in the time, which is likelier for what survives:", *undecided)
+    print(json.dumps(summary([done[n] for n in sorted(done)])))
 
 
 def _commit() -> str:
+    """Of the tree; where it came without its history, as KIT_COMMIT says."""
+    if given := os.environ.pop("KIT_COMMIT", ""):
+        return given
     line = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
