@@ -18,10 +18,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LOCKED_FOR = ("CPython", "3.11", "Linux", "x86_64")
+MEGABYTES = {"kB": 1e-3, "MB": 1.0, "GB": 1e3}
 TORCH_CPU = os.environ.get("TORCH_CPU_INDEX") or "https://download.pytorch.org/whl/cpu"
 
 
@@ -44,14 +46,67 @@ def pip(lines: list[str], *options: str, hashed: bool, quiet: bool = False) -> i
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "requirements.txt"
         file.write_text("\n".join(lines) + "\n")
+        log = Path(folder) / "log"
         command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        command += ["--progress-bar", "off", "--log", str(log)]
         command += ["--require-hashes"] * hashed
-        return subprocess.run(
+        process = subprocess.Popen(
             [*command, *options, "-r", str(file)],
-            check=False,
             env={**os.environ, "DS_BUILD_OPS": "0"},
             stderr=subprocess.DEVNULL if quiet else None,
-        ).returncode
+        )
+        while process.poll() is None:
+            PROGRESS.show(log)
+            time.sleep(0.2)
+        PROGRESS.finished(log, kept=process.returncode == 0)
+        return process.returncode
+
+
+class Progress:
+    """One line that counts packages, megabytes and seconds while pip works; only on a terminal."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.packages = 0
+        self.total = 0
+        self.megabytes = 0.0
+
+    def show(self, log: Path) -> None:
+        """Write the line anew, from what the running pip has logged until now."""
+        if not sys.stdout.isatty():
+            return
+        packages, megabytes, unpacking = logged(log)
+        packages, megabytes = self.packages + packages, self.megabytes + megabytes
+        doing = "unpacking" if unpacking else "fetching"
+        line = (
+            f"setup: {doing}, {packages} of {self.total} packages, {megabytes:.0f} MB downloaded,"
+            f" {time.monotonic() - self.began:.0f} s"
+        )
+        sys.stdout.write(f"\r\x1b[K{line}")
+        sys.stdout.flush()
+
+    def finished(self, log: Path, *, kept: bool) -> None:
+        """Count what this pip brought, and leave no half line behind."""
+        packages, megabytes, _ = logged(log)
+        self.packages += packages * kept
+        self.megabytes += megabytes
+        if sys.stdout.isatty():
+            sys.stdout.write("\r\x1b[K")
+            sys.stdout.flush()
+
+
+PROGRESS = Progress()
+
+
+def logged(log: Path) -> tuple[int, float, bool]:
+    """Of a log of pip: packages taken up, megabytes downloaded, and whether it unpacks by now."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    sizes = re.findall(r"Downloading \S+ \(([\d.]+) ([kMG]B)\)", text)
+    return (
+        len(re.findall(r"^\S+ (?:Collecting|Processing) ", text, re.M)),
+        sum(float(size) * MEGABYTES[unit] for size, unit in sizes),
+        "Installing collected packages" in text,
+    )
 
 
 def torch_cpu(line: str, *, hashed: bool) -> int:
@@ -82,6 +137,7 @@ def main(name: str) -> int:
             flush=True,
         )
     wanted = requirements(HERE / f"{name}.txt", hashed=hashed)
+    PROGRESS.total = len(wanted)
     status = 0
     if "deepspeed" in wanted:
         built = wanted.pop("deepspeed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,15 @@ from typing import Any
 import pytest
 
 from tests.container.conftest import ROOT
+
+LOG = """\
+2026-01-01T00:00:00,001 Collecting first==1.0 (from -r requirements.txt (line 1))
+2026-01-01T00:00:00,002   Downloading first-1.0-py3-none-any.whl (1.5 MB)
+2026-01-01T00:00:00,003 Processing /wheels/second-2.0-py3-none-any.whl
+2026-01-01T00:00:00,004 Collecting third==3.0
+2026-01-01T00:00:00,005   Downloading third-3.0-py3-none-any.whl (500 kB)
+2026-01-01T00:00:00,006 Installing collected packages: first, second, third
+"""
 
 
 @pytest.fixture
@@ -34,23 +42,37 @@ class Call:
 
 
 @dataclass
+class Finished:
+    """A process that has ended after one look."""
+
+    returncode: int
+    looks: int = 0
+
+    def poll(self) -> int | None:
+        self.looks += 1
+        return None if self.looks == 1 else self.returncode
+
+
+@dataclass
 class Pip:
     """Fails the calls whose numbers are in ``failing``."""
 
     calls: list[Call]
     failing: set[int]
 
-    def __call__(self, command: list[str], **rest: Any) -> subprocess.CompletedProcess[str]:
+    def __call__(self, command: list[str], **rest: Any) -> Finished:
         text = Path(command[-1]).read_text()
         packages = [line.split("==")[0] for line in text.splitlines() if "==" in line]
         self.calls.append(Call(command[4:-2], packages, text, rest["env"]))
-        return subprocess.CompletedProcess(command, int(len(self.calls) - 1 in self.failing))
+        Path(command[command.index("--log") + 1]).write_text(LOG)
+        return Finished(int(len(self.calls) - 1 in self.failing))
 
 
 @pytest.fixture
 def pip(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Pip:
     fake = Pip([], set())
-    monkeypatch.setattr(install.subprocess, "run", fake)
+    monkeypatch.setattr(install.subprocess, "Popen", fake)
+    monkeypatch.setattr(install.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(install, "here", lambda: install.LOCKED_FOR)
     return fake
 
@@ -115,3 +137,27 @@ def test_every_locked_package_is_installed_once(install: ModuleType, pip: Pip, n
     wanted = install.requirements(ROOT / "requirements" / f"{name}.txt", hashed=True)
     assert set(installed) == set(wanted)
     assert len(installed) == len(wanted) + 1  # setuptools, asked for twice
+
+
+def test_a_terminal_sees_one_line_that_counts(
+    install: ModuleType, pip: Pip, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(install.sys.stdout, "isatty", lambda: True)
+    assert install.main("cpu") == 0
+    said = capsys.readouterr().out.split("\n")
+    assert len(said) == 2  # what will be downloaded; then one line, written again and again
+    states = said[1].split("\r\x1b[K")
+    assert states[1].startswith("setup: unpacking, 3 of 77 packages, 2 MB downloaded, ")
+    assert [state.split(",")[1:3] for state in states[3::2]] == [
+        [" 6 of 77 packages", " 4 MB downloaded"],
+        [" 9 of 77 packages", " 6 MB downloaded"],
+        [" 12 of 77 packages", " 8 MB downloaded"],
+    ]
+    assert states[-1] == ""  # nothing of it is left
+
+
+def test_a_file_sees_no_counting(install: ModuleType, pip: Pip, capsys: Any) -> None:
+    assert install.main("cpu") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "setup: installing 77 packages, 384 MB to download at most"
+    ]
