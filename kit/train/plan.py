@@ -1,42 +1,32 @@
-"""Whether a sharded TAR run fits the GPUs at hand, and how its global batches are cut.
+"""Whether a sharded run fits the GPUs at hand, how its global batches are cut, and how long it is.
 
-Memory is counted per GPU, in phases; what it takes is written at each term. Constants of a forward
-pass were fitted to records in ``benchmarks/`` (H100, 8B, compiled MLPs) and to none of the state.
+Batches are published and never changed; everything else that moves numbers by rounding only is
+chosen here: rows in a pass, what is computed again, and what waits in the machine's memory.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
-GIB = 1024**3
-_HIDDEN, _WIDE = 7, 4
-"""bf16 vectors that a decoder layer keeps for its backward pass, a token: so many of the model's
-width and so many of the MLP's. Fitted to 51.0 and 64.3 GiB at 2,048 and 4,096 tokens a GPU."""
-_SCORES = 12
-"""Bytes a score of the vocabulary: three fp32 copies, for as many tokens as a chunk has."""
-_CONTEXT = 0.7 * GIB
-"""CUDA's and NCCL's own memory, which no allocator of ours sees."""
+from kit.train.costs import (
+    ADAM,
+    GIB,
+    SCHEDULE_FREE,
+    ModelShape,
+    Setting,
+    batch_seconds,
+    held,
+    moved_seconds,
+    passing,
+)
 
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What memory depends on.
-
-    Attributes:
-        parameters: Of the whole model.
-        layers: Decoder layers.
-        hidden: Width of the residual stream.
-        intermediate: Width of the MLP.
-        vocabulary: Rows of the output matrix.
-    """
-
-    parameters: int
-    layers: int
-    hidden: int
-    intermediate: int
-    vocabulary: int
+_CHOICES = (True, False)
+_PLACES = ("resident", "offloaded")
+_USABLE = 0.97
+"""Of a GPU's memory; the rest is what an allocator cannot hand out in pieces."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +46,30 @@ class Machine:
 
 @dataclass(frozen=True)
 class GlobalBatches:
-    """Rows of the published batches, and tokens a row."""
+    """An outer step of TAR: rows of the published batches, tokens a row, and how many of each.
+
+    Attributes:
+        adversary: Rows of an inner step.
+        held_out: Of a tamper-resistance pass.
+        retain: Of the retain pass.
+        width: Tokens a row.
+        inner_steps: An outer step.
+        tampers: Tamper-resistance passes an outer step.
+    """
 
     adversary: int
     held_out: int
     retain: int
+    width: int
+    inner_steps: int = 64
+    tampers: int = 16
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Fine-tuning of all weights: rows of the published batch, tokens a row."""
+
+    batch: int
     width: int
 
 
@@ -69,53 +78,56 @@ class Plan:
     """How a run is cut.
 
     Attributes:
-        rows: Most rows in a forward pass of one GPU.
-        passes: Forward passes that make up a global batch, by batch.
-        checkpointing: Layers are computed again in the backward pass.
-        outer_state: ``resident`` or ``offloaded``.
-        reference: The frozen model, ``resident`` or ``offloaded``.
-        snapshot: ``cuda`` or ``cpu``.
+        setting: Of the engine.
+        passes: Forward passes of a GPU that make up a global batch, by batch.
         peak_gib: By phase, a GPU.
         host_gib: Of the machine, all processes.
+        seconds: An outer step, or a step of an attack, on H100 or H200.
     """
 
-    rows: int
-    passes: dict[str, int]
-    checkpointing: bool
-    outer_state: str
-    reference: str
-    snapshot: str
+    setting: Setting
+    passes: dict[str, int] = field(default_factory=dict)
     peak_gib: dict[str, float] = field(default_factory=dict)
     host_gib: float = 0.0
+    seconds: float = 0.0
 
     @property
     def highest(self) -> float:
         """GiB a GPU, of the phase that takes most."""
         return max(self.peak_gib.values())
 
+    def words(self) -> str:
+        """The choices in a line."""
+        chosen = self.setting
+        away = [
+            name.replace("_", " ")
+            for name in ("outer_state", "collected", "reference")
+            if getattr(chosen, name) == "offloaded"
+        ]
+        parts = [
+            f"{chosen.gpus} GPU(s), {chosen.engine}{', compiled' * chosen.compiled}",
+            f"{chosen.rows} rows a pass",
+            ", ".join(f"{name} in {count} pass(es)" for name, count in self.passes.items()),
+            "layers computed again" if chosen.checkpointing else "nothing computed again",
+            f"offloaded: {', '.join(away) or 'nothing'}",
+            f"{self.highest:.1f} GiB a GPU ({max(self.peak_gib, key=lambda p: self.peak_gib[p])})",
+        ]
+        return "; ".join(parts)
+
 
 def solve(
     shape: ModelShape,
     machine: Machine,
-    batches: GlobalBatches,
-    *,
-    bucket: int = 500_000_000,
-    live: int = 1_000_000_000,
-    chunk: int = 4096,
+    work: GlobalBatches | Attack,
+    wanted: Setting | None = None,
 ) -> Plan:
     """The fastest plan that fits.
-
-    Moving state off the GPU costs least, then computing layers again, then more passes: on four
-    H200, 64 x 256 tokens took 0.57 s, 0.70 s with layers computed again and 0.86 s in two passes
-    (reference figures, 2026-11-21).
 
     Args:
         shape: The model.
         machine: GPUs and memory.
-        batches: Global, as published; they are never changed.
-        bucket: Gradient elements reduced at once, fp32.
-        live: Gathered weights that exist at once, bf16.
-        chunk: Tokens whose scores exist at once.
+        work: An outer loop's batches, or an attack's.
+        wanted: Engine, compilation and type of sums; its other fields are chosen.
 
     Raises:
         ValueError: A batch that leaves GPUs idle, or nothing that fits; the sentence says what is
@@ -123,112 +135,138 @@ def solve(
     """
     if machine.gpus < 1:
         raise ValueError("sharded training needs at least one GPU")
-    for name in ("adversary", "held_out", "retain"):
-        if getattr(batches, name) < machine.gpus:
+    for name, rows in _batches(work).items():
+        if rows < machine.gpus:
             raise ValueError(
-                f"the {name.replace('_', '-')} batch of {getattr(batches, name)} leaves some of "
-                f"{machine.gpus} GPUs idle: use at most {getattr(batches, name)}"
+                f"the {name.replace('_', '-')} batch of {rows} leaves some of "
+                f"{machine.gpus} GPUs idle: use at most {rows}"
             )
-    tried = []
-    for plan in _candidates(machine, batches):
-        counted = _count(plan, shape, machine, batches, bucket=bucket, live=live, chunk=chunk)
-        tried.append(counted)
-        if counted.highest <= machine.gpu_gib and counted.host_gib <= machine.host_gib:
-            return counted
-    raise ValueError(_shortage(tried, machine))
-
-
-def _candidates(machine: Machine, batches: GlobalBatches) -> Iterator[Plan]:
-    largest = ceil(max(batches.adversary, batches.held_out, batches.retain) / machine.gpus)
-    places = [
-        ("resident", "resident", "cuda"),
-        ("resident", "resident", "cpu"),
-        ("offloaded", "resident", "cpu"),
-        ("offloaded", "offloaded", "cpu"),
+    start = replace(wanted or Setting(machine.gpus, 1), gpus=machine.gpus)
+    tried = [count(setting, shape, work) for setting in _candidates(start, work)]
+    fitting = [
+        plan
+        for plan in tried
+        if plan.highest <= _USABLE * machine.gpu_gib and plan.host_gib <= machine.host_gib
     ]
-    rows = largest
+    if not fitting:
+        raise ValueError(_shortage(tried, machine))
+    return min(fitting, key=lambda plan: plan.seconds)
+
+
+def _batches(work: GlobalBatches | Attack) -> dict[str, int]:
+    if isinstance(work, Attack):
+        return {"attack": work.batch}
+    return {name: getattr(work, name) for name in ("adversary", "held_out", "retain")}
+
+
+def _candidates(start: Setting, work: GlobalBatches | Attack) -> Iterator[Setting]:
+    """Settings, of equally fast ones the one that moves less away first."""
+    rows = ceil(max(_batches(work).values()) / start.gpus)
+    loop = isinstance(work, GlobalBatches)
+    places = _PLACES if loop else _PLACES[:1]
+    stays = _CHOICES if start.engine == "fsdp" else (False,)
     while True:
-        passes = {
-            name: ceil(ceil(getattr(batches, name) / machine.gpus) / rows)
-            for name in ("adversary", "held_out", "retain")
-        }
-        for checkpointing in (False, True):
-            for outer_state, reference, snapshot in places:
-                yield Plan(rows, passes, checkpointing, outer_state, reference, snapshot)
+        for snapshot, outer, collected, reference, again, stay in itertools.product(
+            ("cuda", "cpu") if loop else ("cpu",), places, places, places, (False, True), stays
+        ):
+            yield replace(
+                start,
+                rows=rows,
+                checkpointing=again,
+                weights_stay=stay,
+                outer_state=outer,
+                collected=collected,
+                reference=reference,
+                snapshot=snapshot,
+            )
         if rows == 1:
             return
         rows = ceil(rows / 2)
 
 
-def _count(
-    plan: Plan,
-    shape: ModelShape,
-    machine: Machine,
-    batches: GlobalBatches,
-    *,
-    bucket: int,
-    live: int,
-    chunk: int,
-) -> Plan:
-    """The plan with its memory."""
-    local = shape.parameters / machine.gpus
+def count(setting: Setting, shape: ModelShape, work: GlobalBatches | Attack) -> Plan:
+    """Memory and time of a setting.
 
-    def tokens(name: str) -> int:
-        rows = min(plan.rows, ceil(getattr(batches, name) / machine.gpus))
-        return int(rows * batches.width)
-
-    def activations(name: str) -> float:
-        layer = 2 * (_HIDDEN * shape.hidden + _WIDE * shape.intermediate)
-        kept = (
-            2 * shape.layers * shape.hidden + layer
-            if plan.checkpointing
-            else (shape.layers * layer)
-        )
-        return tokens(name) * kept + min(tokens(name), chunk) * _SCORES * shape.vocabulary
-
-    # bf16 weights, fp32 masters, fp32 gradient; a bucket, gathered weights.
-    always = local * (2 + 4 + 4) + 4 * min(bucket, shape.parameters)
-    gathered = 2 * min(live, shape.parameters)
-    always += gathered + _CONTEXT
-    always += 2 * shape.parameters * (plan.reference == "resident")
-    waiting = local * (8 * (plan.outer_state == "resident") + 4 * (plan.snapshot == "cuda"))
-    # Both models' states of every layer, and their fp32 differences, a token.
-    states = tokens("retain") * (shape.layers + 1) * shape.hidden * (2 + 4 + 4)
-    peaks = {
-        "inner step": always + waiting + local * (8 + 4) + activations("adversary"),
-        "tamper-resistance pass": always + waiting + local * (8 + 4) + activations("held_out"),
-        "retain pass": always
-        + local * (8 * (plan.outer_state == "resident") + 4)
-        + activations("retain")
-        + states,
-        # The schedule-free update: z and v, and its denominators; nothing is gathered meanwhile.
-        "outer update": always - gathered + local * (8 + 4),
-    }
-    on_host = shape.parameters * (
-        4 * (plan.snapshot == "cpu") + 8 * (plan.outer_state == "offloaded")
-    ) + machine.gpus * 2 * shape.parameters * (plan.reference == "offloaded")
+    Args:
+        setting: As it would be run.
+        shape: The model.
+        work: What is computed with it.
+    """
+    if isinstance(work, Attack):
+        peaks, host, seconds = _attack(setting, shape, work)
+    else:
+        peaks, host, seconds = _outer_step(setting, shape, work)
     return Plan(
-        plan.rows,
-        plan.passes,
-        plan.checkpointing,
-        plan.outer_state,
-        plan.reference,
-        plan.snapshot,
+        setting,
+        {name: setting.passes(rows) for name, rows in _batches(work).items()},
         {name: round(value / GIB, 2) for name, value in peaks.items()},
-        round(on_host / GIB, 2),
+        round(host / GIB, 2),
+        round(seconds, 2),
     )
+
+
+def _attack(
+    setting: Setting, shape: ModelShape, work: Attack
+) -> tuple[dict[str, float], float, float]:
+    local = shape.parameters / setting.gpus
+    always = held(shape, setting) + ADAM * local
+    peaks = {
+        "attack step": always + passing(shape, setting, setting.tokens(work.batch, work.width)),
+        "measuring": always + 2 * shape.parameters,
+    }
+    return peaks, 0.0, batch_seconds(shape, setting, work.batch, work.width)
+
+
+def _outer_step(
+    setting: Setting, shape: ModelShape, work: GlobalBatches
+) -> tuple[dict[str, float], float, float]:
+    local = shape.parameters / setting.gpus
+    always = held(shape, setting) + 2 * shape.parameters * (setting.reference == "resident")
+    outer = SCHEDULE_FREE * local * (setting.outer_state == "resident")
+    collected = 4 * local * (setting.collected == "resident")
+    waiting = outer + 4 * local * (setting.snapshot == "cuda")
+
+    def used(batch: int) -> float:
+        return passing(shape, setting, setting.tokens(batch, work.width))
+
+    # What the reference model says of every layer, until it is compared.
+    states = setting.tokens(work.retain, work.width) * (shape.layers + 1) * shape.hidden * 2
+    peaks = {
+        "inner step": always + waiting + collected + ADAM * local + used(work.adversary),
+        "tamper-resistance pass": always + waiting + collected + ADAM * local + used(work.held_out),
+        "retain pass": always + outer + collected + used(work.retain) + states,
+        # A weight after the other: what an update makes meanwhile is as large as the largest.
+        "outer update": always + SCHEDULE_FREE * local + 2 * shape.edge / setting.gpus,
+    }
+    host = shape.parameters * (
+        4 * (setting.snapshot == "cpu")
+        + SCHEDULE_FREE * (setting.outer_state == "offloaded")
+        + 4 * (setting.collected == "offloaded")
+        + 2 * setting.gpus * (setting.reference == "offloaded")
+    )
+    retained = batch_seconds(shape, setting, work.retain, work.width)
+    seconds = (
+        work.inner_steps * batch_seconds(shape, setting, work.adversary, work.width)
+        + work.tampers * batch_seconds(shape, setting, work.held_out, work.width)
+        # The reference model's forward pass is a third of a forward and backward pass.
+        + retained * 4 / 3
+        + moved_seconds(shape, setting, tampers=work.tampers, retain=work.retain)
+    )
+    return peaks, host, seconds
 
 
 def _shortage(tried: list[Plan], machine: Machine) -> str:
     least = min(tried, key=lambda plan: plan.highest)
     phase = max(least.peak_gib, key=lambda name: least.peak_gib[name])
-    if least.highest > machine.gpu_gib:
+    if least.highest > _USABLE * machine.gpu_gib:
         return (
             f"no plan fits {machine.gpus} GPUs of {machine.gpu_gib:g} GiB: with one row a pass and "
             f"everything moved away that can be, the {phase} still takes {least.highest:.1f} GiB "
             "each; use more GPUs"
         )
+    fits = [plan for plan in tried if plan.highest <= _USABLE * machine.gpu_gib]
+    lightest = min(fits, key=lambda plan: plan.host_gib)
     return (
         f"no plan fits: what {machine.gpus} GPUs of {machine.gpu_gib:g} GiB cannot hold takes "
-        f"{least.host_gib:.0f} GiB of the machine's memory, which has {machine.host_gib:g}"
+        f"{lightest.host_gib:.0f} GiB of the machine's memory, which has {machine.host_gib:g}"
     )

@@ -1,69 +1,181 @@
-"""The plan of a sharded run: memory as measured, batches as published, refusals in sentences."""
+"""The plan of a sharded run: memory and time as measured, batches as published, refusals."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from kit.train.plan import GlobalBatches, Machine, ModelShape, Plan, _count, solve
+from kit.train.costs import ModelShape, Setting
+from kit.train.plan import Attack, GlobalBatches, Machine, count, solve
 from kit.train.residence import frozen
 from tests.train.tiny import llama, tokens
 
-LLAMA3_8B = ModelShape(8_030_261_248, 32, 4096, 14336, 128256)
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+LLAMA3_8B = ModelShape.declared("llama-3-8b")
+NEOX = ModelShape.declared("gpt-neox-6.9b")
 BIO = GlobalBatches(adversary=32, held_out=64, retain=64, width=256)
 H100 = Machine(4, 79.2, 512)
-RECORD = (
-    Path(__file__).resolve().parents[2]
-    / "benchmarks/zero3-passes-leaf-layers-4xh100-torch2.11.0-2026-11-28.json"
-)
+OWN = Setting(4, 1, "fsdp", compiled=True, communication="bfloat16")
+PHASES = {
+    "adversary 32 x 256": "inner step",
+    "adversary 64 x 256": "inner step",
+    "tamper resistance 64 x 256": "tamper-resistance pass",
+    "attack step 16 x 2048": "attack step",
+}
 
 
-def counted(plan, batches):
-    return _count(
-        plan, LLAMA3_8B, H100, batches, bucket=500_000_000, live=1_000_000_000, chunk=4096
+def record(name: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
+    return made
+
+
+def two_gpus(name: str) -> dict[str, Any]:
+    return record(f"sharded-{name}-2xh200-torch2.11.0-2026-11-28")
+
+
+def with_layers(shape: ModelShape, layers: int) -> ModelShape:
+    each = (shape.parameters - shape.edge) // shape.layers
+    return replace(shape, parameters=shape.edge + layers * each, layers=layers)
+
+
+def setting(measured: dict[str, Any]) -> Setting:
+    """What a record says of its own setting; the outer state waits, as its script has it."""
+    chosen = measured["settings"]
+    return Setting(
+        measured["gpus"],
+        measured["rows a forward pass"],
+        measured["variant"].split()[0],
+        compiled=chosen["compiled"],
+        checkpointing=measured["checkpointing"],
+        weights_stay=not chosen.get("gather_twice", True),
+        communication=chosen["communication"],
+        outer_state="offloaded",
+        collected=chosen["collected"],
+        reference="offloaded",
+        snapshot="cpu",
     )
+
+
+def work(name: str, adversary: int) -> tuple[ModelShape, GlobalBatches | Attack]:
+    measured = two_gpus(name)
+    if measured["shape"] == "gpt-neox-6.9b":
+        return NEOX, Attack(16, 2048)
+    return with_layers(LLAMA3_8B, measured["layers"]), replace(BIO, adversary=adversary)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fsdp-weights-stay",
+        "zero-3-plain",
+        "14-layers-8-rows",
+        "14-layers-4-rows",
+        "14-layers-2-rows",
+        "neox-attack-weights-stay",
+        "neox-attack-checkpointing",
+    ],
+)
+def test_memory_is_within_15_percent_of_what_two_gpus_took(name: str) -> None:
+    """The reference model is not there before the retain pass, wherever it is then."""
+    measured, seen = two_gpus(name), 0
+    for key, phase in PHASES.items():
+        if key not in measured:
+            continue
+        shape, batches = work(name, 64 if "64" in key else 32)
+        plan = count(setting(measured), shape, batches)
+        estimated = plan.peak_gib[phase]
+        if phase == "inner step" and measured["settings"]["collected"] == "resident":
+            # Nothing was collected yet.
+            estimated -= 4 * shape.parameters / measured["gpus"] / 1024**3
+        assert estimated == pytest.approx(measured[key]["peak_gib"], rel=0.15), key
+        seen += 1
+        if "outer update, peak GiB" in measured:
+            update = measured["outer update, peak GiB"]
+            assert plan.peak_gib["outer update"] == pytest.approx(update, rel=0.15)
+    assert seen
 
 
 @pytest.mark.parametrize("rows", [32, 64])
-def test_memory_is_within_15_percent_of_the_record(rows):
-    """As it was measured: nothing of the outer state, no reference, and no collected gradient."""
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    plan = Plan(16, {}, False, "offloaded", "offloaded", "cpu")
-    estimated = counted(plan, replace(BIO, adversary=rows)).peak_gib
+def test_memory_is_within_15_percent_of_what_four_gpus_took(rows: int) -> None:
+    """Without the update, whose code makes less at once since that record."""
+    measured = record("zero3-passes-leaf-layers-4xh100-torch2.11.0-2026-11-28")
+    chosen = Setting(4, 16, outer_state="offloaded", reference="offloaded", snapshot="cpu")
+    estimated = count(chosen, LLAMA3_8B, replace(BIO, adversary=rows)).peak_gib
     local = 4 * LLAMA3_8B.parameters / 4 / 1024**3
     assert estimated["inner step"] - local == pytest.approx(
-        record[f"adversary {rows} x 256"]["peak_gib"], rel=0.15
+        measured[f"adversary {rows} x 256"]["peak_gib"], rel=0.15
     )
     assert estimated["tamper-resistance pass"] == pytest.approx(
-        record["tamper resistance 64 x 256"]["peak_gib"], rel=0.15
+        measured["tamper resistance 64 x 256"]["peak_gib"], rel=0.15
     )
-    assert estimated["outer update"] == pytest.approx(record["outer update, peak GiB"], rel=0.15)
 
 
-def test_the_published_batches_fit_four_h100():
-    plan = solve(LLAMA3_8B, H100, BIO)
+def test_time_is_within_15_percent_of_what_was_measured() -> None:
+    own = two_gpus("fsdp-weights-stay")
+    outer = count(setting(own), LLAMA3_8B, BIO).seconds
+    assert outer == pytest.approx(own["outer steps"][-1]["seconds"], rel=0.15)
+    for name in ("neox-attack-weights-stay", "neox-attack-checkpointing"):
+        measured = two_gpus(name)
+        step = count(setting(measured), NEOX, Attack(16, 2048)).seconds
+        assert step == pytest.approx(measured["attack step 16 x 2048"]["median"], rel=0.15), name
+
+
+def test_a_shape_is_the_one_that_a_pin_declares() -> None:
+    assert ModelShape(8_030_261_248, 32, 4096, 14336, 128256) == LLAMA3_8B
+    with pytest.raises(ValueError, match="how many parameters"):
+        ModelShape.declared({"config": {"hidden_size": 8, "vocab_size": 9}, "tokens": 9})
+
+
+@pytest.mark.parametrize("wanted", [Setting(4, 1), OWN])
+def test_the_published_batches_fit_four_h100(wanted: Setting) -> None:
+    plan = solve(LLAMA3_8B, H100, BIO, wanted)
     assert plan.highest <= 79.2
     for name in ("adversary", "held_out", "retain"):
-        computed = 4 * plan.rows * plan.passes[name]
+        computed = 4 * plan.setting.rows * plan.passes[name]
         assert computed >= getattr(BIO, name)
-        assert computed - 4 * plan.rows < getattr(BIO, name)
+        assert computed - 4 * plan.setting.rows < getattr(BIO, name)
 
 
-def test_less_memory_costs_speed_and_never_a_row():
-    plans = [solve(LLAMA3_8B, Machine(4, gib, 1024), BIO) for gib in (141, 79.2, 62, 50)]
-    assert [p.highest for p in plans] == sorted((p.highest for p in plans), reverse=True)
-    assert (plans[0].outer_state, plans[0].checkpointing) == ("resident", False)
-    assert plans[-1].outer_state == "offloaded"
-    assert plans[-1].checkpointing
+@pytest.mark.parametrize("wanted", [Setting(4, 1), OWN])
+def test_less_memory_costs_speed_and_never_a_row(wanted: Setting) -> None:
+    sizes = (141.0, 79.2, 62.0, 45.0)
+    plans = [solve(LLAMA3_8B, Machine(4, gib, 1024), BIO, wanted) for gib in sizes]
+    assert [p.seconds for p in plans] == sorted(p.seconds for p in plans)
+    assert all(p.highest <= gib for p, gib in zip(plans, sizes, strict=True))
+    first, last = plans[0].setting, plans[-1].setting
+    assert (first.outer_state, first.reference, first.checkpointing) == (
+        "resident",
+        "resident",
+        False,
+    )
+    assert (last.outer_state, last.reference) == ("offloaded", "offloaded")
+    assert {p.setting.communication for p in plans} == {wanted.communication}
 
 
-def test_what_cannot_be_met_is_refused_with_what_is_missing():
+@pytest.mark.parametrize("gib", [79.2, 140.4])
+def test_more_gpus_are_faster_and_hold_more(gib: float) -> None:
+    plans = [solve(LLAMA3_8B, Machine(n, gib, 2048), BIO, OWN) for n in (2, 4, 8)]
+    assert [p.seconds for p in plans] == sorted((p.seconds for p in plans), reverse=True)
+    assert plans[-1].setting.outer_state == "resident"
+
+
+def test_the_rows_of_several_passes_are_told_by_batch() -> None:
+    plan = solve(LLAMA3_8B, Machine(2, 79.2, 512), BIO, OWN)
+    assert plan.passes["held_out"] == 2 * plan.passes["adversary"]
+    assert "held_out in 4 pass(es)" in plan.words()
+    assert "offloaded: outer state, collected, reference" in plan.words()
+
+
+def test_what_cannot_be_met_is_refused_with_what_is_missing() -> None:
     with pytest.raises(ValueError, match=r"2 GPUs of 40 GiB.*still takes .* use more GPUs"):
         solve(LLAMA3_8B, Machine(2, 40, 512), BIO)
+    with pytest.raises(ValueError, match=r"1 GPUs of 79.2 GiB.*use more GPUs"):
+        solve(LLAMA3_8B, Machine(1, 79.2, 512), BIO, OWN)
     with pytest.raises(ValueError, match=r"GiB of the machine's memory, which has 16"):
         solve(LLAMA3_8B, Machine(4, 62, 16), BIO)
     with pytest.raises(ValueError, match="adversary batch of 32 leaves some of 64 GPUs idle"):
