@@ -3,6 +3,9 @@
 CPU steps share persistent workers, because importing torch costs seconds; a GPU step gets a fresh
 process, because only a process that ends gives all GPU memory back.
 
+Another process may wait for the next GPU step (:mod:`kit.engine.early`), a single one, on GPUs that
+are in use still: it touches none, and is ended when the step does not come, or comes elsewhere.
+
 Every CPU step computes with the same number of threads (one, unless asked otherwise), however many
 run at once: sums are split by threads, so results would depend on the machine's core count.
 """
@@ -16,10 +19,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from kit.engine.early import Early
 from kit.engine.events import STEP_ENDS, Event, event
 from kit.engine.failures import died, failed
 from kit.engine.job import Job
@@ -29,18 +34,33 @@ from kit.results.plan import StepInstance
 
 
 class WorkerProcess:
-    """A running ``kit.engine.worker`` and the job it is at."""
+    """A running ``kit.engine.worker`` and the job it is at.
 
-    def __init__(self, environ: Mapping[str, str], *, gpus: list[str], errors: Path) -> None:
+    Args:
+        environ: Its environment.
+        gpus: Those that it may see.
+        errors: File that takes what it prints outside of a step.
+        early: What it does before it has a job.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        gpus: list[str],
+        errors: Path,
+        early: Early | None = None,
+    ) -> None:
         errors.parent.mkdir(parents=True, exist_ok=True)
-        self.gpus = gpus
+        self.gpus, self.early, self.ready = gpus, early, False
         self.job: Job | None = None
         self._kills_before: int | None = None
         self.errors = errors
         self._buffer = b""
+        told = [] if early is None else [msgspec.json.encode(early).decode()]
         with errors.open("ab") as log:
             self.child = subprocess.Popen(
-                [sys.executable, "-c", "from kit.engine.worker import main; main()"],
+                [sys.executable, "-c", "from kit.engine.worker import main; main()", *told],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -72,7 +92,9 @@ class WorkerProcess:
                 break
             self._buffer += chunk
         *lines, self._buffer = self._buffer.split(b"\n")
-        return [msgspec.json.decode(line) for line in lines], ended
+        events = [msgspec.json.decode(line) for line in lines]
+        self.ready = self.ready or any(item["event"] == "worker-ready" for item in events)
+        return events, ended
 
     def oom_killed(self) -> bool | None:
         """Whether the kernel killed for want of memory since the job began, as far as known."""
@@ -109,6 +131,14 @@ class WorkerProcess:
         return status
 
 
+@dataclass
+class Waiting:
+    """A process without a job, and the instance that it will be for."""
+
+    worker: WorkerProcess
+    instance: StepInstance
+
+
 class LocalExecutor:
     """Workers on this machine.
 
@@ -131,6 +161,9 @@ class LocalExecutor:
         self._made = 0
         self._stopping = False
         self._repeated: set[str] = set()
+        self._waiting: Waiting | None = None
+        self._spoiled: set[tuple[str, ...]] = set()
+        """Modules with which a process ended before it had a job."""
 
     def _running(self) -> list[StepInstance]:
         return [worker.job.instance for worker in self._busy.values() if worker.job is not None]
@@ -150,13 +183,86 @@ class LocalExecutor:
         """Give a job to an idle worker, or to a new one."""
         count = job.instance.resources.gpus
         if count:
-            taken, self._free_gpus = self._free_gpus[:count], self._free_gpus[count:]
-            worker = self._worker(taken)
+            worker = self._prepared(job) or self._worker(self._free_gpus[:count])
+            self._free_gpus = [gpu for gpu in self._free_gpus if gpu not in worker.gpus]
         else:
             worker = self._living() or self._worker([])
         self._busy[worker.out] = worker
         self._selector.register(worker.out, selectors.EVENT_READ)
         worker.send(job)
+
+    def expect(self, instance: StepInstance | None, work: Early | None) -> list[Event]:
+        """Have a process ready for the GPU step that is next, within memory and GPUs.
+
+        Args:
+            instance: That step; its inputs are being made, or its GPU is in use. ``None`` if no
+                step can be told, and then no process waits either.
+            work: What its process can do now; ``None`` for nothing.
+
+        Returns:
+            What was done about it.
+        """
+        events: list[Event] = []
+        if self._waiting is not None:
+            worker = self._waiting.worker
+            fits = instance is not None and len(worker.gpus) == instance.resources.gpus
+            if instance is not None and fits and worker.early == work and not self._crowded():
+                self._waiting.instance = instance
+                return events
+            events.append(self._dismiss("another step is next, or memory is short"))
+        if instance is None or work is None or work.modules in self._spoiled:
+            return events
+        gpus = [*self._free_gpus, *(gpu for worker in self._busy.values() for gpu in worker.gpus)]
+        gpus, needs = gpus[: instance.resources.gpus], instance.resources
+        if len(gpus) < needs.gpus or self._crowded(needs.memory_gb):
+            return events
+        worker = self._worker(gpus, work)
+        self._waiting = Waiting(worker, instance)
+        self._selector.register(worker.out, selectors.EVENT_READ)
+        reason = f"process {worker.child.pid} imports {', '.join(work.modules)}"
+        if work.folders:
+            reason += f", reads the weights in {', '.join(work.folders)}"
+        return [*events, event("step-early", instance.id, reason=f"{reason}, and waits")]
+
+    def _crowded(self, more: float = 0.0) -> bool:
+        """Whether what runs and what waits, and ``more`` GiB, is above what may be planned with."""
+        needs = [other.resources.memory_gb for other in self._running()]
+        if self._waiting is not None:
+            needs.append(self._waiting.instance.resources.memory_gb)
+        return sum(needs) + more > self.memory_gb
+
+    def _prepared(self, job: Job) -> WorkerProcess | None:
+        """The waiting process, if it is for this job, lives, and its GPUs are free."""
+        if self._waiting is None or self._waiting.instance.id != job.instance.id:
+            return None
+        worker = self._waiting.worker
+        if worker.child.poll() is not None or not set(worker.gpus) <= set(self._free_gpus):
+            return None
+        self._waiting = None
+        self._selector.unregister(worker.out)
+        return worker
+
+    def _dismiss(self, reason: str) -> Event:
+        """End the waiting process."""
+        waiting, self._waiting = self._waiting, None
+        assert waiting is not None
+        self._selector.unregister(waiting.worker.out)
+        waiting.worker.close()
+        return event("step-early-ended", waiting.instance.id, reason=reason)
+
+    def _hear(self, waiting: Waiting) -> list[Event]:
+        """Events of the waiting process: that it is ready, or has died."""
+        arrived, ended = waiting.worker.receive()
+        if ended:
+            return [self._dismiss(self._spoil(waiting.worker))]
+        named = {"event": "step-early-ready", "step": waiting.instance.id}
+        return [item | named for item in arrived]
+
+    def _spoil(self, worker: WorkerProcess) -> str:
+        """Note that a process ended before it had done anything: no other is started so early."""
+        assert worker.early is not None
+        self._spoiled.add(worker.early.modules)
+        return f"it ended with status {worker.child.wait()}; the step starts without it"
 
     def _living(self) -> WorkerProcess | None:
         """An idle worker; one that was killed meanwhile is no step's fault."""
@@ -167,15 +273,20 @@ class LocalExecutor:
             worker.close()
         return None
 
-    def _worker(self, gpus: list[str]) -> WorkerProcess:
+    def _worker(self, gpus: list[str], early: Early | None = None) -> WorkerProcess:
         self._made += 1
         environ = worker_environment(os.environ, threads=None if gpus else self.threads, gpus=gpus)
-        return WorkerProcess(environ, gpus=gpus, errors=self.logs / f"worker-{self._made}.log")
+        log = self.logs / f"worker-{self._made}.log"
+        return WorkerProcess(environ, gpus=gpus, errors=log, early=early)
 
     def poll(self, seconds: float) -> list[Event]:
         """Events of running jobs; a worker that died becomes its step's failure."""
         events: list[Event] = []
         for key, _ in self._selector.select(seconds):
+            if key.fd not in self._busy:
+                assert self._waiting is not None
+                events += self._hear(self._waiting)
+                continue
             worker = self._busy[key.fd]
             arrived, ended = worker.receive()
             finished = False
@@ -197,6 +308,9 @@ class LocalExecutor:
         worker.signal(signal.SIGKILL)  # children it may have left in its group
         status = worker.child.wait()
         self._release(worker, keep=False)
+        if worker.early is not None and not worker.ready and not self._stopping:
+            self.start(job)
+            return event("step-early-ended", id, reason=self._spoil(worker))
         error = died(job.instance, status, Path(job.log), last, oom_killed=oom_killed)
         if status == -signal.SIGKILL and not self._stopping and _repeatable(job.instance):
             if id not in self._repeated:
@@ -219,11 +333,15 @@ class LocalExecutor:
     def stop(self, *, kill: bool) -> None:
         """SIGTERM lets a step remove its half-written outputs; SIGKILL is for the impatient."""
         self._stopping = True
+        if self._waiting is not None:
+            self._dismiss("the run stops")
         for worker in self._busy.values():
             worker.signal(signal.SIGKILL if kill else signal.SIGTERM)
 
     def close(self) -> None:
         """End all workers."""
+        if self._waiting is not None:
+            self._dismiss("the run ends")
         for worker in [*self._busy.values(), *self._idle]:
             worker.close()
         self._busy.clear()

@@ -192,6 +192,9 @@ class StepKind:
         steadies: What a user can change when its training diverges.
         science: Modules that the function reaches by no import in its source (a name in a list, or
             in its parameters): they belong to its code as well (:mod:`kit.engine.code`).
+        imports: Modules that the function imports and that take seconds; the process of a GPU step
+            may import them before the step's inputs are there (:mod:`kit.engine.early`). None of
+            them may touch a GPU.
     """
 
     name: str
@@ -215,6 +218,7 @@ class StepKind:
     lowers_memory: tuple[Remedy, ...] = ()
     steadies: tuple[Remedy, ...] = ()
     science: Callable[[Any], tuple[str, ...]] = nothing_further
+    imports: Callable[[Any], tuple[str, ...]] = nothing_further
     doc: str = field(default="")
     model: ModelOutput | None = None
 

@@ -14,12 +14,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
 import msgspec
 
+from kit.engine.early import Early, early_work
 from kit.engine.events import STEP_ENDS, Emit, Event, event
 from kit.engine.failures import Failure, failed, step_failed
 from kit.engine.job import Job, log_path, make_job, stop_seconds
@@ -49,6 +51,10 @@ class Executor(Protocol):
 
     def start(self, job: Job) -> None:
         """Start a job that fits."""
+        ...
+
+    def expect(self, instance: StepInstance | None, work: Early | None) -> list[Event]:
+        """Make ready for the GPU step that is next, if any; returns what was done about it."""
         ...
 
     def poll(self, seconds: float) -> list[Event]:
@@ -134,6 +140,9 @@ class Runner:
         self._chosen = [
             instance for instance in plan.instances if only is None or instance.id in only
         ]
+        self._on_gpu = [instance for instance in self._chosen if instance.resources.gpus]
+        self._early: dict[str, Early | None] = {}
+        self._looked: dict[str, bool] = {}
         self._digests = dict(digests or {})
         self._missing: dict[str, int] = {}
         self._readers: dict[str, list[str]] = {instance.id: [] for instance in self._chosen}
@@ -167,6 +176,7 @@ class Runner:
                 while not self._signals:
                     if self.keep_going or not self.outcome.errors:
                         self._start()
+                        self._expect()
                     if not self._running:
                         break
                     self._handle(self._live().poll(_POLL_SECONDS))
@@ -297,6 +307,40 @@ class Runner:
             else:
                 skipped.append(instance)
         self._ready.extendleft(reversed(skipped))
+
+    def _expect(self) -> None:
+        """Say which GPU step is next, so that its process can be started early."""
+        if self._executor is None or not self._on_gpu:
+            return
+        instance = self._next_on_gpu()
+        if instance is not None and instance.id not in self._early:
+            self._early[instance.id] = early_work(
+                instance, self.pins, rehearsal=self.plan.rehearsal
+            )
+        work = None if instance is None else self._early[instance.id]
+        for item in self._executor.expect(instance, work):
+            self.emit(item)
+
+    def _next_on_gpu(self) -> StepInstance | None:
+        """The first GPU step that is ready, else the first whose inputs are all being made."""
+        for instance in islice(self._ready, _SCAN):
+            if instance.resources.gpus and instance.key not in self._running:
+                return instance
+        running = [same[0].id for same in self._running.values()]
+        readers = {reader for id in running for reader in self._readers[id]}
+        for instance in self._on_gpu if readers else ():
+            if instance.id not in readers or self.outcome.states[instance.id] != "waiting":
+                continue
+            left = {id for id in instance.upstream() if id not in self._digests}
+            if left <= set(running) and self._absent(instance):
+                return instance
+        return None
+
+    def _absent(self, instance: StepInstance) -> bool:
+        """Whether the store has nothing under its key: what is there will probably be taken."""
+        if instance.key not in self._looked:
+            self._looked[instance.key] = self.store.look(instance.key, "sizes").entry is None
+        return self._looked[instance.key]
 
     def _handle(self, events: list[Event]) -> None:
         for item in events:

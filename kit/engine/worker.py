@@ -28,6 +28,7 @@ from kit.durable import write_atomic
 from kit.engine.blind import close_as_told
 from kit.engine.code import changed, code_digest
 from kit.engine.context import STOP, StepContext, Stopped
+from kit.engine.early import Early, prepare
 from kit.engine.events import STEP_ENDS, Emit, Event, encode, event, utc_now
 from kit.engine.failures import Carried, failure_of
 from kit.engine.hardware import GIB
@@ -321,11 +322,12 @@ def traceback_kept() -> Iterator[None]:
         raise
 
 
-def serve(events: int) -> None:
+def serve(events: int, early: Early | None) -> None:
     """Do jobs until the parent closes the pipe.
 
     Args:
         events: Descriptor to write events to.
+        early: What to do before the first job.
     """
 
     def emit(item: Event) -> None:
@@ -336,7 +338,10 @@ def serve(events: int) -> None:
     jobs = lines_or_death(sys.stdin.buffer)
     decoder = msgspec.json.Decoder(Job)
     registry = load_registry()
-    emit(event("worker-ready", pid=os.getpid()))
+    facts = {} if early is None else prepare(early, lambda: not jobs.empty())
+    if early is not None:
+        facts["memory_gb"] = peak_memory_gb()
+    emit(event("worker-ready", pid=os.getpid(), **facts))
     while True:
         job = decoder.decode(jobs.get())
         step, ends = job.instance.id, list[Event]()
@@ -359,12 +364,16 @@ def serve(events: int) -> None:
 
 
 def main() -> None:
-    """Run a worker; its parent closes the pipe to end it."""
+    """Run a worker; its parent closes the pipe to end it.
+
+    An argument says what it does before its first job.
+    """
     heed_signals()
     close_as_told()
     events = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     with contextlib.suppress(Stopped):
-        serve(events)
+        early = msgspec.json.decode(sys.argv[1], type=Early) if sys.argv[1:] else None
+        serve(events, early)
     os._exit(0)  # not through interpreter shutdown, which the watching thread could block

@@ -132,6 +132,7 @@ class VllmBackend:
         self.prefix_caching = prefix_caching
         optional: dict[str, Any] = {} if max_num_seqs is None else {"max_num_seqs": max_num_seqs}
         share = _share(gpu_memory_gb, gpu_share)
+        _look_at_class(config.get("architectures") or ())
         with _explained(share, max_model_len):
             self.engine = LLM(
                 model=str(path),
@@ -294,6 +295,20 @@ class VllmBackend:
             return result
 
         return self.engine.apply_model(run)[0]
+
+
+def _look_at_class(names: Sequence[str]) -> None:
+    """Let vLLM take the model's class from this process.
+
+    It would start another process, which imports torch and vLLM anew, to look at the class, so that
+    CUDA does not start here; it starts here in any case. A name that it does not know it refuses
+    itself, in its own words.
+    """
+    from vllm import ModelRegistry
+
+    for name in names:
+        if (known := ModelRegistry.models.get(name)) is not None:
+            ModelRegistry.register_model(name, known.load_model_cls())
 
 
 def _share(gigabytes: float | None, most: float) -> float:

@@ -32,6 +32,18 @@ FORMATS = ("kit.methods.defensive_tokens.chat", "kit.mini.chat")
 its format itself, with ``kit.lm.formats.register_format``."""
 
 
+LIBRARIES = ("torch", "transformers.models.auto.modeling_auto", "transformers.generation.utils")
+COMPILER = ("torch._dynamo.backends.inductor", "torch._inductor.compile_fx")
+
+
+def model_imports(params: Any) -> tuple[str, ...]:
+    """What a step that runs a model imports, by its parameters (:attr:`StepKind.imports`)."""
+    if getattr(params, "backend", "") == "vllm":
+        return ("kit.lm.vllm_modules",)
+    compiles = getattr(params, "compile", False) or getattr(params, "compiled", False)
+    return LIBRARIES + COMPILER * bool(compiles)
+
+
 def stands_in(ctx: StepContext, model: ModelInput) -> bool:
     """Whether the model has to be replaced: a rehearsal fetches nothing."""
     return ctx.rehearsal and model.pinned

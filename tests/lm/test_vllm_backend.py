@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -74,6 +75,17 @@ class FakeEngine:
         return SimpleNamespace(prompt_logprobs=entries, outputs=[])
 
 
+class FakeRegistry:
+    """Names of classes that are loaded when they are needed."""
+
+    def __init__(self) -> None:
+        self.models = {"LlamaForCausalLM": SimpleNamespace(load_model_cls=lambda: "the class")}
+        self.registered: dict[str, Any] = {}
+
+    def register_model(self, name: str, given: Any) -> None:
+        self.registered[name] = given
+
+
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VllmBackend:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
@@ -83,9 +95,39 @@ def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VllmBackend:
     module = ModuleType("vllm")
     module.LLM = FakeEngine  # type: ignore[attr-defined]
     module.SamplingParams = lambda **values: SimpleNamespace(**values)  # type: ignore[attr-defined]
+    module.ModelRegistry = FakeRegistry()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     return VllmBackend(tmp_path, ROWS, prefix_caching=True)
+
+
+def test_the_class_is_looked_at_in_this_process(
+    backend: VllmBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ["LlamaForCausalLM", "NobodyKnows"]
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"architectures": names}))
+    VllmBackend(tmp_path, ROWS)
+    registered = sys.modules["vllm"].ModelRegistry.registered
+    assert registered == {"LlamaForCausalLM": "the class"}
+
+
+def test_what_an_engine_imports_is_imported_under_its_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """vLLM reads some of them when it is imported, so that later is too late."""
+    asked = []
+
+    def note(name: str) -> None:
+        asked.append((name, os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]))
+
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(importlib, "import_module", note)
+    monkeypatch.delitem(sys.modules, "kit.lm.vllm_modules", raising=False)
+    __import__("kit.lm.vllm_modules")
+    assert asked[0] == ("vllm", "0")
+    assert len(asked) == len(sys.modules["kit.lm.vllm_modules"].NAMES)
+    del sys.modules["kit.lm.vllm_modules"]
 
 
 PROMPTS = [[1, 5, 6], [64, 65, 66, 1, 9, 8, 7, 3], [1, 64, 65, 66, 1, 20]]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from kit.engine.early import Early
 from kit.engine.events import STEP_ENDS, Event, EventTail, event
 from kit.engine.failures import failed
 from kit.engine.job import Job
@@ -99,6 +100,10 @@ class SlurmExecutor:
         self._made += 1
         events = self.folder / f"job-{self._made}.events.jsonl"
         self._buffer.append(Submitted(job, EventTail(events)))
+
+    def expect(self, instance: StepInstance | None, work: Early | None) -> list[Event]:
+        """A job has its GPUs to itself: nothing waits beside another one."""
+        return []
 
     def poll(self, seconds: float) -> list[Event]:
         """What jobs said, and what SLURM says of those that are silent."""

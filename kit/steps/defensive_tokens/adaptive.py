@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, Sort
+from kit.steps.common import model_imports
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import (
     GENERATION,
@@ -36,6 +37,7 @@ ATTACKED: dict[str, Sort] = {
 @REGISTRY.kind(
     "defensive-tokens/gcg",
     version=1,
+    imports=model_imports,
     lowers_memory=SEARCH_MEMORY,
     inputs=ATTACKED,
     optional=frozenset({"trained"}),
@@ -125,6 +127,7 @@ def run_gcg(ctx: StepContext, params: Gcg) -> None:
 @REGISTRY.kind(
     "defensive-tokens/published-texts",
     version=1,
+    imports=model_imports,
     environment=GENERATION,
     lowers_memory=GENERATION_MEMORY,
     inputs=ATTACKED,

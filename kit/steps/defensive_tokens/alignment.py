@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY
+from kit.steps.common import model_imports
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import embeddings, released_prefix, tokenizer
 from kit.steps.defensive_tokens.params import Align, Transfer
@@ -12,6 +13,7 @@ from kit.steps.defensive_tokens.params import Align, Transfer
 @REGISTRY.kind(
     "defensive-tokens/align",
     version=1,
+    imports=model_imports,
     inputs={"source": "model", "target": "model"},
     outputs=("alignment.safetensors", "alignment.json"),
     canaries=("map-is-orthogonal", "map-is-unique"),

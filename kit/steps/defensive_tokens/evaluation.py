@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY
-from kit.steps.common import FORMATS
+from kit.steps.common import FORMATS, model_imports
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import (
     GENERATION,
@@ -35,6 +35,7 @@ def evaluate_science(params: Evaluate) -> tuple[str, ...]:
 @REGISTRY.kind(
     "defensive-tokens/evaluate",
     version=2,
+    imports=model_imports,
     environment=GENERATION,
     lowers_memory=GENERATION_MEMORY,
     inputs={

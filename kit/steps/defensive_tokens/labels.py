@@ -6,7 +6,7 @@ from collections import Counter
 
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY
-from kit.steps.common import FORMATS
+from kit.steps.common import FORMATS, model_imports
 from kit.steps.defensive_tokens.files import write_json
 from kit.steps.defensive_tokens.inputs import (
     GENERATION,
@@ -70,6 +70,7 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
 @REGISTRY.kind(
     "defensive-tokens/self-label",
     version=1,
+    imports=model_imports,
     environment=GENERATION,
     lowers_memory=GENERATION_MEMORY,
     inputs={"model": "model", "data": "step", "pool": "pin"},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY
-from kit.steps.common import FORMATS
+from kit.steps.common import FORMATS, model_imports
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import frozen_model, tokenizer_and_format
 from kit.steps.defensive_tokens.params import TrainPrefix
@@ -27,6 +27,7 @@ MOST_MASKED = 0.01
 @REGISTRY.kind(
     "defensive-tokens/train-prefix",
     version=1,
+    imports=lambda params: (*model_imports(params), "kit.methods.defensive_tokens.recipe"),
     lowers_memory=TRAINING_MEMORY,
     steadies=TRAINING_STEADIER,
     inputs={"model": "model", "data": "step", "labels": "step", "start": "step"},
