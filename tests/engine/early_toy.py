@@ -14,7 +14,7 @@ from kit.engine.registry import REGISTRY, StepKind
 
 
 class Params(Struct, frozen=True, forbid_unknown_fields=True):
-    """Parameters of ``early/gpu``."""
+    """Parameters of ``toy/early``."""
 
     modules: list[str] = []
     seconds: float = 0.0
@@ -34,7 +34,7 @@ def run(context: StepContext, params: Params) -> None:
 
 REGISTRY.add(
     StepKind(
-        "early/gpu",
+        "toy/early",
         1,
         Params,
         run,

@@ -50,7 +50,7 @@ def chain(*settings: dict[str, Any], weights: bool = False) -> Plan:
     """GPU steps a, b, ... each of which reads the one before, and a table of the last."""
     steps: list[dict[str, Any]] = []
     for number, _ in enumerate(settings):
-        step: dict[str, Any] = {"id": "abcd"[number], "kind": "early/gpu", "version": 1}
+        step: dict[str, Any] = {"id": "abcd"[number], "kind": "toy/early", "version": 1}
         step["inputs"] = {"after": {"step": "abcd"[number - 1]}} if number else {}
         if weights:
             step["inputs"]["model"] = {"pin": "words"}
