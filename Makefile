@@ -118,8 +118,8 @@ $(EXPORTS_VENV)/.exports: requirements/exports.txt
 	@$(EXPORTS_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-test-exports: $(VENV)/.dev $(EXPORTS_VENV)/.exports  ## a whole experiment through real Snakemake
-	@KIT_TEST_TOOLS=$(CURDIR)/$(EXPORTS_VENV)/bin $(VENV)/bin/pytest -q -rs -m 'slow or not slow' tests/engine/export
+test-exports: $(VENV)/.dev $(EXPORTS_VENV)/.exports  ## a whole experiment through real Snakemake, a crate through its validator
+	@KIT_TEST_TOOLS=$(CURDIR)/$(EXPORTS_VENV)/bin $(VENV)/bin/pytest -q -rs -m 'slow or not slow' tests/engine/export tests/report/test_crate_validator.py
 
 clean:  ## remove the environment and the store; runs are kept
 	rm -rf $(VENV) $(GPU_VENV) $(EXPORTS_VENV) .kit build *.egg-info

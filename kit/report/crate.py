@@ -1,4 +1,4 @@
-"""A run as a Process Run Crate: an RO-Crate zip that archives can read.
+"""A run as a Process Run Crate 0.6: an RO-Crate 1.3 zip that archives can read.
 
 Every executed step is a ``CreateAction`` with the step kind as its instrument, its pins and the
 steps before it as objects, and its outputs as results. Outputs that stay in the store are described
@@ -21,7 +21,7 @@ from kit.results.files import EVENTS, LABELS, PLAN, RECORD, RESULTS, SUMS
 from kit.results.plan import StepInstance
 from kit.results.record import Record, StepRecord
 
-PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+PROFILE = "https://w3id.org/ro/wfrun/process/0.6"
 FILES = {
     RESULTS: ("Measured numbers", "application/json"),
     "verdict.json": ("Comparison with the published numbers", "application/json"),
@@ -72,6 +72,8 @@ class _Builder:
     def __init__(self, run: Run, record: Record, agent: str, licence: str) -> None:
         try:
             from rocrate.model.contextentity import ContextEntity
+            from rocrate.model.person import Person
+            from rocrate.model.softwareapplication import SoftwareApplication
             from rocrate.rocrate import ROCrate
         except ImportError as error:
             raise Preflight(
@@ -80,18 +82,14 @@ class _Builder:
                 next_step="pip install 'safety-repro-kit[report]'   (or: make setup)",
             ) from error
         self.run, self.record = run, record
-        self.entity = ContextEntity
-        self.crate: Any = ROCrate(version="1.1")
+        self.entity, self.software = ContextEntity, SoftwareApplication
+        self.crate: Any = ROCrate(version="1.3")
         self._describe(licence)
         self.files = {name: self._file(name) for name in FILES if (run.path / name).is_file()}
-        self.agent = self._add("#agent", "Person", name=one_line(agent) or "not stated")
-        self.kit = self._add(
-            "#kit",
-            "SoftwareApplication",
-            name="kit",
-            softwareVersion=record.kit_version,
-            identifier=f"commit {record.commit}" if record.commit else "commit not recorded",
-        )
+        who = {"name": one_line(agent) or "not stated"}
+        self.agent = self.crate.add(Person(self.crate, "#agent", properties=who))
+        commit = f"commit {record.commit}" if record.commit else "commit not recorded"
+        self.kit = self._tool("#kit", "kit", record.kit_version, identifier=commit)
         self.kinds: dict[str, Any] = {}
         self.results: dict[str, list[Any]] = {}
 
@@ -112,6 +110,12 @@ class _Builder:
         made = self.entity(self.crate, id, properties={"@type": type, **properties})
         return self.crate.add(made)
 
+    def _tool(self, id: str, name: str, version: str, **about: Any) -> Any:
+        """Software of the kit. It has no page of its own; a package URL names it without one."""
+        about |= {"name": name, "version": version, "softwareVersion": version}
+        about["url"] = f"pkg:generic/safety-repro-kit@{self.record.kit_version}"
+        return self.crate.add(self.software(self.crate, id, properties=about))
+
     def _describe(self, licence: str) -> None:
         verdict, record, root = self.run.verdict, self.record, self.crate.root_dataset
         root["name"] = (
@@ -125,8 +129,10 @@ class _Builder:
             "numbers."
         )
         root["datePublished"] = later(record.ended or record.started, 0.0)
-        profile = self._add(PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
-        root["conformsTo"] = profile
+        types = {"@type": ["CreativeWork", "Profile"]}
+        profile = self.entity(self.crate, PROFILE, properties=types)
+        profile["name"], profile["version"] = "Process Run Crate", "0.6"
+        root.append_to("conformsTo", self.crate.add(profile))
         said = one_line(licence) or "No licence was chosen for the outputs; inputs keep their own."
         id = licence if licence.startswith("https://") else "#licence-of-outputs"
         root["license"] = self._add(id, "CreativeWork", name=said, description=said)
@@ -189,12 +195,8 @@ class _Builder:
     def _kind(self, instance: StepInstance) -> Any:
         name = f"{one_line(instance.kind)} v{instance.version}"
         if name not in self.kinds:
-            self.kinds[name] = self._add(
-                f"#kind-{len(self.kinds)}",
-                "SoftwareApplication",
-                name=name,
-                softwareVersion=str(instance.version),
-                isPartOf=self.kit,
+            self.kinds[name] = self._tool(
+                f"#kind-{len(self.kinds)}", name, str(instance.version), isPartOf=self.kit
             )
         return self.kinds[name]
 

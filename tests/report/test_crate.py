@@ -29,7 +29,7 @@ def crate(tmp_path: Path) -> Path:
 def graph(path: Path) -> dict[str, dict[str, Any]]:
     with zipfile.ZipFile(path) as archive:
         document = json.loads(archive.read("ro-crate-metadata.json"))
-    assert document["@context"] == "https://w3id.org/ro/crate/1.1/context"
+    assert document["@context"] == "https://w3id.org/ro/crate/1.3/context"
     return {entity["@id"]: entity for entity in document["@graph"]}
 
 
@@ -45,7 +45,8 @@ def actions(entities: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def test_root_names_profile_licence_and_author(crate: Path) -> None:
     root = graph(crate)["./"]
     assert refs(root["conformsTo"]) == [PROFILE]
-    assert graph(crate)[PROFILE]["@type"] == "CreativeWork"
+    assert graph(crate)[PROFILE]["@type"] == ["CreativeWork", "Profile"]
+    assert (PROFILE.rpartition("/")[2], graph(crate)[PROFILE]["version"]) == ("0.6", "0.6")
     assert refs(root["license"])
     assert refs(root["author"]) == ["#agent"]
     assert root["datePublished"] == "2026-11-21T09:01:31.000+00:00"
@@ -57,7 +58,7 @@ def test_every_reference_has_its_entity(crate: Path) -> None:
     for entity in entities.values():
         for key, value in entity.items():
             if not key.startswith("@"):
-                assert set(refs(value)) - {"https://w3id.org/ro/crate/1.1"} <= set(entities), key
+                assert set(refs(value)) - {"https://w3id.org/ro/crate/1.3"} <= set(entities), key
 
 
 def test_every_step_is_an_action_with_instrument_object_result_agent(crate: Path) -> None:
@@ -68,6 +69,7 @@ def test_every_step_is_an_action_with_instrument_object_result_agent(crate: Path
     for action in made:
         (instrument,) = refs(action["instrument"])
         assert entities[instrument]["@type"] == "SoftwareApplication"
+        assert entities[instrument]["version"]
         assert refs(action["agent"]) == ["#agent"]
         assert action["endTime"] >= action["startTime"]
         assert action["actionStatus"].endswith("CompletedActionStatus")
@@ -114,7 +116,7 @@ def test_rocrate_reads_it_back(crate: Path) -> None:
 
     again = ROCrate(str(crate))
     assert len(again.get_by_type("CreateAction")) == len(actions(graph(crate)))
-    assert again.root_dataset["conformsTo"].id == PROFILE
+    assert [each.id for each in again.root_dataset["conformsTo"]] == [PROFILE]
     assert {entity.id for entity in again.data_entities} >= {"results.json", "verdict.json"}
 
 
