@@ -2,19 +2,14 @@
 
 Machinery refuses with a ``KitError`` of exit code 4 that names the file, or says that an entry is
 damaged (the store, which makes it again). Science refuses with a ``ValueError`` that names the
-file. Nothing else is raised. ``python -m tests.fuzz.readers SECONDS FINDINGS [FIRST [RECORD]]`` is
-a campaign; the first document of each kind of failure is kept in FINDINGS with its traceback, what
-was executed is written to RECORD.
+file. Nothing else is raised. :mod:`tests.fuzz.hour` is a campaign.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import time
-import traceback
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +43,6 @@ from kit.verify.records import Unreadable, read_records
 from kit.verify.tables import read_table
 from kit.verify.whole import absences
 from tests import run_files
-from tests.fuzz import target
 from tests.fuzz.mutate import mutate
 from tests.report import runs
 from tests.verify.builders import expectation, expected_cell
@@ -344,66 +338,3 @@ def check(name: str, data: bytes, folder: Path) -> str:
     if seconds > SECONDS:
         raise Broken(f"took {seconds:.1f} s of processor time")
     return ended
-
-
-def campaign(
-    seconds: float, findings: Path | None = None, first: int = 0, record: Path | None = None
-) -> Counter[str]:
-    """Garbage for one reader after the other, and changed documents, until the time is over.
-
-    Returns:
-        How many were ``read``, ``refused`` and ``broken``.
-    """
-    documents = sorted((Path(__file__).parent / "corpus" / "seeds").iterdir())
-    by_reader: dict[str, Counter[str]] = {name: Counter() for name in READERS}
-    by_reader["documents"] = Counter()
-    crashes: dict[str, str] = {}
-    started, used, number = time.monotonic(), time.process_time(), first
-    while time.monotonic() - started < seconds:
-        tries = [(name, garbage(reader, number)) for name, reader in READERS.items()]
-        document = documents[number % len(documents)]
-        most = 1 + number // len(documents) % 4  # a single change gets further into the kit
-        tries.append((document.name, mutate(document.read_bytes(), number, most)))
-        for name, data in tries:
-            ends = by_reader[name if name in READERS else "documents"]
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    if name in READERS:
-                        ends[check(name, data, Path(folder))] += 1
-                    else:
-                        came = target.check(data, Path(folder))
-                        ends["refused" if came in ("unreadable", "refused") else "read"] += 1
-                except Exception as error:
-                    ends["broken"] += 1
-                    last = traceback.extract_tb(error.__traceback__)[-1]
-                    kind = f"{name}-{type(error).__name__}-{Path(last.filename).stem}-{last.lineno}"
-                    crashes.setdefault(kind, f"number {number}: {error}")
-                    if findings is not None and not (findings / kind).exists():
-                        findings.mkdir(parents=True, exist_ok=True)
-                        (findings / kind).write_bytes(data)
-                        (findings / f"{kind}.txt").write_text(traceback.format_exc())
-        number += 1
-    all_ends = sum(by_reader.values(), Counter[str]())
-    made = {
-        "seconds": round(time.monotonic() - started),
-        "processor_seconds": round(time.process_time() - used),
-        "numbers": [first, number - 1],
-        "documents": all_ends.total(),
-        "crashes": crashes,
-        "by_reader": {name: dict(sorted(ends.items())) for name, ends in by_reader.items()},
-    }
-    text = json.dumps(made, indent=1) + "\n"
-    print(text)
-    if record is not None:
-        record.write_text(text, encoding="utf-8")
-    return all_ends
-
-
-if __name__ == "__main__":
-    _, _seconds, _findings, *_more = sys.argv
-    campaign(
-        float(_seconds),
-        Path(_findings),
-        int(_more[0]) if _more else 0,
-        Path(_more[1]) if _more[1:] else None,
-    )

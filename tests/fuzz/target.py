@@ -32,6 +32,8 @@ from kit.verify.core import Subject
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "tests" / "demo" / "data" / "repo"
+RECORDS = Path(__file__).parent / "corpus" / "records"
+"""Of reference runs; a seed names its own as ``records/NAME``."""
 SECONDS = 20.0
 """Of processor time (a shared machine may stand still meanwhile); the slowest legitimate document
 takes two."""
@@ -59,12 +61,21 @@ def check(data: bytes, folder: Path) -> str:
     """
     path = folder / ("x.json" if data[:1] in (b"{", b"[") else "x.yaml")
     path.write_bytes(data)
+    for name in _records(data):
+        (folder / RECORDS.name).mkdir(exist_ok=True)
+        (folder / RECORDS.name / name).write_bytes((RECORDS / name).read_bytes())
     started = time.process_time()
     came = _through(path, folder)
     seconds = time.process_time() - started
     if seconds > SECONDS:
         raise Broken(f"took {seconds:.1f} s of processor time")
     return came
+
+
+def _records(data: bytes) -> set[str]:
+    """Those of the corpus that a document names."""
+    named = {name.decode() for name in re.findall(rb"\brecords/([a-z0-9.-]{1,60})", data)}
+    return named & {path.name for path in RECORDS.iterdir()}
 
 
 def _through(path: Path, folder: Path) -> str:

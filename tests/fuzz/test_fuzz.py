@@ -64,10 +64,12 @@ def test_mutations_of_the_real_documents(seed: Path, number: int, most: int) -> 
 def test_mutations_come_through_the_schema_often_enough(tmp_path: Path) -> None:
     """A fuzzer whose documents are all refused at the door tests the door."""
     through = ("planned", "stated", "verified")
-    # Documents whose reference record is not beside them are refused as they are.
-    alone = [seed for seed in SEEDS if b"/reference/" not in seed.read_bytes()]
-    whole = [seed for seed in alone if watched(seed.read_bytes(), tmp_path) in through]
-    assert len(whole) > len(SEEDS) / 3
+    whole = [seed for seed in SEEDS if watched(seed.read_bytes(), tmp_path) in through]
+    # The demonstration's manifests have kinds of steps that only its own tests register.
+    assert {seed.name.partition(".")[0] for seed in SEEDS if seed not in whole} == {
+        "demo-demo",
+        "demo-demo-corrected",
+    }
     ends = [
         watched(mutate(seed.read_bytes(), number, 1), tmp_path)
         for seed in whole

@@ -5,17 +5,18 @@ What must hold stands in :mod:`tests.fuzz.readers`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kit.errors import InvalidInput, StepFailed
-from tests.fuzz import readers
+from tests.fuzz import hour, readers, target
 from tests.fuzz.watch import Watch
 
 FOUND = sorted((Path(__file__).parent / "corpus" / "found-by-readers").iterdir())
-WATCH = Watch(readers.target.ROOT)
+WATCH = Watch(target.ROOT)
 
 
 @pytest.mark.parametrize("name", readers.READERS)
@@ -78,8 +79,27 @@ def test_the_check_sees_what_it_must(
 @pytest.mark.slow
 def test_a_minute_of_garbage(tmp_path: Path) -> None:
     """All readers and the documents of the repository, for a minute."""
-    ends = readers.campaign(60, tmp_path, first=1_000_000)
-    kinds = sorted(path.read_text() for path in tmp_path.glob("*.txt"))
-    assert not ends["broken"], kinds[0]
+    made = hour.campaign(tmp_path, 60, first=1_000_000)
+    assert not made["crashes"], min(path.read_text() for path in tmp_path.glob("*.txt"))
+    ends = sum((Counter(of) for of in made["by_reader"].values()), Counter())
     assert ends["read"] > 100
     assert ends["refused"] > 100
+
+
+def test_a_campaign_keeps_what_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first document of a kind, its traceback and its number; processes are added up."""
+
+    def broken(path: Path) -> None:
+        raise KeyError("planted")
+
+    monkeypatch.setattr(readers, "READERS", {"planted": readers.Reader("x.json", b"{}", broken)})
+    legs = [hour.campaign(tmp_path, 0.01, first=first) for first in (0, 7)]
+    made = hour.together(legs)
+    (kind,) = made["crashes"]
+    assert kind.startswith("planted-KeyError-test_readers-")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [kind, f"{kind}.txt"]
+    assert "planted" in (tmp_path / f"{kind}.txt").read_text()
+    assert [first for first, _ in made["numbers"]] == [0, 7]
+    rounds = sum(last - first + 1 for first, last in made["numbers"])
+    assert made["by_reader"]["planted"] == {"broken": rounds}
+    assert made["documents"] == 2 * rounds

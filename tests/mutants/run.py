@@ -5,6 +5,7 @@ and the record is written as they are decided. What it has already is not tried 
 run that was stopped, by ``--seconds`` or by hand, goes on. ``--again`` tries those that survived
 once more, after the tests were mended: what the first pass said stays in the record. A bug that is
 none (no input makes a difference) is marked in the record by hand, ``equivalent``, with the reason.
+``--named`` tries those of ``named.json`` instead, which once lived.
 
 Not a tool such as mutmut or cosmic-ray: what decides the time here is which tests are run for a
 mutant, and that they need no new process with torch in it (:mod:`tests.mutants.tried`).
@@ -13,6 +14,7 @@ mutant, and that they need no new process with torch in it (:mod:`tests.mutants.
 from __future__ import annotations
 
 import argparse
+import ast
 import compileall
 import contextlib
 import json
@@ -68,6 +70,31 @@ def same(entry: Entry, root: Path) -> Mutant | None:
         if is_it == (entry["function"], entry["what"], entry["line_text"], entry["column"]):
             return one
     return None
+
+
+def named(root: Path) -> list[Mutant]:
+    """The bugs of ``named.json`` in today's source.
+
+    Raises:
+        ValueError: One whose source has changed: look for its like.
+    """
+    made = []
+    for one in json.loads((Path(__file__).parent / "named.json").read_text("utf-8")):
+        source = (root / one["path"]).read_text("utf-8")
+        if source.count(one["old"]) != 1:
+            raise ValueError(f"{one['path']} has no single {one['old']!r}")
+        start = source.index(one["old"])
+        line = source.count("\n", 0, start) + 1
+        around = [
+            node.name
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            and node.lineno <= line <= (node.end_lineno or line)
+        ]
+        end, function = start + len(one["old"]), ".".join(around)
+        mutant = Mutant(one["path"], line, function, one["about"], start, end, one["new"])
+        made.append(mutant)
+    return made
 
 
 def _work(
@@ -132,6 +159,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--named", action="store_true")
     asked = parser.parse_args()
     until = time.monotonic() + asked.seconds
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -146,7 +174,8 @@ def main() -> None:
             if not entry["killed"] and not entry.get("equivalent") and mutant:
                 numbers, todo = [*numbers, number], [*todo, mutant]
     else:
-        for number, mutant in enumerate(sample(ROOT, asked.count, asked.seed)):
+        every = named(ROOT) if asked.named else sample(ROOT, asked.count, asked.seed)
+        for number, mutant in enumerate(every):
             if number not in done:
                 numbers, todo = [*numbers, number], [*todo, mutant]
     head = {"seed": asked.seed, "count": asked.count, "commit": known.get("commit") or _commit()}

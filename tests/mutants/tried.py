@@ -209,6 +209,7 @@ def _in_child(arguments: list[str], tree: Path) -> NoReturn:
     code = 3
     try:
         os.chdir(tree)
+        sys.stdout, sys.stderr = (os.fdopen(of, "w", closefd=False) for of in (1, 2))
         sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
         others = [
             p for p in os.environ.get("PYTHONPATH", "").split(":") if p not in ("", str(ROOT))
