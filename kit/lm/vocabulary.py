@@ -29,7 +29,8 @@ def renamed_control_ids(
     """Ids that are differently named control tokens in two otherwise equal vocabularies.
 
     Llama-3.1 gave names to three reserved tokens of Llama-3 (128004, 128008, 128010; reference
-    page, section 4), so equality is required of everything else only.
+    page, section 4), and Qwen2.5 to nineteen rows behind the last token of Qwen2 (151646 to
+    151664), so equality is required of everything else only.
 
     Raises:
         ValueError: Any other difference; the message says the first differing token.
@@ -37,11 +38,13 @@ def renamed_control_ids(
     ours = {int(token_id): token for token, token_id in source.get_vocab().items()}
     theirs = {int(token_id): token for token, token_id in target.get_vocab().items()}
     both_control = control_ids(source) & control_ids(target)
+    added = {*source.added_tokens_decoder, *target.added_tokens_decoder}
+    shared_end = min(max(ours), max(theirs))
     renamed = []
     for token_id in sorted(ours.keys() | theirs.keys()):
         if ours.get(token_id) == theirs.get(token_id):
             continue
-        if token_id not in both_control:
+        if token_id not in both_control and not (token_id > shared_end and token_id in added):
             raise ValueError(
                 f"the tokenizers differ first at id {token_id}: {ours.get(token_id)!r} in the "
                 f"source, {theirs.get(token_id)!r} in the target"

@@ -166,10 +166,15 @@ def input_embeddings(ctx: StepContext, model: ModelInput, *, seed: int = 0) -> T
 def transformers_backend(
     ctx: StepContext, model: ModelInput, *, dtype: str, pad_id: int, batch_tokens: int
 ) -> TransformersBackend:
-    """The model behind the backend interface, in this process."""
+    """The model behind the backend interface, in this process.
+
+    A batch has at least room for 128 prompts; more where ``batch_tokens`` is large.
+    """
     from kit.lm.generate import TransformersBackend
 
-    return TransformersBackend(load_model(ctx, model, dtype), pad_id, max_tokens=batch_tokens)
+    rows = max(128, batch_tokens // 128)
+    loaded = load_model(ctx, model, dtype)
+    return TransformersBackend(loaded, pad_id, max_batch=rows, max_tokens=batch_tokens)
 
 
 def vllm_backend(

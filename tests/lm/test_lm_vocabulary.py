@@ -24,6 +24,15 @@ def test_a_renamed_control_token_is_reported_and_allowed():
     assert renamed_control_ids(older, newer) == [expected]
 
 
+def test_control_tokens_behind_the_last_token_are_reported_and_allowed():
+    """Qwen2.5 names rows that Qwen2 has without a name."""
+    older, newer = mini_tokenizer(), mini_tokenizer()
+    newer.add_special_tokens({"additional_special_tokens": ["<|fim_pad|>", "<|file_sep|>"]})
+    added = [len(older), len(older) + 1]
+    assert renamed_control_ids(older, newer) == added
+    assert renamed_control_ids(newer, older) == added
+
+
 def test_the_first_differing_text_token_is_named():
     with pytest.raises(ValueError, match=r"differ first at id \d+: 'zebra' in the source, 'ape'"):
         renamed_control_ids(mini_tokenizer(("zebra", "ox")), mini_tokenizer(("ape", "ox")))

@@ -71,12 +71,12 @@ def test_a_model_is_frozen_and_of_the_type_asked_for(mini: Steps) -> None:
 
 def test_each_model_gets_its_own_released_tokens(mini: Steps) -> None:
     context = mini.context("any")
-    source = inputs.released_prefix(context, "source", n=5)
+    source = inputs.full_prefix(context, "source", n=5, trained="native")
     assert source.shape == (5, 64)
-    assert not torch.equal(source, inputs.released_prefix(context, "target", n=5))
+    assert not torch.equal(source, inputs.full_prefix(context, "target", n=5, trained="native"))
     assert torch.equal(
-        inputs.released_prefix(context, "model", n=5),
-        inputs.released_prefix(context, "target", n=5),
+        inputs.full_prefix(context, "model", n=5, trained="native"),
+        inputs.full_prefix(context, "target", n=5, trained="native"),
     )
 
 
@@ -187,7 +187,7 @@ def test_stand_ins_are_made_once_a_step_and_the_two_models_differ(rehearsed: Ste
     assert source.shape == target.shape == (128256, 32)
     cosine = torch.nn.functional.cosine_similarity(source[:50].float(), target[:50].float())
     assert 0.5 < float(cosine.mean()) < 0.99
-    tokens = inputs.released_prefix(context, "target", n=3)
+    tokens = inputs.full_prefix(context, "target", n=3, trained="native")
     assert tokens.shape == (3, 32)
     assert inputs.attack_texts(context)[1].name == "paper"
 

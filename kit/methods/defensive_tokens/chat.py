@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kit.lm.chat import ChatFormat, Segment, Special, Text
 from kit.lm.formats import register_format
 
@@ -63,6 +65,8 @@ QWEN25 = register_format(
         pad="<|fim_pad|>",
     )
 )
+# The older Qwen2 has three control tokens and none of them is for padding.
+QWEN2 = register_format(replace(QWEN25, name="qwen2-defensive-tokens", pad="<|im_start|>"))
 
 
 def _falcon3_turn(role: str) -> tuple[Segment, ...]:

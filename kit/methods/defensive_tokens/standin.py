@@ -108,15 +108,18 @@ class AnswerLengths:
     again, as the follow-up does with its labels, then has the length it was generated with.
     """
 
-    def __init__(self, backend: Any, word_ids: Sequence[int]) -> None:
-        """Wrap a backend that takes one limit for each prompt.
+    def __init__(self, backend: Any, word_ids: Sequence[int], *, cut: bool = False) -> None:
+        """Wrap a backend.
 
         Args:
             backend: Generates.
             word_ids: Ids of whole words with a space in front.
+            cut: The backend takes one limit for all prompts. Answers are then cut when they are
+                there: it takes as long as if one answer of every batch had the greatest length.
         """
         self.backend = backend
         self.word_ids = tuple(word_ids)
+        self.cut = cut
 
     @property
     def vocabulary_size(self) -> int:
@@ -128,10 +131,12 @@ class AnswerLengths:
     ) -> list[Generation]:
         """See :meth:`kit.lm.generate.Backend.generate`; limits come from :func:`answer_lengths`."""
         limits = [min(n, max_new_tokens) for n in answer_lengths(len(prompts), len(prompts))]
-        made: list[Generation] = self.backend.generate(prompts, max_new_tokens=limits, **rest)
+        most = max_new_tokens if self.cut else limits
+        made: list[Generation] = self.backend.generate(prompts, max_new_tokens=most, **rest)
         words = self.word_ids
         return [
-            replace(one, ids=tuple(words[token % len(words)] for token in one.ids)) for one in made
+            replace(one, ids=tuple(words[token % len(words)] for token in one.ids[:limit]))
+            for one, limit in zip(made, limits, strict=True)
         ]
 
     def loglikelihoods(

@@ -14,8 +14,8 @@ from kit.steps.defensive_tokens.inputs import (
     attack_texts,
     evaluation_samples,
     frozen_model,
+    full_prefix,
     generation_backend,
-    released_prefix,
     tokenizer_and_format,
 )
 from kit.steps.defensive_tokens.params import AttackTable, Gcg, PublishedTexts
@@ -202,7 +202,7 @@ def _victims(ctx: StepContext, params: Gcg | PublishedTexts, backend: Backend) -
         raise ValueError(f"no trained token set {', '.join(sorted(unknown))}: {', '.join(trained)}")
     prefixes = {
         "undefended": None,
-        "native": released_prefix(ctx, "model", n=params.tokens),
+        "native": full_prefix(ctx, "model", n=params.tokens, trained="native"),
         **{name: trained[name] for name in params.trained},
     }
     return {

@@ -6,7 +6,7 @@ from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY
 from kit.steps.common import model_imports
 from kit.steps.defensive_tokens.files import SETS, write_json
-from kit.steps.defensive_tokens.inputs import embeddings, released_prefix, tokenizer
+from kit.steps.defensive_tokens.inputs import embeddings, full_prefix, tokenizer
 from kit.steps.defensive_tokens.params import Align, Transfer
 
 
@@ -52,19 +52,26 @@ def run_align(ctx: StepContext, params: Align) -> None:
 @REGISTRY.kind(
     "defensive-tokens/transfer",
     version=2,
-    inputs={"source": "model", "target": "model", "released": "pin", "align": "step"},
-    needs={"source": ("released_tokens_key",)},
+    inputs={
+        "source": "model",
+        "target": "model",
+        "align": "step",
+        "released": "pin",
+        "source_trained": "step",
+        "native": "step",
+    },
+    optional=frozenset({"released", "source_trained", "native"}),
     outputs=(SETS, "geometry.json"),
 )
 def run_transfer(ctx: StepContext, params: Transfer) -> None:
-    """Carry the released prefix over, and make the controls."""
+    """Carry the source's own prefix over, and make the controls."""
     from kit.methods.defensive_tokens.alignment_files import load_alignment
     from kit.methods.defensive_tokens.prefix_sets import save_sets
     from kit.methods.defensive_tokens.transfer_sets import transfer_geometry, transfer_sets
 
     alignment = load_alignment(ctx.step("align").path / "alignment.safetensors")
-    own = released_prefix(ctx, "source", n=params.tokens)
-    native = released_prefix(ctx, "target", n=params.tokens)
+    own = full_prefix(ctx, "source", n=params.tokens, trained="source_trained")
+    native = full_prefix(ctx, "target", n=params.tokens, trained="native")
     sets = transfer_sets(own, native, alignment, seed=params.seed, names=params.sets)
     save_sets(ctx.out / SETS, sets)
     write_json(ctx.out / "geometry.json", transfer_geometry(own, native, sets))

@@ -13,8 +13,8 @@ from kit.steps.defensive_tokens.inputs import (
     GENERATION,
     attack_texts,
     evaluation_samples,
+    full_prefix,
     generation_backend,
-    released_prefix,
     tokenizer_and_format,
 )
 from kit.steps.defensive_tokens.params import KNOWN_DEFENCES, Evaluate, Tabulate
@@ -43,11 +43,12 @@ def evaluate_science(params: Evaluate) -> tuple[str, ...]:
         "evaluation": "pin",
         "attacks": "pin",
         "released": "pin",
+        "native": "step",
         "transferred": "step",
         "trained": "step",
         "control": "step",
     },
-    optional=frozenset({"released", "transferred", "trained", "control"}),
+    optional=frozenset({"released", "native", "transferred", "trained", "control"}),
     needs={"model": ("chat_format",), "attacks": ("style",)},
     science=evaluate_science,
     outputs=("responses.jsonl", "scores.json"),
@@ -160,7 +161,8 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
     rows: dict[str, tuple[Tensor | None, Any]] = {}
     for defence in params.defences:
         if defence == "native":
-            rows[defence] = (released_prefix(ctx, "model", n=params.tokens), NO_DEFENCE)
+            native = full_prefix(ctx, "model", n=params.tokens, trained="native")
+            rows[defence] = (native, NO_DEFENCE)
         elif defence == "reminder":
             rows[defence] = (None, PromptDefence(after_instruction=params.reminder))
         elif defence == "sandwich":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kit.engine.context import StepContext
 from kit.errors import InvalidInput
 from kit.steps import common
+from kit.steps.defensive_tokens.files import SETS
 from kit.steps.defensive_tokens.params import Evaluate, PublishedTexts, SelfLabel
 
 if TYPE_CHECKING:
@@ -62,33 +63,62 @@ def generation_backend(
     tokenizer: PreTrainedTokenizerBase,
     pad_id: int,
 ) -> Backend:
-    """A started backend; in a rehearsal vLLM's answers are as long as real ones would be."""
+    """A started backend; in a rehearsal its answers are as long as real ones would be."""
     model = ctx.model("model")
-    if params.backend != "vllm":
-        return common.transformers_backend(
+    vllm = params.backend == "vllm"
+    backend: Backend
+    if vllm:
+        backend = common.vllm_backend(
+            ctx,
+            model,
+            dtype=params.dtype,
+            gpu_share=params.gpu_share,
+            prefix_of=tokenizer,
+            words=_words(ctx),
+        )
+    else:
+        backend = common.transformers_backend(
             ctx, model, dtype=params.dtype, pad_id=pad_id, batch_tokens=params.batch_tokens
         )
-    engine = common.vllm_backend(
-        ctx,
-        model,
-        dtype=params.dtype,
-        gpu_share=params.gpu_share,
-        prefix_of=tokenizer,
-        words=_words(ctx),
-    )
     if not ctx.rehearsal:
-        return engine
+        return backend
     from kit.methods.defensive_tokens.standin import WORDS, AnswerLengths
 
     vocabulary = tokenizer.get_vocab()
-    return AnswerLengths(engine, [vocabulary[f"\u0120{word}"] for word in WORDS])
+    words = [vocabulary[f"\u0120{word}"] for word in WORDS]
+    return AnswerLengths(backend, words, cut=not vllm)
 
 
-def released_prefix(ctx: StepContext, name: str, *, n: int) -> Tensor:
-    """The released tokens of a model, as many as wanted and as wide as the model."""
+def full_prefix(ctx: StepContext, name: str, *, n: int, trained: str) -> Tensor:
+    """A model's own tokens: what a training of the kit made, or else the released ones.
+
+    Args:
+        ctx: Of the step.
+        name: Of the model input.
+        n: How many are wanted; they are as wide as the model.
+        trained: Name of the input that is such a training.
+
+    Raises:
+        InvalidInput: No training is given and none were released, or the training kept several
+            checkpoints.
+    """
     from kit.lm.files import read_config
 
     width = int(read_config(model_folder(ctx, name))["hidden_size"])
+    if ctx.has(trained):
+        from kit.methods.defensive_tokens.prefix_sets import load_sets
+        from kit.methods.defensive_tokens.released import check_prefix
+
+        sets = load_sets(ctx.step(trained).path / SETS)
+        if len(sets) != 1:
+            raise InvalidInput(
+                f"input {trained!r} has {len(sets)} token sets, and which is meant is not said: "
+                + ", ".join(sets),
+                next_step="keep a single checkpoint of that training",
+            )
+        (prefix,) = sets.values()
+        check_prefix(prefix, n=n, width=width, where=f"input {trained!r}")
+        return prefix
     if ctx.rehearsal:
         from kit.methods.defensive_tokens.standin import released_prefix
 
@@ -99,8 +129,8 @@ def released_prefix(ctx: StepContext, name: str, *, n: int) -> Tensor:
     if "released_tokens_key" not in model.attributes or not ctx.has("released"):
         raise InvalidInput(
             f"no tokens were released for the model {model.id}, as far as its pin says",
-            next_step="leave 'native' out of the defences; or give the input 'released' and the "
-            "attribute `released_tokens_key`",
+            next_step="leave 'native' out of the defences; give the input 'released' and the "
+            f"attribute `released_tokens_key`; or train them and give the step as {trained!r}",
         )
     key = str(model.attributes["released_tokens_key"])
     return read_released(ctx.pin("released").path, key, n=n, width=width)

@@ -111,7 +111,8 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     accuracy: bool
     refusal_rule: str
     defences: list[str] = field(default_factory=lambda: ["undefended", "native"])
-    """undefended, reminder, sandwich, native (the released tokens), or one of your own: NAME=text
+    """undefended, reminder, sandwich, native (the released tokens, or those of the input of this
+    name), or one of your own: NAME=text
     with {data} in it, or NAME=module:function, a function of data and instruction."""
     reminder: str = ""
     sandwich: str = ""
