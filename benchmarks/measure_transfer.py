@@ -1,7 +1,10 @@
 """Measure checkpoint transfer at full shape on one GPU: a row of the sweep cold and warm, memory,
 the published recipe without any caching, and steps of a full tampering attack.
 
-    python -m benchmarks.measure_transfer FOLDER [--pairs 256] [--until 480]
+    python -m benchmarks.measure_transfer FOLDER [--pairs 256] [--until 480] [--only cold]
+
+With ``--only`` a phase runs alone and joins the record that the folder has: rows of a sweep are
+processes of their own, and find what the first one compiled in the caches below the folder.
 
 Random weights in the shape of GPT-NeoX 6.9B, random texts of the longest length. Everything is
 measured on a stated share of a row's 1,024 pairs and extrapolated to it; the record has both. A
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -40,6 +44,7 @@ from kit.methods.checkpoint_transfer.targets import (
 from kit.methods.checkpoint_transfer.whole_run import Kept, run_recipe
 from kit.train.batches import micro_batches
 from kit.train.batching import Example
+from kit.train.compile_ahead import Compiling, compiling_ahead
 from kit.train.engine import Precision
 from kit.train.losses import language_model_loss
 from kit.train.optimizers import AdamW
@@ -96,6 +101,9 @@ def keep(bench: Bench, data: Pairs) -> dict[str, Any]:
             batch=4,
             dtype="bfloat16",
         )
+    start = time.perf_counter()
+    os.sync()
+    found["seconds until the disk had it, behind that"] = round(time.perf_counter() - start, 2)
     return {**found, "kept": vars(plan), "GiB written": round(written / 2**30, 2)}
 
 
@@ -171,16 +179,23 @@ def train(
 
 
 def cold(bench: Bench, *, compiled: bool) -> dict[str, Any]:
-    """The first row of a sweep: targets made, kept and used."""
+    """The first row of a sweep: targets made, kept and used; its layers compiled meanwhile."""
     data = bench.data(bench.pairs)
-    targets = keep(bench, data)
+    if not compiled:
+        targets, ahead = keep(bench, data), Compiling()
+    else:
+        with compiling_ahead(bench.ahead(rows=2)) as ahead:
+            targets = keep(bench, data)
     row = train(bench, data, rows=2, compiled=compiled, kept=bench_kept(bench))
     made = targets["making and writing"] * ROW / bench.pairs
+    wait_on = max(0.0, ahead.seconds - made)
     return {
         "targets": targets,
+        "compiled ahead": vars(ahead),
         "training": row,
         "1024 pairs, targets, seconds": round(made, 1),
-        "1024 pairs, seconds": round(made + row["1024 pairs, seconds"], 1),
+        "1024 pairs, waiting for what is compiled ahead, seconds": round(wait_on, 1),
+        "1024 pairs, seconds": round(made + wait_on + row["1024 pairs, seconds"], 1),
     }
 
 
@@ -309,6 +324,13 @@ def summary(record: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def finish(bench: Bench) -> None:
+    """Write the summary."""
+    bench.record["summary"] = summary(bench.record)
+    bench.write()
+    print(json.dumps(bench.record["summary"], indent=1), flush=True)
+
+
 PHASES = {
     "cold": "a: a row cold",
     "warm": "b: a further row, caches warm",
@@ -327,7 +349,10 @@ def main() -> None:
     parser.add_argument("--layers", default="5,10,15,20,25,30")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--until", type=float, default=420.0)
+    parser.add_argument("--only", choices=("cold", "warm", "reference"))
     chosen = parser.parse_args()
+    for variable in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        os.environ[variable] = str((chosen.folder / "cache" / variable).absolute())
     chosen.folder.mkdir(parents=True, exist_ok=True)
     declared = chosen.shape
     if declared.endswith(".json"):
@@ -345,6 +370,9 @@ def main() -> None:
     import peft
     import transformers
 
+    if chosen.only and (chosen.folder / "record.json").is_file():
+        bench.record |= json.loads((chosen.folder / "record.json").read_text(encoding="utf-8"))
+        bench.before = bench.record["seconds in all"]
     bench.record |= {
         "gpu": torch.cuda.get_device_name() if chosen.device == "cuda" else "none",
         "torch": torch.__version__,
@@ -362,6 +390,19 @@ def main() -> None:
         return {"parameters": sum(p.numel() for p in bench.student.parameters())}
 
     bench.phase("models", models)
+
+    def row(count: int, **how: Any) -> dict[str, Any]:
+        return train(bench, bench.data(count), kept=bench_kept(bench), **how)
+
+    if chosen.only:
+        alone: dict[str, Callable[[], dict[str, Any]]] = {
+            "cold": lambda: cold(bench, compiled=True),
+            "warm": lambda: row(chosen.pairs, rows=2, compiled=True, remove=100.0),
+            "reference": lambda: reference(bench),
+        }
+        bench.phase(PHASES[chosen.only], alone[chosen.only])
+        finish(bench)
+        return
     bench.phase("passes alone", lambda: passes(bench))
     compiled = bench.phase(PHASES["cold"], lambda: cold(bench, compiled=True))
     if not compiled:
@@ -369,9 +410,6 @@ def main() -> None:
         bench.fresh_student()
         (chosen.folder / "kept").rename(chosen.folder / "kept-before")
         bench.phase(PHASES["cold"], lambda: cold(bench, compiled=False))
-
-    def row(count: int, **how: Any) -> dict[str, Any]:
-        return train(bench, bench.data(count), kept=bench_kept(bench), **how)
 
     few = min(64, chosen.pairs)
     ways: dict[str, Callable[[], dict[str, Any]]] = {
@@ -389,9 +427,7 @@ def main() -> None:
     for layers_kept in (4, 12):
         depth = min(layers_kept, bench.depth)
         bench.phase(f"d: tamper step, {layers_kept} layers", lambda n=depth: tamper(bench, n))
-    bench.record["summary"] = summary(bench.record)
-    bench.write()
-    print(json.dumps(bench.record["summary"], indent=1), flush=True)
+    finish(bench)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
     """Within, layers run compiled where gradients are wanted.
 
     A layer's ``forward`` is compiled, not its call: hooks on layers, by which hidden states are
-    read, stay outside. One graph serves all layers and lengths. What would need another is left
+    read, stay outside. One graph serves all layers and both losses; texts of another length
+    than the first get a second that serves all lengths. What would need more is left
     as it is: passes without gradients, the first layer, whose input asks for none, and layers of
     which nothing is trained.
 
@@ -41,7 +42,7 @@ def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _where_trained(plain: Callable[..., Any]) -> Callable[..., Any]:
-    fast = torch.compile(plain, dynamic=True)
+    fast = torch.compile(plain)
 
     def forward(*args: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():

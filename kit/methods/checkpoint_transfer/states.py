@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kit.methods.checkpoint_transfer.beside import Beside, after_now
 from kit.results.plain import read_json
 
 if TYPE_CHECKING:
@@ -41,15 +42,73 @@ class MemoryStates(dict[int, dict[int, "Tensor"]]):
         return self[example]
 
 
-def write_states(
-    folder: Path, states: Iterable[tuple[int, Mapping[int, Tensor]]], *, shard: int = 64
-) -> int:
-    """Write states as they are made; a file is written while those of the next are computed.
+class StateWriter:
+    """Writes states as they are made; files are written while further states are computed.
 
-    At most twice ``shard`` examples are in memory.
+    Copying from the device and writing happen in the threads of the pool, so that whoever adds
+    states may go on computing.
 
     Args:
         folder: Made here; its index is written last.
+        pool: Threads that several writers may share.
+        shard: Examples in one safetensors file.
+        pending: Most files that wait to be written; their states stay in memory.
+    """
+
+    def __init__(
+        self, folder: Path, pool: ThreadPoolExecutor, *, shard: int = 16, pending: int = 4
+    ) -> None:
+        """Make the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._pool, self._shard, self._most = folder, pool, shard, pending
+        self._index: dict[int, str] = {}
+        self._held: dict[int, Mapping[int, Tensor]] = {}
+        self._files: list[Future[int]] = []
+
+    def add(self, example: int, rows: Mapping[int, Tensor]) -> None:
+        """Take an example's states: block -> [n, d], on any device.
+
+        Raises:
+            ValueError: An example twice.
+        """
+        if example in self._index or example in self._held:
+            raise ValueError(f"example {example} has states already")
+        self._held[example] = rows
+        if len(self._held) == self._shard:
+            self._flush()
+
+    def finish(self) -> int:
+        """Wait for the files and write the index; the bytes written.
+
+        Raises:
+            ValueError: No states.
+        """
+        if self._held:
+            self._flush()
+        if not self._index:
+            raise ValueError("no states to write")
+        written = sum(file.result() for file in self._files)
+        text = json.dumps({str(example): name for example, name in self._index.items()})
+        (self._folder / INDEX).write_text(text + "\n", encoding="utf-8")
+        return written
+
+    def _flush(self) -> None:
+        name = f"states-{len(self._files):05d}.safetensors"
+        held, self._held = self._held, {}
+        if len(self._files) >= self._most:
+            self._files[-self._most].result()
+        made = after_now(value for rows in held.values() for value in rows.values())
+        self._files.append(self._pool.submit(_write, self._folder / name, held, made))
+        self._index.update(dict.fromkeys(held, name))
+
+
+def write_states(
+    folder: Path, states: Iterable[tuple[int, Mapping[int, Tensor]]], *, shard: int = 16
+) -> int:
+    """Write states by a :class:`StateWriter` of its own.
+
+    Args:
+        folder: Made here.
         states: Example and block -> [n, d].
         shard: Examples in one safetensors file.
 
@@ -59,40 +118,24 @@ def write_states(
     Raises:
         ValueError: An example twice, or none.
     """
+    with ThreadPoolExecutor(1) as pool:
+        writer = StateWriter(folder, pool, shard=shard)
+        for example, rows in states:
+            writer.add(example, rows)
+        return writer.finish()
+
+
+def _write(path: Path, held: Mapping[int, Mapping[int, Tensor]], made: Beside) -> int:
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    index: dict[int, str] = {}
-    held: dict[str, Tensor] = {}
-    examples: list[int] = []
-    writing: list[Future[None]] = []
-
-    def flush(writer: Executor) -> None:
-        name = f"states-{len(writing):05d}.safetensors"
-        if writing:
-            writing[-1].result()
-        writing.append(writer.submit(save_file, dict(held), folder / name))
-        index.update(dict.fromkeys(examples, name))
-        held.clear()
-        examples.clear()
-
-    with ThreadPoolExecutor(1) as writer:
-        for example, rows in states:
-            if example in index or example in examples:
-                raise ValueError(f"example {example} has states already")
-            examples.append(example)
-            for block, values in rows.items():
-                held[f"{example}/{block}"] = values.detach().cpu().contiguous()
-            if len(examples) == shard:
-                flush(writer)
-        if examples:
-            flush(writer)
-    if not index:
-        raise ValueError("no states to write")
-    writing[-1].result()
-    text = json.dumps({str(example): name for example, name in index.items()})
-    (folder / INDEX).write_text(text + "\n", encoding="utf-8")
-    return sum((folder / name).stat().st_size for name in set(index.values()))
+    with made():
+        rows = {
+            f"{example}/{block}": values.detach().cpu().contiguous()
+            for example, blocks in held.items()
+            for block, values in blocks.items()
+        }
+    save_file(rows, path)
+    return path.stat().st_size
 
 
 class FileStates:

@@ -41,19 +41,23 @@ def make_student(
             output_matrix(model).requires_grad_(False)
         return model
     model.requires_grad_(False)
+    return add_adapter(model, adapter(model, recipe), seed=seed)
+
+
+def adapter(model: PreTrainedModel, recipe: Recipe) -> Lora:
+    """The recipe's adapter, on every linear module of a block."""
     linear = {
         name.rpartition(".")[2]
-        for name, module in blocks[0].named_modules()
+        for name, module in decoder_layers(model)[0].named_modules()
         if isinstance(module, torch.nn.Linear)
     }
-    lora = Lora(
+    return Lora(
         recipe.lora_rank,
         recipe.lora_alpha,
         targets=tuple(sorted(linear)),
         layers=tuple(recipe.lora_blocks),
         dropout=recipe.lora_dropout,
     )
-    return add_adapter(model, lora, seed=seed)
 
 
 def optimizer_spec(recipe: Recipe) -> OptimizerSpec:

@@ -8,6 +8,7 @@ the states of the last block, to which the frozen norm and output layer are appl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from kit.lm.hidden import block_outputs
 from kit.lm.model import decoder_layers, final_norm, inner_model
 from kit.methods.checkpoint_transfer.affine import AffineMap, maps_for
 from kit.methods.checkpoint_transfer.losses import mapped_targets, rows_of
-from kit.methods.checkpoint_transfer.states import FileStates, States, write_states
+from kit.methods.checkpoint_transfer.states import FileStates, States, StateWriter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 
 FORGET, RETAIN = "forget", "retain"
+WRITERS = 4
+"""Threads that copy states from the device and write them."""
 
 
 class ForgetTargets:
@@ -258,18 +261,22 @@ def keep_pairs(
         uses=uses,
         budget=budget,
     )
-    written = 0
-    for name, count, compute in (
-        (FORGET, plan.forget, ForgetTargets(teacher, maps, recipe).compute),
-        (RETAIN, plan.retain, RetainReference(student).compute),
-    ):
-        groups = [range(at, min(at + batch, count)) for at in range(0, count, batch)]
-        cast = (
-            (example, {block: values.to(kind) for block, values in rows.items()})
-            for example, rows in keep(compute, pairs, name, groups)
-        )
-        if groups:
-            written += write_states(folder / name, cast)
+    computed: dict[str, tuple[int, Rows]] = {
+        FORGET: (plan.forget, ForgetTargets(teacher, maps, recipe).compute),
+        RETAIN: (plan.retain, RetainReference(student).compute),
+    }
+    # Targets are made faster than they are written, references slower: both go on side by side.
+    turns = sorted(
+        ((at + batch / 2) / count, name, range(at, min(at + batch, count)))
+        for name, (count, _) in computed.items()
+        for at in range(0, count, batch)
+    )
+    with ThreadPoolExecutor(WRITERS) as pool:
+        writers = {name: StateWriter(folder / name, pool) for _, name, _ in turns}
+        for _, name, group in turns:
+            for example, rows in keep(computed[name][1], pairs, name, [group]):
+                writers[name].add(example, {b: values.to(kind) for b, values in rows.items()})
+        written = sum(writer.finish() for writer in writers.values())
     return plan, written
 
 

@@ -14,6 +14,8 @@ import torch
 
 from kit.lm.fingerprint import fingerprint, fingerprints
 from kit.methods.checkpoint_transfer.affine import AffineMap
+from kit.methods.checkpoint_transfer.beside import ReadAhead
+from kit.methods.checkpoint_transfer.pairs import batches
 from kit.methods.checkpoint_transfer.recipe import Recipe
 from kit.methods.checkpoint_transfer.student import make_student, optimizer_spec
 from kit.methods.checkpoint_transfer.targets import ForgetTargets, RetainReference
@@ -48,6 +50,16 @@ class Kept:
 
     forget: States | None = None
     retain: States | None = None
+
+    def in_order(self, recipe: Recipe, seed: int, device: str | torch.device) -> Kept:
+        """The same, read ahead in the order in which the recipe asks."""
+        steps = batches(recipe, seed)
+        order = [example for step in steps for micro in step for example in micro.examples]
+
+        def ahead(states: States | None) -> States | None:
+            return None if states is None else ReadAhead(states, order, device)
+
+        return Kept(ahead(self.forget), ahead(self.retain))
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,8 @@ def run_recipe(
     """
     before = fingerprints(student.state_dict())
     own = sum(parameter.numel() for parameter in student.parameters())
-    teachers, kept = fingerprint(teacher), kept or Kept()
+    teachers = fingerprint(teacher)
+    kept = (kept or Kept()).in_order(recipe, seed, pairs.device)
     reference = None
     if recipe.retain_coef > 0 and recipe.full_rank:
         reference = RetainReference(copy.deepcopy(student), kept=kept.retain)

@@ -115,32 +115,57 @@ def run_targets(ctx: StepContext, params: Targets) -> None:
     """Keep teacher targets and retain reference of the first pairs, as far as the budget goes."""
     from kit.lm.model import inner_model
     from kit.methods.checkpoint_transfer.recipe import Recipe
+    from kit.methods.checkpoint_transfer.student import adapter
     from kit.methods.checkpoint_transfer.targets import keep_pairs
     from kit.methods.checkpoint_transfer.texts import read_texts
+    from kit.train.compile_ahead import Ahead, compiling_ahead
 
     teacher = load_model(ctx, ctx.model("teacher"), params.dtype)
     student = load_model(ctx, ctx.model("student"), params.dtype)
     pad = pad_of(tokenizer_of(ctx, ctx.model("student")))
-    plan, written = keep_pairs(
-        ctx.out,
-        teacher,
-        student,
-        maps_of(ctx) if params.affine else None,
-        Recipe(
-            1.0,
-            1.0,
-            layers=tuple(params.layers),
-            fit_at=params.fit_at,
-            use_at=params.use_at,
-            affine=params.affine,
-        ),
-        read_texts(ctx.step("texts").path).pairs(params.pairs, pad_id=pad, device=ctx.device),
-        width=int(inner_model(student).config.hidden_size),
-        uses=params.uses,
-        budget=int(params.budget_gb * 2**30),
-        batch=params.batch,
-        dtype=params.kept,
+    pairs = read_texts(ctx.step("texts").path).pairs(params.pairs, pad_id=pad, device=ctx.device)
+    recipe = Recipe(
+        1.0,
+        1.0,
+        layers=tuple(params.layers),
+        fit_at=params.fit_at,
+        use_at=params.use_at,
+        affine=params.affine,
+        lora_rank=params.lora_rank,
+        lora_alpha=params.lora_alpha,
+        lora_dropout=params.lora_dropout,
     )
+    lengths = {len(text) for text in (*pairs.forget, *pairs.retain)}
+    graphs = [
+        Ahead(
+            ctx.model("student").path,
+            adapter(student, recipe),
+            params.compiled_rows,
+            max(lengths),
+            padded,
+            params.dtype,
+            params.compute,
+            str(ctx.device),
+        )
+        for padded in (False, True)
+        if params.compiled_rows and (not padded or len(lengths) > 1)
+    ]
+    with compiling_ahead(*graphs) as compiling:
+        plan, written = keep_pairs(
+            ctx.out,
+            teacher,
+            student,
+            maps_of(ctx) if params.affine else None,
+            recipe,
+            pairs,
+            width=int(inner_model(student).config.hidden_size),
+            uses=params.uses,
+            budget=int(params.budget_gb * 2**30),
+            batch=params.batch,
+            dtype=params.kept,
+        )
+    if compiling.failed:
+        ctx.note(f"nothing was compiled ahead, the first row will: {compiling.failed[-300:]}")
     write_json(ctx.out / "kept.json", {"retain": plan.retain, "forget": plan.forget})
     ctx.note(
         f"kept the retain reference of {plan.retain} pairs and the targets of {plan.forget}, "

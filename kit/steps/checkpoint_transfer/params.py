@@ -124,6 +124,13 @@ class Targets(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Of the models."""
     kept: Dtype = "float32"
     """Of the states."""
+    compiled_rows: Whole = 0
+    """Most texts in a forward pass of the rows that train compiled: their layers are compiled
+    meanwhile, for an adapter of the following shape and the type of computing. 0: nothing is."""
+    lora_rank: Count = 16
+    lora_alpha: Positive = 16.0
+    lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.05
+    compute: Dtype = "bfloat16"
 
 
 class RandomInit(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 
+from kit.methods.checkpoint_transfer.beside import ReadAhead
 from kit.methods.checkpoint_transfer.pairs import Pairs, batches
-from kit.methods.checkpoint_transfer.states import FileStates, MemoryStates, write_states
+from kit.methods.checkpoint_transfer.states import (
+    FileStates,
+    MemoryStates,
+    StateWriter,
+    write_states,
+)
 from kit.methods.checkpoint_transfer.targets import (
     CachePlan,
     ForgetTargets,
@@ -176,3 +184,41 @@ def test_pairs_are_whole() -> None:
     ids, mask = Pairs([[3, 4], [5]], [[6], [7, 8, 9]], pad_id=0).batch("retain", [1, 0])
     assert ids.tolist() == [[7, 8, 9], [6, 0, 0]]
     assert mask.tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_states_come_in_any_order_and_are_read_before_they_are_asked_for() -> None:
+    read = []
+
+    class Noted(MemoryStates):
+        def rows(self, example: int) -> dict[int, torch.Tensor]:
+            read.append(example)
+            return super().rows(example)
+
+    states = Noted({example: {0: torch.full((2, 3), float(example))} for example in range(6)})
+    ahead = ReadAhead(states, [4, 9, 1, 0, 5, 4, 1], "cpu", most=2)
+    assert 5 in ahead
+    assert 9 not in ahead
+    for example in (4, 1, 0):
+        assert ahead.rows(example)[0].unique().tolist() == [float(example)]
+    ahead.rows(5)
+    for example in (3, 1, 4):
+        assert ahead.rows(example)[0].unique().tolist() == [float(example)]
+    # The second turns of 4 and 1 were on their way before the 3, which nobody expected.
+    assert read[:7] == [4, 1, 0, 5, 4, 1, 3]
+    with pytest.raises(ValueError, match="no states are kept of example 8"):
+        ahead.rows(8)
+
+
+def test_files_are_written_while_more_is_computed(tmp_path: Path) -> None:
+    """The only thread is held up until five states were taken; a sixth would wait for it."""
+    held_up = Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(held_up.wait, 30)
+        writer = StateWriter(tmp_path, pool, shard=2, pending=2)
+        for example in range(5):
+            writer.add(example, {0: torch.zeros(2, 3)})
+        assert not list(tmp_path.glob("*.safetensors"))
+        held_up.set()
+        assert writer.finish() > 5 * 24
+    assert list(FileStates(tmp_path)) == list(range(5))
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
