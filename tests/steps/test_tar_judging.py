@@ -16,7 +16,7 @@ from tests.lm.tiny_world import mini_tokenizer, tiny_llama
 from tests.steps.contexts import Steps, rehearsed_steps
 from tests.steps.test_kinds import CATALOG, plan
 
-METHODS = ("refusal-trained", "tar", "rr")
+METHODS = ("refusal-trained", "tar", "rr", "repnoise-released", "r2d2-released")
 
 
 @pytest.fixture

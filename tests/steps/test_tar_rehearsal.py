@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from kit.lm.standin import read_shape
 from kit.steps.tampering import kinds as tampering
 from kit.steps.tampering.params import Attack
 from kit.steps.tar import kinds as tar
 from kit.steps.tar import params
 from tests.steps.contexts import Steps, rehearsed_steps
+from tests.steps.test_kinds import plan
 
 PUBLISHED = [
     "pile-bio-all=20",
@@ -91,3 +93,31 @@ def test_sets_that_were_divided_before_are_not_divided_anew(rehearsed: Steps) ->
     )
     with pytest.raises(ValueError, match="cannot be divided anew"):
         rehearsed.run("tar", tar.run_train, settings, data="data")
+
+
+def test_on_one_gpu_only_sizes_and_the_engine_differ_from_the_published_setting(
+    tmp_path: Path,
+) -> None:
+    """The cut keeps every layer's shape, rows of a pass and dtypes."""
+    made = {}
+    for profile in ("paper", "one-gpu"):
+        _, planned = plan("tar-bio-full-size", profile, tmp_path)
+        made[profile] = {one.step: one for one in planned.instances}
+    assert made["paper"].keys() == made["one-gpu"].keys()
+    differ = set()
+    for step, cut in made["one-gpu"].items():
+        assert cut.resources.gpus <= 1
+        whole = made["paper"][step].params
+        differ |= {f"{step}.{name}" for name, value in cut.params.items() if whole[name] != value}
+        assert cut.params.get("engine", "single-process") == "single-process"
+    assert {name.split(".")[1] for name in differ} == {
+        *("published", "steps", "warmup", "outer_steps", "outer_warmup", "inner_steps", "seed"),
+        *("engine", "outer_state", "measure_every"),
+    }
+    whole_shape, cut_shape = read_shape("llama-3-8b"), read_shape("llama-3-8b-2-layers")
+    assert {**cut_shape.config, "num_hidden_layers": 32} == whole_shape.config
+    assert cut_shape.control == whole_shape.control
+    assert whole_shape.parameters is not None
+    assert cut_shape.parameters is not None
+    # 218,112,000 parameters a block.
+    assert whole_shape.parameters - cut_shape.parameters == 30 * 218_112_000
