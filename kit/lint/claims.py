@@ -186,6 +186,12 @@ def _shape(figure: Figure) -> str:
         return f"a grid has one * for its rows and one for its columns, not {stars[0]}"
     if figure.kind == "trade-off" and (stars[0] != stars[1] or stars[0] == 0):
         return "both patterns of a trade-off need the same number of *, at least one"
+    published = figure.published
+    upward = published.upward if published is not None else None
+    if published is not None and (figure.kind == "trade-off") != (upward is not None):
+        return "published points of a trade-off, and only they, say what is drawn upwards"
+    if published and upward and published.cells.count("*") != upward.count("*"):
+        return "both patterns of the published points need the same number of *"
     return ""
 
 

@@ -180,11 +180,13 @@ class FigureLine(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class FigurePublished(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Published numbers over the lines: cells of the expectation of the documents' own scale."""
+    """Published numbers over measured ones: cells of the expectation of the documents' scale."""
 
     cells: Pattern
-    """The ``*`` stands for the step."""
+    """Over steps the ``*`` stands for the step; in a trade-off what is drawn from left to right."""
     start: CellId | None = None
+    upward: Pattern | None = None
+    """Of a trade-off, which needs it: what is drawn upwards."""
 
 
 class Figure(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -193,7 +195,7 @@ class Figure(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ``grid``: one pattern with two ``*``; the first gives the rows, the second the columns of a heat
     map with the numbers in it. ``trade-off``: two patterns, what is drawn from left to right and
     what upwards; a point for everything that stands for the ``*`` in both. ``steps``: measured
-    lines, with published points over them.
+    lines. Published points may stand over the last two.
     """
 
     kind: Literal["grid", "trade-off", "steps"]

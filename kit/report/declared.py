@@ -50,8 +50,10 @@ def declared(
             made.append(_steps(f"figure-{i}", figure, results, published))
             continue
         numbers = _numbers(results, verdict, expectation, figure)
-        draw = _grid if figure.kind == "grid" else _trade_off
-        made.append(draw(f"figure-{i}", figure, numbers))
+        if figure.kind == "grid":
+            made.append(_grid(f"figure-{i}", figure, numbers))
+        else:
+            made.append(_trade_off(f"figure-{i}", figure, numbers, published))
     return made
 
 
@@ -191,7 +193,9 @@ def _square(row: int, column: int, id: str, numbers: Numbers, span: tuple[float,
     )  # fmt: skip
 
 
-def _trade_off(name: str, figure: Figure, numbers: Numbers) -> Picture:
+def _trade_off(
+    name: str, figure: Figure, numbers: Numbers, published: Expectation | None
+) -> Picture:
     ids = _ids(numbers)
     across, upward = (matches(pattern, ids) for pattern in figure.cells)
     both = [key for key in across if key in upward]
@@ -206,16 +210,43 @@ def _trade_off(name: str, figure: Figure, numbers: Numbers) -> Picture:
         )
     )
     pair = (labels[0], labels[1])
-    svg = drawn("trade-off", [name, drawn_, pair], lambda: trade_off(name, drawn_, pair))
+    over = _over(figure, published, units)
+    svg = drawn(
+        "trade-off", [name, drawn_, pair, over], lambda: trade_off(name, drawn_, pair, over)
+    )
     words = [f"{plural(len(drawn_), 'setting')}; lines are 95 % intervals."]
     if any(one.published is not None for one in drawn_):
         words.append(
             "Hollow marks: what the expectation says (published, or mean of reference runs), "
             "joined to what was measured here."
         )
+    if over and published is not None and figure.published is not None:
+        scale = f" ({published.scale})" if published.scale else ""
+        words.append(
+            f"Grey: {plural(len(over), 'published setting')}{scale}, {figure.published.cells} and "
+            f"{figure.published.upward}; other questions of another model: only the shape compares."
+        )
     if len(drawn_) < len(settings):
         words.append(f"The first {MOST_POINTS} of {len(settings)} are drawn.")
     return Picture(title=figure.title, caption=" ".join(words), svg=svg)
+
+
+def _over(
+    figure: Figure, published: Expectation | None, units: Sequence[str]
+) -> list[tuple[Spot, Spot]]:
+    """Points of the documents' own scale that the figure asks for, in the units of its axes."""
+    asked = figure.published
+    if published is None or asked is None or asked.upward is None:
+        return []
+    known = {cell.id: cell for cell in published.cells}
+    across, upward = (matches(pattern, known) for pattern in (asked.cells, asked.upward))
+    return [
+        (Spot(value=x.value, interval=x.interval), Spot(value=y.value, interval=y.interval))
+        for key in across
+        if key in upward
+        for x in mark(0.0, known[across[key]], units[0])
+        for y in mark(0.0, known[upward[key]], units[1])
+    ]
 
 
 def _setting(name: str, across: str, upward: str, numbers: Numbers) -> Setting:

@@ -124,6 +124,7 @@ figures:
   - kind: trade-off
     title: two against each other
     cells: ["up/*", "up/*:max"]
+    published: {cells: "big/*/x", upward: "big/*/y"}
 """
 
 
@@ -135,6 +136,13 @@ figures:
         ('"up/*", "up/*:max"', '"up/*"', "trade-off needs 2 of these, not 1", "["),
         ('"up/*", "up/*:max"', '"up/*", "up/*/*"', "the same number of *", "["),
         ('"up/*", "up/*:max"', '"up/full", "up/adapted"', "at least one", "["),
+        (
+            'upward: "big/*/y"',
+            'upward: "big/*/*"',
+            "published points need the same number of *",
+            "[",
+        ),
+        (', upward: "big/*/y"', "", "say what is drawn upwards", "["),
         ("*/attacked@*", "*/x@*", "no listed cell matches '*/x@*'", '"*/x@*"'),
     ],
 )

@@ -10,8 +10,8 @@ import pytest
 from msgspec import structs
 from statsmodels.stats.proportion import proportion_confint
 
-from kit.manifest.expectation_types import Expectation, ExpectedCell, Figure
-from kit.report.declared import MOST_ROWS, declared
+from kit.manifest.expectation_types import Expectation, ExpectedCell, Figure, FigurePublished
+from kit.report.declared import MOST_ROWS, _over, declared
 from kit.report.expected_points import expected_points
 from kit.report.figures.curves import Mark, curve, remarks_on
 from kit.report.figures.grid import STRONGEST, Square, grid
@@ -121,6 +121,30 @@ def test_a_trade_off_has_a_point_a_setting_and_published_ones_over_them() -> Non
     (plain,) = declared(table(CELLS), verdict, expected)
     assert "Hollow" not in plain.caption
     assert plain.svg != picture.svg
+
+
+def test_points_of_the_documents_scale_stand_over_a_trade_off_in_its_units() -> None:
+    over = FigurePublished(cells="big/mmlu/*", upward="big/wmdp/*")
+    figure = structs.replace(TRADE, published=over)
+    expected = expectation([], figures=[figure])
+    made = table(CELLS)
+    said = [
+        structs.replace(known(f"big/{metric}/{row}", value), unit="fraction", n=868)
+        for row, pair in {"a": ("0.35", "0.30"), "b": ("0.25", "0.40")}.items()
+        for metric, value in zip(("mmlu", "wmdp"), pair, strict=True)
+    ]
+    said += [known("big/mmlu/c", "0.5"), known("big/wmdp/c", status="running")]
+    published = expectation(said, scale="6.9B")
+    verdict = verify(Subject(expected=expected, results=made))
+    (picture,) = declared(made, verdict, expected, published)
+    assert "Grey: 2 published settings (6.9B), big/mmlu/* and big/wmdp/*" in picture.caption
+    (plain,) = declared(made, verdict, expected)
+    assert "Grey" not in plain.caption
+    assert plain.svg != picture.svg
+    first, second = _over(figure, published, ("percent", "percent"))
+    assert [spot.value for spot in (*first, *second)] == pytest.approx([35, 30, 25, 40])
+    low, high = proportion_confint(0.35 * 868, 868, 0.05, "wilson")
+    assert first[0].interval == pytest.approx((100 * low, 100 * high))
 
 
 def test_figures_ask_trajectories_too() -> None:

@@ -33,10 +33,28 @@ class Setting(Struct, frozen=True, kw_only=True):
     published: tuple[Spot, Spot] | None = None
 
 
-def trade_off(name: str, settings: Sequence[Setting], labels: tuple[str, str]) -> str:
-    """The figure as inline SVG; ``labels`` of x and y."""
+def trade_off(
+    name: str,
+    settings: Sequence[Setting],
+    labels: tuple[str, str],
+    over: Sequence[tuple[Spot, Spot]] = (),
+) -> str:
+    """The figure as inline SVG.
+
+    Args:
+        name: Of the figure in its page.
+        settings: Named points.
+        labels: Of x and y.
+        over: Points of another scale, grey and without names.
+    """
 
     def paint(ax: Axes) -> None:
+        for x, y in over:
+            _cross(ax, x, y, MUTED)
+            ax.plot(
+                [x.value], [y.value], marker="D", markersize=5, markerfacecolor="none",
+                markeredgecolor=MUTED, linestyle="none",
+            )  # fmt: skip
         for i, setting in enumerate(settings):
             _setting(ax, i, setting)
         ax.grid(visible=True)
