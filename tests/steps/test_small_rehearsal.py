@@ -71,7 +71,9 @@ def tiny(folder: Path) -> Path:
         if "small" in step.pop("profiles", ["small"]):
             given = step["inputs"].items()
             step["inputs"] = {
-                name: source for name, source in given if "small" in source.pop("profiles", ["small"])
+                name: source
+                for name, source in given
+                if "small" in source.pop("profiles", ["small"])
             }
             kept.append(step)
     manifest["steps"] = kept
