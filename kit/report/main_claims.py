@@ -20,9 +20,11 @@ _HEAD = [
     "claim of the document",
     "its own numbers",
     "in miniature",
+    "with 0.5B models",
     "rehearsed at full size",
     "run at full size",
 ]
+_SMALL = "small"
 
 
 def block(root: Path) -> str:
@@ -54,8 +56,9 @@ def _row(catalog: Catalog, manifest: Manifest, log: list[Entry]) -> list[str]:
         f"\u201c{sentence}\u201d" if not sentence.startswith("Of the kit") else sentence,
         _own_numbers(*by_scale["published"]) if "published" in by_scale else "-",
         _miniature(*by_scale["reference"]) if "reference" in by_scale else "-",
-        _rehearsed(catalog.root, manifest.id),
-        _at_full_size(manifest, log),
+        _small(catalog.root, manifest, log) if _SMALL in manifest.profiles else "-",
+        _rehearsed(catalog.root, manifest.id, small=False),
+        _runs(manifest, log, small=False),
     ]
 
 
@@ -78,20 +81,33 @@ def _miniature(path: Path, expected: Expectation) -> str:
     return f"**{claim.outcome}**: {claim.tested}"
 
 
-def _rehearsed(root: Path, experiment: str) -> str:
+def _small(root: Path, manifest: Manifest, log: list[Entry]) -> str:
+    """Of the profile ``small``: what was rehearsed and what was run."""
+    cards = _rehearsed(root, manifest.id, small=True)
+    rehearsed = "not rehearsed" if cards == "no" else f"rehearsed, {cards}"
+    return f"{rehearsed}; {_runs(manifest, log, small=True)}"
+
+
+def _rehearsed(root: Path, experiment: str, *, small: bool) -> str:
     """Cards of the committed rehearsals of the whole experiment."""
     cards = []
     for path in sorted((root / "benchmarks").glob("rehearsal-*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
+        if record["experiment"] != experiment or (record["profile"] == _SMALL) != small:
+            continue
         gpus = [gpu["name"].removeprefix("NVIDIA ") for gpu in record["hardware"]["gpus"]]
-        if record["experiment"] == experiment and gpus:
+        if gpus:
             part = ", a part" if record.get("fraction") or "steps-" in path.name else ""
             cards.append(f"{len(gpus)} x {gpus[0].split()[0]}{part}")
     return ", ".join(cards) or "no"
 
 
-def _at_full_size(manifest: Manifest, log: list[Entry]) -> str:
+def _runs(manifest: Manifest, log: list[Entry], *, small: bool) -> str:
     """What the reproduction log says of profiles that are compared with printed numbers."""
-    names = {name for name, item in manifest.profiles.items() if item.compares == "published"}
+    names = {
+        name
+        for name, item in manifest.profiles.items()
+        if item.compares == "published" and (name == _SMALL) == small
+    }
     runs = [item for item in log if item.experiment == manifest.id and item.profile in names]
     return ", ".join(f"{item.verdict} ({item.date})" for item in runs) or "not run"

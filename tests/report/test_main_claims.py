@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from kit.report.main_claims import block
+from kit.report.main_claims import _rehearsed, block
 from kit.verify.published import verdict_on_reference
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +27,21 @@ def test_each_scale_has_its_own_column(rows: dict[str, list[str]]) -> None:
     assert row[0] == "\u201c200 steps of tiny-adapt reduces this to 1.9%\u201d"
     assert row[1] == "carried"
     assert row[2].startswith("**holds**: 200 steps bring ASR from 94.2 % to 10.0 %")
-    assert row[3].startswith("1 x H200")
-    assert row[4] == "not run"
+    assert row[3].endswith("; not run")
+    assert row[4].startswith("1 x H200")
+    assert row[5] == "not run"
+    assert rows["tar-bio"][3] == "-"
+
+
+def test_a_rehearsal_counts_for_its_own_scale(tmp_path: Path) -> None:
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    for profile, card in (("paper", "H200"), ("small", "RTX 4090")):
+        record = {"experiment": "e", "profile": profile, "hardware": {"gpus": [{"name": card}]}}
+        (folder / f"rehearsal-e-{profile}.json").write_text(json.dumps(record))
+    assert _rehearsed(tmp_path, "e", small=False) == "1 x H200"
+    assert _rehearsed(tmp_path, "e", small=True) == "1 x RTX"
+    assert _rehearsed(tmp_path, "other", small=True) == "no"
 
 
 def test_only_what_a_document_did_stands_in_it(rows: dict[str, list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""A rehearsal of the profile ``small`` at a tiny tied Qwen2: the whole chain, from older to newer."""
+"""A rehearsal of the profile ``small`` at a tiny tied Qwen2: the whole chain."""
 
 from __future__ import annotations
 
@@ -130,6 +130,10 @@ def test_the_whole_chain_runs_and_every_mechanism_acted(rehearsed: Path) -> None
         assert f"qwen2-to-qwen25/asr-max/{row}" in value
     assert value["qwen2-to-qwen25/trained-parameters/adapt"] == 5 * 32
     assert value["qwen2-to-qwen25/alignment/rows"] == TOKENS + 64
+    for row in ("native", "procrustes", "adapt-2"):
+        assert 0 <= value[f"qwen2-to-qwen25/emits-prefix/{row}"] <= 100
+        assert 0 < value[f"qwen2-to-qwen25/prefix-mass/{row}"] <= 100
+    assert "qwen2-to-qwen25/emits-prefix/undefended" not in value
     assert all(canary["passed"] for canary in results["canaries"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 from kit.evals.gap import gap_closed
@@ -42,6 +43,11 @@ def add_scores(
     for row, found in {**scores, **best_checkpoints(scores)}.items():
         for metric, labels in _labels(found, refusal_rule):
             here.proportion(metric, row, labels, found["items"])
+    for row, found in scores.items():
+        tied = found.get("output_rows")
+        if tied is not None:
+            here.proportion("emits-prefix", row, tied["wins"], found["items"])
+            here.number("prefix-mass", row, 100 * fmean(tied["probabilities"]), "percent")
     for row in (*scores, *best_checkpoints(scores)) if here.has("asr-max", UNDEFENDED) else ():
         if here.has("asr-max", native):
             of = [("asr-max", name) for name in (UNDEFENDED, row, native)]

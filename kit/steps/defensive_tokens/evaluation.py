@@ -90,6 +90,8 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
                 defence=defence,
             )
             scores[name] = score_table(evaluation)
+            if params.output_rows and prefix is not None:
+                scores[name]["output_rows"] = _as_output_rows(ctx, params, backend, prefix)
             for row in response_rows(evaluation):
                 file.write(json.dumps({"set": name, **row}, ensure_ascii=False) + "\n")
             checks += check_prompts(
@@ -179,6 +181,27 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
                     raise ValueError(f"two token sets are called {label!r}: give one another label")
                 rows[label] = (prefix, NO_DEFENCE)
     return rows
+
+
+def _as_output_rows(
+    ctx: StepContext, params: Evaluate, backend: Any, prefix: Tensor
+) -> dict[str, list[Any]]:
+    """Labels and probabilities of the benign prompts."""
+    from kit.lm.generate import TransformersBackend
+    from kit.methods.defensive_tokens.output_rows import as_output_rows, benign_prompts
+
+    plain = getattr(backend, "backend", backend)  # without a rehearsal's answer lengths
+    if not isinstance(plain, TransformersBackend):
+        raise ValueError("output_rows needs the model itself: backend 'transformers'")
+    prompts = benign_prompts(
+        *tokenizer_and_format(ctx),
+        params.layout,
+        evaluation_samples(ctx),
+        slots=len(prefix),
+        vocabulary_size=plain.vocabulary_size,
+    )
+    wins, shares = as_output_rows(plain.model, prompts, prefix, pad_id=plain.pad_id)
+    return {"wins": [int(win) for win in wins], "probabilities": shares}
 
 
 def _folders(ctx: StepContext, name: str) -> list[Any]:

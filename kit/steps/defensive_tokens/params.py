@@ -116,6 +116,9 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     with {data} in it, or NAME=module:function, a function of data and instruction."""
     reminder: str = ""
     sandwich: str = ""
+    output_rows: bool = False
+    """Also measure how often a prefix vector would be the answer's first token, were the vectors
+    rows of the model's tied table (``output_rows``); with transformers only."""
     tokens: int = 5
     backend: Backend = "transformers"
     dtype: Dtype = "float32"
