@@ -197,6 +197,9 @@ def test_findings_name_what_was_underestimated() -> None:
     add_outcome(record, plan, outcome_of(plan, entry(seconds=120.0, peak_memory_gb=0.5)))
     make, mix, _ = findings(plan, record)
     assert (make.step, make.instances, make.measured_minutes) == ("make", 3, 2.0)
+    third = record_of(plan)
+    add_outcome(third, plan, outcome_of(plan, entry(seconds=100.0)))
+    assert findings(plan, third)[0].measured_minutes == 1.6667
     assert make.over == ["time", "memory"]  # planned: 0.01 minutes, 0.1 GB
     assert mix.over == ["time"]
     gpu = msgspec.structs.replace(make, peak_gpu_memory_gb=81.0, planned_gpu_memory_gb=80.0)

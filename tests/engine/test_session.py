@@ -123,6 +123,7 @@ def test_order_of_work_does_not_change_the_tables(run_toy: Run, tmp_path: Path) 
     ).run()
     for name in ("results.json", "labels.jsonl"):
         assert (first / name).read_bytes() == (other / name).read_bytes()
+    assert record(other)["blind"] is None  # nobody asked for it
 
 
 def test_a_changed_parameter_redoes_what_follows(run_toy: Run) -> None:

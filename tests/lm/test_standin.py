@@ -91,6 +91,12 @@ def test_lengths_are_the_documented_ones(tokenizer: Any) -> None:
     assert 1 <= min(answers) <= max(answers) == 512
 
 
+def test_a_role_of_a_delimiter_has_six_words_as_struq_has_them() -> None:
+    words = data.standin_attack_texts().delimiter_words
+    assert {len(of) for of in words.values()} == {6}
+    assert all(("{s}" in word) == (name == "mark") for name, of in words.items() for word in of)
+
+
 def test_samples_depend_on_the_seed_only() -> None:
     assert data.standin_samples(20, 3) == data.standin_samples(20, 3)
     assert data.standin_samples(20, 3) != data.standin_samples(20, 4)

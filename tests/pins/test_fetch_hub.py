@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -422,18 +423,27 @@ def test_unavailable_inputs_say_how_to_bring_them(tmp_path: Path, hub: FakeHub) 
     assert store.path("private") == own
 
 
-@pytest.mark.parametrize("name", ["ENOSPC", "EACCES"])
+@pytest.mark.parametrize(
+    ("name", "said", "advice"),
+    [
+        ("ENOSPC", "not enough disk space", "free some space"),
+        ("EDQUOT", "not enough disk space", "free some space"),
+        ("EACCES", "cannot write: Permission denied", "check permissions"),
+    ],
+)
 def test_a_disk_that_fails_while_writing(
-    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, name: str, said: str, advice: str
 ) -> None:
     import errno
 
     def full(*args: object, **kwargs: object) -> str:
-        raise OSError(getattr(errno, name), "No space left on device")
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
 
     hub.repos["example/model"] = repository()
     monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
     with pytest.raises(Preflight) as caught:
         fetch(tmp_path, model())
+    assert said in caught.value.what
+    assert advice in caught.value.next_step
     assert "KIT_HOME" in caught.value.next_step
     assert leftovers(tmp_path) == []

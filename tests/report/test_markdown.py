@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kit.report.files import read_run
 from kit.report.markdown import code, escape, render_markdown
+from tests.report.builders import cell, verdict
 from tests.report.extremes import HOSTILE, large_verdict, write_hostile
 from tests.report.runs import write_run
 
@@ -52,6 +53,28 @@ def test_large_grid_stays_short(tmp_path: Path) -> None:
     assert len(text) < 150_000
     assert "further cells in verdict.json" in text
     assert "further tables in verdict.json" in text
+
+
+def items(text: str, section: str) -> tuple[int, int]:
+    """How many items a section lists, and how many more it says there are."""
+    part = text.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("- ")]
+    more = [int(found[1]) for line in lines if (found := re.match(r"- and (\d+) more,", line))]
+    assert len(more) <= 1
+    return len(lines) - len(more), sum(more)
+
+
+@pytest.mark.parametrize("count", [0, 1, 19, 20, 21, 50])
+def test_what_is_not_listed_is_counted(tmp_path: Path, count: int) -> None:
+    made = verdict(
+        cells=[cell(f"t/{i}", verdict="deviates") for i in range(count)],
+        claims=[],
+        not_covered=[f"The step {i} was not run." for i in range(count)],
+    )
+    text = render_markdown(read_run(write_run(tmp_path / "run", verdict=made)))
+    for section in ("Deviations", "Not run"):
+        assert items(text, section) == (min(count, 20), max(0, count - 20))
+    assert ("Everything was run." in text) == (count == 0)
 
 
 def test_hostile_text_is_inert(tmp_path: Path) -> None:

@@ -109,6 +109,18 @@ def test_banner_says_what_is_not_covered(scope: str, variant: str, said: str) ->
     assert "over 3 seeds" in made.covers
 
 
+def test_banner_says_what_was_not_recorded() -> None:
+    bare = banner(verdict(kit_version=""), variant="", rehearsal=False, seeds=0)
+    assert dict(bare.facts)["variant"] == dict(bare.facts)["kit"] == "not recorded"
+    assert dict(bare.facts)["seeds"] == "single run"
+    full = banner(verdict(kit_version="0.1.0"), variant="corrected", rehearsal=False, seeds=3)
+    assert [dict(full.facts)[name] for name in ("variant", "kit", "seeds")] == [
+        "corrected",
+        "0.1.0",
+        "3",
+    ]
+
+
 def test_banner_does_not_count_the_claims_twice() -> None:
     made = verdict(reasons=["2 of 3 primary claims hold", "utility-kept stays undetermined"])
     assert sum(claim.outcome == "holds" for claim in made.claims if claim.primary) == 2

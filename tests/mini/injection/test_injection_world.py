@@ -72,6 +72,12 @@ def test_answers_of_the_newer_tasks_are_right() -> None:
             assert item.answer == _right(item.instruction, item.data)
 
 
+def test_one_to_three_words_are_to_be_printed() -> None:
+    rng = Random(5)
+    items = [draw_item(rng, {"print": 1.0}, data=False, hacked=False) for _ in range(200)]
+    assert {len(item.answer.split()) for item in items} == {1, 2, 3}
+
+
 def test_instructions_tell_the_tasks_apart() -> None:
     wordings = [wording for group in INSTRUCTIONS.values() for wording in group]
     assert len(wordings) == len(set(wordings))
