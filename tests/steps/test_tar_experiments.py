@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import yaml
 
 from kit.manifest.catalog import Catalog
 from kit.manifest.load import read_expectation
+from tests.steps.test_killed_experiments import finish, newest, start, tables
 
 EXPERIMENTS = (
     "tar-baselines",
@@ -95,6 +97,34 @@ def test_the_table_has_every_cell_that_is_expected(experiment: str, tmp_path: Pa
             name = name.replace(f"/{full}", f"/{short}")
         wanted.add(name)
     assert wanted - made.keys() == set()
+
+
+@pytest.mark.slow
+def test_the_red_team_matrix_goes_on_after_a_kill(tmp_path: Path) -> None:
+    """Killed among the attacks and resumed, its tables are those of an undisturbed run."""
+    manifest = cut("tar-red-team", tmp_path)
+    wanted = tables(finish(manifest, tmp_path / "undisturbed"))
+    attacks = 3
+    home = tmp_path / "killed"
+    child = start(manifest, home)
+    try:
+        while child.poll() is None and done(home) < attacks:
+            time.sleep(0.02)
+    finally:
+        child.kill()
+        child.communicate()
+    assert attacks <= done(home) < 22
+    assert tables(finish(manifest, home)) == wanted
+    # What was finished is not run again.
+    assert done(home) <= 22 - attacks
+
+
+def done(home: Path) -> int:
+    """Attacks that are finished."""
+    if not list(home.glob("runs/*/events.jsonl")):
+        return 0
+    events = [one for one in newest(home) if one["event"] == "step-done"]
+    return sum(one["step"].startswith("attack[") for one in events)
 
 
 def test_tar_is_trained_alike_in_every_experiment() -> None:
