@@ -34,6 +34,8 @@ class Needs(Struct, frozen=True, kw_only=True):
     disk_gb: float = 0.0
     extra: str = "cpu"
     """The set of optional dependencies: ``cpu`` or ``gpu``."""
+    without: frozenset[str] = frozenset()
+    """Packages of that set that no step asks for by name, and which may therefore be missing."""
 
 
 def ok(what: str, detail: str) -> Check:

@@ -7,7 +7,18 @@ import msgspec
 from kit.doctor.core import Needs
 from kit.engine.registry import Registry
 from kit.manifest.matrix import BadReference, combinations, resolve
-from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec, profile_of, steps_of
+from kit.manifest.types import (
+    Manifest,
+    Profile,
+    Resources,
+    StepSpec,
+    profile_of,
+    steps_of,
+    values_of,
+)
+
+ENGINES = frozenset({"vllm"})
+"""Packages that a step uses only where one of its parameters says so."""
 
 
 def estimate(manifest: Manifest, profile: str, registry: Registry | None = None) -> Needs:
@@ -31,6 +42,7 @@ def estimate(manifest: Manifest, profile: str, registry: Registry | None = None)
         memory_gb=max((need.memory_gb for _, need in each), default=0.0),
         disk_gb=sum(count * need.disk_gb for count, need in each),
         extra="gpu" if gpus else "cpu",
+        without=ENGINES - {str(v) for id in spec.set for v in values_of(spec, id).values()},
     )
 
 
@@ -41,10 +53,7 @@ def step_needs(profile: Profile, step: StepSpec, kinds: Registry) -> Resources:
     if step.kind not in kinds.names():
         return Resources()
     kind = kinds.get(step.kind)
-    written = {
-        key: value.value if isinstance(value, Sourced) else value
-        for key, value in profile.set.get(step.id, {}).items()
-    }
+    written = values_of(profile, step.id)
     try:
         point = next(combinations(profile, step.each), {})
         values = {key: resolve(value, point, profile.pins) for key, value in written.items()}

@@ -71,7 +71,8 @@ def packages(root: Path, needs: Needs, version: Version = installed) -> Iterator
         # Last, and only a warning: without it a run is made and verified, but has no report.
         ("packages [report]", "report", warn),
     ):
-        wanted = declared.get(extra, [])
+        listed = declared.get(extra, [])
+        wanted = [one for one in listed if one.name not in needs.without or version(one.name)]
         problems = [text for text in (_problem(r, version) for r in wanted) if text]
         mend = _install(root, extra or needs.extra)
         if problems and extra == "cpu" and _complete(declared.get("gpu", []), version):

@@ -87,6 +87,15 @@ def test_the_gpu_set_does_for_the_miniatures_too() -> None:
     assert "torch is 2.11.0, wanted ==2.13.0" in extra.detail
 
 
+def test_an_engine_that_no_step_names_may_be_missing() -> None:
+    small, paper = (estimate(Catalog(ROOT).manifest("tiny-adapt"), p) for p in ("small", "paper"))
+    assert (small.without, paper.without) == ({"vllm"}, set())
+    have = {**REST, "lm-eval": "0.4.13", "transformers": "5.17.0", "datasets": "4.8.0"}
+    have |= {"accelerate": "1.15.0", "safetensors": "0.5.0"}
+    levels = [list(software.packages(ROOT, one, have.get))[1].level for one in (small, paper)]
+    assert levels == ["OK", "FAIL"]
+
+
 def test_a_local_build_is_the_same_version() -> None:
     have = versions(
         torch="2.13.0+cpu",
