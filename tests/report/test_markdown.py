@@ -61,6 +61,7 @@ def items(text: str, section: str) -> tuple[int, int]:
     lines = [line for line in part.splitlines() if line.startswith("- ")]
     more = [int(found[1]) for line in lines if (found := re.match(r"- and (\d+) more,", line))]
     assert len(more) <= 1
+    assert 0 not in more
     return len(lines) - len(more), sum(more)
 
 
