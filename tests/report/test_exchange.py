@@ -150,3 +150,7 @@ def test_a_rehearsal_is_refused(run: Path, tmp_path: Path) -> None:
     write_run(run, verdict=replace(verdict(), verdict="REHEARSED"))
     with pytest.raises(InvalidInput, match="a rehearsal has no results"):
         export_eee(read_run(run), tmp_path / "out", organization="A lab")
+    with pytest.raises(InvalidInput, match="a rehearsal has no results"):
+        export_hub(read_run(run), tmp_path / "x.yaml", url="https://example.org/run")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "x.yaml").exists()
