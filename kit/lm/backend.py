@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +95,26 @@ class Backend(Protocol):
             ValueError: An empty context or continuation: nothing predicts the first token of a
                 text, which harnesses put an end-of-text token in front of.
         """
+
+
+@runtime_checkable
+class ServesSets(Protocol):
+    """A backend that continues prompts of several prefixes side by side.
+
+    The last requests of a batch run nearly alone: of three batches, that is paid once.
+    """
+
+    def sets_at_once(self, vectors: int) -> int:
+        """How many prefixes of so many vectors it serves side by side, at least one."""
+
+    def generate_sets(
+        self,
+        sets: Sequence[tuple[Sequence[Sequence[int]], Tensor | None]],
+        *,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+    ) -> list[list[Generation]]:
+        """As :meth:`Backend.generate` of each pair of prompts and prefix, in their order."""
 
 
 def check_pairs(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], vocabulary_size: int) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    # Whoever wants to see where a start spends its time asks for INFO.
+    "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
 }
 GRAPHS = "graphs"
 # Mode 0 is vLLM's number for "no torch.compile".
@@ -48,22 +50,27 @@ RESERVED = ("<|reserved_special_token_", ">>UNUSED_")
 BAN = -1e30
 
 
-def spare_ids(tokenizer: PreTrainedTokenizerBase, rows: int, n: int = 5) -> tuple[int, ...]:
+def spare_ids(
+    tokenizer: PreTrainedTokenizerBase, rows: int, n: int = 5, *, sets: int = 1
+) -> tuple[int, ...]:
     """Ids whose embedding rows no prompt needs: behind the tokenizer's vocabulary, else reserved.
 
     Args:
         tokenizer: Of the model.
         rows: Of the embedding matrix.
-        n: How many are wanted.
+        n: How many a prefix needs.
+        sets: Of how many prefixes; fewer if there are no more.
 
     Raises:
-        ValueError: There are fewer.
+        ValueError: There are fewer than ``n``.
     """
     vocabulary = tokenizer.get_vocab()
     behind = range(max(int(i) for i in vocabulary.values()) + 1, rows)
     reserved = sorted(int(i) for token, i in vocabulary.items() if token.startswith(RESERVED))
     # The last reserved tokens: the first ones have been given meanings by later models.
-    found = (*reserved[-n:], *behind)[-n:] if n else ()
+    spare = (*reserved, *behind)
+    count = n * min(sets, max(1, len(spare) // n)) if n else 0
+    found = spare[-count:] if count else ()
     if len(found) < n:
         raise ValueError(
             f"the vocabulary has {len(found)} unused ids, {n} are needed for a prefix; "
@@ -176,10 +183,37 @@ class VllmBackend:
             ValueError: An empty prompt, a slot without a vector, a prompt that uses a slot row, a
                 limit below 1, or a prefix that does not fit.
         """
+        limits = [_limits(max_new_tokens, len(prompts))]
+        how: dict[str, Any] = {"stop_ids": stop_ids, "banned_ids": banned_ids}
+        return self.generate_sets([(prompts, prefix)], max_new_tokens=limits, **how)[0]
+
+    def sets_at_once(self, vectors: int) -> int:
+        """See :meth:`kit.lm.backend.ServesSets.sets_at_once`."""
+        return max(1, len(self.slot_rows) // max(1, vectors))
+
+    def generate_sets(
+        self,
+        sets: Sequence[tuple[Sequence[Sequence[int]], Tensor | None]],
+        *,
+        max_new_tokens: int | Sequence[Sequence[int]],
+        stop_ids: Sequence[int],
+        banned_ids: Sequence[int] = (),
+    ) -> list[list[Generation]]:
+        """See :meth:`kit.lm.backend.ServesSets.generate_sets`: one batch, each prefix in own rows.
+
+        Args:
+            sets: Prompts and their prefix, or ``None``.
+            max_new_tokens: As there, or the limits of each set's prompts.
+            stop_ids: As there.
+            banned_ids: As :meth:`generate`.
+
+        Raises:
+            ValueError: As :meth:`generate`; more vectors than there are slot rows.
+        """
         from vllm import SamplingParams
 
-        limits = _limits(max_new_tokens, len(prompts))
-        renamed = self._renamed(prompts, prefix)
+        if isinstance(max_new_tokens, int):
+            max_new_tokens = [_limits(max_new_tokens, len(prompts)) for prompts, _ in sets]
         banned = {i for i in banned_ids if 0 <= i < self.vocabulary} | set(self.slot_rows)
 
         def parameters(limit: int) -> Any:
@@ -192,13 +226,19 @@ class VllmBackend:
                 logit_bias=dict.fromkeys(sorted(banned), BAN) or None,
             )
 
-        with self._prefix(prefix):
+        renamed: list[list[int]] = []
+        first = 0
+        for prompts, prefix in sets:
+            renamed += self._renamed(prompts, prefix, first)
+            first += 0 if prefix is None else prefix.shape[0]
+        with self._prefixes([prefix for _, prefix in sets if prefix is not None]):
             outputs = self.engine.generate(
                 [{"prompt_token_ids": ids} for ids in renamed],
-                [parameters(limit) for limit in limits],
+                [parameters(limit) for limits in max_new_tokens for limit in limits],
                 use_tqdm=False,
             )
-        return [_generation(output.outputs[0], set(stop_ids)) for output in outputs]
+        made = iter([_generation(output.outputs[0], set(stop_ids)) for output in outputs])
+        return [list(islice(made, len(prompts))) for prompts, _ in sets]
 
     def loglikelihoods(
         self,
@@ -225,7 +265,7 @@ class VllmBackend:
         parameters = SamplingParams(
             temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False
         )
-        with self._prefix(prefix):
+        with self._prefixes([] if prefix is None else [prefix]):
             outputs = self.engine.generate(
                 [{"prompt_token_ids": ids} for ids in renamed],
                 [parameters] * len(renamed),
@@ -236,39 +276,48 @@ class VllmBackend:
             for output, ids, (_, tokens) in zip(outputs, renamed, pairs, strict=True)
         ]
 
-    def _renamed(self, prompts: Sequence[Sequence[int]], prefix: Tensor | None) -> list[list[int]]:
+    def _renamed(
+        self, prompts: Sequence[Sequence[int]], prefix: Tensor | None, first: int = 0
+    ) -> list[list[int]]:
+        """Prompts with slot rows from ``first`` on in the place of slots."""
         available = 0 if prefix is None else prefix.shape[0]
-        if available > len(self.slot_rows):
-            raise ValueError(f"{available} prefix vectors for {len(self.slot_rows)} slot rows")
-        return [self._rename(prompt, available) for prompt in prompts]
+        rows = self.slot_rows[first : first + available]
+        if len(rows) < available:
+            raise ValueError(
+                f"{first + available} prefix vectors for {len(self.slot_rows)} slot rows"
+            )
+        return [self._rename(prompt, rows) for prompt in prompts]
 
-    def _rename(self, prompt: Sequence[int], available: int) -> list[int]:
+    def _rename(self, prompt: Sequence[int], rows: Sequence[int]) -> list[int]:
         if not prompt:
             raise ValueError("an empty prompt cannot be continued")
         ids = []
         for token in prompt:
             slot = token - self.vocabulary
-            if slot >= available:
-                raise ValueError(f"slot {slot} in the prompt, but only {available} vectors")
+            if slot >= len(rows):
+                raise ValueError(f"slot {slot} in the prompt, but only {len(rows)} vectors")
             if slot < 0 and token in self.slot_rows:
                 raise ValueError(f"id {token} stands for a prefix slot; it cannot be in a prompt")
-            ids.append(self.slot_rows[slot] if slot >= 0 else token)
+            ids.append(rows[slot] if slot >= 0 else token)
         return ids
 
     @contextmanager
-    def _prefix(self, prefix: Tensor | None) -> Iterator[None]:
-        """Put a prefix into the running engine, and what was there back afterwards."""
-        if prefix is None:
+    def _prefixes(self, prefixes: Sequence[Tensor]) -> Iterator[None]:
+        """Put prefixes into the running engine, and what was there back afterwards."""
+        import torch
+
+        if not prefixes:
             yield
             return
-        rows = list(self.slot_rows[: prefix.shape[0]])
+        rows = list(self.slot_rows[: sum(prefix.shape[0] for prefix in prefixes)])
         kept: torch.Tensor = self._on_embeddings(lambda matrix: matrix[rows].clone())
-        if kept.shape != prefix.shape:
-            raise ValueError(
-                f"a prefix of shape {tuple(prefix.shape)} does not fit a model of width "
-                f"{kept.shape[1]}"
-            )
-        self._write(rows, prefix)
+        for prefix in prefixes:
+            if prefix.shape[1:] != kept.shape[1:]:
+                raise ValueError(
+                    f"a prefix of shape {tuple(prefix.shape)} does not fit a model of width "
+                    f"{kept.shape[1]}"
+                )
+        self._write(rows, torch.cat([prefix.detach() for prefix in prefixes]))
         try:
             yield
         finally:

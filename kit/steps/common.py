@@ -184,6 +184,7 @@ def vllm_backend(
     dtype: str,
     gpu_share: float,
     prefix_of: PreTrainedTokenizerBase | None = None,
+    sets: int = 1,
     words: Sequence[str] = (),
 ) -> VllmBackend:
     """A started vLLM engine, within the GPU memory that the plan gives the step.
@@ -194,6 +195,8 @@ def vllm_backend(
         dtype: Of weights and arithmetic.
         gpu_share: Most of the GPU's memory that the engine takes, as a share.
         prefix_of: The model's tokenizer, where prefixes are to be served.
+        sets: Prefixes of five vectors that are served side by side, where the vocabulary has the
+            unused ids for so many.
         words: See :func:`model_folder`.
     """
     from kit.lm.files import read_config
@@ -203,7 +206,7 @@ def vllm_backend(
     rows = int(read_config(folder)["vocab_size"])
     return VllmBackend(
         folder,
-        () if prefix_of is None else spare_ids(prefix_of, rows),
+        () if prefix_of is None else spare_ids(prefix_of, rows, sets=sets),
         dtype=dtype,
         random_weights=stands_in(ctx, model),
         gpu_memory_gb=ctx.resources.gpu_memory_gb,

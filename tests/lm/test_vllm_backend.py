@@ -230,6 +230,41 @@ def test_wrong_input_is_refused(backend: VllmBackend, change: dict[str, Any], me
     assert not backend.engine.seen
 
 
+def test_prefixes_side_by_side_agree_with_each_alone(backend: VllmBackend) -> None:
+    """Three sets in one batch, each prefix in rows of its own, and the rows come back."""
+    rows = (57, 58, 59, *ROWS)
+    several = VllmBackend(backend.path, rows)
+    assert (several.sets_at_once(3), several.sets_at_once(4), backend.sets_at_once(5)) == (2, 1, 1)
+    plain, before = TransformersBackend(tiny_llama(), pad_id=0), weights()
+    torch.manual_seed(2)
+    sets: list[tuple[Any, Any]] = [
+        (PROMPTS, torch.randn(3, 32)),
+        (PROMPTS[:1], None),
+        (PROMPTS[1:], torch.randn(3, 32)),
+    ]
+    how: dict[str, Any] = {"max_new_tokens": 12, "stop_ids": STOP}
+    wanted = [
+        plain.generate(prompts, prefix=prefix, banned_ids=rows, **how) for prompts, prefix in sets
+    ]
+    assert wanted[0][1:] != wanted[2]  # the two prefixes do something else
+    plainly, batches = several.engine.generate, list[int]()
+
+    def counted(asked: list[Any], *rest: Any, **more: Any) -> Any:
+        batches.append(len(asked))
+        return plainly(asked, *rest, **more)
+
+    several.engine.generate = counted  # type: ignore[method-assign]
+    assert several.generate_sets(sets, **how) == wanted
+    assert batches == [6]
+    assert torch.equal(weights(), before)
+    with pytest.raises(ValueError, match="9 prefix vectors for 6 slot rows"):
+        several.generate_sets([*sets, sets[0]], **how)
+
+
+def weights() -> torch.Tensor:
+    return FakeEngine.model.get_input_embeddings().weight.detach().clone()
+
+
 def test_slot_rows_must_be_distinct_ids(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     for rows in ((1, 1), (64,), (-1,)):
@@ -263,6 +298,8 @@ def test_spare_ids() -> None:
     reserved = tokenizer.get_vocab()["<|reserved_special_token_0|>"]
     assert spare_ids(tokenizer, last + 1, 1) == (reserved,)
     assert spare_ids(tokenizer, last + 9, 5) == tuple(range(last + 4, last + 9))
+    assert spare_ids(tokenizer, last + 14, 5, sets=2) == tuple(range(last + 4, last + 14))
+    assert len(spare_ids(tokenizer, last + 14, 5, sets=3)) == 10  # there are no more
     with pytest.raises(ValueError, match="has 1 unused ids, 5 are needed"):
         spare_ids(tokenizer, last + 1, 5)
 

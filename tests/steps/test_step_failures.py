@@ -104,7 +104,7 @@ def test_the_settings_reach_the_backends(
         generate, "TransformersBackend", lambda model, pad, **given: seen.update(given)
     )
     monkeypatch.setattr(vllm_backend, "VllmBackend", lambda *args, **given: seen.update(given))
-    monkeypatch.setattr(vllm_backend, "spare_ids", lambda tokenizer, rows: (1,))
+    monkeypatch.setattr(vllm_backend, "spare_ids", lambda tokenizer, rows, sets: (1,))
     values = LABEL if params is SelfLabel else EVALUATE
     context = FakeContext(tmp_path, tmp_path, mini_pins())
     tokenizer = load.load_tokenizer(context.pin("model").path)

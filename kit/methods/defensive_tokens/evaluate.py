@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from kit.evals.injection import any_over_variants, injection_labels, max_over_va
 from kit.evals.proportion import Proportion
 from kit.evals.refusal import RULES as REFUSAL_RULES
 from kit.evals.refusal import Refusal, refusals
-from kit.lm.backend import Backend, Generation
+from kit.lm.backend import Backend, Generation, ServesSets
 from kit.lm.chat import ChatFormat
 from kit.methods.defensive_tokens.attack_texts import AttackTexts
 from kit.methods.defensive_tokens.attacks import (
@@ -23,7 +23,7 @@ from kit.methods.defensive_tokens.attacks import (
     with_input,
 )
 from kit.methods.defensive_tokens.layouts import begin_id, place
-from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
+from kit.methods.defensive_tokens.prompt_defences import PromptDefence
 from kit.methods.defensive_tokens.samples import Sample
 
 if TYPE_CHECKING:
@@ -104,12 +104,17 @@ class Evaluation:
         return Proportion.of(any_over_variants(self.labels(names)))
 
 
-def evaluate_prefix(
+Prompted = tuple["Tensor | None", PromptDefence]
+"""A prefix [n, d], or ``None`` for the undefended model in the same harness, and the sentences of a
+defence around the data; ``Response.data`` stays what the attacker wrote."""
+
+
+def evaluate_prefixes(
     backend: Backend,
     tokenizer: PreTrainedTokenizerBase,
     chat_format: ChatFormat,
     layout: str,
-    prefix: Tensor | None,
+    asked: Sequence[Prompted],
     samples: Sequence[Sample],
     texts: AttackTexts,
     style: AttackStyle,
@@ -119,16 +124,15 @@ def evaluate_prefix(
     seed: int = 42,
     control_tokens: Sequence[str] = (),
     references_are_right: bool = False,
-    defence: PromptDefence = NO_DEFENCE,
-) -> Evaluation:
-    """Generate greedily for all prompts of all conditions in one call, and score.
+) -> Iterator[Evaluation]:
+    """Evaluate prefixes one after another, or as many side by side as the backend serves.
 
     Args:
         backend: Generates.
         tokenizer: Of the model.
         chat_format: The prompts' format.
         layout: Where the prefix stands.
-        prefix: [n, d], or ``None`` for the undefended model in the same harness.
+        asked: What is evaluated.
         samples: Those without input are left out.
         texts: The attack strings.
         style: How they are joined.
@@ -137,7 +141,9 @@ def evaluate_prefix(
         seed: Of the choice of sentences.
         control_tokens: Removed from the clean data.
         references_are_right: Whether ``Sample.output`` is the one right answer (miniature worlds).
-        defence: Sentences around the data; ``Response.data`` stays what the attacker wrote.
+
+    Yields:
+        The evaluation of each of ``asked``, in its order.
 
     Raises:
         ValueError: No eligible sample, an unknown attack or layout, a repeated attack.
@@ -156,34 +162,51 @@ def evaluate_prefix(
     }
     data[BENIGN] = [remove_control_tokens(sample.input, control_tokens) for sample in eligible]
     begin = begin_id(chat_format, tokenizer)
-    slots = 0 if prefix is None else prefix.shape[0]
-    prompts = [
-        place(
-            layout,
-            chat_format.prompt_ids(
-                tokenizer, defence.instruction(sample), defence.data(sample, text)
-            ),
-            n=slots,
-            vocabulary_size=backend.vocabulary_size,
-            begin=begin,
-        )
-        for turns in data.values()
-        for sample, text in zip(eligible, turns, strict=True)
-    ]
-    generations = backend.generate(
-        prompts,
-        prefix=prefix,
-        max_new_tokens=max_new_tokens,
-        stop_ids=chat_format.stop_ids(tokenizer),
-    )
-    conditions: dict[str, Condition] = {}
-    for place_in_list, (name, turns) in enumerate(data.items()):
-        first = place_in_list * len(eligible)
-        part = slice(first, first + len(eligible))
-        responses = _responses(eligible, turns, prompts[part], generations[part], tokenizer, slots)
-        references = [sample.output for sample in eligible] if references_are_right else None
-        conditions[name] = _score(name, responses, texts.injected_word, references)
-    return Evaluation({name: conditions[name] for name in attacks}, conditions[BENIGN])
+
+    def prompts_of(prefix: Tensor | None, defence: PromptDefence) -> list[list[int]]:
+        return [
+            place(
+                layout,
+                chat_format.prompt_ids(
+                    tokenizer, defence.instruction(sample), defence.data(sample, text)
+                ),
+                n=_slots(prefix),
+                vocabulary_size=backend.vocabulary_size,
+                begin=begin,
+            )
+            for turns in data.values()
+            for sample, text in zip(eligible, turns, strict=True)
+        ]
+
+    references = [sample.output for sample in eligible] if references_are_right else None
+    stop = chat_format.stop_ids(tokenizer)
+    several = max([1, *(_slots(prefix) for prefix, _ in asked)])
+    size = backend.sets_at_once(several) if isinstance(backend, ServesSets) else 1
+    for start in range(0, len(asked), size):
+        sets = [(prompts_of(*one), one[0]) for one in asked[start : start + size]]
+        if isinstance(backend, ServesSets):
+            made = backend.generate_sets(sets, max_new_tokens=max_new_tokens, stop_ids=stop)
+        else:
+            ((prompts, prefix),) = sets
+            made = [
+                backend.generate(
+                    prompts, prefix=prefix, max_new_tokens=max_new_tokens, stop_ids=stop
+                )
+            ]
+        for (prompts, prefix), generations in zip(sets, made, strict=True):
+            conditions: dict[str, Condition] = {}
+            for place_in_list, (name, turns) in enumerate(data.items()):
+                first = place_in_list * len(eligible)
+                part = slice(first, first + len(eligible))
+                responses = _responses(
+                    eligible, turns, prompts[part], generations[part], tokenizer, _slots(prefix)
+                )
+                conditions[name] = _score(name, responses, texts.injected_word, references)
+            yield Evaluation({name: conditions[name] for name in attacks}, conditions[BENIGN])
+
+
+def _slots(prefix: Tensor | None) -> int:
+    return 0 if prefix is None else prefix.shape[0]
 
 
 def _responses(

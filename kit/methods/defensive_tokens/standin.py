@@ -130,13 +130,39 @@ class AnswerLengths:
         self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, **rest: Any
     ) -> list[Generation]:
         """See :meth:`kit.lm.generate.Backend.generate`; limits come from :func:`answer_lengths`."""
-        limits = [min(n, max_new_tokens) for n in answer_lengths(len(prompts), len(prompts))]
-        most = max_new_tokens if self.cut else limits
-        made: list[Generation] = self.backend.generate(prompts, max_new_tokens=most, **rest)
+        return self._answers([(prompts, rest.pop("prefix", None))], max_new_tokens, **rest)[0]
+
+    def sets_at_once(self, vectors: int) -> int:
+        """Of the wrapped backend."""
+        return 1 if self.cut else int(self.backend.sets_at_once(vectors))
+
+    def generate_sets(
+        self, sets: Sequence[tuple[Any, Any]], *, max_new_tokens: int, **rest: Any
+    ) -> list[list[Generation]]:
+        """See :meth:`kit.lm.backend.ServesSets.generate_sets`; limits as in :meth:`generate`."""
+        return self._answers(sets, max_new_tokens, **rest)
+
+    def _answers(
+        self, sets: Sequence[tuple[Any, Any]], most: int, **rest: Any
+    ) -> list[list[Generation]]:
+        limits = [
+            [min(n, most) for n in answer_lengths(len(prompts), len(prompts))]
+            for prompts, _ in sets
+        ]
+        if self.cut:
+            made = [
+                self.backend.generate(prompts, prefix=prefix, max_new_tokens=most, **rest)
+                for prompts, prefix in sets
+            ]
+        else:
+            made = self.backend.generate_sets(sets, max_new_tokens=limits, **rest)
         words = self.word_ids
         return [
-            replace(one, ids=tuple(words[token % len(words)] for token in one.ids[:limit]))
-            for one, limit in zip(made, limits, strict=True)
+            [
+                replace(one, ids=tuple(words[token % len(words)] for token in one.ids[:limit]))
+                for one, limit in zip(answers, own, strict=True)
+            ]
+            for answers, own in zip(made, limits, strict=True)
         ]
 
     def loglikelihoods(
@@ -145,6 +171,10 @@ class AnswerLengths:
         """Of the wrapped backend: scoring takes as long whatever the answers would be."""
         scored: list[LogLikelihood] = self.backend.loglikelihoods(pairs, **rest)
         return scored
+
+
+def _limits(count: int, most: int) -> list[int]:
+    return [min(n, most) for n in answer_lengths(count, count)]
 
 
 def released_prefix(width: int, *, n: int = 5, seed: int = 0, norm: float = 83.0) -> Tensor:

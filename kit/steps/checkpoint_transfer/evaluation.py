@@ -15,7 +15,7 @@ from kit.steps.checkpoint_transfer.inputs import (
     tokenizer_of,
 )
 from kit.steps.checkpoint_transfer.params import AttackData, Evaluate, Questions, Tabulate
-from kit.steps.common import load_model, pinned_files, transformers_backend
+from kit.steps.common import load_model, model_imports, pinned_files, transformers_backend
 
 if TYPE_CHECKING:
     from kit.methods.checkpoint_transfer.gather import Finished
@@ -59,6 +59,7 @@ def run_questions(ctx: StepContext, params: Questions) -> None:
 @REGISTRY.kind(
     "checkpoint-transfer/evaluate",
     version=1,
+    imports=model_imports,
     inputs={"model": "model", "questions": "step", "published": "step"},
     optional=frozenset({"questions", "published"}),
     outputs=("answers.json",),

@@ -15,7 +15,7 @@ from kit.steps.checkpoint_transfer.inputs import (
     tokenizer_of,
 )
 from kit.steps.checkpoint_transfer.params import Fit, Oracle, Targets, Texts
-from kit.steps.common import load_model
+from kit.steps.common import load_model, model_imports
 
 
 @REGISTRY.kind(
@@ -57,6 +57,7 @@ def run_texts(ctx: StepContext, params: Texts) -> None:
 @REGISTRY.kind(
     "checkpoint-transfer/fit",
     version=1,
+    imports=model_imports,
     inputs={"teacher": "model", "student": "model", "texts": "step"},
     outputs=("maps",),
     canaries=("maps-are-closer-than-raw-states",),
@@ -100,6 +101,7 @@ def run_fit(ctx: StepContext, params: Fit) -> None:
 @REGISTRY.kind(
     "checkpoint-transfer/targets",
     version=1,
+    imports=model_imports,
     inputs={
         "teacher": "model",
         "student": "model",
@@ -176,6 +178,7 @@ def run_targets(ctx: StepContext, params: Targets) -> None:
 @REGISTRY.kind(
     "checkpoint-transfer/oracle-patch",
     version=1,
+    imports=model_imports,
     inputs={
         "teacher": "model",
         "student": "model",

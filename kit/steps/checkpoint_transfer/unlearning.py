@@ -9,7 +9,7 @@ from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput
 from kit.steps.checkpoint_transfer.inputs import maps_of, pad_of, tokenizer_of
 from kit.steps.checkpoint_transfer.params import RandomInit, Unlearn
-from kit.steps.common import load_model, model_folder
+from kit.steps.common import load_model, model_folder, model_imports
 
 if TYPE_CHECKING:
     from kit.methods.checkpoint_transfer.recipe import Recipe
@@ -51,6 +51,7 @@ def recipe_of(params: Unlearn) -> Recipe:
 @REGISTRY.kind(
     "checkpoint-transfer/unlearn",
     version=1,
+    imports=model_imports,
     inputs={
         "teacher": "model",
         "student": "model",

@@ -56,7 +56,7 @@ def evaluate_science(params: Evaluate) -> tuple[str, ...]:
 )
 def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     """Attack every token set of one model; one model load for all."""
-    from kit.methods.defensive_tokens.evaluate import evaluate_prefix
+    from kit.methods.defensive_tokens.evaluate import evaluate_prefixes
     from kit.methods.defensive_tokens.prompt_checks import (
         PromptCheck,
         check_prompts,
@@ -73,22 +73,22 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     scores: dict[str, Any] = {}
     checks: list[PromptCheck] = []
     with (ctx.out / "responses.jsonl").open("w", encoding="utf-8") as file:
-        for done, (name, (prefix, defence)) in enumerate(rows.items(), start=1):
-            evaluation = evaluate_prefix(
-                backend,
-                tokenizer,
-                chat,
-                params.layout,
-                prefix,
-                samples,
-                texts,
-                style,
-                attacks=params.attacks,
-                max_new_tokens=params.max_new_tokens,
-                seed=params.seed,
-                references_are_right=params.accuracy,
-                defence=defence,
-            )
+        evaluations = evaluate_prefixes(
+            backend,
+            tokenizer,
+            chat,
+            params.layout,
+            list(rows.values()),
+            samples,
+            texts,
+            style,
+            attacks=params.attacks,
+            max_new_tokens=params.max_new_tokens,
+            seed=params.seed,
+            references_are_right=params.accuracy,
+        )
+        for done, (name, evaluation) in enumerate(zip(rows, evaluations, strict=True), start=1):
+            prefix, defence = rows[name]
             scores[name] = score_table(evaluation)
             if params.output_rows and prefix is not None:
                 scores[name]["output_rows"] = _as_output_rows(ctx, params, backend, prefix)

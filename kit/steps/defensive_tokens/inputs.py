@@ -30,6 +30,11 @@ GENERATION = ("device", "dtype", "torch", "transformers", "vllm", "batch_invaria
 """What may move a number where text is generated."""
 
 
+SETS_AT_ONCE = 3
+"""Token sets that vLLM serves side by side: each needs five unused ids, and each id is banned in
+every request, which costs time as well."""
+
+
 def tokenizer(ctx: StepContext, name: str = "model") -> PreTrainedTokenizerBase:
     """The model's tokenizer; a stand-in's knows the words of the data."""
     return common.tokenizer_of(ctx, ctx.model(name), words=_words(ctx))
@@ -74,6 +79,7 @@ def generation_backend(
             dtype=params.dtype,
             gpu_share=params.gpu_share,
             prefix_of=tokenizer,
+            sets=SETS_AT_ONCE if isinstance(params, Evaluate) else 1,
             words=_words(ctx),
         )
     else:

@@ -7,7 +7,7 @@ from typing import Any
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput
-from kit.steps.common import load_model, tokenizer_of
+from kit.steps.common import load_model, model_imports, tokenizer_of
 from kit.steps.tampering.params import Attack, Trial, Worst
 
 TRAJECTORY = "trajectory.json"
@@ -19,6 +19,7 @@ SHARED = ("device", "dtype", "torch", "transformers", "world")
 @REGISTRY.kind(
     "tampering/attack",
     version=1,
+    imports=model_imports,
     launch="torchrun",
     environment=SHARED,
     inputs={"model": "model", "data": "step"},
@@ -33,6 +34,7 @@ def run_attack(ctx: StepContext, params: Attack) -> None:
 @REGISTRY.kind(
     "tampering/fine-tune",
     version=1,
+    imports=model_imports,
     launch="torchrun",
     environment=SHARED,
     inputs={"model": "model", "data": "step"},

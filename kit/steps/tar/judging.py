@@ -10,7 +10,7 @@ from msgspec import Meta, Struct, field
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, Sort
-from kit.steps.common import tokenizer_of, transformers_backend
+from kit.steps.common import model_imports, tokenizer_of, transformers_backend
 from kit.steps.tampering.kinds import SHARED
 
 JUDGED = "judged.json"
@@ -51,6 +51,7 @@ class TabulateJudged(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 @REGISTRY.kind(
     "tar/judge",
     version=1,
+    imports=model_imports,
     environment=SHARED,
     inputs={"model": "model", "judge": "model", **FILES},
     optional=frozenset({"references"}),

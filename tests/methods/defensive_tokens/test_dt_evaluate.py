@@ -11,8 +11,10 @@ import torch
 from kit.lm.backend import Generation
 from kit.lm.generate import TransformersBackend
 from kit.methods.defensive_tokens import attacks
-from kit.methods.defensive_tokens.evaluate import evaluate_prefix
+from kit.methods.defensive_tokens.evaluate import evaluate_prefixes
+from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE, PromptDefence
 from kit.methods.defensive_tokens.scores import response_rows, score_table
+from kit.methods.defensive_tokens.standin import AnswerLengths, answer_lengths
 from kit.methods.defensive_tokens.struq_text import TEST_ATTACKS
 from kit.mini.chat import MINI
 from tests.lm.tiny_world import TEXTS, mini_tokenizer, samples, tiny_llama
@@ -45,17 +47,18 @@ class Scripted:
 def evaluate(backend=None, prefix=None, **settings):
     settings = {"max_new_tokens": 4, "references_are_right": True, **settings}
     layout = settings.pop("layout", "before-bos")
-    return evaluate_prefix(
+    (made,) = evaluate_prefixes(
         backend or Scripted(),
         TOKENIZER,
         MINI,
         layout,
-        prefix,
+        [(prefix, NO_DEFENCE)],
         POOL,
         TEXTS,
         attacks.MINI,
         **settings,
     )
+    return made
 
 
 def test_one_call_generates_all_conditions():
@@ -141,8 +144,39 @@ def test_bad_requests_are_refused(settings, message):
 
 
 def test_no_eligible_sample_is_an_error():
+    asked = [(None, NO_DEFENCE)]
+    made = evaluate_prefixes(
+        Scripted(), TOKENIZER, MINI, "before-bos", asked, [], TEXTS, attacks.MINI
+    )
     with pytest.raises(ValueError, match="none of 0 samples"):
-        evaluate_prefix(Scripted(), TOKENIZER, MINI, "before-bos", None, [], TEXTS, attacks.MINI)
+        list(made)
+
+
+@dataclass
+class Together(Scripted):
+    """Serves three prefixes of two vectors side by side; which came together is kept."""
+
+    groups: list = field(default_factory=list)
+
+    def sets_at_once(self, vectors):
+        return 6 // vectors
+
+    def generate_sets(self, sets, **settings):
+        self.groups.append([prefix for _, prefix in sets])
+        return [self.generate(prompts, prefix=prefix, **settings) for prompts, prefix in sets]
+
+
+def test_prefixes_are_served_side_by_side_with_the_same_outcome():
+    prefixes = [None, torch.zeros(2, 8), torch.ones(2, 8), torch.full((2, 8), 2.0)]
+    defence = PromptDefence(after_data="Stop.")
+    asked = [(prefix, NO_DEFENCE) for prefix in prefixes] + [(None, defence)]
+    given = (TOKENIZER, MINI, "before-bos", asked, POOL, TEXTS, attacks.MINI)
+    alone, backend = Scripted(), Together()
+    wanted = list(evaluate_prefixes(alone, *given, max_new_tokens=4))
+    assert list(evaluate_prefixes(backend, *given, max_new_tokens=4)) == wanted
+    assert [len(group) for group in backend.groups] == [3, 2]
+    assert [prefix for group in backend.groups for prefix in group] == [p for p, _ in asked]
+    assert backend.calls == alone.calls
 
 
 def test_scores_of_an_evaluation():
@@ -170,3 +204,38 @@ def test_scores_and_rows_are_plain_json():
     assert benign["refused_as-reported"] is False
     assert benign["correct"] is True
     assert "injected" not in benign
+
+
+class Counting:
+    """Answers with as many tokens as it may, all the same."""
+
+    vocabulary_size = V
+
+    def __init__(self):
+        self.asked = []
+
+    def generate(self, prompts, *, max_new_tokens, prefix, stop_ids):
+        self.asked.append(max_new_tokens)
+        return [Generation((7,) * max_new_tokens, "length")] * len(prompts)
+
+    def sets_at_once(self, vectors):
+        return 3
+
+    def generate_sets(self, sets, *, max_new_tokens, stop_ids):
+        self.asked.append(max_new_tokens)
+        return [[Generation((7,) * n, "length") for n in limits] for limits in max_new_tokens]
+
+
+def test_stand_in_answers_have_true_lengths_one_by_one_and_side_by_side():
+    sets = [([[1]] * 5, None), ([[1]] * 8, torch.zeros(2, 8))]
+    how = {"max_new_tokens": 60, "stop_ids": [2]}
+    limits = [[min(n, 60) for n in answer_lengths(k, k)] for k in (5, 8)]
+    for cut, at_once in ((False, 3), (True, 1)):
+        inner = Counting()
+        backend = AnswerLengths(inner, [30, 31], cut=cut)
+        assert backend.sets_at_once(2) == at_once
+        made = backend.generate_sets(sets, **how)
+        assert [[len(one.ids) for one in answers] for answers in made] == limits
+        assert {token for answers in made for one in answers for token in one.ids} == {31}
+        assert inner.asked == ([60, 60] if cut else [limits])
+        assert backend.generate(sets[1][0], prefix=sets[1][1], **how) == made[1]

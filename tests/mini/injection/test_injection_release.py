@@ -17,7 +17,8 @@ from kit.manifest.load import read_pins
 from kit.methods.defensive_tokens import attacks
 from kit.methods.defensive_tokens.alpaca import read_alpaca, read_alpaca_farm
 from kit.methods.defensive_tokens.attack_texts import read_json
-from kit.methods.defensive_tokens.evaluate import evaluate_prefix
+from kit.methods.defensive_tokens.evaluate import evaluate_prefixes
+from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE
 from kit.methods.defensive_tokens.released import read_released
 from kit.mini.chat import MINI
 from kit.mini.injection import files, release
@@ -44,12 +45,12 @@ def defence(name: str, prefix: Tensor | None) -> tuple[float, float]:
     """Attack success (the worst attack) and plain accuracy, in percent of 208 questions."""
     folder = mini_model_dir(name)
     model, tokenizer = load_model(folder), load_tokenizer(folder)
-    found = evaluate_prefix(
+    (found,) = evaluate_prefixes(
         TransformersBackend(model, MINI.pad_id(tokenizer)),
         tokenizer,
         MINI,
         "before-bos",
-        prefix,
+        [(prefix, NO_DEFENCE)],
         evaluation_set(EVALUATION_SIZE),
         read_json(ATTACKS_FILE),
         attacks.MINI,
