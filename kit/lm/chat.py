@@ -143,17 +143,24 @@ class ChatFormat:
     def _render(
         self, tokenizer: PreTrainedTokenizerBase, segments: tuple[Segment, ...], content: str
     ) -> list[int]:
-        def encode(text: str) -> list[int]:
+        fixed = _FIXED.setdefault(tokenizer, {})
+
+        def encode(text: str, *, keep: bool = True) -> list[int]:
+            if text in fixed:
+                return fixed[text]
             ids: list[int] = tokenizer.encode(
                 text, add_special_tokens=False, split_special_tokens=True
             )
+            if keep:
+                fixed[text] = ids
             return ids
 
         ids: list[int] = []
         spelled = ""
         for segment in segments:
             if isinstance(segment, Text):
-                ids += encode(spelled + segment.template.replace(CONTENT, content.strip()))
+                filled = segment.template.replace(CONTENT, content.strip())
+                ids += encode(spelled + filled, keep=CONTENT not in segment.template)
                 spelled = ""
             elif segment.or_text and token_id(tokenizer, segment.token) is None:
                 spelled += segment.token
@@ -167,19 +174,19 @@ class ChatFormat:
 
 
 # Asking a 128,256-word tokenizer for its vocabulary builds the whole dictionary, a good part of a
-# second; a prompt needs about ten ids. Found ids are kept, because a token's id never changes.
+# second: it is asked once. All ids are kept, because a token's id never changes.
 _FOUND: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, int]] = WeakKeyDictionary()
+# The words of a template around its content, which are most of the texts of a prompt.
+_FIXED: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, list[int]]] = WeakKeyDictionary()
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
     """The id of a token by its exact spelling, or ``None`` when the vocabulary lacks it."""
     found = _FOUND.setdefault(tokenizer, {})
     if token not in found:
-        known = tokenizer.get_vocab().get(token)
-        if known is None:
-            return None
-        found[token] = int(known)
-    return found[token]
+        found.update(tokenizer.get_vocab())
+    known = found.get(token)
+    return None if known is None else int(known)
 
 
 def _required_id(tokenizer: PreTrainedTokenizerBase, token: str, name: str) -> int:

@@ -148,7 +148,8 @@ def _tokenizer(shape: Shape, words: Sequence[str]) -> Any:
         pieces += [word, f"Ġ{word}"]
     pieces = list(dict.fromkeys(pieces))
     control = shape.control_ids()
-    free = [token for token in range(shape.tokens) if token not in set(control.values())]
+    taken = set(control.values())
+    free = [token for token in range(shape.tokens) if token not in taken]
     if len(pieces) > len(free):
         raise ValueError(f"{len(words)} words do not fit into a vocabulary of {len(free)}")
     # Fillers decode to readable text, and text never becomes a filler: digits are split off.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from kit.evals.accuracy import exact_labels
@@ -163,19 +164,22 @@ def evaluate_prefixes(
     data[BENIGN] = [remove_control_tokens(sample.input, control_tokens) for sample in eligible]
     begin = begin_id(chat_format, tokenizer)
 
-    def prompts_of(prefix: Tensor | None, defence: PromptDefence) -> list[list[int]]:
+    @cache
+    def bodies(defence: PromptDefence) -> list[list[int]]:
+        """Prompts without prefix: encoded once for all prefixes."""
         return [
-            place(
-                layout,
-                chat_format.prompt_ids(
-                    tokenizer, defence.instruction(sample), defence.data(sample, text)
-                ),
-                n=_slots(prefix),
-                vocabulary_size=backend.vocabulary_size,
-                begin=begin,
+            chat_format.prompt_ids(
+                tokenizer, defence.instruction(sample), defence.data(sample, text)
             )
             for turns in data.values()
             for sample, text in zip(eligible, turns, strict=True)
+        ]
+
+    def prompts_of(prefix: Tensor | None, defence: PromptDefence) -> list[list[int]]:
+        rows = backend.vocabulary_size
+        return [
+            place(layout, body, n=_slots(prefix), vocabulary_size=rows, begin=begin)
+            for body in bodies(defence)
         ]
 
     references = [sample.output for sample in eligible] if references_are_right else None
