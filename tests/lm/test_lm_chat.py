@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -118,14 +119,25 @@ def test_a_missing_control_token_is_named():
         LLAMA3.prompt_ids(mini_tokenizer(), "a", "b")
 
 
-def test_the_vocabulary_is_asked_once_a_token_not_once_a_prompt(monkeypatch):
-    """Building the dictionary of 128,256 words for every control token costs seconds a prompt."""
+def test_the_vocabulary_is_asked_once_and_fixed_words_are_encoded_once(monkeypatch):
+    """Building the dictionary of 128,256 words costs half a second, and it is for every prompt."""
     tokenizer, asked = llama3_tokenizer(), []
     original = tokenizer.get_vocab
     monkeypatch.setattr(tokenizer, "get_vocab", lambda: asked.append(1) or original())
+    encoded, plainly = [], tokenizer.encode
+
+    def encode(text, **how):
+        encoded.append(text)
+        return plainly(text, **how)
+
+    monkeypatch.setattr(tokenizer, "encode", encode)
+    fresh = llama3_tokenizer()
     for i in range(50):
-        LLAMA3.prompt_ids(tokenizer, f"a {i}", "b")
-    assert len(asked) == 4
+        made = LLAMA3.prompt_ids(tokenizer, f"a {i}", "b")
+        assert made == LLAMA3.prompt_ids(fresh, f"a {i}", "b")
+    assert len(asked) == 1
+    often = {text.strip(): count for text, count in Counter(encoded).items() if count > 1}
+    assert often == {"b": 50}  # content is encoded each time, the words around it are not
 
 
 def test_a_token_that_is_added_later_is_found():
