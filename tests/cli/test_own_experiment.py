@@ -87,6 +87,7 @@ claims:
     kind: threshold
     primary: true
     sentence: "Heads come up at least 40 % of the time."
+    tested: "heads come up {0} of the time"
     place: "paper, abstract"
     cells: [coin/heads]
     value: "40"
