@@ -197,7 +197,7 @@ def _shape(figure: Figure) -> str:
 
 @EXPECTATION.rule("claim-words")
 def claim_words(context: ExpectationContext) -> Iterator[Hit]:
-    """A claim says in words what is tested; what is printed points to cells and claims that exist."""
+    """A claim says what is tested; what is printed points to cells and claims that exist."""
     expectation = context.expectation
     ids = {claim.id for claim in expectation.claims}
     for index, claim in enumerate(expectation.claims):
@@ -206,7 +206,7 @@ def claim_words(context: ExpectationContext) -> Iterator[Hit]:
             yield Hit(
                 ("claims", index),
                 f"claim {claim.id!r} does not say what is tested",
-                'add, for example, tested: "200 steps bring ASR from {1} to {0}"; it is printed first',
+                'add tested: "200 steps bring ASR from {1} to {0}", for example; it stands first',
             )
         for number in re.findall(r"\{([^}]*)\}", claim.tested):
             if not number.isdigit() or int(number) >= count:
