@@ -45,6 +45,12 @@ def fake(monkeypatch: pytest.MonkeyPatch, function: Any, **options: Any) -> None
     monkeypatch.setitem(main.COMMANDS, "try-it", ("tests.cli.fake_command", "Try it."))
 
 
+def test_several_problems_are_counted_where_only_a_sentence_fits() -> None:
+    many = Many([InvalidInput("one"), UsageError("two")])
+    assert str(many) == many.what == "2 problems"
+    assert many.exit_code == max(InvalidInput.exit_code, UsageError.exit_code)
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; from kit.cli.main import run; run(['--help'])\n"

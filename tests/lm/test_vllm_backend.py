@@ -34,13 +34,14 @@ class FakeEngine:
         self.cleared = 0
         self.seen: list[Any] = []
         self.fail = False
+        self.clears = True
 
     def apply_model(self, work: Callable[[Any], Any]) -> list[Any]:
         return [work(self.model)]
 
     def reset_prefix_cache(self) -> bool:
         self.cleared += 1
-        return True
+        return self.clears
 
     def generate(self, prompts: list[Any], parameters: list[Any], use_tqdm: bool) -> list[Any]:
         self.seen += zip(prompts, parameters, strict=True)
@@ -184,6 +185,13 @@ def test_rows_come_back_bit_for_bit_and_the_cache_is_cleared(backend: VllmBacken
     with pytest.raises(RuntimeError, match="engine died"):
         backend.generate(PROMPTS, prefix=torch.randn(3, 32), max_new_tokens=2, stop_ids=STOP)
     assert torch.equal(backend.engine.model.model.embed_tokens.weight, before)
+
+
+def test_a_cache_that_is_not_cleared_stops_everything(backend: VllmBackend) -> None:
+    """The same ids mean something else now: what was kept of them would be used in silence."""
+    backend.engine.clears = False
+    with pytest.raises(RuntimeError, match="could not clear its prefix cache"):
+        backend.generate(PROMPTS, prefix=torch.randn(3, 32), max_new_tokens=2, stop_ids=STOP)
 
 
 def test_engine_receives_ids_and_explicit_settings(backend: VllmBackend) -> None:

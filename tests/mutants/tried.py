@@ -65,6 +65,7 @@ def chosen(mutant: Mutant, root: Path) -> list[str]:
             continue
         score = 8.0 * bool(names.search(text)) + 4.0 * (stem.strip("_") in path.stem)
         score += 4.0 * (len(function) > 3 and function.strip("_") in text)
+        score += 8.0 * (package[1:] == ["cli"] and f'"{stem}"' in text)  # a command, called
         score += 3.0 * name.startswith(room) + 1.0 * name.startswith(
             "/".join(["tests", *package[1:]])
         )

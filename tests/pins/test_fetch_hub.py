@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -447,3 +448,31 @@ def test_a_disk_that_fails_while_writing(
     assert advice in caught.value.next_step
     assert "KIT_HOME" in caught.value.next_step
     assert leftovers(tmp_path) == []
+
+
+def test_one_process_fetches_a_pin_at_a_time(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes second waits: its lock is not to be had while the first one downloads."""
+    import fcntl
+
+    from huggingface_hub import hf_hub_download as real
+
+    free: list[bool] = []
+
+    def downloading(*args: Any, **kwargs: Any) -> str:
+        with (tmp_path / "home" / "locks" / "pin-model").open("w") as second:
+            try:
+                fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free.append(True)
+            except BlockingIOError:
+                free.append(False)
+        return str(real(*args, **kwargs))
+
+    hub.repos["example/model"] = repository()
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", downloading)
+    fetch(tmp_path, model())
+    assert free
+    assert not any(free)
+    with (tmp_path / "home" / "locks" / "pin-model").open("w") as afterwards:
+        fcntl.flock(afterwards, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -62,3 +62,20 @@ def test_a_parameter_left_out_is_an_argument_left_out(params: Any, science: Any)
     shared = (written.keys() & called.keys()) - CHOSEN_LATER
     assert shared, "nothing stands in both"
     assert {name: written[name] for name in shared} == {name: called[name] for name in shared}
+
+
+def test_the_batch_of_the_document_is_sixteen() -> None:
+    """Micro-batches of 4, four of them a step (docs/methods/defensive_tokens.md, 1.3)."""
+    left_out = PrefixTraining(steps=1)
+    assert (left_out.micro_batch, left_out.batch) == (4, 16)
+
+
+def test_a_seed_left_out_is_0() -> None:
+    with_seed = [
+        field.default
+        for science in {of for _, of in PAIRS}
+        for field in dataclasses.fields(science)
+        if field.name == "seed" and field.default is not dataclasses.MISSING
+    ]
+    assert len(with_seed) >= 3
+    assert set(with_seed) == {0}

@@ -119,6 +119,9 @@ def test_unequal_ends_are_cut_to_the_shortest() -> None:
     short, long = crossings([None, None], end=20), crossings([30.0, 40.0, 50.0], first=10)
     found = contrast(short, long, Fraction(0))
     assert (found.above, found.below) == (1.0, 1.0), "beyond 20 nothing can be compared"
+    mixed = crossings([None, 40.0, 50.0], first=10, end=500)
+    found = contrast(short, mixed, Fraction(0))
+    assert (found.above, found.below) == (1.0, 1.0), "whoever was followed longer"
 
 
 def test_nothing_that_can_be_ordered_is_undetermined() -> None:

@@ -49,6 +49,18 @@ def test_tied_is_undetermined() -> None:
     assert outcome("order", [number(A, 1.5), number(B, 1.5)], cells=[A, B]) == "undetermined"
 
 
+def test_an_order_of_a_single_cell_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="claim c1: order needs at least two cells"):
+        one_claim(claim("order", cells=[A]), [share(A, 10, 208)])
+
+
+@pytest.mark.parametrize("primary", [False, True])
+def test_a_claim_fails_whether_it_is_primary_or_not(primary: bool) -> None:
+    cells = [share(A, 200, 208), share(B, 10, 208)]
+    report = one_claim(claim("order", cells=[A, B], primary=primary), cells)
+    assert report.outcome == "fails"
+
+
 def test_order_with_margin() -> None:
     cells = [share(A, 4, 208), share(B, 60, 208)]
     assert outcome("order", cells, cells=[A, B], margin="15", reason="r") == "holds"

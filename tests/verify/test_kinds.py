@@ -350,6 +350,8 @@ def test_bound_is_decided_by_the_limit() -> None:
     assert zero.verdict == "inconclusive"
     assert zero.needed is not None
     assert zero.needed.startswith("about")
+    assert zero.interval_equivalence is not None
+    assert 1 - (1 - zero.interval_equivalence.level) / 2 == pytest.approx(0.95), "one-sided"
     assert bounded(9, "1").verdict == "deviates"
     assert bounded(205, "95", "at_least").verdict == "reproduced"
     assert bounded(150, "95", "at_least").verdict == "deviates"

@@ -59,7 +59,7 @@ def reports() -> dict[tuple[str, str], PlantReport]:
     return found
 
 
-@pytest.mark.parametrize("cell", ["t/a", "t/b", "t/f"])
+@pytest.mark.parametrize("cell", ["t/a", "t/b", "t/f", "t/s"])
 def test_rates_agree_with_theory(reports: dict[tuple[str, str], PlantReport], cell: str) -> None:
     rates = [reports[cell, plant].rate for plant in ("none", "shift 1", "shift 2")]
     assert rates == sorted(rates)

@@ -140,3 +140,12 @@ def test_cells_are_counted_by_hand(tmp_path: Path) -> None:
     assert made["all/knows/after"] == 50
     _, different = tabulate_labels([states_file(tmp_path, off="sorry")], roles)
     assert different == 1
+
+
+def test_states_of_other_lengths_are_not_compared(tmp_path: Path) -> None:
+    training = states_file(tmp_path, off="sorry")
+    record = json.loads(training.states.read_text(encoding="utf-8"))
+    record["states"]["off"]["log_probs"]["trained"].pop()
+    training.states.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(ValueError, match="shorter"):
+        tabulate_labels([training], {"seed": "replicate", "arm": "setting"})
