@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kit.cli.planning import GPU_ARCH, plan_options, prepare
+from kit.cli.planning import GPU_ARCH, GPU_MEMORY, plan_options, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,6 +20,7 @@ PLAN_FILE = "plan.json"
 @click.command("plan")
 @plan_options
 @GPU_ARCH
+@GPU_MEMORY
 @click.option("--json", "as_json", is_flag=True, help="The whole plan, as kit step reads it.")
 @click.option(
     "--launch",
@@ -36,6 +37,7 @@ def command(
     overrides: tuple[str, ...],
     gpus: int | None,
     gpu_arch: str | None,
+    gpu_gb: float | None,
     as_json: bool,
     launch: tuple[str, str] | None,
     nodes: int | None,
@@ -46,7 +48,13 @@ def command(
     from kit.errors import KitError
 
     prepared = prepare(
-        experiment, profile, seed=seed, overrides=overrides, gpu_arch=gpu_arch, gpus=gpus
+        experiment,
+        profile,
+        seed=seed,
+        overrides=overrides,
+        gpu_arch=gpu_arch,
+        gpus=gpus,
+        gpu_gb=gpu_gb,
     )
     plan = prepared.plan
     if launch is not None:

@@ -49,6 +49,8 @@ def prepare(
     gpu_arch: str | None = None,
     gpus: int | None = None,
     trials: int | None = None,
+    only: Sequence[str] = (),
+    gpu_gb: float | None = None,
 ) -> Prepared:
     """Read the experiment and plan it.
 
@@ -62,6 +64,8 @@ def prepare(
         gpu_arch: Plan for GPUs of this architecture.
         gpus: GPUs for steps that share a batch among several.
         trials: Attacks of each search.
+        only: ``axis=id,id`` each: values of an axis that are kept.
+        gpu_gb: Memory of a GPU, instead of this machine's.
     """
     from kit.engine.environment import this_machine
     from kit.engine.planner import fraction_overrides
@@ -78,18 +82,24 @@ def prepare(
     chosen = list(overrides)
     if fraction is not None:
         chosen += fraction_overrides(loaded.value, profile, registry, fraction)
+    machine = this_machine(gpu_arch)
+    if rehearsal and gpus is None and any(gpu.memory_gb for gpu in machine.gpus):
+        gpus = len(machine.gpus)
     plan = plan_of(
         loaded,
         profile,
         pins={pin.id: pin for pin in pins.pins},
         digests=store,
         registry=registry,
-        machine=this_machine(gpu_arch),
+        machine=machine,
         overrides=chosen,
         seed=seed,
         rehearsal=rehearsal,
         gpus=gpus,
         trials=trials,
+        fraction=fraction,
+        only=only,
+        gpu_gb=gpu_gb,
     )
     plan.manifest = str(catalog.own_path(experiment) or "")
     return Prepared(plan=plan, home=home, pins=store)
@@ -142,6 +152,12 @@ PROFILE = click.option(
     "--profile",
     callback=_meant,
     help="Which profile; kit show EXP lists them.  [default: mini, or the first there is]",
+)
+GPU_MEMORY = click.option(
+    "--gpu-memory",
+    "gpu_gb",
+    type=click.FloatRange(min=1),
+    help="Plan for GPUs with so many GiB each, instead of this machine's.",
 )
 plan_options = _together(
     click.argument("experiment"),

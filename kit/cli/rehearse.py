@@ -21,25 +21,40 @@ if TYPE_CHECKING:
     help="Share of the steps or items, for kinds with such a parameter; measured times are of "
     "this share.",
 )
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="AXIS=ID[,ID]",
+    help="Rehearse these values of an axis alone.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="As for run.")
 @run_options
 def command(
     experiment: str,
     profile: str | None,
     fraction: float | None,
+    only: tuple[str, ...],
     overrides: tuple[str, ...],
     **how: Any,
 ) -> None:
     """Run EXPERIMENT at full shape with random weights and stand-in data.
+
+    Where its published size is an experiment of its own, that is rehearsed. Steps that shard their
+    work over GPUs do with as many as are here.
 
     Prints measured time and peak memory of each step against the plan. Nothing is reproduced by
     this: the verdict of a rehearsal is REHEARSED. The last line is the run directory.
     """
     from kit.engine.rehearse import REHEARSAL, write_rehearsal
 
-    profile = profile or _full_size(experiment)
+    if profile is None:
+        experiment, profile = _full_size(experiment)
     options = chosen_options(**how)
-    prepared = prepare(experiment, profile, overrides=overrides, rehearsal=True, fraction=fraction)
+    prepared = prepare(
+        experiment, profile, overrides=overrides, rehearsal=True, fraction=fraction, only=only
+    )
+    for note in prepared.plan.notes:
+        click.echo(f"note: {note}")
     folder = prepared.session(options).run()
     made = write_rehearsal(prepared.plan, folder, fraction)
     show(made.steps)
@@ -85,16 +100,18 @@ def show(steps: list[StepFinding]) -> None:
     console().print(table)
 
 
-def _full_size(experiment: str) -> str:
-    """The first profile that needs a GPU."""
+def _full_size(experiment: str) -> tuple[str, str]:
+    """The experiment at its published size, and its first profile that needs a GPU."""
     from kit.errors import UsageError
     from kit.manifest.catalog import Catalog
 
-    profiles = Catalog().manifest(experiment).profiles
-    for name, profile in profiles.items():
+    manifest = Catalog().manifest(experiment)
+    for name, profile in manifest.profiles.items():
         if profile.gpu:
-            return name
+            return experiment, name
+    if manifest.full_size is not None:
+        return _full_size(manifest.full_size)
     raise UsageError(
         f"no profile of {experiment} needs a GPU, so there is nothing to rehearse",
-        next_step=f"name one all the same: --profile {next(iter(profiles))}",
+        next_step=f"name one all the same: --profile {next(iter(manifest.profiles))}",
     )

@@ -11,13 +11,23 @@ from typing import Any
 import msgspec
 
 from kit.engine.batch import fit, shares
+from kit.engine.cards import GpusToUse
 from kit.engine.environment import Machine, environment_class
 from kit.engine.keys import instance_key
 from kit.engine.params import Override, parse_override, typed
 from kit.engine.registry import Registry, StepKind
 from kit.engine.wiring import Use, check
 from kit.errors import InvalidInput, KitError, UsageError
-from kit.manifest.matrix import Point, axis_id, points, resolve, resolved, shift_seeds, with_trials
+from kit.manifest.matrix import (
+    Point,
+    axis_id,
+    kept_only,
+    points,
+    resolve,
+    resolved,
+    shift_seeds,
+    with_trials,
+)
 from kit.manifest.pin_types import Pin
 from kit.manifest.source import PathTuple
 from kit.manifest.types import (
@@ -47,6 +57,9 @@ def make_plan(
     rehearsal: bool = False,
     gpus: int | None = None,
     trials: int | None = None,
+    fraction: float | None = None,
+    only: Sequence[str] = (),
+    gpu_gb: float | None = None,
 ) -> Plan:
     """Expand the manifest at a profile into step instances with keys.
 
@@ -62,11 +75,14 @@ def make_plan(
         rehearsal: Stand-ins take the place of inputs.
         gpus: GPUs for steps that share a batch among several; their split is solved again.
         trials: How many attacks each search of the axis ``trial`` tries.
+        fraction: Of a rehearsal, for kinds that can be shortened.
+        only: ``axis=id,id`` each: other values of the axis are left out.
+        gpu_gb: Memory of a GPU, instead of this machine's.
 
     Raises:
         UsageError: Unknown profile, step or parameter in what the user typed.
         InvalidInput: The manifest does not fit the registered kinds.
-        Preflight: A published batch cannot be shared evenly by the GPUs.
+        Preflight: A published batch cannot be shared evenly by the GPUs, or does not fit them.
     """
     use = Use(manifest, profile_name, registry, pins)
     with _in_words(manifest, profile_name):
@@ -76,15 +92,18 @@ def make_plan(
             profile = shift_seeds(profile, seed, where=f"{manifest.id} ({profile_name})")
         if trials is not None:
             profile = with_trials(profile, trials, where=f"{manifest.id} ({profile_name})")
+        if only:
+            profile = kept_only(profile, only, where=f"{manifest.id} ({profile_name})")
         chosen = [parse_override(text, [spec.id for spec in specs]) for text in overrides]
-        builder = _Builder(use, profile, digests, machine, rehearsal, gpus)
+        cards = GpusToUse(gpus, gpu_gb, machine)
+        builder = _Builder(use, profile, digests, machine, rehearsal, cards, fraction)
         try:
             for spec in specs:
                 builder.add(spec, [override for override in chosen if override.step == spec.id])
         except InvalidInput as error:
             error.path = (*builder.place, *error.path)
             raise
-        if gpus is not None and not builder.shares:
+        if gpus is not None and not builder.shares and not rehearsal:
             raise UsageError(
                 f"no step of {manifest.id} ({profile_name}) shares a batch among GPUs: "
                 f"--gpus {gpus} would change nothing",
@@ -122,7 +141,7 @@ def fraction_overrides(
     """Overrides that give ``fraction`` to every step whose kind has such a parameter.
 
     Raises:
-        UsageError: No kind of the experiment has it.
+        UsageError: No kind of the experiment has it, and none is shortened otherwise.
     """
     steps = steps_of(manifest, profile).values()
     known = [spec for spec in steps if spec.kind in registry.names()]
@@ -131,7 +150,7 @@ def fraction_overrides(
         for spec in known
         if "fraction" in registry.get(spec.kind).params.__struct_fields__
     ]
-    if not overrides:
+    if not overrides and not any(registry.get(spec.kind).shortened for spec in known):
         raise UsageError(
             "--fraction has no effect: no step of this experiment has a parameter 'fraction'",
             where=manifest.id,
@@ -150,10 +169,12 @@ class _Builder:
         digests: PinStore,
         machine: Machine,
         rehearsal: bool,
-        gpus: int | None = None,
+        cards: GpusToUse,
+        fraction: float | None = None,
     ) -> None:
         self.use, self.profile, self.digests = use, profile, digests
-        self.gpus, self.machine, self.rehearsal = gpus, machine, rehearsal
+        self.cards, self.machine, self.rehearsal = cards, machine, rehearsal
+        self.fraction = fraction
         self.shares = False
         self.notes: list[str] = []
         self.place: PathTuple = ()
@@ -188,13 +209,24 @@ class _Builder:
         self.place = ("profiles", self.use.name, "set", spec.id)
         values = resolve(written, point.values, self.profile.pins)
         struct = typed(kind, values, overrides, step=spec.id)
+        if self.fraction is not None and kind.shortened is not None:
+            struct = kind.shortened(struct, self.fraction)
         self.place = ("profiles", self.use.name, "resources", spec.id)
         resources = self.profile.resources.get(spec.id)
         if resources is None:
             resources = kind.resources(struct, self.profile.gpu)
         resources = self._timed(kind, resources)
+        unread = kind.unread(struct)
+        for name, ref in spec.inputs.items():
+            if name not in unread:
+                self.place = ("steps", spec.id, "inputs", name)
+                self._input(inputs, spec, kind, name, ref, point)
         self.shares = self.shares or shares(kind, resources)
-        struct, resources, note = fit(kind, struct, resources, gpus=self.gpus, where=id)
+        struct, resources, note = fit(kind, struct, resources, gpus=self.cards.gpus, where=id)
+        if not note:
+            attributes = {name: model.attributes for name, model in inputs.models.items()}
+            struct, resources, note = self.cards.size(kind, struct, resources, attributes, id)
+            self.shares = self.shares or bool(note)
         if note:
             self.notes.append(note)
         params = msgspec.to_builtins(struct)
@@ -202,11 +234,6 @@ class _Builder:
         environment = environment_class(
             kind, params, resources, self.machine, rehearsal=self.rehearsal
         )
-        unread = kind.unread(struct)
-        for name, ref in spec.inputs.items():
-            if name not in unread:
-                self.place = ("steps", spec.id, "inputs", name)
-                self._input(inputs, spec, kind, name, ref, point)
         if kind.reads_axes:
             inputs.axes.update(point.values)
         if kind.model is not None:

@@ -132,6 +132,40 @@ def no_attributes(params: Any) -> Attributes:
 
 
 @dataclass(frozen=True)
+class Cards:
+    """GPUs that a step shall do with.
+
+    Attributes:
+        gpus: How many.
+        gpu_gb: Memory of each.
+        memory_gb: The machine's.
+    """
+
+    gpus: int
+    gpu_gb: float
+    memory_gb: float
+
+
+@dataclass(frozen=True)
+class Sized:
+    """How a step does with them.
+
+    Attributes:
+        params: What changes; none of it is published, all of it moves numbers by rounding only.
+        gpu_memory_gb: A GPU.
+        memory_gb: Of the machine.
+        minutes: Of the step; ``None`` where the declared ones stay.
+        words: For people.
+    """
+
+    params: Mapping[str, Any]
+    gpu_memory_gb: float
+    memory_gb: float
+    minutes: float | None
+    words: str
+
+
+@dataclass(frozen=True)
 class ModelOutput:
     """That a kind writes a model, and what is known of it.
 
@@ -174,6 +208,10 @@ class StepKind:
             ``environment`` then.
         resources: Estimate from parameters and whether the profile needs a GPU.
         environment: Which fields of the environment class enter the key.
+        sized: (parameters, attributes of input models, GPUs) -> how the step does with them, for
+            kinds that shard their work over as many as there are; ``None`` where it does not. A
+            ValueError says in a sentence why it cannot.
+        shortened: (parameters, share) -> parameters of a rehearsal of that share.
         unread: Input names that the function leaves alone at these parameters; they are neither
             waited for nor part of the key.
         reads_axes: The function looks at ``context.axes`` or at the ``axes`` of a single upstream
@@ -209,6 +247,8 @@ class StepKind:
     optional: frozenset[str] = frozenset()
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     canaries: tuple[str, ...] = ()
+    sized: Callable[[Any, Mapping[str, Attributes], Cards], Sized | None] | None = None
+    shortened: Callable[[Any, float], Struct] | None = None
     unread: Callable[[Any], frozenset[str]] = nothing_unread
     reads_axes: bool = False
     intermediate: bool = False

@@ -211,6 +211,18 @@ def file_name(context: ManifestContext) -> Iterator[Hit]:
         )
 
 
+@MANIFEST.rule("full-size")
+def full_size(context: ManifestContext) -> Iterator[Hit]:
+    """The experiment at the published size exists, and its own size is published."""
+    named, ids = context.manifest.full_size, context.catalog.ids()
+    if named is None:
+        return
+    if named not in ids:
+        yield Hit(("full_size",), f"there is no experiment {named!r}", nearest(named, ids))
+    elif not any(profile.gpu for profile in context.catalog.manifest(named).profiles.values()):
+        yield Hit(("full_size",), f"no profile of {named!r} needs a GPU")
+
+
 @MANIFEST.rule("counterpart")
 def counterpart(context: ManifestContext) -> Iterator[Hit]:
     """The counterpart exists, is the other variant, and points back."""

@@ -26,6 +26,7 @@ def describe(
         "family": manifest.family,
         "variant": manifest.variant,
         "counterpart": manifest.counterpart,
+        "full_size": manifest.full_size,
         "version": manifest.version,
         "documents": [
             {"id": document.id, "title": document.title, "cite": document.cite}

@@ -380,3 +380,31 @@ def with_trials(profile: Profile, trials: int, *, where: str) -> Profile:
             next_step="kit run EXP, or an experiment with steps of the kind tampering/trial",
         )
     return replace(profile, matrix={**profile.matrix, "trial": list(range(trials))})
+
+
+def kept_only(profile: Profile, kept: Sequence[str], *, where: str) -> Profile:
+    """A profile with some values of an axis alone.
+
+    Args:
+        profile: Whose matrix is cut.
+        kept: ``axis=id`` or ``axis=id,id`` each.
+        where: For messages.
+
+    Raises:
+        UsageError: No such axis, or no such value.
+    """
+    matrix = dict(profile.matrix)
+    for text in kept:
+        axis, _, ids = text.partition("=")
+        known = {axis_id(value): value for value in matrix.get(axis, [])}
+        unknown = [id for id in ids.split(",") if id not in known]
+        if unknown:
+            raise UsageError(
+                f"--only {text}: the axis {axis!r} has no {unknown[0]!r}"
+                if known
+                else f"--only {text}: there is no axis {axis!r}",
+                where=where,
+                next_step=f"there is: {', '.join(known or matrix)}",
+            )
+        matrix[axis] = [known[id] for id in ids.split(",")]
+    return replace(profile, matrix=matrix)

@@ -165,6 +165,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     variant: Literal["as-reported", "corrected"]
     counterpart: Identifier | None = None
     """The same question in the other variant."""
+    full_size: Identifier | None = None
+    """The experiment that is this one at the published size, where that is one of its own."""
     documents: list[Document]
     axes: dict[Identifier, Role] = {}
     """Axis -> what it is for; every axis of a profile's matrix has a role."""
@@ -202,8 +204,9 @@ def profile_of(manifest: Manifest, name: str) -> Profile:
     if name in manifest.profiles:
         return manifest.profiles[name]
     has = ", ".join(sorted(manifest.profiles)) or "none"
+    larger = f"; at the published size: {manifest.full_size}" if manifest.full_size else ""
     raise UsageError(
-        f"experiment {manifest.id!r} has no profile {name!r}", next_step=f"it has: {has}"
+        f"experiment {manifest.id!r} has no profile {name!r}", next_step=f"it has: {has}{larger}"
     )
 
 

@@ -43,6 +43,7 @@ def engine_factory(
     collected: str = "resident",
     compiled: bool = False,
     checkpointing: bool = False,
+    weights_stay: bool = False,
 ) -> EngineFactory:
     """What makes engines of that name, in one process or in those that torchrun started.
 
@@ -53,6 +54,7 @@ def engine_factory(
         collected: Sharded: likewise, gradients that are kept for later.
         compiled: Sharded: decoder layers are compiled.
         checkpointing: Sharded: decoder layers are computed again in the backward pass.
+        weights_stay: ``fsdp``: gathered weights stay until the backward pass.
 
     Raises:
         ValueError: Unknown engine.
@@ -83,7 +85,7 @@ def engine_factory(
     def fsdp(model: nn.Module, spec: OptimizerSpec, precision: Precision) -> Engine:
         from kit.train.fsdp import Fsdp, FsdpSettings
 
-        settings = FsdpSettings(**cast("Any", common))
+        settings = FsdpSettings(gather_twice=not weights_stay, **cast("Any", common))
         return Fsdp(model, spec, precision, settings=settings, device=device)
 
     return {SINGLE: single, ZERO3: zero3, FSDP: fsdp}[name]

@@ -67,10 +67,17 @@ class GlobalBatches:
 
 @dataclass(frozen=True)
 class Attack:
-    """Fine-tuning of all weights: rows of the published batch, tokens a row."""
+    """Fine-tuning of all weights.
+
+    Attributes:
+        batch: Rows of the published batch.
+        width: Tokens a row.
+        measured: The whole model is asked questions meanwhile, by every process.
+    """
 
     batch: int
     width: int
+    measured: bool = True
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ def solve(
 
 def _batches(work: GlobalBatches | Attack) -> dict[str, int]:
     if isinstance(work, Attack):
-        return {"attack": work.batch}
+        return {"training": work.batch}
     return {name: getattr(work, name) for name in ("adversary", "held_out", "retain")}
 
 
@@ -211,8 +218,8 @@ def _attack(
     local = shape.parameters / setting.gpus
     always = held(shape, setting) + ADAM * local
     peaks = {
-        "attack step": always + passing(shape, setting, setting.tokens(work.batch, work.width)),
-        "measuring": always + 2 * shape.parameters,
+        "training step": always + passing(shape, setting, setting.tokens(work.batch, work.width)),
+        "measuring": always + 2 * shape.parameters * work.measured,
     }
     return peaks, 0.0, batch_seconds(shape, setting, work.batch, work.width)
 

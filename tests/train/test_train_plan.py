@@ -25,7 +25,7 @@ PHASES = {
     "adversary 32 x 256": "inner step",
     "adversary 64 x 256": "inner step",
     "tamper resistance 64 x 256": "tamper-resistance pass",
-    "attack step 16 x 2048": "attack step",
+    "attack step 16 x 2048": "training step",
 }
 
 

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.engine.registry import REGISTRY, ModelOutput
+from kit.engine.registry import REGISTRY, Cards, ModelOutput, Sized
 from kit.steps.common import load_model, model_imports, tokenizer_of
+from kit.steps.sharding import make_engine, share_of, solved
 from kit.steps.tampering.params import Attack, Trial, Worst
 
 TRAJECTORY = "trajectory.json"
 SETTINGS = "attack.json"
 SHARED = ("device", "dtype", "torch", "transformers", "world")
 """What may move a number of a training that several GPUs share."""
+
+
+def sized(params: Attack, models: Mapping[str, Mapping[str, Any]], cards: Cards) -> Sized | None:
+    """An attack on all weights; a batch of adapters needs no more than that."""
+    from kit.train.plan import Attack as Work
+
+    made = solved(params, models, cards, Work(params.batch, params.length or 256), params.steps)
+    # Most of an attack's minutes are questions, which the declared ones count.
+    return made and replace(made, minutes=None)
+
+
+def shortened(params: Attack, fraction: float) -> Attack:
+    """An attack of a share of the steps, measured at its ends; two, so that it can switch."""
+    steps = share_of(params.steps, fraction, fewest=2)
+    return msgspec.structs.replace(
+        params,
+        steps=steps,
+        measure_every=steps,
+        warmup=min(params.warmup, steps - 1),
+        period=share_of(params.period, fraction) if params.period else 0,
+    )
 
 
 @REGISTRY.kind(
@@ -25,6 +51,8 @@ SHARED = ("device", "dtype", "torch", "transformers", "world")
     inputs={"model": "model", "data": "step"},
     outputs=(TRAJECTORY,),
     canaries=("attack-ran",),
+    sized=sized,
+    shortened=shortened,
 )
 def run_attack(ctx: StepContext, params: Attack) -> None:
     """Attack a model and write its trajectory."""
@@ -109,7 +137,7 @@ def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignor
     from kit.tampering.settings import attack_of
     from kit.tampering.watched import attack_texts, record, watch
     from kit.train.checkpoints import CheckpointFolder
-    from kit.train.engines import engine_factory, use_own_gpu
+    from kit.train.engines import use_own_gpu
 
     use_own_gpu(ctx.device)
     source = ctx.model("model")
@@ -127,12 +155,7 @@ def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignor
         rows=params.rows,
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         on_step=lambda step, loss: ctx.progress(step, params.steps, "steps"),
-        make_engine=engine_factory(
-            params.engine,
-            ctx.device,
-            compiled=params.compiled,
-            checkpointing=params.checkpointing,
-        ),
+        make_engine=make_engine(ctx, params),
     )
     if attacked.engine.rank:
         return attacked

@@ -66,6 +66,8 @@ class FineTuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sharded only: decoder layers are compiled."""
     checkpointing: bool = False
     """Sharded only: decoder layers are computed again in the backward pass."""
+    weights_stay: bool = False
+    """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
     measure_every: Count = 10
     """Steps between the points of the trajectory; 0 and the last step are points too."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -8,7 +8,9 @@ from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput, Sort
 from kit.steps.common import load_model, pinned_files, tokenizer_of
+from kit.steps.sharding import make_engine
 from kit.steps.tampering.kinds import SHARED, TRAJECTORY
+from kit.steps.tar import sizes
 from kit.steps.tar.params import Data, Safeguard, Tabulate, Train
 
 TRAINING = "training.json"
@@ -17,23 +19,6 @@ PINNED: dict[str, Sort] = dict.fromkeys(
     ("pile-bio", "camel-bio", "cyber", "chem", "magpie", "wmdp", "mmlu"), "pin"
 )
 """Published texts and questions by the name of the input."""
-CHANGES = (
-    "outer_steps",
-    "outer_learning_rate",
-    "outer_warmup",
-    "inner_steps",
-    "every",
-    "weighting",
-    "tamper_scale",
-    "adversary_learning_rates",
-    "objective",
-    "width",
-    "forget_batch",
-    "inner_retain_batch",
-    "held_out_batch",
-    "retain_batch",
-)
-"""Parameters that replace a setting of the preset."""
 
 
 @REGISTRY.kind(
@@ -45,19 +30,22 @@ CHANGES = (
     outputs=("model", TRAINING),
     canaries=("weights-moved",),
     model=ModelOutput("model", inherits="model"),
+    sized=sizes.safeguard,
+    shortened=sizes.shorter_safeguard,
 )
 def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
     """Train random mapping, the initial safeguard, or a baseline by name."""
     from kit.methods.tar.stages import SafeguardPlan, train_by_terms
     from kit.train.checkpoints import CheckpointFolder
     from kit.train.engine import AVERAGED, Precision
-    from kit.train.engines import engine_factory, use_own_gpu
+    from kit.train.engines import use_own_gpu
 
     use_own_gpu(ctx.device)
     source = ctx.model("model")
     tokenizer = tokenizer_of(ctx, source)
     model = load_model(ctx, source, params.dtype, trainable=True)
-    reference = load_model(ctx, source, params.dtype)
+    # RMU alone asks the original model.
+    reference = load_model(ctx, source, params.dtype) if params.method == "rmu" else model
     plan = SafeguardPlan(
         method=params.method,
         steps=params.steps,
@@ -84,12 +72,7 @@ def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
         rows=params.rows,
         max_length=params.length,
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
-        make_engine=engine_factory(
-            params.engine,
-            ctx.device,
-            compiled=params.compiled,
-            checkpointing=params.checkpointing,
-        ),
+        make_engine=make_engine(ctx, params),
         precision=Precision(params.compute),
     )
     moved = trained.largest_change()
@@ -110,27 +93,23 @@ def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
     outputs=("model", TRAINING),
     canaries=("weights-moved",),
     model=ModelOutput("model", inherits="model"),
+    sized=sizes.train,
+    shortened=sizes.shorter_train,
 )
 def run_train(ctx: StepContext, params: Train) -> None:
     """Run TAR's outer loop."""
     from kit.methods.tar.outer_loop import saved_weights
-    from kit.methods.tar.presets import preset
-    from kit.methods.tar.stages import simulated, train_outer_loop
+    from kit.methods.tar.stages import train_outer_loop
     from kit.train.checkpoints import CheckpointFolder
     from kit.train.engine import Precision
-    from kit.train.engines import engine_factory, use_own_gpu
+    from kit.train.engines import use_own_gpu
     from kit.train.residence import frozen
 
     use_own_gpu(ctx.device)
     source = ctx.model("model")
     tokenizer = tokenizer_of(ctx, source)
     model = load_model(ctx, source, params.dtype, trainable=True)
-    changes = {name: getattr(params, name) for name in CHANGES}
-    settings = preset(
-        params.preset,
-        params.domain,
-        **simulated(changes, params.adversaries, params.shares),
-    )
+    settings = sizes.settings_of(params)
     trained, run = train_outer_loop(
         model,
         frozen(load_model(ctx, ctx.model("reference"), params.dtype), params.reference, ctx.device),
@@ -147,14 +126,7 @@ def run_train(ctx: StepContext, params: Train) -> None:
         rows=params.rows,
         folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         on_step=lambda step: ctx.progress(step.number + 1, settings.outer_steps, "outer steps"),
-        make_engine=engine_factory(
-            params.engine,
-            ctx.device,
-            outer_state=params.outer_state,
-            collected=params.collected,
-            compiled=params.compiled,
-            checkpointing=params.checkpointing,
-        ),
+        make_engine=make_engine(ctx, params),
         precision=Precision(params.compute),
         snapshot_device=params.snapshot,
     )
@@ -175,6 +147,7 @@ def run_train(ctx: StepContext, params: Train) -> None:
     outputs=("texts", "questions", COUNTS),
     environment=("transformers",),
     canaries=("counts-as-published",),
+    shortened=sizes.shorter_data,
 )
 def run_data(ctx: StepContext, params: Data) -> None:
     """The published sets of a domain, divided and tokenised; or those of a world as they are."""

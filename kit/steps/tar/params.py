@@ -46,6 +46,8 @@ class Safeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sharded only: decoder layers are compiled."""
     checkpointing: bool = False
     """Sharded only: decoder layers are computed again in the backward pass."""
+    weights_stay: bool = False
+    """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
 
 
 class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -94,6 +96,8 @@ class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sharded only: decoder layers are compiled."""
     checkpointing: bool = False
     """Sharded only: decoder layers are computed again in the backward pass."""
+    weights_stay: bool = False
+    """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
     outer_state: Literal["resident", "offloaded"] = "resident"
     """Sharded only: where the outer optimizer's state is during an attack."""
     collected: Literal["resident", "offloaded"] = "resident"

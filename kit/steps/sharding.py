@@ -1,0 +1,76 @@
+"""What steps have in common that shard their work over GPUs: how they are sized and shortened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kit.engine.registry import Cards, Sized
+
+if TYPE_CHECKING:
+    from kit.engine.context import StepContext
+    from kit.train.engines import EngineFactory
+    from kit.train.plan import Attack, GlobalBatches
+
+FEWEST = 64
+"""Texts and questions of a set that a shortened rehearsal keeps: a published batch."""
+_CHOSEN = (
+    "rows", "checkpointing", "weights_stay", "outer_state", "collected", "reference", "snapshot",
+)  # fmt: skip
+_START_MINUTES = 2.0
+"""Of processes, libraries and weights; estimated."""
+
+
+def share_of(count: int, fraction: float, fewest: int = 1) -> int:
+    """A share of a count, rounded up; never more than there are."""
+    return min(count, max(fewest, math.ceil(fraction * count)))
+
+
+def make_engine(ctx: StepContext, params: Any) -> EngineFactory:
+    """What trains, as a kind's parameters choose it."""
+    from kit.train.engines import engine_factory
+
+    named = ("outer_state", "collected", "compiled", "checkpointing", "weights_stay")
+    chosen = {name: getattr(params, name) for name in named if hasattr(params, name)}
+    return engine_factory(params.engine, ctx.device, **chosen)
+
+
+def solved(
+    params: Any,
+    models: Mapping[str, Mapping[str, Any]],
+    cards: Cards,
+    work: GlobalBatches | Attack,
+    steps: int,
+) -> Sized | None:
+    """How a training does with the GPUs; ``None`` where nothing is sharded.
+
+    Args:
+        params: Of the kind.
+        models: Attributes of its input models, the trained one as ``model``.
+        cards: The GPUs.
+        work: Its published batches.
+        steps: Optimizer steps, or outer steps.
+
+    Raises:
+        ValueError: Nothing fits; the sentence says what is missing.
+    """
+    from kit.train.costs import ModelShape, Setting
+    from kit.train.plan import Machine, solve
+
+    declared: Any = models["model"].get("architecture")
+    if params.engine == "single-process" or declared is None:
+        return None
+    wanted = Setting(cards.gpus, 1, params.engine, compiled=params.compiled)
+    machine = Machine(cards.gpus, cards.gpu_gb, cards.memory_gb)
+    plan = solve(ModelShape.declared(declared), machine, work, wanted)
+    known = {field.name for field in msgspec.structs.fields(params)}
+    return Sized(
+        params={name: getattr(plan.setting, name) for name in _CHOSEN if name in known},
+        gpu_memory_gb=math.ceil(plan.highest),
+        memory_gb=math.ceil(plan.host_gib) + 32 + 17 * cards.gpus,
+        minutes=round(_START_MINUTES + steps * plan.seconds / 60, 1),
+        words=f"{plan.words()}; {plan.seconds:g} s a step, computed for H100 or H200",
+    )
