@@ -19,6 +19,11 @@ USUAL_GPU_GB = 79.0
 """What a card of "80 GB" reports; taken where nobody says and no GPU is here."""
 
 
+def share_of(count: int, fraction: float, fewest: int = 1) -> int:
+    """A share of a count for a shortened rehearsal, rounded up; never more than there are."""
+    return min(count, max(fewest, math.ceil(fraction * count)))
+
+
 @dataclass(frozen=True)
 class GpusToUse:
     """What the user, or the machine of a rehearsal, says of GPUs.
@@ -78,8 +83,8 @@ class GpusToUse:
         resources = msgspec.structs.replace(
             resources,
             gpus=cards.gpus,
-            gpu_memory_gb=sized.gpu_memory_gb,
-            memory_gb=sized.memory_gb,
+            gpu_memory_gb=math.ceil(sized.gpu_memory_gb),
+            memory_gb=math.ceil(sized.memory_gb),
             minutes=resources.minutes if sized.minutes is None else sized.minutes,
         )
         return params, resources, f"{where.partition('[')[0]}: {sized.words}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,6 @@ _CHOSEN = (
 )  # fmt: skip
 _START_MINUTES = 2.0
 """Of processes, libraries and weights; estimated."""
-
-
-def share_of(count: int, fraction: float, fewest: int = 1) -> int:
-    """A share of a count, rounded up; never more than there are."""
-    return min(count, max(fewest, math.ceil(fraction * count)))
 
 
 def make_engine(ctx: StepContext, params: Any) -> EngineFactory:
@@ -69,8 +63,8 @@ def solved(
     known = {field.name for field in msgspec.structs.fields(params)}
     return Sized(
         params={name: getattr(plan.setting, name) for name in _CHOSEN if name in known},
-        gpu_memory_gb=math.ceil(plan.highest),
-        memory_gb=math.ceil(plan.host_gib) + 32 + 17 * cards.gpus,
+        gpu_memory_gb=plan.highest,
+        memory_gb=plan.host_gib + 32 + 17 * cards.gpus,
         minutes=round(_START_MINUTES + steps * plan.seconds / 60, 1),
         words=f"{plan.words()}; {plan.seconds:g} s a step, computed for H100 or H200",
     )

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from kit.durable import write_json
+from kit.engine.cards import share_of
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, Cards, ModelOutput, Sized
 from kit.steps.common import load_model, model_imports, tokenizer_of
-from kit.steps.sharding import make_engine, share_of, solved
+from kit.steps.sharding import make_engine, solved
 from kit.steps.tampering.params import Attack, Trial, Worst
 
 TRAJECTORY = "trajectory.json"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kit.engine.cards import share_of
 from kit.engine.registry import Cards, Sized
-from kit.steps.sharding import FEWEST, share_of, solved
+from kit.steps.sharding import FEWEST, solved
 from kit.steps.tar.params import Data, Safeguard, Train
 
 if TYPE_CHECKING:
