@@ -10,8 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kit.engine.batch import fit, shares
-from kit.engine.cards import GpusToUse
+from kit.engine.batch import GpusToUse, fit, shares
 from kit.engine.environment import Machine, environment_class
 from kit.engine.keys import instance_key
 from kit.engine.params import Override, parse_override, typed

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from kit.durable import write_json
-from kit.engine.cards import share_of
+from kit.engine.batch import share_of
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, Cards, ModelOutput, Sized
 from kit.steps.common import load_model, model_imports, tokenizer_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kit.engine.cards import share_of
+from kit.engine.batch import share_of
 from kit.engine.registry import Cards, Sized
 from kit.steps.sharding import FEWEST, solved
 from kit.steps.tar.params import Data, Safeguard, Train
