@@ -134,20 +134,25 @@ def _against(measured: float, asked: float, side: str) -> str:
     return f"missed by {missing:.2g}" if missing > 0 else "met"
 
 
-def transfer() -> list[str]:
-    """Checkpoint transfer: a row of the sweep, and where its time goes."""
-    values = json.loads(max(HERE.glob("transfer-h200-*.json")).read_text(encoding="utf-8"))
-    found, warm = values["summary"], values["b: a further row, caches warm"]
-    cold = values["a: a row cold"]["training"]
-    rows = {
-        "cold: targets made, kept and used; compiled here": "cold",
-        "warm: a further row": "warm",
-        "one text at a time, not compiled": "small",
-        "published recipe, nothing kept": "reference",
-    }
-    measured = {"cold": cold["pairs"], "warm": warm["pairs"]}
-    measured["small"] = values["one text at a time, not compiled"]["pairs"]
-    measured["reference"] = values["c: the published recipe, nothing cached"]["pairs"]
+TRANSFER_ROWS = {
+    "cold: targets made, kept and used; compiled here": ("cold", "a: a row cold"),
+    "warm: a further row": ("warm", "b: a further row, caches warm"),
+    "one text at a time, not compiled": ("small", "one text at a time, not compiled"),
+    "published recipe, nothing kept": ("reference", "c: the published recipe, nothing cached"),
+}
+
+
+def _transfer_row(title: str, values: dict[str, Any]) -> str:
+    key, phase = TRANSFER_ROWS[title]
+    found = values["summary"]
+    pairs = values[phase].get("training", values[phase])["pairs"]
+    return (
+        f"| {title} | {pairs} | {found[f'{key}, 1024 pairs, minutes']:.2f} | "
+        f"{found[f'{key}, peak GB']:.1f} |"
+    )
+
+
+def _transfer_bars(values: dict[str, Any]) -> list[str]:
     bars = [
         ("a cold row, minutes, at most", "cold, 1024 pairs, minutes", 6.5, "at most"),
         ("a further row, minutes, at most", "warm, 1024 pairs, minutes", 5.0, "at most"),
@@ -155,27 +160,75 @@ def transfer() -> list[str]:
         ("peak of a row, GB, at most", "cold, peak GB", 76, "at most"),
         ("peak of a small setting, GB, at most", "small, peak GB", 48, "at most"),
     ]
-    parts, alone = warm["kernels of a step, seconds"], values["passes alone"]
-    first, targets = cold["first step over the mean"], values["a: a row cold"]
+    found = values["summary"]
     return [
-        f"1x {values['gpu']}, torch {values['torch'].split('+')[0]}, transformers "
-        f"{values['transformers']}, {values['date']}; shape of GPT-NeoX 6.9B, "
-        f"{values['shape']['tokens of a text']} tokens a text.",
-        "",
-        "| row of 1,024 pairs | measured on pairs | minutes | peak GB |",
-        "|---|---|---|---|",
-        *(
-            f"| {title} | {measured[key]} | {found[f'{key}, 1024 pairs, minutes']:.2f} | "
-            f"{found[f'{key}, peak GB']:.1f} |"
-            for title, key in rows.items()
-        ),
-        "",
         "| bar | asked | measured | |",
         "|---|---|---|---|",
         *(
             f"| {title} | {asked} | {found[key]:g} | {_against(found[key], asked, side)} |"
             for title, key, asked, side in bars
+            if key in found
         ),
+    ]
+
+
+def _transfer_machine(values: dict[str, Any]) -> str:
+    return (
+        f"1x {values['gpu']}, torch {values['torch'].split('+')[0]}, transformers "
+        f"{values['transformers']}, {values['date']}"
+    )
+
+
+def _transfer_again() -> list[str]:
+    """The newest record of the bars alone: compiled ahead, every phase a process of its own."""
+    values = json.loads(max(HERE.glob("transfer-bars-*.json")).read_text(encoding="utf-8"))
+    cold, warm = values["a: a row cold"], values["b: a further row, caches warm"]
+    ahead, training = cold["compiled ahead"], cold["training"]
+    waiting = cold["1024 pairs, waiting for what is compiled ahead, seconds"]
+    share = 1 - warm["targets computed here, share"]
+    return [
+        f"Now ({_transfer_machine(values)}; layers compiled in a process beside the making of "
+        f"targets, states written and read ahead, {share:.0%} of the forget targets kept; every "
+        "line a process of its own):",
+        "",
+        "| row of 1,024 pairs | measured on pairs | minutes | peak GB |",
+        "|---|---|---|---|",
+        *(
+            _transfer_row(title, values)
+            for title, (key, _) in TRANSFER_ROWS.items()
+            if f"{key}, 1024 pairs, minutes" in values["summary"]
+        ),
+        "",
+        *_transfer_bars(values),
+        "",
+        f"The cold row: {cold['1024 pairs, targets, seconds']:.0f} s for targets, {waiting:.0f} s "
+        f"of waiting for the compiler beside them, which took {ahead['seconds']:.0f} s, and "
+        f"{training['1024 pairs, seconds']:.0f} s of training, whose first step took "
+        f"{training['first step over the mean']:.1f} s more than the mean of "
+        f"{training['mean step']:.2f} s ({training['TFLOP/s of the mean step']:.0f} TFLOP/s). The "
+        f"further row's first step took {warm['first step over the mean']:.1f} s more than its "
+        f"mean of {warm['mean step']:.2f} s. The published recipe takes "
+        f"{values['summary']['reference over warm']:.2f} times as long as a further row and "
+        f"{values['summary']['reference over cold']:.2f} times as long as the cold one.",
+    ]
+
+
+def transfer() -> list[str]:
+    """Checkpoint transfer: a row of the sweep, and where its time goes."""
+    values = json.loads(max(HERE.glob("transfer-h200-*.json")).read_text(encoding="utf-8"))
+    found, warm = values["summary"], values["b: a further row, caches warm"]
+    parts, alone = warm["kernels of a step, seconds"], values["passes alone"]
+    targets = values["a: a row cold"]
+    first = targets["training"]["first step over the mean"]
+    return [
+        f"{_transfer_machine(values)}; shape of GPT-NeoX 6.9B, "
+        f"{values['shape']['tokens of a text']} tokens a text.",
+        "",
+        "| row of 1,024 pairs | measured on pairs | minutes | peak GB |",
+        "|---|---|---|---|",
+        *(_transfer_row(title, values) for title in TRANSFER_ROWS),
+        "",
+        *_transfer_bars(values),
         "",
         f"The published recipe takes {found['reference over warm']:.2f} times as long as a warm "
         "row, "
@@ -188,6 +241,8 @@ def transfer() -> list[str]:
         + f"; {warm['TFLOP/s of the mean step']:.0f} TFLOP/s, where a product of 8192^3 alone runs "
         f"at {alone['matrix product, TFLOP/s']:.0f} for a moment and a forward pass alone at "
         f"{alone['retain reference, TFLOP/s']:.0f}.",
+        "",
+        *_transfer_again(),
     ]
 
 

@@ -222,3 +222,21 @@ def test_files_are_written_while_more_is_computed(tmp_path: Path) -> None:
         assert writer.finish() > 5 * 24
     assert list(FileStates(tmp_path)) == list(range(5))
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_files_are_safetensors(tmp_path: Path, dtype: torch.dtype) -> None:
+    from safetensors.torch import load_file, save_file
+
+    wide = torch.randn(7, 5).to(dtype)
+    rows = {3: {0: wide[:4], 2: wide[4:]}, 1: {0: wide.T, 2: torch.zeros(0, 5, dtype=dtype)}}
+    write_states(tmp_path, rows.items())
+    (file,) = tmp_path.glob("*.safetensors")
+    flat = {f"{e}/{b}": v.contiguous() for e, blocks in rows.items() for b, v in blocks.items()}
+    found = load_file(file)
+    assert found.keys() == flat.keys()
+    for name, values in flat.items():
+        assert torch.equal(found[name], values)
+        assert found[name].dtype == dtype
+    save_file({name: values.clone() for name, values in flat.items()}, tmp_path / "theirs")
+    assert abs(file.stat().st_size - (tmp_path / "theirs").stat().st_size) <= 8
