@@ -96,6 +96,8 @@ def run_judge(ctx: StepContext, params: JudgeModel) -> None:
     heard = audit(reader, tokenizers["judge"], chosen.judge)
     values = judged(reader, tokenizers["judge"], chosen.judge, answered)
     said = summary(chosen, values, [item.answers for item in answered])
+    if ctx.rehearsal and said["mean"] is None:
+        said["mean"] = 0.0  # no verdict of random weights can be read, and none means anything
     write_json(ctx.out / JUDGED, said)
     ctx.canary("judge-audited", ctx.rehearsal or heard.passed, str(heard))
     lost = said["unreadable"] / said["verdicts"]
