@@ -59,15 +59,15 @@ def declared(
 
 def _steps(name: str, figure: Figure, results: Results, published: Expectation | None) -> Picture:
     """Measured lines by step, what was there before the first step at 0, published points over."""
-    series = {one.id: one for one in results.series}
+    series = {each.id: each for each in results.series}
     cells = {cell.id: cell for cell in results.cells}
     lines, unit = {}, "number"
     for line in figure.lines:
-        found = series[line.series].lines.get(line.line, []) if line.series in series else []
-        if found:
+        curves = series[line.series].lines.get(line.line, []) if line.series in series else []
+        if curves:
             unit = series[line.series].unit
             start = cells.get(line.start or "")
-            lines[line.name] = [_from_start(curve, start) for curve in found]
+            lines[line.name] = [_from_start(curve, start) for curve in curves]
     marks = {}
     if published is not None and figure.published is not None:
         known = {cell.id: cell for cell in published.cells}
@@ -121,20 +121,20 @@ def _ids(numbers: Numbers) -> list[str]:
 
 
 def _grid(name: str, figure: Figure, numbers: Numbers) -> Picture:
-    found = matches(figure.cells[0], _ids(numbers))
-    rows = _in_order(row for row, _ in found)
-    columns = _in_order(column for _, column in found)
+    matched = matches(figure.cells[0], _ids(numbers))
+    rows = _in_order(row for row, _ in matched)
+    columns = _in_order(column for _, column in matched)
     values = [
         float(cell.value)
-        for cell in (numbers.measured.get(id) for id in found.values())
+        for cell in (numbers.measured.get(id) for id in matched.values())
         if cell is not None and cell.value is not None
     ]
-    units = dict.fromkeys(_unit(id, numbers) for id in found.values())
+    units = dict.fromkeys(_unit(id, numbers) for id in matched.values())
     unit = next(iter(units), "number")
     low, high = (0.0, scale_of(unit)) if unit in ("percent", "fraction") else _span(values)
     shown = {
         key: id
-        for key, id in found.items()
+        for key, id in matched.items()
         if key[0] in rows[:MOST_ROWS] and key[1] in columns[:MOST_COLUMNS]
     }
     squares = [
@@ -149,7 +149,7 @@ def _grid(name: str, figure: Figure, numbers: Numbers) -> Picture:
         lambda: grid(name, rows[:MOST_ROWS], columns[:MOST_COLUMNS], squares, labels),
     )
     return Picture(
-        title=figure.title, caption=_grid_caption(unit, (low, high), squares, len(found)), svg=svg
+        title=figure.title, caption=_grid_caption(unit, (low, high), squares, len(matched)), svg=svg
     )
 
 
@@ -200,9 +200,13 @@ def _trade_off(
     across, upward = (matches(pattern, ids) for pattern in figure.cells)
     both = [key for key in across if key in upward]
     settings = [_setting(" ".join(key), across[key], upward[key], numbers) for key in both]
-    settings = [one for one in settings if one.measured is not None or one.published is not None]
+    settings = [
+        setting
+        for setting in settings
+        if setting.measured is not None or setting.published is not None
+    ]
     drawn_ = settings[:MOST_POINTS]
-    units = [_unit(next(iter(found.values()), ""), numbers) for found in (across, upward)]
+    units = [_unit(next(iter(ids.values()), ""), numbers) for ids in (across, upward)]
     labels = tuple(
         given or f"{pattern}{f' ({unit_word(unit)})' if unit_word(unit) else ''}"
         for given, pattern, unit in zip(
@@ -215,7 +219,7 @@ def _trade_off(
         "trade-off", [name, drawn_, pair, over], lambda: trade_off(name, drawn_, pair, over)
     )
     words = [f"{plural(len(drawn_), 'setting')}; lines are 95 % intervals."]
-    if any(one.published is not None for one in drawn_):
+    if any(setting.published is not None for setting in drawn_):
         words.append(
             "Hollow marks: what the expectation says (published, or mean of reference runs), "
             "joined to what was measured here."
@@ -262,8 +266,8 @@ def _setting(name: str, across: str, upward: str, numbers: Numbers) -> Setting:
 def _measured(cell: Measurement | None) -> Spot | None:
     if cell is None or cell.value is None:
         return None
-    found = value_interval(cell)
-    interval = None if found is None else (found.low, found.high)
+    span = value_interval(cell)
+    interval = None if span is None else (span.low, span.high)
     return Spot(value=float(cell.value), interval=interval)
 
 

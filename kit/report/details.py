@@ -62,7 +62,7 @@ class Step(Struct, kw_only=True):
 
 def deviations(verdict: Verdict) -> tuple[list[Deviation], int]:
     """Failing claims, broken checks and deviating cells, gravest first; and how many are left."""
-    found = [
+    shown = [
         Deviation(
             name=claim.id, word=claim.outcome, css="bad", detail=claim.detail,
             evidence=claim.estimate, why=claim.reason,
@@ -72,8 +72,8 @@ def deviations(verdict: Verdict) -> tuple[list[Deviation], int]:
     ]  # fmt: skip
     grave = [cell for cell in verdict.cells if SEVERITY[cell.verdict] <= SEVERITY["deviates"]]
     grave.sort(key=lambda cell: SEVERITY[cell.verdict])
-    found += [_deviation(cell) for cell in grave[:MOST_DEVIATIONS]]
-    return found, max(0, len(grave) - MOST_DEVIATIONS)
+    shown += [_deviation(cell) for cell in grave[:MOST_DEVIATIONS]]
+    return shown, max(0, len(grave) - MOST_DEVIATIONS)
 
 
 def _deviation(cell: CellReport) -> Deviation:
@@ -99,14 +99,12 @@ def checks(verdict: Verdict) -> tuple[list[CanaryReport], int]:
 
 def not_run(verdict: Verdict, most: int = 60) -> list[tuple[str, str]]:
     """(what, why) for everything the verdict says nothing about, the same reasons together."""
-    found: list[tuple[str, str]] = []
+    rows: list[tuple[str, str]] = []
     if verdict.published.endswith("not run"):
-        found.append(
-            ("", f"{verdict.published.capitalize()} here; what is said is about this run.")
-        )
-    found += [("", sentence) for sentence in verdict.not_covered[:most]]
+        rows.append(("", f"{verdict.published.capitalize()} here; what is said is about this run."))
+    rows += [("", sentence) for sentence in verdict.not_covered[:most]]
     if len(verdict.not_covered) > most:
-        found.append(("", f"and {len(verdict.not_covered) - most} more, in verdict.json"))
+        rows.append(("", f"and {len(verdict.not_covered) - most} more, in verdict.json"))
     said = " ".join(verdict.not_covered)
     reasons: dict[tuple[str, str], list[str]] = {}
     for cell in verdict.cells:
@@ -114,13 +112,13 @@ def not_run(verdict: Verdict, most: int = 60) -> list[tuple[str, str]]:
             reasons.setdefault((cell.verdict, cell.detail), []).append(cell.id)
     for (verdict_word, detail), ids in list(reasons.items())[:most]:
         name = ids[0] if len(ids) == 1 else f"{plural(len(ids), 'cell')}, such as {ids[0]}"
-        found.append((f"{name} ({verdict_word.replace('-', ' ')})", detail))
+        rows.append((f"{name} ({verdict_word.replace('-', ' ')})", detail))
     if len(reasons) > most:
-        found.append(("", f"and {len(reasons) - most} more reasons, in verdict.json"))
+        rows.append(("", f"and {len(reasons) - most} more reasons, in verdict.json"))
     for claim in verdict.claims:
         if claim.outcome == "not-evaluated" and claim.id not in said:
-            found.append((f"claim {claim.id} (not evaluated)", claim.detail))
-    return found
+            rows.append((f"claim {claim.id} (not evaluated)", claim.detail))
+    return rows
 
 
 def environment(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -155,7 +153,7 @@ def environment(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
 def inputs(run: Run) -> list[Input]:
     """The pins of the plan, those with a mark first."""
     pins = run.plan.pins if run.plan is not None else []
-    return sorted((_input(pin) for pin in pins), key=lambda one: not one.marks)
+    return sorted((_input(pin) for pin in pins), key=lambda shown: not shown.marks)
 
 
 def _input(pin: Pin) -> Input:

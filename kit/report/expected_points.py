@@ -27,7 +27,7 @@ def expected_points(
     """
     marks: dict[str, list[Mark]] = {}
     for name, curves in series.lines.items():
-        found = [
+        points = [
             mark
             for cell in cells
             if cell.trajectory is not None
@@ -35,9 +35,9 @@ def expected_points(
             and cell.id in expected
             for mark in _of_curve(expected[cell.id], series.unit)
         ]
-        found = found or _of_checkpoints(series, name, curves, expected)
-        if found:
-            marks[name] = found
+        points = points or _of_checkpoints(series, name, curves, expected)
+        if points:
+            marks[name] = points
     return marks
 
 
@@ -78,8 +78,8 @@ def expected_interval(cell: ExpectedCell, value: float) -> tuple[float, float] |
     """Wilson's interval of a published proportion; None for other numbers and for references."""
     if cell.n is None or (cell.value is None and not cell.series):
         return None
-    found = share_interval(value, cell.n, cell.unit)
-    return None if found is None else (found.low, found.high)
+    share = share_interval(value, cell.n, cell.unit)
+    return None if share is None else (share.low, share.high)
 
 
 def _mark(x: float, value: float, cell: ExpectedCell, unit: str) -> Mark | None:

@@ -46,10 +46,10 @@ def read_run(folder: Path) -> Run:
         InvalidInput: Not a run directory, not verified yet, damaged, of another format version, or
             verified before something in it was changed.
     """
-    found = Run(folder)
-    check_follows(folder, found.verdict)
-    _ = found.plan, found.record, found.results
-    return found
+    run = Run(folder)
+    check_follows(folder, run.verdict)
+    _ = run.plan, run.record, run.results
+    return run
 
 
 def write_file(path: Path, content: str | bytes) -> None:

@@ -127,15 +127,15 @@ def curves(
     if results is None:
         return [], ""
     series = results.series
-    for i, one in enumerate(series):
-        marks = expected_points(one, expected, results.cells)
-        name, remarks = f"curve-{i}", remarks_on(one, marks)
-        svg = drawn("curve", [name, one, marks], functools.partial(curve, name, one, marks))
+    for i, each in enumerate(series):
+        marks = expected_points(each, expected, results.cells)
+        name, remarks = f"curve-{i}", remarks_on(each, marks)
+        svg = drawn("curve", [name, each, marks], functools.partial(curve, name, each, marks))
         room -= len(svg)
         if room < 0:
             left = len(series) - i
             return made, f"{plural(left, 'further series', 'further series')} in results.json."
-        made.append(Picture(title=one.title or one.id, caption=" ".join(remarks), svg=svg))
+        made.append(Picture(title=each.title or each.id, caption=" ".join(remarks), svg=svg))
     return made, ""
 
 

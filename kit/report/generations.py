@@ -48,34 +48,34 @@ def section(run: Run, *, show: bool, home: Path | None = None) -> dict[str, Any]
         show: Read and include responses.
         home: Kit home with the store, where a step's own file is.
     """
-    found = list(_files(run, home))
-    shown, more = _chosen(found) if show else ([], False)
-    return {"show": show, "kept": bool(found) or _recorded(run), "shown": shown, "more": more}
+    files = list(_files(run, home))
+    shown, more = _chosen(files) if show else ([], False)
+    return {"show": show, "kept": bool(files) or _recorded(run), "shown": shown, "more": more}
 
 
-def _chosen(found: list[tuple[str, Path]]) -> tuple[list[dict[str, str]], bool]:
+def _chosen(files: list[tuple[str, Path]]) -> tuple[list[dict[str, str]], bool]:
     """One response of each set and condition, file by file, then the others while there is room;
     and whether there are more."""
     firsts: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
     count = 0
-    for where, path in found:
+    for where, path in files:
         if len(firsts) >= MOST:
             return firsts[:MOST], True
         seen: set[tuple[str, ...]] = set()
-        for one in _read(path):
-            name = ", ".join(part for part in (where, one.name) if part)
+        for row in _read(path):
+            name = ", ".join(part for part in (where, row.name) if part)
             kept = {
                 "name": name,
-                "data": shorten(one.data, LIMIT),
-                "response": shorten(one.response, LIMIT),
+                "data": shorten(row.data, LIMIT),
+                "response": shorten(row.response, LIMIT),
             }
             count += 1
-            if one.group not in seen:
+            if row.group not in seen:
                 firsts.append(kept)
             elif len(others) < MOST:
                 others.append(kept)
-            seen.add(one.group)
+            seen.add(row.group)
     return (firsts + others)[:MOST], count > MOST
 
 

@@ -28,12 +28,12 @@ def block(root: Path) -> str:
     )
 
 
-def _sentence(found: dict[str, Any]) -> str:
-    engine = str(found["engine"]).split(" (")[0]
+def _sentence(record: dict[str, Any]) -> str:
+    engine = str(record["engine"]).split(" (")[0]
     return (
-        f"{found['date']}, {escape(engine)}, base `{found['base']}` "
-        f"(Python {found['python']}, torch {found['torch']}), cpu image built, then `tiny-adapt` "
-        f"without a network as user {found['user']}: **{escape(str(found['verdict']))}**, "
-        f"{found['steps']} steps, {found['run_seconds']:g} s on {found['cores']} cores of "
-        f"{escape(str(found['cpu']))}."
+        f"{record['date']}, {escape(engine)}, base `{record['base']}` "
+        f"(Python {record['python']}, torch {record['torch']}), cpu image built, then `tiny-adapt` "
+        f"without a network as user {record['user']}: **{escape(str(record['verdict']))}**, "
+        f"{record['steps']} steps, {record['run_seconds']:g} s on {record['cores']} cores of "
+        f"{escape(str(record['cpu']))}."
     )

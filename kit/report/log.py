@@ -181,30 +181,30 @@ def entries(folder: Path) -> list[Entry]:
         InvalidInput: A file of the log is damaged.
     """
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    found = [
+    listed = [
         jsonfile.read(path, Entry, next_step=f"remove or mend {path.name}", version=1)
         for path in paths
     ]
-    return sorted(found, key=lambda one: (one.experiment, one.profile, one.date))
+    return sorted(listed, key=lambda entry: (entry.experiment, entry.profile, entry.date))
 
 
 def matrix_markdown(folder: Path) -> str:
     """The log as a Markdown table, for the documentation."""
-    found = entries(folder)
-    if not found:
+    listed = entries(folder)
+    if not listed:
         return "Nobody has added a reproduction yet: `kit log add RUN`.\n"
     rows = [
         [
-            escape(one.experiment),
-            f"{escape(one.profile)}{f', {escape(one.variant)}' if one.variant else ''}",
-            f"**{one.verdict}**{_marks(one)}",
-            _claims(one),
-            escape(one.date),
-            escape(one.hardware),
-            f"{escape(one.kit_version)}{f' ({escape(one.commit[:8])})' if one.commit else ''}",
-            escape(one.name) if one.name else "\u2014",
+            escape(entry.experiment),
+            f"{escape(entry.profile)}{f', {escape(entry.variant)}' if entry.variant else ''}",
+            f"**{entry.verdict}**{_marks(entry)}",
+            _claims(entry),
+            escape(entry.date),
+            escape(entry.hardware),
+            escape(entry.kit_version) + (f" ({escape(entry.commit[:8])})" if entry.commit else ""),
+            escape(entry.name) if entry.name else "\u2014",
         ]
-        for one in found
+        for entry in listed
     ]
     head = ["Experiment", "Profile", "Verdict", "Primary claims", "Day", "Hardware", "Kit", "By"]
     return "\n".join(table(head, rows)).rstrip() + "\n"
@@ -215,14 +215,16 @@ def block(root: Path) -> str:
     return matrix_markdown(root / FOLDER)
 
 
-def _marks(one: Entry) -> str:
-    marks = [word for word, said in (("modified", one.modified), ("brought", one.brought)) if said]
+def _marks(entry: Entry) -> str:
+    marks = [
+        word for word, said in (("modified", entry.modified), ("brought", entry.brought)) if said
+    ]
     return f" ({', '.join(marks)})" if marks else ""
 
 
-def _claims(one: Entry) -> str:
-    total = sum(one.claims.values())
-    return f"{one.claims.get('holds', 0)} of {total} hold" if total else "none"
+def _claims(entry: Entry) -> str:
+    total = sum(entry.claims.values())
+    return f"{entry.claims.get('holds', 0)} of {total} hold" if total else "none"
 
 
 def _day(time: str) -> str:

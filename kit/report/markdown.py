@@ -39,8 +39,8 @@ def escape(text: str, limit: int = 400) -> str:
 
 
 def _literal(match: re.Match[str]) -> str:
-    found = match.group()
-    return f"{found}\\" if found[0].isdigit() else f"\\{found}"
+    matched = match.group()
+    return f"{matched}\\" if matched[0].isdigit() else f"\\{matched}"
 
 
 def _unlink(match: re.Match[str]) -> str:
@@ -102,20 +102,20 @@ def _claims(page: dict[str, Any]) -> list[str]:
 
 def _tables(page: dict[str, Any]) -> list[str]:
     lines = ["## Tables", ""]
-    for one in page["tables"][:MOST_TABLES]:
-        lines += _table(one)
+    for each in page["tables"][:MOST_TABLES]:
+        lines += _table(each)
     if len(page["tables"]) > MOST_TABLES:
         left = len(page["tables"]) - MOST_TABLES
         lines += [f"{plural(left, 'further table')} in verdict.json.", ""]
     return lines
 
 
-def _table(one: Table) -> list[str]:
-    rows = one.gravest(MOST_ROWS)
-    unit = f" ({escape(one.unit)})" if one.unit else ""
-    lines = [f"### {escape(one.name)}{unit}", ""]
-    if one.omnibus:
-        lines += [escape(one.omnibus), ""]
+def _table(each: Table) -> list[str]:
+    rows = each.gravest(MOST_ROWS)
+    unit = f" ({escape(each.unit)})" if each.unit else ""
+    lines = [f"### {escape(each.name)}{unit}", ""]
+    if each.omnibus:
+        lines += [escape(each.omnibus), ""]
     cells = [
         [
             escape(row.title or row.name, 80),
@@ -128,7 +128,7 @@ def _table(one: Table) -> list[str]:
     ]
     head = ["Cell", "Published", "Reference", "This run", "95 % interval", "Difference, margin"]
     lines += table([*head, "Verdict"], cells)
-    left = len(one.rows) + one.left_out - len(rows)
+    left = len(each.rows) + each.left_out - len(rows)
     return [*lines, f"{plural(left, 'further cell')} in verdict.json.", ""] if left else lines
 
 
@@ -143,20 +143,20 @@ def _origin(page: dict[str, Any]) -> list[str]:
         said = "; ".join(f"{escape(a)} {escape(b)}" for a, b in rows)
         lines.append(f"- {name}: {said}")
     lines += ["", "## Inputs", ""]
-    for one in page["inputs"]:
-        marks = "".join(f" **{mark}**: {escape(why)}." for mark, why in one.marks)
+    for each in page["inputs"]:
+        marks = "".join(f" **{mark}**: {escape(why)}." for mark, why in each.marks)
         lines.append(
-            f"- {escape(one.title)} ({code(one.origin)}), licence {escape(one.licence)}, "
-            f"{one.files}.{marks}"
+            f"- {escape(each.title)} ({code(each.origin)}), licence {escape(each.licence)}, "
+            f"{each.files}.{marks}"
         )
     return [*lines, *([] if page["inputs"] else ["No plan lists the inputs of this run."]), ""]
 
 
 def _rest(page: dict[str, Any]) -> list[str]:
     lines = ["## Deviations", ""]
-    for one in page["deviations"][:MOST_ITEMS]:
-        said = " ".join(_sentence(part) for part in (one.detail, one.evidence, one.why) if part)
-        lines.append(f"- {code(one.name)} **{escape(one.word)}**: {escape(said)}")
+    for each in page["deviations"][:MOST_ITEMS]:
+        said = " ".join(_sentence(part) for part in (each.detail, each.evidence, each.why) if part)
+        lines.append(f"- {code(each.name)} **{escape(each.word)}**: {escape(said)}")
     left = len(page["deviations"]) - MOST_ITEMS + page["more_deviations"]
     if left > 0:
         lines.append(f"- and {left} more, in verdict.json")

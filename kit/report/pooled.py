@@ -134,7 +134,7 @@ def _pool(id: str, claims: Sequence[ClaimEntry]) -> PooledClaim:
         if known:
             estimates.append((cell, unit, combine(*zip(*known, strict=True))))
     both = {"holds", "fails"} <= outcomes.keys()
-    apart = any(found.p < DISAGREE / len(estimates) for _, _, found in estimates)
+    apart = any(combined.p < DISAGREE / len(estimates) for _, _, combined in estimates)
     contested = both or (apart and len(outcomes) > 1)
     return PooledClaim(id, len(claims), outcomes, p, estimates, units, contested)
 
@@ -174,7 +174,7 @@ def _same(run: Entry) -> tuple[str, str, str]:
     return run.experiment, run.version, run.profile
 
 
-def _estimate(cell: str, unit: str, found: Combined) -> str:
-    half = _LEVEL * found.error
-    text = f"{escape(cell)} {show(found.value)} \u00b1 {show(half)} {escape(unit)}"
-    return text + (f" (I\u00b2 {found.i_squared:.0%})" if found.q else "")
+def _estimate(cell: str, unit: str, combined: Combined) -> str:
+    half = _LEVEL * combined.error
+    text = f"{escape(cell)} {show(combined.value)} \u00b1 {show(half)} {escape(unit)}"
+    return text + (f" (I\u00b2 {combined.i_squared:.0%})" if combined.q else "")

@@ -36,18 +36,18 @@ def files(root: Path) -> dict[Path, str]:
 def page(root: Path) -> str:
     """The page, from every expectation of printed numbers."""
     catalog = Catalog(root)
-    found: list[tuple[Expectation, Verdict]] = []
+    comparisons: list[tuple[Expectation, Verdict]] = []
     silent: list[str] = []
     for path in catalog.expectation_files():
         expected = load_expectation(path)
         if not expected.claims or not _printed(catalog, expected):
             continue
         if any(cell.value is not None and cell.status == "reported" for cell in expected.cells):
-            found.append((expected, verdict_on_itself(path)))
+            comparisons.append((expected, verdict_on_itself(path)))
         else:
             silent.append(expected.experiment)
-    parts = [_INTRO, _summary([claim for _, verdict in found for claim in verdict.claims])]
-    parts += [_section(expected, verdict) for expected, verdict in found]
+    parts = [_INTRO, _summary([claim for _, verdict in comparisons for claim in verdict.claims])]
+    parts += [_section(expected, verdict) for expected, verdict in comparisons]
     if silent:
         names = ", ".join(f"`{name}`" for name in silent)
         parts.append(f"Not in this page, because no document prints numbers for it: {names}.\n")
