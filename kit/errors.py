@@ -17,6 +17,7 @@ EXIT_CLAIM_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INCOMPLETE = 3
 EXIT_INVALID = 4
+EXIT_FAILED = 5
 EXIT_INTERRUPTED = 130
 
 LONGEST = 4000
@@ -103,7 +104,7 @@ class Preflight(KitError):
 class StepFailed(KitError):
     """A step ended without its outputs. The run can be resumed once the cause is mended."""
 
-    exit_code = EXIT_INCOMPLETE
+    exit_code = EXIT_FAILED
 
 
 class Interrupted(KitError):

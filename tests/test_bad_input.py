@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from kit.errors import EXIT_INCOMPLETE, EXIT_INVALID, EXIT_OK, EXIT_USAGE
+from kit.errors import EXIT_FAILED, EXIT_INCOMPLETE, EXIT_INVALID, EXIT_OK, EXIT_USAGE
 from kit.mini.injection.paths import DATA_DIR, WEIGHTS_DIR, mini_model_dir
 from tests.demo.hub_server import REVISION, FakeHub, Repo, serve
 from tests.steps import small
@@ -268,7 +268,7 @@ def _other_vocabulary(folder: Path) -> None:
         (_forget("tokenizer.json"), EXIT_INVALID, "no tokenizer.json in"),
         (_shorten, EXIT_INVALID, "is not a readable safetensors file"),
         # Each of the two models is fine by itself.
-        (_other_vocabulary, EXIT_INCOMPLETE, "the tokenizers differ first at id 5"),
+        (_other_vocabulary, EXIT_FAILED, "the tokenizers differ first at id 5"),
     ],
     ids=["no-weights", "no-tokenizer", "cut-weights", "other-vocabulary"],
 )
@@ -292,7 +292,7 @@ def test_weights_that_give_no_finite_loss(tmp_path: Path, run: Callable[..., Don
     manifest, environment = own_model(tmp_path, spoil)
     refused(
         run(manifest, **environment),
-        EXIT_INCOMPLETE,
+        EXIT_FAILED,
         "adapt[pair=other-5]: training diverged: step 0 has a loss that is not finite",
         "lower the learning rate",
     )
@@ -317,7 +317,7 @@ def test_released_tokens_that_do_not_fit(
     table["source-5"] = change(table["source-5"])
     (tmp_path / "tokens.json").write_text(json.dumps(table))
     manifest, environment = own(tmp_path, "mini-defensive-tokens", tmp_path / "tokens.json")
-    message = refused(run(manifest, **environment), EXIT_INCOMPLETE, "transfer[pair=other-5]: ")
+    message = refused(run(manifest, **environment), EXIT_FAILED, "transfer[pair=other-5]: ")
     assert f"source-5: {words}" in message or words in message
 
 
@@ -353,7 +353,7 @@ def test_a_row_of_ten_million_characters(tmp_path: Path, run: Callable[..., Done
     rows[3]["input"] = "x" * 10_000_000
     (tmp_path / "farm.json").write_text(json.dumps(rows))
     manifest, environment = own(tmp_path, "mini-alpaca-farm", tmp_path / "farm.json")
-    message = refused(run(manifest, **environment), EXIT_INCOMPLETE, "has 10,000,000 characters")
+    message = refused(run(manifest, **environment), EXIT_FAILED, "has 10,000,000 characters")
     assert "row 3" in message
     assert len(message) < 2000
 
@@ -364,7 +364,7 @@ def test_no_eligible_sample(tmp_path: Path, run: Callable[..., Done]) -> None:
     manifest, environment = own(tmp_path, "mini-alpaca-farm", tmp_path / "farm.json")
     refused(
         run(manifest, **environment),
-        EXIT_INCOMPLETE,
+        EXIT_FAILED,
         "evaluate[pair=other-5]: ",
         "none of 208 rows has",
     )
@@ -372,7 +372,7 @@ def test_no_eligible_sample(tmp_path: Path, run: Callable[..., Done]) -> None:
 
 def test_a_checkpoint_behind_the_end(tmp_path: Path, run: Callable[..., Done]) -> None:
     manifest = small.write(tmp_path, **{"adapt.checkpoints": [9]})
-    refused(run(manifest), EXIT_INCOMPLETE, "checkpoint 9 lies behind the last of 6 steps")
+    refused(run(manifest), EXIT_FAILED, "checkpoint 9 lies behind the last of 6 steps")
 
 
 def test_a_damaged_store_entry_is_done_again(

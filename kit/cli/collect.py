@@ -25,7 +25,7 @@ import click
 def command(plan: Path, events: Path | None, runs_dir: Path, check: bool) -> None:
     """Write the run directory of the plan file PLAN, all of whose steps are finished.
 
-    Nothing is run: exit code 3 means that steps are missing, and names them. The last line of
+    Nothing is run: exit code 5 means that steps are missing, and names them. The last line of
     standard output is the run directory, for 'kit verify' and 'kit report'.
     """
     import sys

@@ -55,6 +55,9 @@ def _external(file: Path, as_json: bool) -> None:
     if as_json or state().mode() == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(kits), indent=2).decode())
         return
+    if not kits:
+        click.echo(f"no kits are listed in {file} yet")
+        return
     rows = [(k.id, k.repository, k.commit, " ".join(k.experiments), k.title) for k in kits]
     _table(("kit", "repository", "commit", "experiments", "title"), rows)
 

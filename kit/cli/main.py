@@ -20,7 +20,7 @@ import click
 
 from kit import __version__
 from kit.cli.state import State, common_options
-from kit.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, KitError, Preflight
+from kit.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, KitError, Preflight
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("kit.cli.list", "Experiments, their variants and profiles."),
@@ -111,8 +111,9 @@ class LazyGroup(click.Group):
 def cli(context: click.Context) -> None:
     """Reproduce published LLM-safety results, and say honestly what was reproduced.
 
-    Exit codes: 0 reproduced or done; 1 a primary claim fails; 2 wrong usage; 3 incomplete or
-    inconclusive; 4 invalid input or this machine cannot; 130 interrupted (resumable).
+    Exit codes: 0 reproduced or done; 1 a primary claim fails; 2 wrong usage; 3 not decided;
+    4 invalid input or this machine cannot; 5 a step failed; 130 interrupted. After 5 and 130 the
+    same command goes on where it stopped.
     """
     context.ensure_object(State)
 
@@ -152,11 +153,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
             click.echo(
                 "error: the disk of standard output (or of temporary files) is full", err=True
             )
-            return EXIT_INCOMPLETE
+            return EXIT_FAILED
         from kit.cli.crash import report_crash
 
         click.echo(report_crash(error, debug=state.debug), err=True)
-        return EXIT_INCOMPLETE
+        return EXIT_FAILED
     return result if isinstance(result, int) and not isinstance(result, bool) else EXIT_OK
 
 

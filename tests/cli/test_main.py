@@ -193,7 +193,7 @@ def test_an_unexpected_error_is_short_and_keeps_its_traceback(
 
     fake(monkeypatch, function)
     found = kit("try-it")
-    assert found.code == 3
+    assert found.code == 5
     assert "unexpected ZeroDivisionError" in found.err
     assert "Traceback" not in found.err
     (kept,) = (tmp_path / "home" / "logs").glob("crash-*.txt")
@@ -309,7 +309,7 @@ def test_a_full_disk_under_standard_output_is_no_fault_of_the_kit() -> None:
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-    assert done.returncode == 3
+    assert done.returncode == 5
     assert done.stderr.startswith("error: the disk of standard output")
     assert "fault of the kit" not in done.stderr
 

@@ -10,6 +10,7 @@ import pytest
 from kit.engine.registry import NoParams, StepKind
 from tests.cli.conftest import Kit
 
+ROOT = Path(__file__).parents[2]
 REGISTER = """
 schema_version: 1
 kits:
@@ -61,6 +62,18 @@ def test_what_a_kind_needs_is_of_a_pin() -> None:
         StepKind(
             "a/b", 1, NoParams, print, {"data": "step"}, ("x",), needs={"data": ("chat_format",)}
         )
+
+
+def test_the_shipped_register_is_empty_and_its_example_is_an_entry(
+    kit: Kit, tmp_path: Path
+) -> None:
+    shipped = ROOT / "docs" / "register.yaml"
+    assert kit("validate", str(shipped)).code == 0
+    assert kit("list", "--register", str(shipped)).out.startswith("no kits are listed in ")
+    example = [line[1:] for line in shipped.read_text().splitlines() if line.startswith("#  ")]
+    filled = tmp_path / "register.yaml"
+    filled.write_text("\n".join(["schema_version: 1", "kits:", *example]) + "\n")
+    assert "  ./their-paper.yaml  " in kit("list", "--register", str(filled)).out
 
 
 def test_a_register_of_external_kits(kit: Kit, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from kit.cli import main
 from kit.errors import (
     EXIT_CLAIM_FAILED,
-    EXIT_INCOMPLETE,
+    EXIT_FAILED,
     EXIT_INVALID,
     EXIT_OK,
     EXIT_USAGE,
@@ -149,7 +149,7 @@ def test_a_failing_step_is_incomplete(repository: Path, capsys: pytest.CaptureFi
     ]
     profile = {"summary": "s", "set": {"f": {"how": "value"}}}
     write(repository, manifest(steps=steps, results="t", profiles={"mini": profile}))
-    assert kit("run", "toy") == EXIT_INCOMPLETE
+    assert kit("run", "toy") == EXIT_FAILED
     captured = capsys.readouterr()
     assert "error: f: the rank must be positive" in captured.err
     assert captured.out == ""
@@ -200,7 +200,7 @@ def test_a_failing_single_step(repository: Path, capsys: pytest.CaptureFixture[s
     write(repository, manifest(steps=steps, results="f", profiles={"mini": profile}))
     kit("plan", "toy", "--json")
     Path("plan.json").write_text(capsys.readouterr().out)
-    assert kit("step", "plan.json", "f") == EXIT_INCOMPLETE
+    assert kit("step", "plan.json", "f") == EXIT_FAILED
     assert "ended with status 7" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ from kit.engine.events import read_events
 from kit.engine.one_step import run_one
 from kit.engine.session import Options, collect
 from kit.engine.store import Store
-from kit.errors import EXIT_INCOMPLETE, EXIT_OK, StepFailed
+from kit.errors import EXIT_FAILED, EXIT_OK, StepFailed
 from kit.results.plan import Plan
 from tests.engine.conftest import ToyPins, plan_of
 from tests.engine.test_cli import kit, last_line, repository
@@ -100,7 +100,7 @@ def test_damaged_outputs_are_not_collected(tmp_path: Path, run_toy: Run) -> None
 def test_the_command(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kit("plan", "toy", "--json")
     Path("plan.json").write_text(capsys.readouterr().out)
-    assert kit("collect", "plan.json") == EXIT_INCOMPLETE
+    assert kit("collect", "plan.json") == EXIT_FAILED
     assert "7 of 7 steps are not finished" in capsys.readouterr().err
     for number, step in enumerate(plan_of().by_id):
         link = f"finished/{number}"

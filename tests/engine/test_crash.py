@@ -310,7 +310,7 @@ def test_a_store_on_a_full_disk(tmp_path: Path, reference: tuple[bytes, bytes]) 
             timeout=TIMEOUT,
             check=False,
         )
-        assert child.returncode == 3, child.stderr
+        assert child.returncode == 5, child.stderr
         assert "disk is full" in child.stderr
         assert "Traceback" not in child.stderr
         if real:

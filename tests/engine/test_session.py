@@ -22,7 +22,7 @@ from kit.engine.preflight import finished
 from kit.engine.registry import REGISTRY
 from kit.engine.session import Options, Session
 from kit.engine.store import Store
-from kit.errors import EXIT_INCOMPLETE, EXIT_INVALID, KitError, Many, Preflight, StepFailed
+from kit.errors import EXIT_FAILED, EXIT_INVALID, KitError, Many, Preflight, StepFailed
 from kit.results.types import Results
 from tests.engine.conftest import ToyPins, manifest, plan_of
 
@@ -255,7 +255,7 @@ def test_equal_steps_are_done_once(run_toy: Run) -> None:
 def test_failures_are_clear(run_toy: Run, tmp_path: Path, how: str, words: str, also: str) -> None:
     with pytest.raises(StepFailed, match=words) as caught:
         run_toy(failing(how))
-    assert caught.value.exit_code == EXIT_INCOMPLETE
+    assert caught.value.exit_code == EXIT_FAILED
     assert caught.value.where == "f"
     assert also in caught.value.render()
     folder = only_run(tmp_path)
@@ -408,7 +408,7 @@ def test_running_steps_finish_after_a_failure(run_toy: Run, tmp_path: Path) -> N
 def test_keep_going_does_what_can_be_done(run_toy: Run, tmp_path: Path) -> None:
     with pytest.raises(Many) as caught:
         run_toy(failing("value+ok+exit+type", each=True), keep_going=True, jobs=1)
-    assert caught.value.exit_code == EXIT_INCOMPLETE
+    assert caught.value.exit_code == EXIT_FAILED
     assert len(caught.value.errors) == 3
     found = states(only_run(tmp_path))
     assert found["f[how=ok]"] == "run"

@@ -106,7 +106,7 @@ def test_a_killed_job_says_what_slurm_says(slurm: Path, tmp_path: Path) -> None:
     (slurm / "1.state").write_text("OUT_OF_MEMORY 0")
     os.killpg(pid, signal.SIGKILL)
     _, err = child.communicate(timeout=TIMEOUT)
-    assert child.returncode == 3
+    assert child.returncode == 5
     assert "SLURM job 1 ended before its step did: OUT_OF_MEMORY, on here" in err
     assert "--slurm mem=SIZE" in err
     assert event_count(tmp_path, "step-failed") == 1

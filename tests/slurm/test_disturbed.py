@@ -98,7 +98,7 @@ def test_a_killed_job_fails_its_step_and_the_next_run_finishes(
     workers = watcher.children(recursive=True)
     watcher.kill()
     _, err = child.communicate(timeout=PATIENCE)
-    assert child.returncode == 3, err
+    assert child.returncode == 5, err
     assert f"SLURM job {job} ended before its step did: FAILED" in err
     assert "killed" in err
     assert "run the same command again" in err
@@ -112,7 +112,7 @@ def test_cancelled_from_outside(cluster: Cluster, tmp_path: Path) -> None:
     assert wait_until(at_work(tmp_path), PATIENCE)
     subprocess.run(["scancel", job_of(tmp_path, "make[seed=0]")], check=True)
     _, err = child.communicate(timeout=PATIENCE)
-    assert child.returncode == 3
+    assert child.returncode == 5
     assert "CANCELLED" in err
     assert "run the same command again" in err
 
@@ -156,7 +156,7 @@ def test_interrupted_every_job_is_cancelled(
 def test_what_sbatch_refuses(cluster: Cluster, tmp_path: Path) -> None:
     child = start(tmp_path, "--slurm", "partition=nowhere")
     _, err = child.communicate(timeout=PATIENCE)
-    assert child.returncode == 3
+    assert child.returncode == 5
     assert "SLURM does not take the job" in err
     assert "invalid partition" in err.lower()
     assert event_count(tmp_path, "step-started") == 0

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from kit.engine.registry import REGISTRY, StepKind
-from kit.errors import EXIT_INCOMPLETE
+from kit.errors import EXIT_FAILED
 from kit.steps.defensive_tokens import inputs
 from kit.steps.defensive_tokens.params import Evaluate, SelfLabel, TrainPrefix
 from tests.steps import small
@@ -130,7 +130,7 @@ def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         env={**os.environ, "KIT_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"},
         check=False,
     )
-    assert done.returncode == EXIT_INCOMPLETE, done.stdout + done.stderr
+    assert done.returncode == EXIT_FAILED, done.stdout + done.stderr
     return folder, done.stderr
 
 
