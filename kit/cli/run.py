@@ -22,7 +22,7 @@ def command(
 ) -> None:
     """Run EXPERIMENT, or resume it: finished steps are taken from the store.
 
-    The last line of standard output is the run directory. Exit code 3 means that a step failed,
+    The last line of standard output is the run directory. Exit code 5 means that a step failed,
     130 that the run was interrupted; in both cases the same command goes on where it stopped.
     """
     options = chosen_options(**how)

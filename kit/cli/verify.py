@@ -41,7 +41,7 @@ def command(
     """Compare the run directory RUN with the published numbers and claims.
 
     With --results FILE the argument is an experiment, and the table in FILE is checked by the same
-    rules. Exit code: 0 reproduced, 1 a primary claim fails, 3 incomplete or inconclusive, 4 invalid
+    rules. Exit code: 0 reproduced, 1 a primary claim fails, 3 not decided, 4 invalid
     input. The verdict is written to RUN/verdict.json; what is printed is its end.
     """
     from kit.verify import case as cases

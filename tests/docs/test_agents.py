@@ -39,6 +39,12 @@ def test_the_exit_codes_are_those_of_the_kit() -> None:
     assert {int(number) for number in re.findall(r"(?:^|; )(\d+)", sentence)} == codes
 
 
+def test_a_failed_step_and_an_open_verdict_have_codes_of_their_own() -> None:
+    from kit.verify.verdict import EXIT_CODES
+
+    assert errors.StepFailed("it fell over").exit_code not in EXIT_CODES.values()
+
+
 def test_the_files_of_a_run_have_their_names() -> None:
     from kit.results import files
 
