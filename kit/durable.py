@@ -7,6 +7,7 @@ atomic. The cost is one fsync a file, which for the kit's few and large files do
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -92,9 +93,9 @@ def write_output(path: Path, content: bytes, *, next_step: str = "choose another
     try:
         write_atomic(path, content)
     except OSError as error:
-        told = explain(error, where=str(path), path=path.parent)
-        told.why, told.next_step = "", next_step
-        raise told from error
+        failure = explain(error, where=str(path), path=path.parent)
+        failure.why, failure.next_step = "", next_step
+        raise failure from error
 
 
 def is_full(error: OSError) -> bool:
@@ -102,11 +103,20 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's content, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or its nearest parent that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
 def free(folder: Path) -> int:
     """Bytes left on the file system of a folder, which need not exist yet."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(existing(folder)).free
 
 
 def explain(error: OSError, *, where: str, path: Path) -> KitError:

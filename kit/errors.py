@@ -125,3 +125,9 @@ class Many(KitError):
 
     def render(self) -> str:
         return "\n".join(error.render() for error in self.errors)
+
+
+def raise_all(errors: Sequence[KitError]) -> None:
+    """Raise what is wrong, if anything is: an error as it is, several together."""
+    if errors:
+        raise errors[0] if len(errors) == 1 else Many(errors)

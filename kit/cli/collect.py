@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from kit.cli.planning import RUNS_DIR, read_planned
+
 
 @click.command("collect")
 @click.argument("plan", type=click.Path(dir_okay=False, path_type=Path))
@@ -14,13 +16,7 @@ import click
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder below which 'kit step --events' left events and logs; they are brought along.",
 )
-@click.option(
-    "--runs-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Where the run directory is made.",
-)
+@RUNS_DIR
 @click.option("--check", is_flag=True, help="Hash all finished outputs, large ones too.")
 def command(plan: Path, events: Path | None, runs_dir: Path, check: bool) -> None:
     """Write the run directory of the plan file PLAN, all of whose steps are finished.
@@ -32,18 +28,13 @@ def command(plan: Path, events: Path | None, runs_dir: Path, check: bool) -> Non
 
     from kit.cli.state import state
     from kit.engine.session import Options, collect
-    from kit.manifest.home import kit_home, open_folder
-    from kit.pins.store import PinStore
-    from kit.results.plan import read_plan
 
-    made, home = read_plan(plan), kit_home()
-    if made.manifest:
-        open_folder(Path(made.manifest))
+    prepared = read_planned(plan)
     options = Options(check="all" if check else "small", progress=state().mode(), runs_dir=runs_dir)
     folder = collect(
-        made,
-        home=home,
-        pins=PinStore(home, made.pins),
+        prepared.plan,
+        home=prepared.home,
+        pins=prepared.pins,
         options=options,
         argv=sys.argv,
         events=events,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kit.cli.state import console, state
+from kit.cli.state import JSON, console, print_json
 
 
 @click.command(name="compare")
@@ -20,7 +20,7 @@ from kit.cli.state import console, state
     help="Store of the first (then of the second) run; default $KIT_HOME/store.",
 )
 @click.option("--all", "every", is_flag=True, help="List the cells that are the same, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+@JSON
 @click.pass_context
 def command(
     context: click.Context,
@@ -37,8 +37,6 @@ def command(
     inside it to the first item: prompt, token ids, generation, label, count. Exit code 1 on any
     difference.
     """
-    import msgspec
-
     from kit.errors import EXIT_CLAIM_FAILED, EXIT_OK
     from kit.manifest.home import kit_home
     from kit.results.run import open_run
@@ -46,8 +44,8 @@ def command(
 
     roots = [*stores, *([stores[-1]] if stores else [kit_home() / "store"] * 2)]
     outcome = compare(open_run(first), open_run(second), (roots[0], roots[1]))
-    if as_json or state().mode() == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(outcome), indent=1))
+    if as_json:
+        print_json(outcome)
     else:
         out = console()
         for line in lines(outcome, every=every):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from kit.cli.planning import PROFILE
-from kit.cli.state import console, state
+from kit.cli.state import JSON, console, print_json
 from kit.errors import EXIT_INVALID, EXIT_OK
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ _STYLE = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 @click.command("doctor")
 @click.argument("experiment", required=False)
 @PROFILE
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def command(experiment: str | None, profile: str, as_json: bool) -> int:
     """Can this machine run EXPERIMENT? Without one: what can it run at all?
 
@@ -54,8 +53,10 @@ def command(experiment: str | None, profile: str, as_json: bool) -> int:
     )
     failed = any(check.level == "FAIL" for check in checks)
     fitting = overview(catalog, home, only=experiment) if failed or experiment is None else []
-    if as_json or state().mode() == "json":
-        _json(experiment, profile, checks, fitting)
+    if as_json:
+        named = profile if experiment is not None else None
+        about = {"experiment": experiment, "profile": named, "can_run": not failed}
+        print_json({**about, "checks": checks, "fitting": fitting})
     else:
         found = checks + list(lines(fitting)) if experiment is None else checks
         _print(_headline(experiment, profile, checks), found)
@@ -92,16 +93,3 @@ def _closing(experiment: str | None, checks: list[Check], fitting: list[Runnable
         click.echo(f"can run here: kit reproduce {experiment} --profile {able[0].profile}")
     levels = [check.level for check in checks]
     click.echo(f"{levels.count('FAIL')} failures, {levels.count('WARN')} warnings")
-
-
-def _json(
-    experiment: str | None, profile: str, checks: list[Check], fitting: list[Runnable]
-) -> None:
-    document = {
-        "experiment": experiment,
-        "profile": profile if experiment is not None else None,
-        "can_run": all(check.level != "FAIL" for check in checks),
-        "checks": checks,
-        "fitting": fitting,
-    }
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

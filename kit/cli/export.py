@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kit.cli.export_plan import snakemake
+from kit.cli.state import print_or_write
 from kit.errors import UsageError
 
 
@@ -25,7 +26,7 @@ def appendix(subject: str, profile: str, output: Path | None) -> None:
     For a run directory with measured times and outcomes, for an experiment with declared ones.
     """
     from kit.report import appendix as pages
-    from kit.report.files import read_run, write_file
+    from kit.report.files import read_run
     from kit.report.session import manifest_of
 
     if Path(subject).is_dir():
@@ -42,11 +43,7 @@ def appendix(subject: str, profile: str, output: Path | None) -> None:
         pins = [pin for pin in catalog.pins(subject).pins if pin.id in needed]
         expectation = catalog.expectation(subject, profile)
         text = pages.of_experiment(manifest, profile, expectation, pins)
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    write_file(output, text)
-    click.echo(str(output))
+    print_or_write(text, output)
 
 
 @command.command()
@@ -88,7 +85,6 @@ def table(run: Path, form: str, cells: tuple[str, ...], labels: bool, output: Pa
     A run of a manifest of your own needs no expectation for this. The columns are those of
     `kit show EXP --template`.
     """
-    from kit.report.files import write_file
     from kit.report.run_table import read_cells, to_csv, to_latex
     from kit.results.labels import LabelFiles
 
@@ -98,11 +94,7 @@ def table(run: Path, form: str, cells: tuple[str, ...], labels: bool, output: Pa
     text = (
         to_latex(found) if form == "latex" else to_csv(found, LabelFiles(run) if labels else None)
     )
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    write_file(output, text)
-    click.echo(str(output))
+    print_or_write(text, output)
 
 
 @command.command()

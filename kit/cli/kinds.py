@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import click
 import msgspec
 
-from kit.cli.state import state
+from kit.cli.state import JSON, print_json
 
 if TYPE_CHECKING:
     from kit.engine.registry import StepKind
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("kinds")
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def command(name: str | None, as_json: bool) -> None:
     """List the step kinds; of NAME its parameters, inputs, outputs and what it needs of a pin.
 
@@ -30,8 +30,8 @@ def command(name: str | None, as_json: bool) -> None:
     open_folder(Path.cwd())
     registry = load_registry()
     kinds = [registry.get(one) for one in ([name] if name else registry.names())]
-    if as_json or state().mode() == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode([_plain(k) for k in kinds])).decode())
+    if as_json:
+        print_json([_plain(kind) for kind in kinds])
     elif name:
         click.echo("\n".join(_lines(kinds[0])))
     else:

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import msgspec
 
-from kit.cli.state import console, state
+from kit.cli.state import JSON, console, print_json, state
 
 WIDE = 120
 """Columns that all of the table needs."""
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 @click.option(
     "--register",
     type=click.Path(path_type=Path),
@@ -24,25 +23,24 @@ WIDE = 120
 def command(as_json: bool, register: Path | None) -> None:
     """List the experiments: id, family, variant, profiles, and which have recorded runs."""
     from kit.manifest.catalog import Catalog
-    from kit.manifest.summary import lines, summaries
+    from kit.manifest.summary import summaries
 
     if register is not None:
         _external(register, as_json)
         return
-    if as_json or state().mode() == "json":
-        found = summaries(Catalog())
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    if as_json:
+        print_json(summaries(Catalog()))
         return
     rows = [
         (
             item.id,
             item.family,
             item.variant or "-",
-            ",".join(item.profiles) or "-",
+            ",".join(one.profile for one in item.profiles) or "-",
             ",".join(item.recorded) or "-",
             f"cannot be read: {item.problem}" if item.problem else item.title,
         )
-        for item in lines(Catalog())
+        for item in summaries(Catalog(), expectations=False)
     ]
     _table(("experiment", "family", "variant", "profiles", "recorded", "title"), rows, spare=1)
 
@@ -52,8 +50,8 @@ def _external(file: Path, as_json: bool) -> None:
     from kit.manifest.load import read_register
 
     kits = read_register(file).value.kits
-    if as_json or state().mode() == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(kits), indent=2).decode())
+    if as_json:
+        print_json(kits)
         return
     if not kits:
         click.echo(f"no kits are listed in {file} yet")

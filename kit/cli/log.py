@@ -33,7 +33,7 @@ def add(run: Path, name: str, hardware: str, folder: Path | None) -> None:
     from kit.report import log
     from kit.report.files import read_run
 
-    path = log.add(read_run(run), _place(folder), name=name, hardware=hardware)
+    path = log.add(read_run(run), _log_folder(folder), name=name, hardware=hardware)
     click.echo(str(path))
 
 
@@ -43,10 +43,10 @@ def show(folder: Path | None) -> None:
     """Print the log as a Markdown table."""
     from kit.report.log import matrix_markdown
 
-    click.echo(matrix_markdown(_place(folder)), nl=False)
+    click.echo(matrix_markdown(_log_folder(folder)), nl=False)
 
 
-def _place(folder: Path | None) -> Path:
+def _log_folder(folder: Path | None) -> Path:
     from kit.manifest.home import writable_root
     from kit.report.log import FOLDER
 

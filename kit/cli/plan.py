@@ -31,31 +31,17 @@ PLAN_FILE = "plan.json"
 )
 @click.option("--nodes", type=click.IntRange(min=1), help="For --launch: nodes to share the GPUs.")
 def command(
-    experiment: str,
-    profile: str,
-    seed: int | None,
-    overrides: tuple[str, ...],
-    gpus: int | None,
-    gpu_arch: str | None,
-    gpu_gb: float | None,
     as_json: bool,
     launch: tuple[str, str] | None,
     nodes: int | None,
+    **planned: Any,
 ) -> None:
     """Show the steps of EXPERIMENT: how many, how many are finished, what the rest needs."""
     from kit.engine.preflight import finished
     from kit.engine.store import Store
     from kit.errors import KitError
 
-    prepared = prepare(
-        experiment,
-        profile,
-        seed=seed,
-        overrides=overrides,
-        gpu_arch=gpu_arch,
-        gpus=gpus,
-        gpu_gb=gpu_gb,
-    )
+    prepared = prepare(**planned)
     plan = prepared.plan
     if launch is not None:
         from kit.engine.launch import lines

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,18 @@ def plan_of(loaded: Loaded[Manifest], profile: str, **arguments: Any) -> Plan:
         raise loaded.placed(error) from None
 
 
+def read_planned(file: Path) -> Prepared:
+    """The plan of a file, as ``kit plan EXP --json`` writes it."""
+    from kit.manifest.home import kit_home, open_folder
+    from kit.pins.store import PinStore
+    from kit.results.plan import read_plan
+
+    plan, home = read_plan(file), kit_home()
+    if plan.manifest:
+        open_folder(Path(plan.manifest))
+    return Prepared(plan=plan, home=home, pins=PinStore(home, plan.pins))
+
+
 def _together(*options: Decorator) -> Decorator:
     """Options of several commands as one decorator; help shows them in this order."""
 
@@ -184,6 +197,13 @@ plan_options = _together(
 """Options that decide what is planned."""
 
 
+RUNS_DIR = click.option(
+    "--runs-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="The folder of run directories.",
+)
 run_options = _together(
     click.option(
         "--executor",
@@ -217,13 +237,7 @@ run_options = _together(
         show_default=True,
         help="Threads of a CPU step. More can change the last digits of a result.",
     ),
-    click.option(
-        "--runs-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("runs"),
-        show_default=True,
-        help="Where the run directory is made.",
-    ),
+    RUNS_DIR,
     click.option(
         "--fresh", is_flag=True, help="Make finished steps again whose code has changed since."
     ),
@@ -246,6 +260,13 @@ run_options = _together(
     ),
 )
 """Options that decide how a plan is run, and change no number: see :func:`chosen_options`."""
+
+
+def chosen(given: Mapping[str, Any]) -> tuple[dict[str, Any], Options]:
+    """What a command was given by :func:`plan_options` and by :func:`run_options`."""
+    named = inspect.signature(prepare).parameters
+    planned = {name: value for name, value in given.items() if name in named}
+    return planned, chosen_options(**{n: v for n, v in given.items() if n not in named})
 
 
 def chosen_options(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from kit.cli.state import print_or_write
+
 
 @click.command(name="report")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -41,13 +43,9 @@ def command(run: Path, output: Path | None, form: str, show_generations: bool) -
     if form == "html":
         click.echo(str(write_report(run, output, show_generations=show_generations)))
         return
-    from kit.report.files import read_run, write_file
+    from kit.report.files import read_run
     from kit.report.markdown import render_markdown
 
     found = read_run(run)
     text = render_markdown(found, manifest=manifest_of(found), expectation=expectation_of(found))
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    write_file(output, text)
-    click.echo(str(output))
+    print_or_write(text, output)

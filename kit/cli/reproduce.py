@@ -7,27 +7,21 @@ from typing import Any
 
 import click
 
-from kit.cli.planning import chosen_options, plan_options, prepare, run_options
+from kit.cli.planning import chosen, plan_options, prepare, run_options
 from kit.errors import EXIT_OK
 
 
 @click.command("reproduce")
 @plan_options
 @run_options
-def command(
-    experiment: str,
-    profile: str,
-    seed: int | None,
-    overrides: tuple[str, ...],
-    gpus: int | None,
-    **how: Any,
-) -> int:
+def command(**given: Any) -> int:
     """Check the machine, fetch the inputs, run EXPERIMENT, verify it and write the report.
 
     Ends with the verdict and the path of the report. Exit code: that of verify, or of the first
     part that could not be done.
     """
-    options = chosen_options(**how)
+    planned, options = chosen(given)
+    experiment, profile = planned["experiment"], planned["profile"]
     if options.blind:
         from kit.engine import blind
 
@@ -37,8 +31,7 @@ def command(
         code = call(part, experiment, "--profile", profile)
         if code != EXIT_OK:
             return code
-    prepared = prepare(experiment, profile, seed=seed, overrides=overrides, gpus=gpus)
-    folder = prepared.session(options).run()
+    folder = prepare(**planned).session(options).run()
     return finish(folder)
 
 
@@ -46,12 +39,12 @@ def finish(folder: Path) -> int:
     """Verify a run, write its report, and end with the verdict and the report's path."""
     from kit.cli.state import console, state
     from kit.report.session import write_report
-    from kit.verify.case import deliver, encode, open_case, verdict_of
+    from kit.verify.basis import deliver, encode, read_basis, verdict_of
     from kit.verify.render import render
 
-    case = open_case(str(folder))
-    verdict = verdict_of(case)
-    deliver(case, verdict)
+    basis = read_basis(str(folder))
+    verdict = verdict_of(basis)
+    deliver(basis, verdict)
     report = write_report(folder)
     if state().mode() == "json":
         click.echo(encode(verdict), nl=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kit.cli.state import console, state
+from kit.cli.state import JSON, console, print_json, state
 
 if TYPE_CHECKING:
     from kit.manifest.catalog import Catalog
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("show")
 @click.argument("experiment")
 @click.option("--profile", "profiles", multiple=True, help="Only this profile (repeatable).")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 @click.option("--template", is_flag=True, help="The empty table for `kit verify --results` (CSV).")
 def command(experiment: str, profiles: tuple[str, ...], as_json: bool, template: bool) -> None:
     """Show one experiment: claims, inputs, resources, the source of every value.
@@ -35,8 +35,8 @@ def command(experiment: str, profiles: tuple[str, ...], as_json: bool, template:
     found = describe(catalog, experiment, list(profiles))
     for name, profile in found["profiles"].items():
         profile["not_carried"] = _not_carried(catalog, experiment, name)
-    if as_json or state().mode() == "json":
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    if as_json:
+        print_json(found)
         return
     out = console()
     for line, style in _lines(found):
@@ -54,7 +54,7 @@ def _not_carried(catalog: Catalog, experiment: str, profile: str) -> str:
 def _template(experiment: str, profiles: tuple[str, ...]) -> str:
     from kit.errors import UsageError
     from kit.manifest.catalog import Catalog
-    from kit.verify.template import template
+    from kit.verify.tables import template
 
     catalog = Catalog()
     profile = profiles[0] if profiles else _published(catalog.manifest(experiment))

@@ -1,11 +1,12 @@
-"""What every command knows about how it was called."""
+"""What every command knows about how it was called, and how it answers."""
 
 from __future__ import annotations
 
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -49,6 +50,34 @@ def console() -> Console:
     if state().mode() == "rich":
         return Console(highlight=False, emoji=False)
     return Console(highlight=False, emoji=False, no_color=True, force_terminal=False, width=10_000)
+
+
+def _json(context: click.Context, _: click.Parameter, asked: bool) -> bool:
+    return asked or state(context).mode() == "json"
+
+
+JSON = click.option(
+    "--json", "as_json", is_flag=True, callback=_json, help="One JSON document on stdout."
+)
+"""Also asked for by ``--progress json``."""
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def print_or_write(text: str, file: Path | None) -> None:
+    """Text to ``file``, whose path is printed; to stdout if there is none."""
+    from kit.report.files import write_file
+
+    if file is None:
+        click.echo(text, nl=False)
+    else:
+        write_file(file, text)
+        click.echo(str(file))
 
 
 def _set_progress(context: click.Context, _: click.Parameter, value: str | None) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from kit.cli.planning import read_planned
+from kit.cli.state import state
+
 
 @click.command("step")
 @click.argument("plan", type=click.Path(dir_okay=False, path_type=Path))
@@ -47,26 +50,20 @@ def command(
     This is what SLURM and Snakemake call. The steps it reads must be finished; a step
     that is finished already is left as it is.
     """
-    from kit.cli.state import state
     from kit.engine.launch import parse_nodes
     from kit.engine.one_step import link_record, run_one
     from kit.engine.session import Options
     from kit.engine.store import Store
-    from kit.manifest.home import kit_home, open_folder
-    from kit.pins.store import PinStore
-    from kit.results.plan import read_plan
 
-    made, home = read_plan(plan), kit_home()
-    if made.manifest:
-        open_folder(Path(made.manifest))
+    prepared = read_planned(plan)
     run_one(
-        made,
+        prepared.plan,
         step,
-        home=home,
-        pins=PinStore(home, made.pins),
+        home=prepared.home,
+        pins=prepared.pins,
         options=Options(jobs=1, progress=state().mode()),
         events=events,
         nodes=parse_nodes(nodes, node_rank, rendezvous) if nodes > 1 else None,
     )
     if link is not None:
-        link_record(Store(home), made.instance(step).key, link)
+        link_record(Store(prepared.home), prepared.plan.instance(step).key, link)

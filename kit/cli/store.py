@@ -8,35 +8,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kit.cli.state import console, state
+from kit.cli.planning import RUNS_DIR
+from kit.cli.state import JSON, console, print_json
 from kit.errors import UsageError
 
 if TYPE_CHECKING:
     from kit.engine.inventory import Held
     from kit.engine.store import Store
 
-RUNS = click.option(
-    "--runs-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Where run directories are: they say which experiment used what.",
-)
-
 
 @click.group("store", invoke_without_command=True)
-@RUNS
-@click.option("--json", "as_json", is_flag=True, help="Every step as JSON.")
+@RUNS_DIR
+@JSON
 @click.pass_context
 def command(context: click.Context, runs_dir: Path, as_json: bool) -> None:
     """What the store holds, by step kind and size."""
     if context.invoked_subcommand is not None:
         return
-    import msgspec
-
     store, held = _held(runs_dir)
-    if as_json or state().mode() == "json":
-        click.echo(msgspec.json.encode(held))
+    if as_json:
+        print_json(held)
         return
     out = console()
     sizes: Counter[str] = Counter()
@@ -57,7 +48,7 @@ def command(context: click.Context, runs_dir: Path, as_json: bool) -> None:
 @click.option("--experiment", metavar="EXP", help="What runs of this experiment alone used.")
 @click.option("--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="Made before.")
 @click.option("--dry-run", is_flag=True, help="Say what would go.")
-@RUNS
+@RUNS_DIR
 def remove_command(
     run: str | None,
     experiment: str | None,

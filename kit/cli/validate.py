@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import msgspec
 
-from kit.cli.state import console, state
+from kit.cli.state import JSON, console, print_json
 from kit.errors import EXIT_INVALID, EXIT_OK
 
 _STYLE = {"error": "red", "warning": "yellow", "info": "dim"}
@@ -15,7 +14,7 @@ _STYLE = {"error": "red", "warning": "yellow", "info": "dim"}
 
 @click.command("validate")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 @click.option("--quiet", "-q", is_flag=True, help="Errors and warnings only.")
 def command(paths: tuple[Path, ...], as_json: bool, quiet: bool) -> int:
     """Check manifests, pins and expectations: schema and lint.
@@ -32,8 +31,8 @@ def command(paths: tuple[Path, ...], as_json: bool, quiet: bool) -> int:
     found = validate(catalog, chosen)
     levels = [finding.level for finding in found]
     shown = [f for f in found if not (quiet and f.level == "info")]
-    if as_json or state().mode() == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
+    if as_json:
+        print_json(shown)
     else:
         out = console()
         for finding in shown:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kit.cli.state import console, state
+from kit.cli.state import JSON, console, print_json
 
 if TYPE_CHECKING:
-    from kit.verify.case import Case
+    from kit.verify.basis import Basis
 
 
 @click.command(name="verify")
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--expectation", type=click.Path(path_type=Path), help="Compare with this file instead."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@JSON
 @click.option("--explain", is_flag=True, help="Checks, claims with their statistics, and terms.")
 @click.option("--all", "every", is_flag=True, help="The same, and every cell.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
@@ -44,17 +44,16 @@ def command(
     rules. Exit code: 0 reproduced, 1 a primary claim fails, 3 not decided, 4 invalid
     input. The verdict is written to RUN/verdict.json; what is printed is its end.
     """
-    from kit.verify import case as cases
+    from kit.verify import basis as bases
 
-    as_json = as_json or state().mode() == "json"
-    case = cases.open_case(run, results, profile, expectation)
+    basis = bases.read_basis(run, results, profile, expectation)
     if selftest:
-        _selftest(case, as_json, every, expectation)
+        _selftest(basis, as_json, every, expectation)
         return
-    verdict = cases.verdict_of(case)
-    cases.deliver(case, verdict, junit)
+    verdict = bases.verdict_of(basis)
+    bases.deliver(basis, verdict, junit)
     if as_json:
-        click.echo(cases.encode(verdict), nl=False)
+        click.echo(bases.encode(verdict), nl=False)
     else:
         from kit.verify.render import render
 
@@ -63,19 +62,19 @@ def command(
     context.exit(verdict.exit_code)
 
 
-def _selftest(case: Case, as_json: bool, every: bool, expectation: Path | None) -> None:
+def _selftest(basis: Basis, as_json: bool, every: bool, expectation: Path | None) -> None:
     import msgspec
 
     from kit.verify.selftest import selftest
     from kit.verify.selftest_text import lines, screen
     from kit.verify.tampered import try_all
 
-    outcome = selftest(case.subject)
-    if case.output is not None:
-        tampered = list(try_all(case.output.parent, expectation))
+    outcome = selftest(basis.subject)
+    if basis.output is not None:
+        tampered = list(try_all(basis.output.parent, expectation))
         outcome = msgspec.structs.replace(outcome, tampered=tampered)
     if as_json:
-        click.echo(msgspec.json.encode(outcome))
+        print_json(outcome)
         return
     out = console()
     for line in [*(lines(outcome) if every else ()), *screen(outcome)]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 
 from kit.doctor.core import Check, Needs, fail, ok, warn
-from kit.doctor.software import Version, installed
+from kit.doctor.software import Version
+from kit.engine.environment import library_version
 from kit.engine.hardware import Gpu
 
 DRIVER_FOR_CUDA = {12: 525, 13: 580}
@@ -71,7 +72,7 @@ def _rows(text: str, columns: int) -> list[list[str]]:
     return [row for row in rows if len(row) == columns]
 
 
-def cuda_major(version: Version = installed) -> int | None:
+def cuda_major(version: Version = library_version) -> int | None:
     """Major version of the CUDA runtime that the installed torch carries."""
     for name in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12"):
         found = version(name)
@@ -82,7 +83,7 @@ def cuda_major(version: Version = installed) -> int | None:
 
 
 def check_gpus(
-    found: list[Gpu], needs: Needs, *, ask: Ask = nvidia_smi, version: Version = installed
+    found: list[Gpu], needs: Needs, *, ask: Ask = nvidia_smi, version: Version = library_version
 ) -> Iterator[Check]:
     """Enough GPUs, each large enough, with a driver and a torch that fit, and free."""
     if not found:

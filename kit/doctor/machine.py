@@ -10,6 +10,7 @@ from pathlib import Path
 from kit.doctor import containers
 from kit.doctor.core import Check, Needs, fail, ok, warn
 from kit.doctor.inputs import Download
+from kit.durable import existing
 from kit.engine.inventory import ABANDONED_DAYS, checkpoints, removal
 
 SHM_GB = 8.0
@@ -28,13 +29,6 @@ def memory(total_gb: float, needs: Needs) -> Check:
             "use a machine with more, or raise the container's limit (docker run --memory)",
         )
     return ok("memory", shown)
-
-
-def existing(folder: Path) -> Path:
-    """The folder, or its nearest parent that exists."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
 
 
 def disk(home: Path, runs: Path, needs: Needs, download: Download) -> Iterator[Check]:

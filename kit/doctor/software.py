@@ -11,19 +11,12 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from kit.doctor.core import Check, Needs, fail, ok, warn
+from kit.engine.environment import library_version
 
 DISTRIBUTION = "safety-repro-kit"
 OLDEST_PYTHON = (3, 11)
 
 Version = Callable[[str], str | None]
-
-
-def installed(name: str) -> str | None:
-    """Version of an installed distribution, without importing it."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def python_version(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
@@ -62,7 +55,7 @@ def requirements(root: Path) -> dict[str, list[Requirement]]:
     return found
 
 
-def packages(root: Path, needs: Needs, version: Version = installed) -> Iterator[Check]:
+def packages(root: Path, needs: Needs, version: Version = library_version) -> Iterator[Check]:
     """Every declared package is present in a version that fits."""
     declared = requirements(root)
     for name, extra, level in (

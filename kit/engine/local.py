@@ -57,10 +57,10 @@ class WorkerProcess:
         self._kills_before: int | None = None
         self.errors = errors
         self._buffer = b""
-        told = [] if early is None else [msgspec.json.encode(early).decode()]
+        first = [] if early is None else [msgspec.json.encode(early).decode()]
         with errors.open("ab") as log:
             self.child = subprocess.Popen(
-                [sys.executable, "-c", "from kit.engine.worker import main; main()", *told],
+                [sys.executable, "-c", "from kit.engine.worker import main; main()", *first],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

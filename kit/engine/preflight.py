@@ -5,7 +5,7 @@ from __future__ import annotations
 from kit.engine.batch import solve
 from kit.engine.environment import UNKNOWN_ARCH
 from kit.engine.store import Level, Store
-from kit.errors import KitError, Many, Preflight
+from kit.errors import KitError, Preflight, raise_all
 from kit.pins.store import PinStore
 from kit.results.plan import Plan, StepInstance
 
@@ -59,8 +59,7 @@ def preflight(plan: Plan, store: Store, pins: PinStore, gpus: int | None) -> Non
                 "EXPERIMENT", f"{plan.name} --profile {plan.profile}"
             )
             problems.append(error)
-    if problems:
-        raise problems[0] if len(problems) == 1 else Many(problems)
+    raise_all(problems)
 
 
 def _other_split(step: StepInstance, gpus: int) -> str:

@@ -282,14 +282,7 @@ class RichRenderer(Renderer):
 
     def show(self, item: Event) -> None:
         """Print what should stay above the table."""
-        loud = item["event"] in (
-            "note",
-            "step-waiting",
-            "step-damaged",
-            "step-repeated",
-            "step-failed",
-        )
-        if loud or (item["event"] == "canary" and not item["passed"]):
+        if item["event"] in LOUD or (item["event"] == "canary" and not item["passed"]):
             from rich.text import Text
 
             step = item.get("step", "")

@@ -95,21 +95,6 @@ class StepInput:
     params: dict[str, Any]
 
 
-def default_resources(params: Any, gpu: bool) -> Resources:
-    """A minute on one CPU."""
-    return Resources()
-
-
-def nothing_unread(params: Any) -> frozenset[str]:
-    """Every input is read."""
-    return frozenset()
-
-
-def nothing_further(params: Any) -> tuple[str, ...]:
-    """The imports show everything."""
-    return ()
-
-
 @dataclass(frozen=True)
 class Remedy:
     """A parameter that a user can change when a step fails for a known reason.
@@ -124,11 +109,6 @@ class Remedy:
     param: str
     value: Callable[[Any], bool | int | float | str | None]
     effect: str
-
-
-def no_attributes(params: Any) -> Attributes:
-    """Nothing to add."""
-    return {}
 
 
 @dataclass(frozen=True)
@@ -177,7 +157,7 @@ class ModelOutput:
 
     folder: str = "model"
     inherits: str = ""
-    attributes: Callable[[Any], Attributes] = no_attributes
+    attributes: Callable[[Any], Attributes] = lambda params: {}
 
 
 Sort = Literal["pin", "step", "steps", "model"]
@@ -242,14 +222,14 @@ class StepKind:
     inputs: dict[str, Sort]
     outputs: tuple[str, ...]
     launch: Literal["worker", "torchrun"] = "worker"
-    resources: Callable[[Any, bool], Resources] = default_resources
+    resources: Callable[[Any, bool], Resources] = lambda params, gpu: Resources()
     environment: tuple[str, ...] = ("device", "dtype", "torch", "transformers")
     optional: frozenset[str] = frozenset()
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     canaries: tuple[str, ...] = ()
     sized: Callable[[Any, Mapping[str, Attributes], Cards], Sized | None] | None = None
     shortened: Callable[[Any, float], Struct] | None = None
-    unread: Callable[[Any], frozenset[str]] = nothing_unread
+    unread: Callable[[Any], frozenset[str]] = lambda params: frozenset()
     reads_axes: bool = False
     intermediate: bool = False
     save_minutes: float = 10.0
@@ -257,8 +237,8 @@ class StepKind:
     repeatable: bool = True
     lowers_memory: tuple[Remedy, ...] = ()
     steadies: tuple[Remedy, ...] = ()
-    science: Callable[[Any], tuple[str, ...]] = nothing_further
-    imports: Callable[[Any], tuple[str, ...]] = nothing_further
+    science: Callable[[Any], tuple[str, ...]] = lambda params: ()
+    imports: Callable[[Any], tuple[str, ...]] = lambda params: ()
     doc: str = field(default="")
     model: ModelOutput | None = None
 
@@ -412,13 +392,13 @@ def _import(name: str, said_in: str) -> None:
             raise
         raise InvalidInput(
             f"the step module {name!r} cannot be imported: {type(error).__name__}: {error}",
-            where=_place(error) or said_in,
+            where=_origin(error) or said_in,
             next_step="mend the module, or its name; Python looks in the folder of that "
             "pyproject.toml, in what is installed and in PYTHONPATH",
         ) from error
 
 
-def _place(error: Exception) -> str:
+def _origin(error: Exception) -> str:
     """``file:line`` of the user's code that an import failed in; empty if no file was reached."""
     importers = (__file__, importlib.__file__)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

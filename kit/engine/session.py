@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kit.durable import explain, free, is_full, make_home, write_atomic
+from kit.durable import explain, free, is_full, make_home, sha256_file, write_atomic
 from kit.engine import blind, hardware
 from kit.engine.code import other_code
 from kit.engine.events import Event, EventLog, encode, event, read_events, utc_after, utc_now
@@ -26,8 +26,8 @@ from kit.engine.registry import load_registry
 from kit.engine.runner import Executor, Outcome, Runner
 from kit.engine.slurm.options import SlurmOptions
 from kit.engine.store import Level, Store
-from kit.errors import Interrupted, KitError, Many, Preflight, StepFailed
-from kit.pins.store import PinStore, sha256_file
+from kit.errors import Interrupted, KitError, Preflight, StepFailed, raise_all
+from kit.pins.store import PinStore
 from kit.results.files import CLOSED, EVENTS, LOGS, PLAN, RECORD, SLURM, SUMS
 from kit.results.plan import Plan, StepInstance
 from kit.results.record import Blind, Record
@@ -390,5 +390,4 @@ def complain(plan: Plan, outcome: Outcome, where: str) -> None:
             where=where,
             next_step="run the same command again: finished steps are kept",
         )
-    if outcome.errors:
-        raise outcome.errors[0] if len(outcome.errors) == 1 else Many(outcome.errors)
+    raise_all(outcome.errors)

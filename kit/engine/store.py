@@ -22,11 +22,10 @@ import msgspec
 from msgspec import Struct
 
 from kit import jsonfile
-from kit.durable import fsync_dir, write_atomic
+from kit.durable import fsync_dir, sha256_file, write_atomic
 from kit.engine.keys import digest
 from kit.engine.locks import key_lock, lock_if_free, shared_lock
 from kit.errors import InvalidInput, Preflight, StepFailed
-from kit.pins.store import sha256_file
 from kit.results.files import stored
 from kit.results.record import FileRecord
 from kit.results.types import Canary

@@ -11,9 +11,9 @@ from kit.manifest.names import nearest
 from kit.manifest.source import Hit
 from kit.results.asks import split
 from kit.results.ids import matches
+from kit.verify.claims import UNMEASURED, claim_faults
 
 MOST_PRIMARY = 15
-_UNMEASURED = ("quoted", "running", "diverged", "cancelled")
 
 
 def used_cells(claim: Claim) -> list[tuple[tuple[str | int, ...], str]]:
@@ -63,36 +63,14 @@ def claim_fields(context: ExpectationContext) -> Iterator[Hit]:
     """A claim has what its kind needs, and nothing its kind ignores."""
     for index, claim in enumerate(context.expectation.claims):
         path = ("claims", index)
-        for message in _missing(claim):
+        for message in claim_faults(claim):
             yield Hit(path, f"claim {claim.id!r}: {message}")
+        if claim.kind == "within" and float(claim.margin) == 0:
+            yield Hit(path, f"claim {claim.id!r}: within needs a margin above zero")
         for field in _ignored(claim):
             yield Hit((*path, field), f"claim {claim.id!r}: {claim.kind} ignores {field!r}")
         if float(claim.margin) < 0:
             yield Hit((*path, "margin"), f"claim {claim.id!r}: a negative margin")
-
-
-def _missing(claim: Claim) -> Iterator[str]:
-    kind, cells = claim.kind, len(claim.cells)
-    if kind == "order" and cells < 2:
-        yield "order needs at least two cells, smallest first"
-    if kind == "threshold" and cells < 1:
-        yield "threshold needs cells"
-    if kind in ("ratio", "within") and cells != 2:
-        yield f"{kind} needs exactly two cells, not {cells}"
-    if kind in ("threshold", "ratio") and claim.value is None:
-        yield f"{kind} needs 'value'"
-    if kind in ("threshold", "ratio", "direction") and claim.side is None:
-        yield f"{kind} needs 'side' (at_most or at_least)"
-    if kind == "direction":
-        if not claim.pairs:
-            yield "direction needs pairs [before, after]"
-        if any(len(pair) != 2 for pair in claim.pairs):
-            yield "a pair is [before, after]"
-        needed = claim.at_least_pairs
-        if needed is not None and not 1 <= needed <= len(claim.pairs):
-            yield f"at_least_pairs is {needed}, there are {len(claim.pairs)} pairs"
-    if kind == "within" and float(claim.margin) == 0:
-        yield "within needs a margin above zero"
 
 
 def _ignored(claim: Claim) -> Iterator[str]:
@@ -143,7 +121,7 @@ def rests_on_unmeasured(context: ExpectationContext) -> Iterator[Hit]:
     for index, claim in enumerate(context.expectation.claims):
         for place, id in used_cells(claim):
             cell = cells.get(id) or cells.get(split(id)[0])
-            if cell is not None and cell.status in _UNMEASURED:
+            if cell is not None and cell.status in UNMEASURED:
                 yield Hit(
                     ("claims", index, *place),
                     f"claim {claim.id!r} rests on unmeasured {id!r} ({cell.status})",

@@ -10,25 +10,12 @@ from kit.manifest.derived import UNITLESS
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
 from kit.manifest.source import Hit
 from kit.results.asks import of_one_curve, split
-
-NEEDS: dict[str, tuple[str, ...]] = {
-    "exact": (),
-    "absolute": ("margin",),
-    "relative": ("margin", "floor"),
-    "binomial": ("margin",),
-    "paired": ("margin",),
-    "flip": ("margin", "flip_rate"),
-    "seeds": ("margin",),
-    "trajectory": ("margin",),
-    "bound": ("bound", "side"),
-}
-"""Tolerance kind -> the fields it needs."""
+from kit.verify.cells import NEEDS, OF_ITEMS
+from kit.verify.numbers import PROPORTIONS
 
 _FIELDS = ("margin", "floor", "bound", "side", "flip_rate", "drift")
 _NONNEGATIVE = ("margin", "floor", "flip_rate", "drift")
 _OPTIONAL = {"trajectory": ("drift",), "paired": ("flip_rate",)}
-_PROPORTIONS = ("percent", "fraction")
-_OF_ITEMS = ("binomial", "paired", "flip")
 _EMPTY_REASONS = {"todo", "tbd", "none", "n/a", "unknown", "default", "...", "see above"}
 
 
@@ -74,7 +61,7 @@ def tolerance_fits(context: ExpectationContext) -> Iterator[Hit]:
     """The kind suits the cell: proportions for counts, runs for seeds, points for trajectories."""
     for index, cell, tolerance in toleranced(context):
         path = ("cells", index, "tolerance", "kind")
-        proportion = cell.unit in _PROPORTIONS
+        proportion = cell.unit in PROPORTIONS
         if tolerance.kind == "relative" and proportion:
             yield Hit(
                 path,
@@ -83,13 +70,13 @@ def tolerance_fits(context: ExpectationContext) -> Iterator[Hit]:
             )
         ratio = cell.derived is not None and cell.derived.formula in UNITLESS
         suits = (proportion and cell.n) or (ratio and tolerance.kind == "binomial")
-        if tolerance.kind in _OF_ITEMS and not suits:
+        if tolerance.kind in OF_ITEMS and not suits:
             yield Hit(path, f"cell {cell.id!r}: {tolerance.kind} needs a proportion with n")
         if tolerance.kind == "trajectory" and not cell.series:
             yield Hit(path, f"cell {cell.id!r}: trajectory needs a series")
         if tolerance.kind != "trajectory" and cell.series:
             yield Hit(path, f"cell {cell.id!r} has a series: its tolerance is 'trajectory'")
-        if tolerance.kind in _OF_ITEMS and of_one_curve(cell.id):
+        if tolerance.kind in OF_ITEMS and of_one_curve(cell.id):
             yield Hit(
                 path,
                 f"cell {cell.id!r}: {tolerance.kind} compares items of one point, and this is "

@@ -79,13 +79,13 @@ def validate(
         if progress is not None:
             progress(path)
         try:
-            findings += _one(path, catalog, registry)
+            findings += _file_findings(path, catalog, registry)
         except KitError as error:
             findings += _as_findings(error, path)
     return findings
 
 
-def _one(path: Path, catalog: Catalog, registry: Registry | None) -> list[Finding]:
+def _file_findings(path: Path, catalog: Catalog, registry: Registry | None) -> list[Finding]:
     kind = kind_of_file(path)
     if kind == "pins":
         return lint_pins(read_pins(path, full=True), catalog)

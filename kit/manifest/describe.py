@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from msgspec import Struct, to_builtins
+
 from kit.manifest.catalog import Catalog
-from kit.manifest.expectation_types import Expectation
 from kit.manifest.matrix import combinations
 from kit.manifest.pin_types import Pin
-from kit.manifest.types import Manifest, Profile, Resources, Sourced, StepSpec, profile_of, steps_of
+from kit.manifest.types import Profile, Sourced, StepSpec, profile_of, steps_of
 
 
 def describe(
@@ -19,57 +21,36 @@ def describe(
     for name in profiles or []:
         profile_of(manifest, name)
     pins = {pin.id: pin for pin in catalog.pins(experiment).pins}
-    return {
-        "id": manifest.id,
-        "title": manifest.title,
-        "summary": manifest.summary,
-        "family": manifest.family,
-        "variant": manifest.variant,
-        "counterpart": manifest.counterpart,
-        "full_size": manifest.full_size,
-        "version": manifest.version,
-        "documents": [
-            {"id": document.id, "title": document.title, "cite": document.cite}
-            for document in manifest.documents
-        ],
-        "notes": manifest.notes,
+    about = ("id", "title", "summary", "family", "variant", "counterpart", "full_size")
+    return _fields(manifest, *about, "version", "notes") | {
+        "documents": [_fields(one, "id", "title", "cite") for one in manifest.documents],
         "profiles": {
-            name: _profile(
-                manifest,
-                name,
-                profile,
-                pins,
-                catalog.expectation(experiment, name),
-                catalog.needed_pins(experiment, name),
-            )
-            for name, profile in sorted(manifest.profiles.items())
+            name: _profile(catalog, experiment, name, pins)
+            for name in sorted(manifest.profiles)
             if not profiles or name in profiles
         },
     }
 
 
+def _fields(value: Struct, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
 def _profile(
-    manifest: Manifest,
-    name: str,
-    profile: Profile,
-    pins: dict[str, Pin],
-    expectation: Expectation | None,
-    needed: list[str],
+    catalog: Catalog, experiment: str, name: str, pins: Mapping[str, Pin]
 ) -> dict[str, Any]:
-    steps = steps_of(manifest, name).values()
-    return {
-        "summary": profile.summary,
-        "inputs": [_input(id, pins.get(id)) for id in needed],
+    manifest, expectation = catalog.manifest(experiment), catalog.expectation(experiment, name)
+    profile = manifest.profiles[name]
+    claims = sorted(expectation.claims, key=lambda c: not c.primary) if expectation else []
+    return _fields(profile, "summary", "matrix", "exclude") | {
+        "inputs": [_input(id, pins.get(id)) for id in catalog.needed_pins(experiment, name)],
         "models": {
-            name: {"pin": model.pin, "step": model.step, "at": model.at}
-            for name, model in profile.models.items()
+            role: _fields(model, "pin", "step", "at") for role, model in profile.models.items()
         },
-        "matrix": profile.matrix,
         "roles": {axis: manifest.axes.get(axis) for axis in profile.matrix},
-        "exclude": profile.exclude,
-        "steps": [_step(step, profile) for step in steps],
+        "steps": [_step(step, profile) for step in steps_of(manifest, name).values()],
         "cells": len(expectation.cells) if expectation else 0,
-        "claims": _claims(expectation),
+        "claims": [_fields(c, "id", "kind", "primary", "sentence", "place") for c in claims],
         "notes": expectation.notes if expectation else [],
     }
 
@@ -78,58 +59,24 @@ def _input(id: str, pin: Pin | None) -> dict[str, Any]:
     if pin is None:
         return {"id": id, "problem": "there is no such pin"}
     sizes = [file.size for file in pin.files]
-    return {
-        "id": id,
-        "kind": pin.kind,
-        "title": pin.title,
-        "licence": pin.licence,
-        "gated": pin.gated,
+    about = ("id", "kind", "title", "licence", "gated", "revision", "unconfirmed", "unavailable")
+    return _fields(pin, *about) | {
         "at": pin.place,
-        "revision": pin.revision,
-        "files": len(pin.files),
+        "files": len(sizes),
         "bytes": sum(size or 0 for size in sizes) if sizes and None not in sizes else None,
-        "unconfirmed": pin.unconfirmed,
-        "unavailable": pin.unavailable,
     }
 
 
 def _step(step: StepSpec, profile: Profile) -> dict[str, Any]:
-    resources: Resources | None = profile.resources.get(step.id)
-    values: dict[str, Any] = {}
-    for parameter, value in profile.set.get(step.id, {}).items():
-        if isinstance(value, Sourced):
-            values[parameter] = {"value": value.value, "source": value.source}
-        else:
-            values[parameter] = {"value": value, "source": None}
-    return {
-        "id": step.id,
-        "kind": step.kind,
-        "each": step.each,
+    values = {
+        name: _fields(value, "value", "source")
+        if isinstance(value, Sourced)
+        else {"value": value, "source": None}
+        for name, value in profile.set.get(step.id, {}).items()
+    }
+    needs = profile.resources.get(step.id)
+    return _fields(step, "id", "kind", "each") | {
         "instances": sum(1 for _ in combinations(profile, step.each, limit=200_000)),
-        "resources": None
-        if resources is None
-        else {
-            "gpus": resources.gpus,
-            "gpu_memory_gb": resources.gpu_memory_gb,
-            "memory_gb": resources.memory_gb,
-            "minutes": resources.minutes,
-            "disk_gb": resources.disk_gb,
-            "source": resources.source,
-        },
+        "resources": to_builtins(needs) if needs is not None else None,
         "set": values,
     }
-
-
-def _claims(expectation: Expectation | None) -> list[dict[str, Any]]:
-    if expectation is None:
-        return []
-    return [
-        {
-            "id": claim.id,
-            "kind": claim.kind,
-            "primary": claim.primary,
-            "sentence": claim.sentence,
-            "place": claim.place,
-        }
-        for claim in sorted(expectation.claims, key=lambda claim: not claim.primary)
-    ]

@@ -55,10 +55,11 @@ def described_schema(name: str) -> dict[str, Any]:
 
 
 def field_docstrings(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """Field name -> the docstring that stands under it in the source."""
+    """Field name -> the docstring that stands under it in the source, inherited fields too."""
+    base = struct.__base__
+    docs = field_docstrings(base) if base not in (None, msgspec.Struct) else {}
     tree = ast.parse(inspect.getsource(struct))
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-    docs: dict[str, str] = {}
     for statement, following in itertools.pairwise(body):
         if (
             isinstance(statement, ast.AnnAssign)

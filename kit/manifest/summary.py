@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct
 
 from kit.errors import KitError
@@ -15,10 +13,10 @@ class ProfileSummary(Struct, frozen=True, kw_only=True):
     """One profile of an experiment."""
 
     profile: str
-    cells: int
+    cells: int = 0
     """Cells with a number to compare with; 0 without an expectation."""
-    primary_claims: int
-    records: list[str]
+    primary_claims: int = 0
+    records: list[str] = []
     """Committed run records behind its reference values."""
 
 
@@ -27,10 +25,10 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
 
     id: str
     family: str
-    variant: str
-    version: str
-    title: str
-    profiles: list[ProfileSummary]
+    variant: str = ""
+    version: str = ""
+    title: str = ""
+    profiles: list[ProfileSummary] = []
     problem: str = ""
     """Why the manifest cannot be read; everything else but id and family is then empty."""
 
@@ -40,60 +38,31 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
         return [profile.profile for profile in self.profiles if profile.records]
 
 
-class Line(Struct, frozen=True, kw_only=True):
-    """What the printed list says of an experiment; no expectation is opened for it.
+def summaries(catalog: Catalog, *, expectations: bool = True) -> list[ExperimentSummary]:
+    """All experiments; one that cannot be read says why and does not hide the others.
 
-    Reading all of them takes ten times as long as reading the manifests.
+    Args:
+        catalog: Of the repository.
+        expectations: Read them, too, for what a profile compares with; it takes ten times as long.
     """
-
-    id: str
-    family: str
-    variant: str = ""
-    title: str = ""
-    profiles: list[str] = []
-    recorded: list[str] = []
-    problem: str = ""
+    return [
+        _summary(catalog, id, path.parent.name, expectations)
+        for id, path in catalog.files().items()
+    ]
 
 
-def lines(catalog: Catalog) -> list[Line]:
-    """All experiments; one that cannot be read says why and does not hide the others."""
-    return [_line(catalog, id, path.parent.name) for id, path in catalog.files().items()]
-
-
-def _line(catalog: Catalog, id: str, family: str) -> Line:
-    try:
-        manifest = catalog.manifest(id)
-    except KitError as error:
-        return Line(id=id, family=family, problem=_first(error))
-    profiles: list[str] = sorted(manifest.profiles)
-    return Line(
-        id=id,
-        family=manifest.family,
-        variant=manifest.variant,
-        title=manifest.title,
-        profiles=profiles,
-        recorded=[one for one in profiles if catalog.reference_record(id, one).is_file()],
-    )
-
-
-def _first(error: KitError) -> str:
-    return str(getattr(error, "errors", [error])[0])
-
-
-def summaries(catalog: Catalog) -> list[ExperimentSummary]:
-    """All experiments; one that cannot be read says why and does not hide the others."""
-    return [_summary(catalog, id, path.parent.name) for id, path in catalog.files().items()]
-
-
-def _summary(catalog: Catalog, id: str, family: str) -> ExperimentSummary:
-    empty: dict[str, Any] = {"version": "", "title": "", "variant": "", "profiles": []}
+def _summary(catalog: Catalog, id: str, family: str, expectations: bool) -> ExperimentSummary:
     try:
         manifest = catalog.manifest(id)
         profiles = [
-            _profile(name, catalog.expectation(id, name)) for name in sorted(manifest.profiles)
+            _profile(name, catalog.expectation(id, name))
+            if expectations
+            else ProfileSummary(profile=name, records=_record(catalog, id, name))
+            for name in sorted(manifest.profiles)
         ]
     except KitError as error:
-        return ExperimentSummary(id=id, family=family, problem=_first(error), **empty)
+        problem = str(getattr(error, "errors", [error])[0])
+        return ExperimentSummary(id=id, family=family, problem=problem)
     return ExperimentSummary(
         id=id,
         family=manifest.family,
@@ -102,6 +71,11 @@ def _summary(catalog: Catalog, id: str, family: str) -> ExperimentSummary:
         title=manifest.title,
         profiles=profiles,
     )
+
+
+def _record(catalog: Catalog, id: str, profile: str) -> list[str]:
+    file = catalog.reference_record(id, profile)
+    return [file.name] if file.is_file() else []
 
 
 def _profile(name: str, expectation: Expectation | None) -> ProfileSummary:

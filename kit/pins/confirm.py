@@ -12,11 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from kit.durable import sha256_file
 from kit.errors import InvalidInput
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins import http, hub, problems
 from kit.pins.retry import Retry, Transient
-from kit.pins.store import PinStore, sha256_file
+from kit.pins.store import PinStore
 
 HUB = ("hf-model", "hf-dataset")
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import msgspec
 
+from kit.durable import sha256_file
 from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins import http, hub, problems, wheel
 from kit.pins.retry import Retry, Transient
-from kit.pins.store import PinState, PinStore, not_ready, sha256_file, unavailable
+from kit.pins.store import PinState, PinStore, not_ready, unavailable
 
 SPARE = 1.02
 """Disk space asked for, relative to the bytes that will come."""
@@ -186,7 +187,7 @@ class Fetcher:
     def _ask(self, pin: Pin, file: PinnedFile) -> PinnedFile:
         try:
             said = self.retry.run(
-                lambda: hub.metadata(pin, file, self.retry.timeout), self._told(pin)
+                lambda: hub.metadata(pin, file, self.retry.timeout), self._announcer(pin)
             )
         except (Transient, KitError) as error:
             if pin.mirrors and file.sha256:
@@ -253,27 +254,27 @@ class Fetcher:
     def _transfer(
         self, pin: Pin, file: PinnedFile, source: str, incoming: Path
     ) -> tuple[Path, str]:
-        told = self._told(pin)
+        say = self._announcer(pin)
         if pin.kind == "wheel" and "://" not in source:
             timeout = self.retry.timeout
-            made = self.retry.run(lambda: wheel.download(pin, file, incoming, timeout), told)
+            made = self.retry.run(lambda: wheel.download(pin, file, incoming, timeout), say)
             return made, sha256_file(made)
         if "://" in source:
             url = source + file.path if source.endswith("/") else source
             part = incoming / "part"
             digest = self.retry.run(
-                lambda: http.download(pin, file, url, part, self.retry.timeout), told
+                lambda: http.download(pin, file, url, part, self.retry.timeout), say
             )
             return part, digest
         repo, _, revision = source.partition("@")
         at = _at(pin, repo, revision)
         fresh = (pin.id, file.path) in self._distrusted
         path = self.retry.run(
-            lambda: hub.download(at, file, incoming, self.retry.timeout, fresh=fresh), told
+            lambda: hub.download(at, file, incoming, self.retry.timeout, fresh=fresh), say
         )
         return path, sha256_file(path)
 
-    def _told(self, pin: Pin) -> Callable[[str], None]:
+    def _announcer(self, pin: Pin) -> Callable[[str], None]:
         return lambda text: self.listener(Event(pin.id, "retry", text))
 
     @contextlib.contextmanager

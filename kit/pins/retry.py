@@ -57,7 +57,7 @@ class Retry:
     wait: float = 1.0
     timeout: float = 30.0
 
-    def run(self, action: Callable[[], T], told: Callable[[str], None] | None = None) -> T:
+    def run(self, action: Callable[[], T], say: Callable[[str], None] | None = None) -> T:
         """The action's result.
 
         Raises:
@@ -68,7 +68,7 @@ class Retry:
                 return action()
             except Transient as error:
                 pause = max(self.wait * 2 ** (attempt - 1), min(error.after or 0.0, LONGEST))
-                if told is not None:
-                    told(f"{error}; trying again in {pause:g} s ({attempt} of {self.attempts - 1})")
+                if say is not None:
+                    say(f"{error}; trying again in {pause:g} s ({attempt} of {self.attempts - 1})")
                 time.sleep(pause)
         return action()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kit.durable import write_json
+from kit.durable import sha256_file, write_json
 from kit.errors import InvalidInput, KitError, Preflight
 from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin, PinnedFile, Pins
@@ -360,12 +360,6 @@ class OwnPaths:
         except (OSError, ValueError, RecursionError):
             return {}
         return {str(k): str(v) for k, v in loaded.items()} if isinstance(loaded, dict) else {}
-
-
-def sha256_file(path: Path) -> str:
-    """sha256 of a file's content, in hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 class HashMemory:

@@ -223,6 +223,6 @@ def _share(rate: float | None) -> str:
     return "" if rate is None else f"{100 * rate:.1f} % of the items"
 
 
-def tally(words: Mapping[str, int]) -> list[tuple[str, int]]:
+def gravest_first(words: Mapping[str, int]) -> list[tuple[str, int]]:
     """Counts of verdicts, the gravest first."""
     return sorted(words.items(), key=lambda item: SEVERITY.get(item[0], 99))

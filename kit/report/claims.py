@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from kit.report.cells import tally
+from kit.report.cells import gravest_first
 from kit.report.text import plural, probability
 from kit.verify.outcome import NOT_WHOLE
 from kit.verify.verdict import ClaimReport, Verdict
@@ -114,7 +114,7 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
             ("version", verdict.version),
             ("kit", verdict.kit_version or "not recorded"),
         ],
-        counts=tally(counts),
+        counts=gravest_first(counts),
     )
 
 

@@ -13,7 +13,7 @@ from kit.durable import write_output
 from kit.errors import InvalidInput
 from kit.results import run
 from kit.results.files import VERDICT
-from kit.verify.case import check_follows
+from kit.verify.basis import check_follows
 from kit.verify.verdict import SCHEMA_VERSION, Verdict
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from kit import jsonfile
+from kit.durable import sha256_file
 from kit.errors import InvalidInput
 from kit.report.facts import hardware_line
 from kit.report.files import Run, write_file
@@ -127,7 +127,7 @@ def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
         brought=verdict.not_run_here,
         claims=dict(sorted(Counter(c.outcome for c in verdict.claims if c.primary).items())),
         cells=dict(sorted(Counter(cell.verdict for cell in verdict.cells).items())),
-        verdict_sha256=sha256((run.path / "verdict.json").read_bytes()).hexdigest(),
+        verdict_sha256=sha256_file(run.path / "verdict.json"),
         date=_day(when),
         hardware=_short(hardware or hardware_line(record.hardware if record else {})),
         kit_version=verdict.kit_version or (record.kit_version if record else ""),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import stdev
@@ -14,7 +12,7 @@ from kit.report.text import plural
 from kit.results.labels import LabelFiles
 from kit.results.run import open_run
 from kit.results.types import Cell, SeedValue
-from kit.verify.tables import COLUMNS
+from kit.verify.tables import csv_table
 from kit.visible import visible
 
 
@@ -44,17 +42,16 @@ def to_csv(cells: Iterable[Cell], labels: LabelFiles | None = None) -> str:
         cells: Of a run.
         labels: Where per-item labels are; they are left out without.
     """
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
+    return csv_table(_rows(cells, labels))
+
+
+def _rows(cells: Iterable[Cell], labels: LabelFiles | None) -> Iterator[dict[str, Any]]:
     for cell in cells:
         head = {"cell": visible(cell.id), "unit": visible(cell.unit)}
-        for one in cell.seeds:
-            writer.writerow(head | {"seed": visible(one.seed)} | _number(one, labels))
+        for seed in cell.seeds:
+            yield head | {"seed": visible(seed.seed)} | _number(seed, labels)
         if not cell.seeds and cell.trajectory is None:
-            why = visible(cell.not_run or "")
-            writer.writerow(head | {"not_run": why} | _number(cell, labels))
-    return out.getvalue()
+            yield head | {"not_run": visible(cell.not_run or "")} | _number(cell, labels)
 
 
 def _number(one: Cell | SeedValue, labels: LabelFiles | None) -> dict[str, Any]:

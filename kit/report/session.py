@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path
 
+from kit.durable import sha256_file
 from kit.errors import KitError
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.types import Manifest
@@ -34,8 +34,9 @@ def expectation_of(run: Run) -> Expectation | None:
         catalog = Catalog()
         candidates = [catalog.expectation_path(_experiment(run), run.verdict.profile)]
         candidates.append(catalog.root / run.verdict.expectation)
+        said = run.verdict.expectation_sha256
         for path in candidates:
-            if path is not None and path.is_file() and _is(path, run.verdict.expectation_sha256):
+            if path is not None and path.is_file() and sha256_file(path) == said:
                 return load_expectation(path)
     except (KitError, OSError):
         return None
@@ -61,10 +62,6 @@ def _experiment(run: Run) -> str | Path:
     """What to ask the catalog for: the user's own manifest, or an id."""
     own = run.plan.manifest if run.plan is not None else ""
     return Path(own) if own else run.verdict.experiment
-
-
-def _is(path: Path, digest: str) -> bool:
-    return sha256(path.read_bytes()).hexdigest() == digest
 
 
 def _comparable(one: str, other: str) -> bool:

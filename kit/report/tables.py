@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from kit.manifest.expectation_types import ExpectedCell
-from kit.report.cells import SEVERITY, Row, row, tally
+from kit.report.cells import SEVERITY, Row, gravest_first, row
 from kit.report.text import plural, unit_word
 from kit.results.types import Cell
 from kit.verify.verdict import CellReport, Verdict
@@ -72,7 +72,7 @@ def tables(
                 anchor=f"t{i}",
                 unit=unit_word(units.pop()) if len(units) == 1 else "several units",
                 rows=rows,
-                counts=tally(Counter(cell.verdict for cell in cells)),
+                counts=gravest_first(Counter(cell.verdict for cell in cells)),
                 omnibus=omnibus.get(name, ""),
                 has_published=any(line.published != "\u2014" for line in rows),
                 has_reference=any(line.reference != "\u2014" for line in rows),

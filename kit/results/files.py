@@ -12,7 +12,8 @@ from kit.results.labels import Labels
 from kit.results.types import Cell, Results, Series
 
 SCHEMA_VERSION = 1
-"""Of ``results.json``."""
+"""Of ``results.json``, as the first release writes it. Earlier shapes have the same number;
+they are known, and refused in one sentence."""
 RESULTS, LABELS = "results.json", "labels.jsonl"
 """What a results step promises as its outputs."""
 PLAN, RECORD, EVENTS, VERDICT = "plan.json", "record.json", "events.jsonl", "verdict.json"

@@ -9,13 +9,14 @@ from __future__ import annotations
 import glob
 import re
 from functools import cached_property
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from kit import jsonfile
+from kit.durable import sha256_file
 from kit.errors import InvalidInput
 from kit.results.files import CLOSED, LABELS, PLAN, RECORD, RESULTS, SCHEMA_VERSION, SUMS
 from kit.results.labels import LabelFiles
@@ -133,10 +134,7 @@ class Run:
             return "is not there any more"
         if said is None:
             return "was not there when the run ended"
-        with path.open("rb") as file:
-            return (
-                "" if file_digest(file, "sha256").hexdigest() == said else "is not as it was left"
-            )
+        return "" if sha256_file(path) == said else "is not as it was left"
 
     def _optional(self, name: str, kind: type[T], version: int) -> T | None:
         path = self.path / name

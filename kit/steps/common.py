@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from kit.engine.context import StepContext
 from kit.engine.registry import ModelInput
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from kit.lm.generate import TransformersBackend
     from kit.lm.vllm_backend import VllmBackend
 
+Made = TypeVar("Made")
 FORMATS = ("kit.methods.defensive_tokens.chat", "kit.mini.chat")
 """Modules that register a chat format when they are imported. A step module of your own registers
 its format itself, with ``kit.lm.formats.register_format``."""
@@ -42,6 +46,29 @@ def model_imports(params: Any) -> tuple[str, ...]:
         return ("kit.lm.vllm_modules",)
     compiles = getattr(params, "compile", False) or getattr(params, "compiled", False)
     return LIBRARIES + COMPILER * bool(compiles)
+
+
+def same_named(params: Struct, settings: type[Any]) -> dict[str, Any]:
+    """The parameters that a method's settings (a dataclass) have under the same name.
+
+    Those left open (``None``) are left to the settings' own defaults.
+    """
+    names = [field.name for field in fields(settings) if hasattr(params, field.name)]
+    given = {name: getattr(params, name) for name in names}
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in given.items() if v is not None}
+
+
+def finished(ctx: StepContext, name: str, made: Callable[..., Made], file: str = "") -> list[Made]:
+    """The steps of a list input as a family's method takes them; none where it is not given.
+
+    Args:
+        ctx: Of the step.
+        name: Of the input.
+        made: Takes instance, path of the outputs (or of ``file`` among them), and axes.
+        file: The one output that is read.
+    """
+    steps = ctx.steps(name) if ctx.has(name) else []
+    return [made(step.instance, step.path / file, step.axes) for step in steps]
 
 
 def stands_in(ctx: StepContext, model: ModelInput) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
+from kit.manifest.printed import Printed
 from kit.results.asks import of_one_curve
 from kit.results.labels import LabelSource
 from kit.verify.finding import Finding, invalid
@@ -22,6 +24,18 @@ from kit.verify.pairs import ItemsDiffer, discordance
 from kit.verify.ratios import ratio
 from kit.verify.seeds import baseline
 
+NEEDS: dict[str, tuple[str, ...]] = {
+    "exact": (),
+    "absolute": ("margin",),
+    "relative": ("margin", "floor"),
+    "binomial": ("margin",),
+    "paired": ("margin",),
+    "flip": ("margin", "flip_rate"),
+    "seeds": ("margin",),
+    "trajectory": ("margin",),
+    "bound": ("bound", "side"),
+}
+"""Tolerance kind -> the fields it needs."""
 OF_ITEMS = frozenset({"binomial", "paired", "flip"})
 """Kinds that compare one run's items."""
 
@@ -45,35 +59,37 @@ def judge(
     broken = _precondition(expected, cell, rule)
     if broken:
         return invalid(broken)
+    given, said = _given(rule, place), baseline(expected)
+    if cell.censored:
+        return never(cell, expected, rule)
     if rule.kind == "bound":
-        if rule.side is None:
-            raise InvalidInput("field 'tolerance.side' is missing", where=place)
-        value = _need(rule.bound, "bound", place)
-        if cell.censored:
-            return never(cell, expected, rule)
         if len(cell.seeds) < 2 and of_one_curve(expected.id):
             return Finding(
                 "inconclusive",
                 f"{show(cell.value or 0)}: nothing says how this spreads over seeds",
                 needed="at least 2 seeds",
             )
-        return bound(cell, value, rule.side)
-    if cell.censored:
-        return never(cell, expected, rule)
+        return bound(cell, given["bound"], rule.side or "at_most")
     if rule.kind == "trajectory":
         drift = None if rule.drift is None else Fraction(rule.drift)
-        return trajectory(cell, expected, _margin(rule, place), drift)
-    if rule.kind == "seeds":
-        return seeds(cell, expected, _margin(rule, place), place)
+        return trajectory(cell, expected, given["margin"], drift)
     if rule.kind in OF_ITEMS:
-        return _items(expected, cell, rule, published, place)
-    return _plain(expected, cell, rule, place)
-
-
-def _plain(expected: ExpectedCell, cell: Measurement, rule: Tolerance, place: str) -> Finding:
-    assert cell.value is not None
-    said = baseline(expected)
+        return _items(expected, cell, rule, given, said, published, place)
     assert said is not None
+    if rule.kind == "seeds":
+        return seeds(cell, expected, given["margin"], place)
+    return _plain(expected, cell, rule, given, said, place)
+
+
+def _plain(
+    expected: ExpectedCell,
+    cell: Measurement,
+    rule: Tolerance,
+    given: Mapping[str, Fraction],
+    said: Printed,
+    place: str,
+) -> Finding:
+    assert cell.value is not None
     if rule.kind == "exact":
         if expected.k is not None and cell.k is not None and cell.k != expected.k:
             return Finding(
@@ -83,9 +99,8 @@ def _plain(expected: ExpectedCell, cell: Measurement, rule: Tolerance, place: st
                 margin=0.0,
             )
         return exact(cell.value, said, expected.unit)
-    margin = _margin(rule, place)
     if rule.kind == "absolute":
-        return absolute(cell.value, said, margin, expected.unit)
+        return absolute(cell.value, said, given["margin"], expected.unit)
     if expected.unit in PROPORTIONS:
         raise InvalidInput(
             "tolerance 'relative' is refused for proportions",
@@ -93,26 +108,25 @@ def _plain(expected: ExpectedCell, cell: Measurement, rule: Tolerance, place: st
             why="5 % of an attack success rate of 0.5 % is a twentieth of one item of 208",
             next_step="use binomial, paired or absolute",
         )
-    return relative(cell.value, said, margin, _need(rule.floor, "floor", place), expected.unit)
+    return relative(cell.value, said, given["margin"], given["floor"], expected.unit)
 
 
 def _items(
     expected: ExpectedCell,
     cell: Measurement,
     rule: Tolerance,
+    given: Mapping[str, Fraction],
+    said: Printed | None,
     published: LabelSource | None,
     place: str,
 ) -> Finding:
-    margin = _margin(rule, place)
-    if rule.kind == "binomial" and cell.ratio is not None:
-        said = baseline(expected)
-        assert said is not None
+    margin = given["margin"]
+    if rule.kind == "binomial" and cell.ratio is not None and said is not None:
         return ratio(cell, said, margin)
     if cell.k is None or cell.n is None or expected.unit not in PROPORTIONS:
         return invalid(f"tolerance {rule.kind!r} needs fields 'k' and 'n' of a proportion")
     if rule.kind == "paired":
         return _paired(expected, cell, rule, margin, published, place)
-    said = baseline(expected)
     assert said is not None
     m = expected.n or cell.n
     whole = 100 if expected.unit == "percent" else 1
@@ -124,12 +138,10 @@ def _items(
     if rule.kind == "binomial":
         return binomial(cell.k, cell.n, said, margin, expected.unit, m, expected.k)
     count, blur = said.value * m / whole, said.half * m / whole
-    if expected.k is not None:
-        count, blur = Fraction(expected.k), Fraction(0)
-    elif _only(count, blur) is not None:
-        count, blur = Fraction(_only(count, blur) or 0), Fraction(0)
-    rate = _need(rule.flip_rate, "flip_rate", place)
-    return flip(cell.k, cell.n, said, count, blur, margin, rate, expected.unit)
+    exactly = _only(count, blur) if expected.k is None else expected.k
+    if exactly is not None:
+        count, blur = Fraction(exactly), Fraction(0)
+    return flip(cell.k, cell.n, said, count, blur, margin, given["flip_rate"], expected.unit)
 
 
 def _only(count: Fraction, blur: Fraction) -> int | None:
@@ -175,16 +187,21 @@ def _precondition(expected: ExpectedCell, cell: Measurement, rule: Tolerance) ->
     return ""
 
 
-def _margin(rule: Tolerance, place: str) -> Fraction:
-    return _need(rule.margin, "margin", place)
+def _given(rule: Tolerance, place: str) -> dict[str, Fraction]:
+    """The numbers that a kind needs.
 
-
-def _need(text: str | None, name: str, place: str) -> Fraction:
-    if text is None:
-        raise InvalidInput(
-            f"field 'tolerance.{name}' is missing", where=place, next_step="kit validate"
-        )
-    number = Fraction(text)
-    if number < 0 and name != "bound":
-        raise InvalidInput(f"field 'tolerance.{name}' is negative", where=place)
-    return number
+    Raises:
+        InvalidInput: One is missing, or negative.
+    """
+    numbers = {}
+    for name in NEEDS[rule.kind]:
+        text = getattr(rule, name)
+        if text is None:
+            raise InvalidInput(
+                f"field 'tolerance.{name}' is missing", where=place, next_step="kit validate"
+            )
+        if name != "side":
+            numbers[name] = Fraction(text)
+            if numbers[name] < 0 and name != "bound":
+                raise InvalidInput(f"field 'tolerance.{name}' is negative", where=place)
+    return numbers

@@ -6,15 +6,16 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from kit.errors import InvalidInput
+from kit.results.files import RESULTS
 from kit.results.run import Run
 from kit.verify.contrast import contrast
 from kit.verify.diverge import Divergence, compare_files, diverge, read_side
 from kit.verify.finding import ALPHA
 from kit.verify.measurement import Measurement, measure
-from kit.verify.multiple import benjamini_hochberg
+from kit.verify.multiple import with_q
 from kit.verify.numbers import points, show, show_p
 
 _RANKS = {"differs": 0, "noise": 2, "same": 3}
@@ -110,23 +111,14 @@ def _cells(first: Run, second: Run) -> list[CellPair]:
             unit = (ours.get(id) or theirs[id]).unit
             pairs.append(CellPair(id=id, unit=unit, says=f"only in the {side}"))
             continue
-        unit = ours[id].unit
-        one = measure(
-            ours[id], unit, str(first.path / "results.json"), first.labels, first.results.series
+        here, there = (
+            measure(
+                cells[id], ours[id].unit, str(run.path / RESULTS), run.labels, run.results.series
+            )
+            for run, cells in ((first, ours), (second, theirs))
         )
-        two = measure(
-            theirs[id],
-            unit,
-            str(second.path / "results.json"),
-            second.labels,
-            second.results.series,
-        )
-        pairs.append(_pair(one, two))
-    tested = [index for index, pair in enumerate(pairs) if pair.p is not None]
-    adjusted = benjamini_hochberg([pairs[index].p or 0.0 for index in tested])
-    for index, q in zip(tested, adjusted, strict=True):
-        pairs[index] = structs.replace(pairs[index], q=q)
-    return pairs
+        pairs.append(_pair(here, there))
+    return with_q(pairs)
 
 
 def _pair(one: Measurement, two: Measurement) -> CellPair:

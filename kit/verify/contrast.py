@@ -97,13 +97,11 @@ def _alone(a: Measurement, estimate: Fraction, at: Fraction) -> Contrast:
             return Contrast(estimate, None, None, PLAIN)
         tails = a.ratio.tails(float(at) / scale_of(a.unit))
         return Contrast(estimate, *tails, a.ratio.how)
-    assert a.k is not None
-    assert a.n is not None
-    value = float(at) / scale_of(a.unit)
+    (k, n), value = a.counted, float(at) / scale_of(a.unit)
     if not 0 <= value <= 1:
         return Contrast(estimate, float(value > 1), float(value < 0), "outside 0 to 1")
-    below, above = exact_tails(a.k, a.n, value)
-    return Contrast(estimate, above, below, f"exact binomial, {a.k} of {a.n}")
+    below, above = exact_tails(k, n, value)
+    return Contrast(estimate, above, below, f"exact binomial, {k} of {n}")
 
 
 def _ratios(here: Ratio, b: Measurement, estimate: Fraction, at: Fraction) -> Contrast:
@@ -186,10 +184,7 @@ def _proportions(
                 above, below = tango_tails(more, fewer, n, value)
                 how = f"paired labels: {more} only in the first, {fewer} only in the second of {n}"
                 return Contrast(estimate, above, below, how)
-    assert a.k is not None
-    assert a.n is not None
-    assert b.k is not None
-    assert b.n is not None
-    terms = (Term(1, a.k / a.n, a.n), Term(-weight, b.k / b.n, b.n))
+    (k, n), (k_b, n_b) = a.counted, b.counted
+    terms = (Term(1, k / n, n), Term(-weight, k_b / n_b, n_b))
     above, below = mover_tails(terms, value)
     return Contrast(estimate, above, below, "score interval of two proportions")

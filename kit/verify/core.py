@@ -21,8 +21,8 @@ from kit.verify.claims import asked, claim_cells, report_claims
 from kit.verify.dependence import sides_of
 from kit.verify.finding import Finding
 from kit.verify.measurement import Measurement, measure
-from kit.verify.multiple import benjamini_hochberg, normal_score, omnibus
-from kit.verify.numbers import show
+from kit.verify.multiple import normal_score, omnibus, with_q
+from kit.verify.numbers import show, some
 from kit.verify.outcome import decide_run, uncovered
 from kit.verify.preconditions import check_pair
 from kit.verify.ratios import with_ratios
@@ -114,7 +114,7 @@ def verify(subject: Subject) -> Verdict:
         spoiled = [id for id in (cell.derived.cells if cell.derived else ()) if id in broken]
         if spoiled:
             broken.setdefault(cell.id, f"computed from {spoiled[0]}: {broken[spoiled[0]]}")
-    reports = _adjusted(
+    reports = with_q(
         [
             _report(subject, cell, found.get(cell.id), measured.get(cell.id), broken.get(cell.id))
             for cell in expected.cells
@@ -206,10 +206,8 @@ def _parts(expected: Expectation) -> set[str]:
 
 
 def _unlisted(extra: Sequence[str]) -> list[str]:
-    if not extra:
-        return []
-    some = ", ".join(extra[:5]) + (", ..." if len(extra) > 5 else "")
-    return [f"{len(extra)} measured cells are not in the expectation and not compared: {some}"]
+    said = f"{len(extra)} measured cells are not in the expectation and not compared"
+    return [f"{said}: {some(extra, 5)}"] if extra else []
 
 
 def _finding(
@@ -328,12 +326,3 @@ def _compared_with(expected: ExpectedCell) -> float | None:
     if said is not None:
         return float(said.value)
     return float(rule.bound) if rule is not None and rule.bound is not None else None
-
-
-def _adjusted(reports: list[CellReport]) -> list[CellReport]:
-    """Add Benjamini-Hochberg q to every cell that has a p."""
-    tested = [index for index, report in enumerate(reports) if report.p is not None]
-    adjusted = benjamini_hochberg([reports[index].p or 0.0 for index in tested])
-    for index, q in zip(tested, adjusted, strict=True):
-        reports[index] = structs.replace(reports[index], q=q)
-    return reports

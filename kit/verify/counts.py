@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from kit.errors import InvalidInput, KitError, Many
+from kit.errors import InvalidInput, KitError, raise_all
 from kit.manifest.grim import WHOLE, counts, nearest_shares
 from kit.manifest.printed import Printed
 from kit.results.types import Cell, Results, SeedValue
-from kit.verify.numbers import show
+from kit.verify.numbers import show, some
 
 _Entry = TypeVar("_Entry", Cell, SeedValue)
 
@@ -56,10 +56,7 @@ def with_counts(results: Results, where: str) -> tuple[Results, list[str]]:
             cells.append(structs.replace(whole, seeds=seeds, value=mean if seeds else whole.value))
         except InvalidInput as problem:
             problems.append(problem)
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise Many(problems)
+    raise_all(problems)
     return structs.replace(results, cells=cells), _notes(list(dict.fromkeys(vague)))
 
 
@@ -91,7 +88,5 @@ def _filled(entry: _Entry, unit: str, place: str, id: str, vague: list[str]) -> 
 
 
 def _notes(vague: list[str]) -> list[str]:
-    if not vague:
-        return []
-    some = ", ".join(vague[:5]) + (", ..." if len(vague) > 5 else "")
-    return [f"{len(vague)} rounded values fit several counts; the nearest was taken: {some}"]
+    words = "rounded values fit several counts; the nearest was taken"
+    return [f"{len(vague)} {words}: {some(vague, 5)}"] if vague else []

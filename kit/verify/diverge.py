@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 from msgspec import Struct, structs
 
 from kit import jsonfile
+from kit.durable import sha256_file
 from kit.results.files import stored
 from kit.results.plan import StepInstance
 from kit.results.record import FileRecord
@@ -77,7 +77,7 @@ class Side:
         if described.is_file():
             return _hashes(jsonfile.read(described, _Stored).files)
         listed = (path for path in entry.rglob("*") if path.is_file())
-        return {str(p.relative_to(entry)): sha256(p.read_bytes()).hexdigest() for p in listed}
+        return {str(p.relative_to(entry)): sha256_file(p) for p in listed}
 
 
 def read_side(run: Run, store: Path | None) -> Side | None:

@@ -71,6 +71,13 @@ class Measurement:
         return self.k is not None and self.n is not None
 
     @property
+    def counted(self) -> tuple[int, int]:
+        """Count and items of a proportion measured once."""
+        assert self.k is not None
+        assert self.n is not None
+        return self.k, self.n
+
+    @property
     def censored(self) -> bool:
         """Some seed's value is only known to be larger than something."""
         return any(seed.beyond for seed in self.seeds)

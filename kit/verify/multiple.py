@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kit.verify.dependence import Sides, drawn_limit, shift_p
 from kit.verify.finding import ALPHA
@@ -10,6 +14,7 @@ from kit.verify.numbers import show, show_p
 from kit.verify.special import binomial_at_most, normal_quantile
 from kit.verify.verdict import CellReport, Omnibus
 
+Tested = TypeVar("Tested", bound=Struct)
 ENOUGH = 10
 """Cells that a metric must have for a line of its own."""
 LEVEL = 0.99
@@ -42,6 +47,14 @@ def benjamini_hochberg(p: Sequence[float]) -> list[float]:
         running = min(running, len(p) * p[index] / (len(p) - rank))
         adjusted[index] = running
     return adjusted
+
+
+def with_q(items: Sequence[Tested]) -> list[Tested]:
+    """Items with a field ``p``, each that has one with its Benjamini-Hochberg ``q``."""
+    plain: Sequence[Any] = items
+    tested = {i: float(item.p) for i, item in enumerate(plain) if item.p is not None}
+    q = dict(zip(tested, benjamini_hochberg(list(tested.values())), strict=True))
+    return [replace(item, q=q[i]) if i in q else item for i, item in enumerate(items)]
 
 
 def at_least(p: Sequence[float], r: int) -> float:

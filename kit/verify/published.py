@@ -7,8 +7,6 @@ repeating it with 208 prompts either.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +21,7 @@ from kit.manifest.load import load_expectation
 from kit.manifest.printed import Printed
 from kit.results.types import Cell, Results
 from kit.verify.core import Subject, verify
-from kit.verify.tables import COLUMNS
+from kit.verify.tables import csv_table
 from kit.verify.verdict import ClaimOutcome, Verdict
 
 _OUTCOME: dict[ClaimOutcome, str] = {"undetermined": "is open", "fails": "is contradicted"}
@@ -33,14 +31,11 @@ PRINTED = frozenset({"reported", "quoted"})
 
 def printed_table(expected: Expectation) -> str:
     """The printed values as the CSV that ``kit verify EXP --results FILE`` reads."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
-    for cell in expected.cells:
-        if cell.value is not None and cell.status in PRINTED:
-            row = {"cell": cell.id, "unit": cell.unit, "value": cell.value}
-            writer.writerow(row | _items(cell))
-    return out.getvalue()
+    return csv_table(
+        {"cell": cell.id, "unit": cell.unit, "value": cell.value} | _items(cell)
+        for cell in expected.cells
+        if cell.value is not None and cell.status in PRINTED
+    )
 
 
 def _items(cell: ExpectedCell) -> dict[str, str]:
@@ -62,14 +57,14 @@ def verdict_on_itself(path: Path) -> Verdict:
     Raises:
         InvalidInput: The expectation is not what it must be.
     """
-    from kit.verify.case import open_case, verdict_of
+    from kit.verify.basis import read_basis, verdict_of
 
     expected = load_expectation(path)
     with TemporaryDirectory() as folder:
         brought = Path(folder) / "printed.csv"
         brought.write_text(printed_table(expected), encoding="utf-8")
-        case = open_case(expected.experiment, brought, expected.profile, expectation=path)
-        return verdict_of(case)
+        basis = read_basis(expected.experiment, brought, expected.profile, expectation=path)
+        return verdict_of(basis)
 
 
 def not_carried(path: Path) -> str:

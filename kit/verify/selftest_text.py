@@ -26,8 +26,8 @@ def screen(outcome: SelfTest) -> list[str]:
         rest += _wrapped(f"False alarms: {hits} of {trials} redraws ({_percent(hits / trials)})")
     for name, reports in slips.items():
         hits = sum(report.found for report in reports)
-        unseen = f", cannot be seen in {len(reports) - hits}" if hits < len(reports) else ""
-        rest.append(f"  {name}: caught in {hits} of {len(reports)} cells{unseen}")
+        missed = f", cannot be seen in {len(reports) - hits}" if hits < len(reports) else ""
+        rest.append(f"  {name}: caught in {hits} of {len(reports)} cells{missed}")
     if outcome.tampered:
         through = [one.name for one in outcome.tampered if one.caught is False]
         caught = sum(one.caught is True for one in outcome.tampered)

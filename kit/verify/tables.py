@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,28 @@ _WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[-+]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][-+]?[0-9]{1,3})?")
 """Digits of other scripts, underscores and ``inf``, which Python would read, are slips here."""
 COLUMNS = ("cell", "value", "unit", "k", "n", "seed", "labels", "not_run")
+
+
+def csv_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The CSV of rows that have some of the columns."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def template(expected: Expectation) -> str:
+    """The empty table of an expectation, for results that are measured elsewhere.
+
+    One row a cell that can be compared. Rows left empty count as missing. Repeat a row with another
+    ``seed`` for each replicate. ``n`` is filled in where the published number rests on it.
+    """
+    return csv_table(
+        {"cell": cell.id, "unit": cell.unit, "n": cell.n or ""}
+        for cell in expected.cells
+        if cell.tolerance is not None and cell.tolerance.kind != "trajectory"
+    )
 
 
 def read_table(path: Path, expected: Expectation) -> tuple[Results, LabelSource]:

@@ -18,10 +18,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from kit.durable import sha256_file
 from kit.errors import KitError
 from kit.results.files import CLOSED, EVENTS, LABELS, PLAN, RECORD, RESULTS, SUMS
 from kit.results.ids import EXTRA
-from kit.verify.case import open_case, verdict_of
+from kit.verify.basis import read_basis, verdict_of
 
 Json = dict[str, Any]
 Change = Callable[[Path], bool]
@@ -87,7 +88,7 @@ def try_all(run: Path, expectation: Path | None = None) -> Iterator[Outcome]:
 def _said(run: Path, expectation: Path | None) -> list[str]:
     """The verdict and its reasons, or ``refused`` and the refusal."""
     try:
-        verdict = verdict_of(open_case(str(run), expectation=expectation))
+        verdict = verdict_of(read_basis(str(run), expectation=expectation))
     except KitError as error:
         return ["refused", str(error).replace(f"{run}/", "")]
     return [verdict.verdict, *verdict.reasons]
@@ -97,18 +98,14 @@ def fit(run: Path) -> None:
     """Make the hashes in a run directory those of its files."""
     if (run / RECORD).is_file():
         record = _read(run / RECORD)
-        _write(run / RECORD, record | {"results_sha256": _sha256(run / RESULTS)})
+        _write(run / RECORD, record | {"results_sha256": sha256_file(run / RESULTS)})
     _close(run)
 
 
 def _close(run: Path) -> None:
     if (run / SUMS).is_file():
         here = [name for name in CLOSED if (run / name).is_file()]
-        (run / SUMS).write_text("".join(f"{_sha256(run / name)}  {name}\n" for name in here))
-
-
-def _sha256(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()
+        (run / SUMS).write_text("".join(f"{sha256_file(run / name)}  {name}\n" for name in here))
 
 
 def _read(path: Path) -> Json:
@@ -120,16 +117,16 @@ def _write(path: Path, content: Json) -> None:
     path.write_text(json.dumps(content))
 
 
-def _file(name: str, change: Callable[[Json], bool]) -> Change:
+def _file(name: str, change: Callable[[Json], None]) -> Change:
     """A change of one JSON file."""
 
     def changed(run: Path) -> bool:
         if not (run / name).is_file():
             return False
-        content = _read(run / name)
-        done = change(content)
+        content, before = _read(run / name), _read(run / name)
+        change(content)
         _write(run / name, content)
-        return done
+        return content != before
 
     return changed
 
@@ -147,37 +144,24 @@ def _listed(table: Json) -> list[Json]:
     return [cell for cell in table["cells"] if not cell["id"].startswith(EXTRA)]
 
 
-def _without_canaries(table: Json) -> bool:
-    done = bool(table.get("canaries"))
-    table["canaries"] = []
-    return done
-
-
-def _without_canary(table: Json) -> bool:
+def _without_canary(table: Json) -> None:
     """One of one step."""
-    return bool(table.get("canaries")) and bool(table["canaries"].pop())
+    table["canaries"] = table.get("canaries", [])[:-1]
 
 
-def _without_statistics(table: Json) -> bool:
-    done = len(_listed(table)) < len(table["cells"])
+def _without_statistics(table: Json) -> None:
     table["cells"] = _listed(table)
-    return done
 
 
-def _parts(cell: Json) -> list[Json]:
-    return [cell, *(cell.get("seeds") or [])]
-
-
-def _stripped(*fields: str) -> Callable[[Json], bool]:
+def _stripped(*fields: str) -> Callable[[Json], None]:
     """Fields of every cell and replicate are gone."""
 
-    def change(table: Json) -> bool:
-        parts = [part for cell in _listed(table) for part in _parts(cell)]
-        done = any(part.get(field) is not None for part in parts for field in fields)
-        for part in parts:
-            for field in fields:
-                part.pop(field, None)
-        return done
+    def change(table: Json) -> None:
+        for cell in _listed(table):
+            for part in (cell, *(cell.get("seeds") or [])):
+                for field in fields:
+                    if part.get(field) is not None:
+                        del part[field]
 
     return change
 
@@ -187,9 +171,8 @@ def _keep(cell: Json, seeds: list[Json]) -> None:
     cell["value"] = sum(seed["value"] for seed in seeds) / len(seeds)
 
 
-def _without_replicates(table: Json) -> bool:
+def _without_replicates(table: Json) -> None:
     """Two of each group, everywhere."""
-    done = False
     groups: dict[str, list[str]] = {}
     for cell in table["cells"]:
         group = cell["id"].removeprefix(EXTRA).partition("/")[0]
@@ -201,18 +184,15 @@ def _without_replicates(table: Json) -> bool:
         left = [seed for seed in seeds if seed["seed"] not in gone]
         if left and len(left) < len(seeds) and cell.get("value") is not None:
             _keep(cell, left)
-            done = True
-    return done
 
 
-def _fewer_seeds(table: Json) -> bool:
+def _fewer_seeds(table: Json) -> None:
     """Half of them, in the first cell that has several."""
     for cell in _listed(table):
         seeds = cell.get("seeds") or []
         if len(seeds) > 3 and cell.get("value") is not None:
             _keep(cell, seeds[: len(seeds) // 2])
-            return True
-    return False
+            return
 
 
 def _labels(change: Callable[[Json], None]) -> Change:
@@ -223,10 +203,11 @@ def _labels(change: Callable[[Json], None]) -> Change:
         if not path.is_file():
             return False
         lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        before = json.dumps(lines)
         for line in lines:
             change(line)
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-        return bool(lines)
+        return json.dumps(lines) != before
 
     return changed
 
@@ -240,45 +221,34 @@ def _renamed(line: Json) -> None:
     line["items"] = [f"x{i}" for i, _ in enumerate(line.get("items", []))]
 
 
-def _set(**fields: Any) -> Callable[[Json], bool]:
-    def change(content: Json) -> bool:
-        content |= fields
-        return True
-
-    return change
+def _set(**fields: Any) -> Callable[[Json], None]:
+    return lambda content: content.update(fields)
 
 
-def _three_steps(record: Json) -> bool:
-    done = len(record["steps"]) > 3
+def _three_steps(record: Json) -> None:
     record["steps"] = dict(list(record["steps"].items())[:3])
-    return done
 
 
-def _other_keys(record: Json) -> bool:
+def _other_keys(record: Json) -> None:
     for step in record["steps"].values():
         step["key"] = sha256(step["key"].encode()).hexdigest()
-    return bool(record["steps"])
 
 
-def _other_pins(record: Json) -> bool:
+def _other_pins(record: Json) -> None:
     for pin in record["pins"].values():
         pin["digest"] = sha256(pin.get("digest", "").encode()).hexdigest()
-    return bool(record["pins"])
 
 
-def _unfinished_step(record: Json) -> bool:
-    for step in record["steps"].values():
+def _unfinished_step(record: Json) -> None:
+    for step in list(record["steps"].values())[:1]:
         step["state"] = "failed"
-        return True
-    return False
 
 
-def _unknown_step(table: Json) -> bool:
+def _unknown_step(table: Json) -> None:
     """One cell that no step of the plan measured."""
     cells = [cell for cell in _listed(table) if cell.get("step")]
-    for cell in cells[:1]:
-        cell["step"] = "by-hand"
-    return len(cells) > 1
+    if len(cells) > 1:
+        cells[0]["step"] = "by-hand"
 
 
 def _without_hash(run: Path) -> bool:
@@ -291,7 +261,7 @@ def _without_hash(run: Path) -> bool:
 
 
 TAMPERINGS = (
-    Tampering("all canaries removed", _file(RESULTS, _without_canaries), "canary "),
+    Tampering("all canaries removed", _file(RESULTS, _set(canaries=[])), "canary "),
     Tampering("one canary of one step removed", _file(RESULTS, _without_canary), "canary "),
     Tampering("statistics removed", _file(RESULTS, _without_statistics), "beside the listed"),
     Tampering("k and n removed", _file(RESULTS, _stripped("k", "n")), "counts (k of n)"),
@@ -325,7 +295,7 @@ TAMPERINGS = (
     Tampering("hashes removed", _removed(SUMS), f"{SUMS} is not there"),
     Tampering(
         "table edited, hashes left",
-        _file(RESULTS, _without_canaries),
+        _file(RESULTS, _set(canaries=[])),
         "is not as it was left",
         refused=True,
         fitted=False,

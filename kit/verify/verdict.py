@@ -13,6 +13,7 @@ from msgspec import Struct
 from kit.errors import EXIT_CLAIM_FAILED, EXIT_INCOMPLETE, EXIT_OK
 
 SCHEMA_VERSION = 1
+"""As the first release writes it."""
 
 CellVerdict = Literal[
     "match",

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from hashlib import file_digest
 
 import msgspec
 from msgspec import Struct
 
+from kit.durable import sha256_file
 from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.manifest.pin_types import Pin
 from kit.results.axes import Axes, name_of
@@ -68,15 +68,12 @@ def _by_record(run: Run, record: Record) -> Iterator[str]:
         yield f"{RECORD} does not name the sha256 of {RESULTS}"
     step = record.steps.get(run.plan.results) if run.plan is not None else None
     labels = step.outputs.get(LABELS) if step is not None else None
-    if labels is not None and (not run.has_labels or _digest(run) != labels.sha256):
+    if labels is not None and (
+        not run.has_labels or sha256_file(run.path / LABELS) != labels.sha256
+    ):
         yield f"{LABELS} is not what the step {run.plan.results if run.plan else ''} wrote"
     if not _in_events(run, record):
         yield f"{EVENTS} knows no run that began when {RECORD} says"
-
-
-def _digest(run: Run) -> str:
-    with (run.path / LABELS).open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 class _Began(Struct):

@@ -17,7 +17,7 @@ import click
 import pytest
 
 from kit.cli import main
-from kit.cli.planning import chosen_options
+from kit.cli.planning import chosen_options, prepare
 from kit.cli.state import State, state
 from kit.engine.session import Options
 from kit.errors import InvalidInput, KitError, Many, UsageError
@@ -93,15 +93,19 @@ def every_command() -> dict[str, click.Command]:
 def test_every_command_takes_the_options_that_it_offers() -> None:
     """Options are shared by decorators: one that a function does not know shows when it is called,
     and not before."""
-    named = set(inspect.signature(chosen_options).parameters) - {"others"}
+    planned = set(inspect.signature(prepare).parameters)
+    how = set(inspect.signature(chosen_options).parameters) - {"others"}
     fields = {field.name for field in dataclasses.fields(Options)} - {"progress", "slurm"}
     for name, command in every_command().items():
         assert command.callback is not None
         takes = set(inspect.signature(command.callback).parameters) - {"context"}
-        given = {one.name for one in command.params if one.expose_value}
-        if "how" in takes:  # handed on to chosen_options
-            takes = takes - {"how"} | named | fields
-        assert takes == given, name
+        offers = {one.name for one in command.params if one.expose_value}
+        if "planned" in takes:  # handed on to prepare
+            takes = takes - {"planned"} | (offers & planned)
+        if takes & {"how", "given"}:  # handed on to chosen_options
+            more = planned if "given" in takes else set()
+            takes = takes - {"how", "given"} | how | fields | (offers & more)
+        assert takes == offers, name
 
 
 def test_no_arguments_shows_help_and_is_a_usage_error(kit: Kit) -> None:

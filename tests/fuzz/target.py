@@ -27,7 +27,7 @@ from kit.manifest.types import Manifest
 from kit.pins.store import PinStore
 from kit.results.labels import LabelFiles
 from kit.results.types import Cell, Results, SeedValue
-from kit.verify.case import Case, encode, verdict_of
+from kit.verify.basis import Basis, encode, verdict_of
 from kit.verify.core import Subject
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +149,7 @@ def _expectation(path: Path, folder: Path) -> str:
             published=LabelFiles(path.parent, ROOT),
             expectation=str(path),
         )
-        encode(verdict_of(Case(subject, None, loaded, "", "")))
+        encode(verdict_of(Basis(subject, loaded=loaded)))
     return "verified"
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from kit.durable import write_json
+from kit.durable import sha256_file, write_json
 from kit.errors import InvalidInput, Preflight, UsageError
 from kit.manifest.catalog import Catalog
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins.command import parse_assignment
-from kit.pins.store import PACKAGE, HashMemory, OwnPaths, PinStore, sha256_file, variable
+from kit.pins.store import PACKAGE, HashMemory, OwnPaths, PinStore, variable
 from tests.demo.fixtures import sha
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

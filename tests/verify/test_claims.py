@@ -290,10 +290,10 @@ def test_claims_that_do_not_lead_are_not_adjusted() -> None:
     ("kind", "fields", "says"),
     [
         ("order", {"cells": [A]}, "at least two"),
-        ("threshold", {"cells": [A], "side": "at_most"}, "'value' is missing"),
-        ("threshold", {"cells": [A], "value": "1"}, "'side' is missing"),
+        ("threshold", {"cells": [A], "side": "at_most"}, "needs 'value'"),
+        ("threshold", {"cells": [A], "value": "1"}, "needs 'side'"),
         ("ratio", {"cells": [A], "value": "1", "side": "at_most"}, "exactly two"),
-        ("direction", {"pairs": [[A]], "side": "at_most"}, "pairs"),
+        ("direction", {"pairs": [[A]], "side": "at_most"}, "a pair is"),
         ("within", {"cells": [A, B], "margin": "1"}, "do not compare"),
     ],
 )

@@ -108,11 +108,11 @@ def test_at_80_columns(run_dir: Path) -> None:
 
     from rich.console import Console
 
-    from kit.verify.case import open_case, verdict_of
+    from kit.verify.basis import read_basis, verdict_of
     from kit.verify.render import render
 
     out = StringIO()
-    render(verdict_of(open_case(str(run_dir))), Console(file=out, force_terminal=True, width=80,
+    render(verdict_of(read_basis(str(run_dir))), Console(file=out, force_terminal=True, width=80,
                                                         no_color=True), every=True)  # fmt: skip
     text = out.getvalue()
     assert "t1/defended" in text

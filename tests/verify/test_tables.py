@@ -9,8 +9,7 @@ import pytest
 
 from kit.errors import InvalidInput
 from kit.verify.core import Subject, verify
-from kit.verify.tables import read_table
-from kit.verify.template import template
+from kit.verify.tables import read_table, template
 from tests.verify.builders import expectation, expected_cell, labels, memory, tolerance
 
 CELLS = [

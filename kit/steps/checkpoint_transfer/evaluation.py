@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kit.durable import write_json
 from kit.engine.context import StepContext
-from kit.engine.registry import REGISTRY
+from kit.engine.registry import REGISTRY, Sort
 from kit.steps.checkpoint_transfer.inputs import (
     documents_of,
     encoder,
@@ -15,10 +13,11 @@ from kit.steps.checkpoint_transfer.inputs import (
     tokenizer_of,
 )
 from kit.steps.checkpoint_transfer.params import AttackData, Evaluate, Questions, Tabulate
-from kit.steps.common import load_model, model_imports, pinned_files, transformers_backend
+from kit.steps.common import finished, load_model, model_imports, pinned_files, transformers_backend
 
-if TYPE_CHECKING:
-    from kit.methods.checkpoint_transfer.gather import Finished
+MEASURED: dict[str, Sort] = dict.fromkeys(
+    ("unlearned", "trainings", "originals", "teachers", "oracles", "attacks"), "steps"
+)
 
 
 @REGISTRY.kind(
@@ -143,29 +142,17 @@ def run_attack_data(ctx: StepContext, params: AttackData) -> None:
 @REGISTRY.kind(
     "checkpoint-transfer/tabulate",
     version=1,
-    inputs={
-        "unlearned": "steps",
-        "trainings": "steps",
-        "originals": "steps",
-        "teachers": "steps",
-        "oracles": "steps",
-        "attacks": "steps",
-    },
-    optional=frozenset({"unlearned", "trainings", "originals", "teachers", "oracles", "attacks"}),
+    inputs=MEASURED,
+    optional=frozenset(MEASURED),
     outputs=("results.json", "labels.jsonl"),
     environment=(),
 )
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather all measurements into ``results.json``."""
-    from kit.methods.checkpoint_transfer.gather import tabulate
+    from kit.methods.checkpoint_transfer.gather import Finished, tabulate
 
     table, collapses = tabulate(
-        unlearned=_finished(ctx, "unlearned"),
-        trainings=_finished(ctx, "trainings"),
-        originals=_finished(ctx, "originals"),
-        teachers=_finished(ctx, "teachers"),
-        oracles=_finished(ctx, "oracles"),
-        attacks=_finished(ctx, "attacks"),
+        **{name: finished(ctx, name, Finished) for name in MEASURED},
         roles=ctx.roles,
         losses=params.losses,
         checkpoint=params.checkpoint,
@@ -175,11 +162,3 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     table.write(ctx.out)
     for row in collapses:
         ctx.note(f"{row} picks one letter whatever is asked: broken, not unlearned")
-
-
-def _finished(ctx: StepContext, name: str) -> list[Finished]:
-    from kit.methods.checkpoint_transfer.gather import Finished
-
-    if not ctx.has(name):
-        return []
-    return [Finished(step.instance, step.path, step.axes) for step in ctx.steps(name)]

@@ -15,7 +15,7 @@ from kit.steps.checkpoint_transfer.inputs import (
     tokenizer_of,
 )
 from kit.steps.checkpoint_transfer.params import Fit, Oracle, Targets, Texts
-from kit.steps.common import load_model, model_imports
+from kit.steps.common import load_model, model_imports, same_named
 
 
 @REGISTRY.kind(
@@ -126,17 +126,7 @@ def run_targets(ctx: StepContext, params: Targets) -> None:
     student = load_model(ctx, ctx.model("student"), params.dtype)
     pad = pad_of(tokenizer_of(ctx, ctx.model("student")))
     pairs = read_texts(ctx.step("texts").path).pairs(params.pairs, pad_id=pad, device=ctx.device)
-    recipe = Recipe(
-        1.0,
-        1.0,
-        layers=tuple(params.layers),
-        fit_at=params.fit_at,
-        use_at=params.use_at,
-        affine=params.affine,
-        lora_rank=params.lora_rank,
-        lora_alpha=params.lora_alpha,
-        lora_dropout=params.lora_dropout,
-    )
+    recipe = Recipe(1.0, 1.0, **same_named(params, Recipe))
     lengths = {len(text) for text in (*pairs.forget, *pairs.retain)}
     graphs = [
         Ahead(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput
 from kit.steps.checkpoint_transfer.inputs import maps_of, pad_of, tokenizer_of
 from kit.steps.checkpoint_transfer.params import RandomInit, Unlearn
-from kit.steps.common import load_model, model_folder, model_imports
+from kit.steps.common import load_model, model_folder, model_imports, same_named
 
 if TYPE_CHECKING:
     from kit.methods.checkpoint_transfer.recipe import Recipe
@@ -19,33 +19,13 @@ def recipe_of(params: Unlearn) -> Recipe:
     """The recipe that the parameters spell out, on top of their preset."""
     from kit.methods.checkpoint_transfer.counting import share_of_pairs
     from kit.methods.checkpoint_transfer.presets import make_recipe
+    from kit.methods.checkpoint_transfer.recipe import Recipe
 
-    given = {"use_at": params.use_at, "affine": params.affine}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    settings = same_named(params, Recipe)
+    settings["examples"] = share_of_pairs(params.examples, params.fraction, params.global_batch)
     if params.muon_rows is not None:
-        changes["muon_routing"] = f"below-{params.muon_rows}-rows"
-    return make_recipe(
-        params.preset,
-        retain_coef=params.retain_coef,
-        remove_coef=params.remove_coef,
-        layers=tuple(params.layers),
-        fit_at=params.fit_at,
-        coefficient_schedule=params.coefficient_schedule,
-        examples=share_of_pairs(params.examples, params.fraction, params.global_batch),
-        micro_batch=params.micro_batch,
-        epochs=params.epochs,
-        global_batch=params.global_batch,
-        full_rank=params.full_rank,
-        train_embeddings=params.train_embeddings,
-        lora_rank=params.lora_rank,
-        lora_alpha=params.lora_alpha,
-        lora_dropout=params.lora_dropout,
-        optimizer=params.optimizer,
-        learning_rate=params.learning_rate,
-        weight_decay=params.weight_decay,
-        clip=params.clip,
-        **changes,
-    )
+        settings["muon_routing"] = f"below-{params.muon_rows}-rows"
+    return make_recipe(params.preset, **settings)
 
 
 @REGISTRY.kind(

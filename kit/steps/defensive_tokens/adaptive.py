@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, Sort
-from kit.steps.common import model_imports
+from kit.steps.common import finished, model_imports, same_named
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import (
     GENERATION,
@@ -82,14 +82,7 @@ def run_gcg(ctx: StepContext, params: Gcg) -> None:
     loops = (
         [victims["undefended"]] if blind else [v for v in victims.values() if v.prefix is not None]
     )
-    settings = SearchSettings(
-        steps=params.steps,
-        candidates=params.candidates,
-        top_k=params.top_k,
-        measure_at=tuple(params.measure_at),
-        stop=params.stop,
-        seed=params.seed,
-    )
+    settings = SearchSettings(**same_named(params, SearchSettings))
     wanted = Wanted(
         texts.injected_word,
         searchable_ids(tokenizer, backend.vocabulary_size),
@@ -182,10 +175,7 @@ def run_attack_table(ctx: StepContext, params: AttackTable) -> None:
     from kit.methods.defensive_tokens.adaptive.attack_table import attack_table
     from kit.methods.defensive_tokens.gather import StageFolder
 
-    searches, texts = (
-        [StageFolder(step.instance, step.path, step.axes) for step in ctx.steps(name)]
-        for name in ("searches", "texts")
-    )
+    searches, texts = (finished(ctx, name, StageFolder) for name in ("searches", "texts"))
     attack_table(searches, texts, ctx.roles, level=params.level, seed=params.seed).write(ctx.out)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY
-from kit.steps.common import FORMATS, model_imports
+from kit.steps.common import FORMATS, finished, model_imports
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import (
     GENERATION,
@@ -134,13 +134,13 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
 )
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather all measurements into ``results.json``."""
-    from kit.methods.defensive_tokens.gather import Utility, tabulate
+    from kit.methods.defensive_tokens.gather import StageFolder, Utility, tabulate
 
     tabulate(
-        evaluations=_folders(ctx, "evaluations"),
-        alignments=_folders(ctx, "alignments"),
-        transfers=_folders(ctx, "transfers"),
-        trainings=_folders(ctx, "trainings") + _folders(ctx, "controls"),
+        evaluations=finished(ctx, "evaluations", StageFolder),
+        alignments=finished(ctx, "alignments", StageFolder),
+        transfers=finished(ctx, "transfers", StageFolder),
+        trainings=finished(ctx, "trainings", StageFolder) + finished(ctx, "controls", StageFolder),
         native=params.native,
         published_full=params.published_full,
         refusal_rule=params.refusal_rule,
@@ -202,11 +202,3 @@ def _as_output_rows(
     )
     wins, shares = as_output_rows(plain.model, prompts, prefix, pad_id=plain.pad_id)
     return {"wins": [int(win) for win in wins], "probabilities": shares}
-
-
-def _folders(ctx: StepContext, name: str) -> list[Any]:
-    from kit.methods.defensive_tokens.gather import StageFolder
-
-    if not ctx.has(name):
-        return []
-    return [StageFolder(step.instance, step.path, step.axes) for step in ctx.steps(name)]

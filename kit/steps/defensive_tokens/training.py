@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY
-from kit.steps.common import FORMATS, model_imports
+from kit.steps.common import FORMATS, model_imports, same_named
 from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import frozen_model, tokenizer_and_format
 from kit.steps.defensive_tokens.params import TrainPrefix
@@ -126,25 +126,11 @@ def _recipe(params: TrainPrefix) -> Recipe:
 
     return Recipe(
         mixture="",  # decided by the data step
-        encoding=Encoding(
-            layout=params.layout,
-            label_tokens=params.label_tokens,
-            end_truncated=params.end_truncated,
-            max_length=params.max_length,
-        ),
+        encoding=Encoding(**same_named(params, Encoding)),
         training=PrefixTraining(
-            steps=params.steps,
-            micro_batch=params.micro_batch,
-            accumulation=params.accumulation,
             learning_rate=params.lr,
-            schedule=params.schedule,
-            warmup=params.warmup,
             checkpoint_steps=tuple(params.checkpoints),
-            forward=params.forward,
-            compile=params.compile,
-            low_memory=params.low_memory,
-            precision=params.precision,
-            forward_rows=params.forward_rows,
+            **same_named(params, PrefixTraining),
         ),
         seed=params.seed,
     )

@@ -7,6 +7,7 @@ import shutil
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, Attributes, ModelOutput
+from kit.steps.common import same_named
 from kit.steps.mini.params import Checkpoint, FactsData, Pretrain
 
 CHECKPOINTS = "checkpoints"
@@ -59,15 +60,8 @@ def run_pretrain(ctx: StepContext, params: Pretrain) -> None:
         ctx.out / "model",
         ctx.out / CHECKPOINTS,
         ctx.step("data").path,
-        Shape(params.architecture, params.width, params.layers, params.heads, params.feed_forward),
-        Recipe(
-            steps=params.steps,
-            introduced=params.introduced,
-            forget=params.forget,
-            batch=params.batch,
-            learning_rate=params.learning_rate,
-            warmup=params.warmup,
-        ),
+        Shape(**same_named(params, Shape)),
+        Recipe(**same_named(params, Recipe)),
         params.seed,
         requests=params.requests,
         checkpoints=params.checkpoints,

@@ -12,7 +12,7 @@ from kit.durable import write_json
 from kit.engine.batch import share_of
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, Cards, ModelOutput, Sized
-from kit.steps.common import load_model, model_imports, tokenizer_of
+from kit.steps.common import finished, load_model, model_imports, same_named, tokenizer_of
 from kit.steps.sharding import make_engine, solved
 from kit.steps.tampering.params import Attack, Trial, Worst
 
@@ -109,20 +109,8 @@ def run_worst_case(ctx: StepContext, params: Worst) -> None:
     from kit.tampering.watched import FinishedAttack
     from kit.tampering.worst_table import Search, tabulate_worst
 
-    trials = [
-        FinishedAttack(one.instance, one.path / TRAJECTORY, one.axes)
-        for one in ctx.steps("attacks")
-    ]
-    search = Search(
-        axis=params.axis,
-        forget=params.forget,
-        utility=params.utility,
-        losing=params.losing,
-        level=params.level,
-        by=params.by,
-        seed=params.seed,
-    )
-    tabulate_worst(trials, ctx.roles, search).write(ctx.out)
+    trials = finished(ctx, "attacks", FinishedAttack, TRAJECTORY)
+    tabulate_worst(trials, ctx.roles, Search(**same_named(params, Search))).write(ctx.out)
     different = {(one.path / SETTINGS).read_text(encoding="utf-8") for one in ctx.steps("attacks")}
     axes = {str(one.axes[params.axis]) for one in ctx.steps("attacks")}
     ctx.canary(
@@ -132,15 +120,27 @@ def run_worst_case(ctx: StepContext, params: Worst) -> None:
     )
 
 
+def shared_training(ctx: StepContext, params: Any) -> dict[str, Any]:
+    """How a training that several GPUs may share is carried out: rows at once, engine, and where
+    its state is saved. Asked for before a model is loaded, it gives the process its own GPU."""
+    from kit.train.checkpoints import CheckpointFolder
+    from kit.train.engines import use_own_gpu
+
+    use_own_gpu(ctx.device)
+    return {
+        "rows": params.rows,
+        "folder": CheckpointFolder(ctx.scratch / "checkpoints"),
+        "make_engine": make_engine(ctx, params),
+    }
+
+
 def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignore[no-untyped-def]
     from kit.evals.sets import pad_id
     from kit.tampering.run import run_attack
     from kit.tampering.settings import attack_of
     from kit.tampering.watched import attack_texts, record, watch
-    from kit.train.checkpoints import CheckpointFolder
-    from kit.train.engines import use_own_gpu
 
-    use_own_gpu(ctx.device)
+    how = shared_training(ctx, params)
     source = ctx.model("model")
     tokenizer = tokenizer_of(ctx, source)
     data = ctx.step("data").path
@@ -153,10 +153,8 @@ def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignor
         pad_id=pad_id(tokenizer),
         evaluate=watched,
         at_steps=points,
-        rows=params.rows,
-        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         on_step=lambda step, loss: ctx.progress(step, params.steps, "steps"),
-        make_engine=make_engine(ctx, params),
+        **how,
     )
     if attacked.engine.rank:
         return attacked

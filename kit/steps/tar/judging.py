@@ -10,7 +10,7 @@ from msgspec import Meta, Struct, field
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, Sort
-from kit.steps.common import model_imports, tokenizer_of, transformers_backend
+from kit.steps.common import finished, model_imports, tokenizer_of, transformers_backend
 from kit.steps.tampering.kinds import SHARED
 
 JUDGED = "judged.json"
@@ -119,8 +119,7 @@ def run_tabulate_judged(ctx: StepContext, params: TabulateJudged) -> None:
     """Gather all judgements into ``results.json``."""
     from kit.methods.tar.judged_table import JudgedModel, tabulate_judged
 
-    found = [step for name in JUDGES if ctx.has(name) for step in ctx.steps(name)]
-    done = [JudgedModel(step.instance, step.path / JUDGED, step.axes) for step in found]
+    done = [model for name in JUDGES for model in finished(ctx, name, JudgedModel, JUDGED)]
     tabulate_judged(
         done,
         ctx.roles,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput, Sort
-from kit.steps.common import load_model, pinned_files, tokenizer_of
-from kit.steps.sharding import make_engine
-from kit.steps.tampering.kinds import SHARED, TRAJECTORY
+from kit.steps.common import finished, load_model, pinned_files, same_named, tokenizer_of
+from kit.steps.tampering.kinds import SHARED, TRAJECTORY, shared_training
 from kit.steps.tar import sizes
 from kit.steps.tar.params import Data, Safeguard, Tabulate, Train
 
@@ -19,6 +19,19 @@ PINNED: dict[str, Sort] = dict.fromkeys(
     ("pile-bio", "camel-bio", "cyber", "chem", "magpie", "wmdp", "mmlu"), "pin"
 )
 """Published texts and questions by the name of the input."""
+
+
+def leave(
+    ctx: StepContext, trained: Any, tokenizer: Any, weights: str, training: dict[str, Any]
+) -> None:
+    """The outputs of a training: the model, and what ``training.json`` says of it."""
+    moved = trained.largest_change()
+    trained.engine.save_model(ctx.out / "model", weights)
+    if trained.engine.rank:
+        return
+    tokenizer.save_pretrained(ctx.out / "model")
+    write_json(ctx.out / TRAINING, training)
+    ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
 
 
 @REGISTRY.kind(
@@ -36,31 +49,15 @@ PINNED: dict[str, Sort] = dict.fromkeys(
 def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
     """Train random mapping, the initial safeguard, or a baseline by name."""
     from kit.methods.tar.stages import SafeguardPlan, train_by_terms
-    from kit.train.checkpoints import CheckpointFolder
     from kit.train.engine import AVERAGED, Precision
-    from kit.train.engines import use_own_gpu
 
-    use_own_gpu(ctx.device)
+    how = shared_training(ctx, params)
     source = ctx.model("model")
     tokenizer = tokenizer_of(ctx, source)
     model = load_model(ctx, source, params.dtype, trainable=True)
     # RMU alone asks the original model.
     reference = load_model(ctx, source, params.dtype) if params.method == "rmu" else model
-    plan = SafeguardPlan(
-        method=params.method,
-        steps=params.steps,
-        learning_rate=params.learning_rate,
-        batch=params.batch,
-        optimizer=params.optimizer,
-        warmup=params.warmup,
-        seed=params.seed,
-        scale=params.scale,
-        steering=params.steering,
-        retain_scale=params.retain_scale,
-        block=params.block,
-        updated_blocks=tuple(params.updated_blocks),
-        clip=params.clip,
-    )
+    plan = SafeguardPlan(**same_named(params, SafeguardPlan))
     trained, done = train_by_terms(
         model,
         reference,
@@ -69,19 +66,11 @@ def run_safeguard(ctx: StepContext, params: Safeguard) -> None:
         plan,
         forget=params.forget,
         retain=params.retain,
-        rows=params.rows,
         max_length=params.length,
-        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
-        make_engine=make_engine(ctx, params),
         precision=Precision(params.compute),
+        **how,
     )
-    moved = trained.largest_change()
-    trained.engine.save_model(ctx.out / "model", AVERAGED)
-    if trained.engine.rank:
-        return
-    tokenizer.save_pretrained(ctx.out / "model")
-    write_json(ctx.out / TRAINING, {"losses": done.losses})
-    ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
+    leave(ctx, trained, tokenizer, AVERAGED, {"losses": done.losses})
 
 
 @REGISTRY.kind(
@@ -100,12 +89,10 @@ def run_train(ctx: StepContext, params: Train) -> None:
     """Run TAR's outer loop."""
     from kit.methods.tar.outer_loop import saved_weights
     from kit.methods.tar.stages import train_outer_loop
-    from kit.train.checkpoints import CheckpointFolder
     from kit.train.engine import Precision
-    from kit.train.engines import use_own_gpu
     from kit.train.residence import frozen
 
-    use_own_gpu(ctx.device)
+    how = shared_training(ctx, params)
     source = ctx.model("model")
     tokenizer = tokenizer_of(ctx, source)
     model = load_model(ctx, source, params.dtype, trainable=True)
@@ -123,20 +110,12 @@ def run_train(ctx: StepContext, params: Train) -> None:
         redraw=params.redraw,
         held_out=params.held_out,
         seed=params.seed,
-        rows=params.rows,
-        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         on_step=lambda step: ctx.progress(step.number + 1, settings.outer_steps, "outer steps"),
-        make_engine=make_engine(ctx, params),
         precision=Precision(params.compute),
         snapshot_device=params.snapshot,
+        **how,
     )
-    moved = trained.largest_change()
-    trained.engine.save_model(ctx.out / "model", saved_weights(settings))
-    if trained.engine.rank:
-        return
-    tokenizer.save_pretrained(ctx.out / "model")
-    write_json(ctx.out / TRAINING, run.curves())
-    ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
+    leave(ctx, trained, tokenizer, saved_weights(settings), run.curves())
 
 
 @REGISTRY.kind(
@@ -190,9 +169,11 @@ def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     from kit.methods.tar.pooled import Pooled
     from kit.tampering.watched import FinishedAttack
 
-    further = ctx.steps("further") if ctx.has("further") else []
-    done = [*ctx.steps("attacks"), *further]
-    attacks = [FinishedAttack(one.instance, one.path / TRAJECTORY, one.axes) for one in done]
+    attacks = [
+        attack
+        for name in ("attacks", "further")
+        for attack in finished(ctx, name, FinishedAttack, TRAJECTORY)
+    ]
     table, collapses = tabulate(
         attacks,
         ctx.roles,

@@ -7,7 +7,7 @@ from typing import Any
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY
-from kit.steps.common import load_model, tokenizer_and_format
+from kit.steps.common import finished, load_model, same_named, tokenizer_and_format
 from kit.steps.tar.refusal_params import LabelTable, LabelTraining
 
 STATES = "states.json"
@@ -61,15 +61,7 @@ def run_label_train(ctx: StepContext, params: LabelTraining) -> None:
         load_model(ctx, source, params.dtype),
         read_pairs(data, params.pairs),
         read_pairs(data, params.benign),
-        label_study.LabelTraining(
-            objective=params.objective,
-            steps=params.steps,
-            learning_rate=params.learning_rate,
-            batch=params.batch,
-            rank=params.rank,
-            beta=params.beta,
-            seed=params.seed,
-        ),
+        label_study.LabelTraining(**same_named(params, label_study.LabelTraining)),
         measure,
         pad_id=pad,
         rows=params.rows,
@@ -100,10 +92,7 @@ def run_label_table(ctx: StepContext, params: LabelTable) -> None:
     """Gather what became of the responses into ``results.json``."""
     from kit.methods.tar.label_table import LabelledTraining, tabulate_labels
 
-    done = [
-        LabelledTraining(one.instance, one.path / STATES, one.axes)
-        for one in ctx.steps("trainings")
-    ]
+    done = finished(ctx, "trainings", LabelledTraining, STATES)
     table, different = tabulate_labels(done, ctx.roles)
     table.write(ctx.out)
     ctx.canary(

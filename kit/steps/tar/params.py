@@ -50,16 +50,11 @@ class Safeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
 
 
-class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of ``tar/train``: a preset, and the settings that differ from it."""
+class OuterLoop(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A preset of TAR's outer loop, and the settings that differ from it."""
 
     seed: Natural
     preset: Literal["paper", "released-code", "corrected"]
-    domain: Literal["bio", "chem", "cyber", "refusal"]
-    adversaries: list[str] = field(default_factory=list)
-    """Simulated adversaries: forget, retain, retain-then-forget; the preset's where empty."""
-    shares: list[Annotated[float, Meta(gt=0)]] = field(default_factory=list)
-    """How often each of them is drawn; all alike where empty."""
     outer_steps: Natural | None = None
     outer_learning_rate: Rate | None = None
     outer_warmup: Natural | None = None
@@ -69,26 +64,41 @@ class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tamper_scale: Annotated[float, Meta(ge=0)] | None = None
     adversary_learning_rates: list[Rate] | None = None
     forget_batch: Count | None = None
-    inner_retain_batch: Count | None = None
     held_out_batch: Count | None = None
     retain_batch: Count | None = None
-    objective: str | None = None
     """These settings, described in docs/methods/tar.md, are the preset's where absent."""
-    width: Natural | None = None
-    """Columns that batches are padded to; 0 pads to the longest text."""
     adversary_share: Annotated[float, Meta(gt=0, lt=1)] = 0.8
-    """Of the forget texts; the others are held out."""
+    """Of what simulated adversaries train on, where it is divided here; the rest is held out."""
     divide_by: Literal["text", "subject"] = "text"
     redraw: bool = False
-    """Divides the forget texts anew in every outer step; else once."""
-    held_out: list[str] = field(default_factory=list)
-    """Sets divided from the others before; each adversary then trains on the set of its name."""
-    forget: list[str] = field(default_factory=lambda: ["forget"])
-    retain: list[str] = field(default_factory=lambda: ["retain"])
+    """Divides it anew in every outer step; else once."""
     rows: Count = 64
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the models as they are loaded; trained weights are fp32."""
     compute: Literal["float32", "bfloat16"] = "float32"
+    outer_state: Literal["resident", "offloaded"] = "resident"
+    """Sharded only: where the outer optimizer's state is during an attack."""
+    snapshot: Literal["cpu", "cuda"] | None = None
+    """Where the weights wait for an attack's end; where they are if absent."""
+
+
+class Train(OuterLoop, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/train``."""
+
+    domain: Literal["bio", "chem", "cyber", "refusal"]
+    adversaries: list[str] = field(default_factory=list)
+    """Simulated adversaries: forget, retain, retain-then-forget; the preset's where empty."""
+    shares: list[Annotated[float, Meta(gt=0)]] = field(default_factory=list)
+    """How often each of them is drawn; all alike where empty."""
+    inner_retain_batch: Count | None = None
+    objective: str | None = None
+    """The preset's where absent, like the batch of retain texts in an attack."""
+    width: Natural | None = None
+    """Columns that batches are padded to; 0 pads to the longest text."""
+    held_out: list[str] = field(default_factory=list)
+    """Sets divided from the others before; each adversary then trains on the set of its name."""
+    forget: list[str] = field(default_factory=lambda: ["forget"])
+    retain: list[str] = field(default_factory=lambda: ["retain"])
     engine: Literal["single-process", "zero-3", "fsdp"] = "single-process"
     """How several GPUs share the work: the whole model on each, or everything sharded, by DeepSpeed
     or by torch."""
@@ -98,14 +108,10 @@ class Train(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sharded only: decoder layers are computed again in the backward pass."""
     weights_stay: bool = False
     """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
-    outer_state: Literal["resident", "offloaded"] = "resident"
-    """Sharded only: where the outer optimizer's state is during an attack."""
     collected: Literal["resident", "offloaded"] = "resident"
     """Sharded only: where tamper-resistance gradients wait for an attack's end."""
     reference: Literal["resident", "offloaded"] = "resident"
     """Where the original model is while it is not asked."""
-    snapshot: Literal["cpu", "cuda"] | None = None
-    """Where the weights wait for an attack's end; where they are if absent."""
 
 
 class Tabulate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

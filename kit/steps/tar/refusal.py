@@ -8,9 +8,16 @@ from typing import Any
 from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput
-from kit.steps.common import load_model, pinned_files, tokenizer_and_format, tokenizer_of
-from kit.steps.tampering.kinds import SHARED, TRAJECTORY
-from kit.steps.tar.kinds import COUNTS, TRAINING
+from kit.steps.common import (
+    finished,
+    load_model,
+    pinned_files,
+    same_named,
+    tokenizer_and_format,
+    tokenizer_of,
+)
+from kit.steps.tampering.kinds import SHARED, TRAJECTORY, shared_training
+from kit.steps.tar.kinds import COUNTS, TRAINING, leave
 from kit.steps.tar.refusal_params import (
     AnswerTuning,
     RefusalSafeguard,
@@ -22,21 +29,6 @@ from kit.steps.tar.refusal_params import (
 
 PINS = ("hh", "magpie", "toxic-dpo")
 """Published pairs and conversations by the name of the input."""
-CHANGES = (
-    "outer_steps",
-    "outer_learning_rate",
-    "outer_warmup",
-    "inner_steps",
-    "every",
-    "weighting",
-    "tamper_scale",
-    "beta",
-    "adversary_learning_rates",
-    "forget_batch",
-    "held_out_batch",
-    "retain_batch",
-)
-"""Parameters that replace a setting of the preset."""
 
 
 @REGISTRY.kind(
@@ -116,11 +108,10 @@ def run_refuse(ctx: StepContext, params: Refuse) -> None:
     from kit.methods.tar.presets import preset
     from kit.methods.tar.refusal import RefusalData, train_refusal
     from kit.methods.tar.refusal_data import answers
-    from kit.train.checkpoints import CheckpointFolder
+    from kit.methods.tar.settings import TarSettings
     from kit.train.engine import Precision
-    from kit.train.engines import engine_factory, use_own_gpu
 
-    use_own_gpu(ctx.device)
+    how = shared_training(ctx, params)
     source = ctx.model("model")
     tokenizer = tokenizer_of(ctx, source)
     data, pad = ctx.step("data").path, pad_id(tokenizer)
@@ -130,9 +121,7 @@ def run_refuse(ctx: StepContext, params: Refuse) -> None:
         read = read_pairs(data, name) if name else []
         return with_reference(read, reference, rows=params.rows, pad_id=pad)
 
-    given = {name: getattr(params, name) for name in CHANGES}
-    changes = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items() if v is not None}
-    settings = preset(params.preset, "refusal", **changes)
+    settings = preset(params.preset, "refusal", **same_named(params, TarSettings))
     judged = pairs(params.judged) if params.measure_every else []
     trained, run = train_refusal(
         load_model(ctx, source, params.dtype, trainable=True),
@@ -149,22 +138,14 @@ def run_refuse(ctx: StepContext, params: Refuse) -> None:
         settings,
         seed=params.seed,
         pad_id=pad,
-        rows=params.rows,
         measure_every=params.measure_every,
-        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         on_step=lambda step: ctx.progress(step.number + 1, settings.outer_steps, "outer steps"),
-        make_engine=engine_factory(params.engine, ctx.device, outer_state=params.outer_state),
         precision=Precision(params.compute),
         snapshot_device=params.snapshot,
+        **how,
     )
-    moved = trained.largest_change()
-    trained.engine.save_model(ctx.out / "model", saved_weights(settings))
-    if trained.engine.rank:
-        return
-    tokenizer.save_pretrained(ctx.out / "model")
     items = [pair.rejected.id for pair in judged]
-    write_json(ctx.out / TRAINING, {**run.curves(), "judged": items})
-    ctx.canary("weights-moved", moved > 0, f"a weight moved by {moved:.3g}")
+    leave(ctx, trained, tokenizer, saved_weights(settings), {**run.curves(), "judged": items})
 
 
 @REGISTRY.kind(
@@ -186,24 +167,14 @@ def run_refusal_safeguard(ctx: StepContext, params: RefusalSafeguard) -> None:
     source = ctx.model("model")
     tokenizer = tokenizer_of(ctx, source)
     data = ctx.step("data").path
+    plan = refusal_safeguards.RefusalSafeguard
     reference = load_model(ctx, source, params.dtype)
     trained = refusal_safeguards.train_refusal_safeguard(
         load_model(ctx, source, params.dtype, trainable=True),
         reference,
         read_pairs(data, params.pairs),
         answers(data, params.retain),
-        refusal_safeguards.RefusalSafeguard(
-            method=params.method,
-            steps=params.steps,
-            learning_rate=params.learning_rate,
-            batch=params.batch,
-            seed=params.seed,
-            alpha=params.alpha,
-            beta=params.beta,
-            retain_scale=params.retain_scale,
-            blocks=tuple(params.blocks),
-            rank=params.rank,
-        ),
+        plan(**same_named(params, plan)),
         pad_id=pad_id(tokenizer),
         rows=params.rows,
     )
@@ -249,10 +220,8 @@ def _tune(ctx: StepContext, params: AnswerTuning) -> Any:
     from kit.tampering.run import run_attack
     from kit.tampering.settings import attack_of
     from kit.tampering.trajectory import every
-    from kit.train.checkpoints import CheckpointFolder
-    from kit.train.engines import engine_factory, use_own_gpu
 
-    use_own_gpu(ctx.device)
+    how = shared_training(ctx, params)
     source, data = ctx.model("model"), ctx.step("data").path
     tokenizer, chat = tokenizer_and_format(ctx, source)
     attack = attack_of(params)
@@ -270,10 +239,8 @@ def _tune(ctx: StepContext, params: AnswerTuning) -> Any:
         pad_id=interview.pad_id,
         evaluate=interview,
         at_steps=every(params.steps, params.measure_every),
-        rows=params.rows,
-        folder=CheckpointFolder(ctx.scratch / "checkpoints"),
         on_step=lambda step, loss: ctx.progress(step, params.steps, "steps"),
-        make_engine=engine_factory(params.engine, ctx.device),
+        **how,
     )
     if tuned.engine.rank:
         return tuned
@@ -303,10 +270,7 @@ def run_refusal_table(ctx: StepContext, params: RefusalTable) -> None:
     from kit.methods.tar.refusal_table import tabulate_refusals
     from kit.tampering.watched import FinishedAttack
 
-    done = [
-        FinishedAttack(one.instance, one.path / TRAJECTORY, one.axes)
-        for one in ctx.steps("attacks")
-    ]
+    done = finished(ctx, "attacks", FinishedAttack, TRAJECTORY)
     tabulate_refusals(
         done, ctx.roles, harmful=params.harmful, benign=params.benign, over=params.over
     ).write(ctx.out)
@@ -324,10 +288,7 @@ def run_win_rate_table(ctx: StepContext, params: WinRateTable) -> None:
     """Gather win rates during trainings into ``results.json``."""
     from kit.methods.tar.win_rates import FinishedTraining, tabulate_win_rates
 
-    done = [
-        FinishedTraining(one.instance, one.path / TRAINING, one.axes)
-        for one in ctx.steps("trainings")
-    ]
+    done = finished(ctx, "trainings", FinishedTraining, TRAINING)
     table, largest = tabulate_win_rates(done, ctx.roles, parts=params.parts)
     table.write(ctx.out)
     ctx.canary(

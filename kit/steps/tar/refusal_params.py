@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from kit.steps.tampering.params import FineTuning
-from kit.steps.tar.params import Count, Natural, Rate
+from kit.steps.tar.params import Count, Natural, OuterLoop, Rate
 
 
 class Requests(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,24 +29,11 @@ class Requests(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Counts of sets as documents give them, ``name=count``; a canary."""
 
 
-class Refuse(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Parameters of ``tar/refuse``: a preset for refusals, and the settings that differ from it."""
+class Refuse(OuterLoop, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of ``tar/refuse``."""
 
-    seed: Natural
-    preset: Literal["paper", "released-code", "corrected"]
-    outer_steps: Natural | None = None
-    outer_learning_rate: Rate | None = None
-    outer_warmup: Natural | None = None
-    inner_steps: Count | None = None
-    every: Count | None = None
-    weighting: str | None = None
-    tamper_scale: Annotated[float, Meta(ge=0)] | None = None
     beta: Rate | None = None
-    adversary_learning_rates: list[Rate] | None = None
-    forget_batch: Count | None = None
-    held_out_batch: Count | None = None
-    retain_batch: Count | None = None
-    """These settings, described in docs/methods/tar.md, are the preset's where absent."""
+    """The preset's where absent."""
     pairs: str = "harmful"
     """Set of pairs whose rejected answers simulated adversaries train on."""
     held_out: str = ""
@@ -55,23 +42,10 @@ class Refuse(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Answers of the retain loss."""
     judged: str = "judged"
     """Set of pairs that no training has, for the win rate on the way."""
-    adversary_share: Annotated[float, Meta(gt=0, lt=1)] = 0.8
-    """Of the pairs, where they are divided here; the others are held out."""
-    divide_by: Literal["text", "subject"] = "text"
-    redraw: bool = False
-    """Divides the pairs anew in every outer step; else once."""
     measure_every: Natural = 0
     """Outer steps between win rates; 0 measures none."""
-    rows: Count = 64
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the models as they are loaded; trained weights are fp32."""
-    compute: Literal["float32", "bfloat16"] = "float32"
     engine: Literal["single-process", "zero-3"] = "single-process"
     """How several GPUs share the work: the whole model on each, or everything sharded."""
-    outer_state: Literal["resident", "offloaded"] = "resident"
-    """Sharded only: where the outer optimizer's state is during an attack."""
-    snapshot: Literal["cpu", "cuda"] | None = None
-    """Where the weights wait for an attack's end; where they are if absent."""
 
 
 class RefusalSafeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

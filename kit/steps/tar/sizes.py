@@ -9,6 +9,7 @@ import msgspec
 
 from kit.engine.batch import share_of
 from kit.engine.registry import Cards, Sized
+from kit.steps.common import same_named
 from kit.steps.sharding import FEWEST, solved
 from kit.steps.tar.params import Data, Safeguard, Train
 
@@ -16,23 +17,6 @@ if TYPE_CHECKING:
     from kit.methods.tar.settings import TarSettings
 
 Models = Mapping[str, Mapping[str, Any]]
-CHANGES = (
-    "outer_steps",
-    "outer_learning_rate",
-    "outer_warmup",
-    "inner_steps",
-    "every",
-    "weighting",
-    "tamper_scale",
-    "adversary_learning_rates",
-    "objective",
-    "width",
-    "forget_batch",
-    "inner_retain_batch",
-    "held_out_batch",
-    "retain_batch",
-)
-"""Parameters that replace a setting of the preset."""
 _STANDINS = 512
 """Of a set whose published count nobody declares."""
 
@@ -40,9 +24,10 @@ _STANDINS = 512
 def settings_of(params: Train) -> TarSettings:
     """The preset, with what the parameters change of it."""
     from kit.methods.tar.presets import preset
+    from kit.methods.tar.settings import TarSettings
     from kit.methods.tar.stages import simulated
 
-    changes = {name: getattr(params, name) for name in CHANGES}
+    changes = same_named(params, TarSettings) | {"adversaries": None}
     return preset(
         params.preset, params.domain, **simulated(changes, params.adversaries, params.shares)
     )

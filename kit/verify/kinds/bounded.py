@@ -82,9 +82,7 @@ def _needed(cell: Measurement, edge: float, side: str) -> str:
         return STANDOFF
     if cell.seeds:
         return _needed_seeds(cell, abs(here - edge))
-    assert cell.k is not None
-    assert cell.n is not None
-    k, n, scale = cell.k, cell.n, scale_of(cell.unit)
+    (k, n), scale = cell.counted, scale_of(cell.unit)
 
     def decided(items: float) -> bool:
         low, high = clopper_pearson(k * items / n, items, 0.90)

@@ -124,20 +124,15 @@ def _at(
     where, half = f"x = {text}", float(said.half)
     if here.seeds:
         spread = _against(seed_group(here).sd, item_sd(here), len(here.seeds), expected.runs)
-        if spread is None:
-            return Residual(where, gap, said.half, None, None)
-        wide = spread.interval(float(gap), level, half)
-        return Residual(where, gap, said.half, wide, spread.interval(float(gap), 0.90, half))
+        return _residual(where, gap, said.half, spread, level)
     if not here.proportion:
         return Residual(where, gap, said.half, None, None)
-    assert here.k is not None
-    assert here.n is not None
-    scale = scale_of(cell.unit)
+    (k, n), scale = here.counted, scale_of(cell.unit)
     p0 = min(1.0, max(0.0, float(said.value) / scale))
 
     def interval(at: float) -> tuple[float, float]:
         z = normal_quantile((1 + at) / 2)
-        low, high = newcombe(here.k / here.n, here.n, p0, expected.n or here.n, z)  # type: ignore[operator,arg-type]
+        low, high = newcombe(k / n, n, p0, expected.n or n, z)
         return low * scale - half, high * scale + half
 
     return Residual(where, gap, said.half, interval(level), interval(0.90))
@@ -180,10 +175,16 @@ def _average(
         at = {point.x: Fraction(repr(point.value)) for point in curve.points}
         means.append(sum((at[x] - said.value for _, x, said in published), Fraction(0)) / count)
     spread = _against(group(means).sd, None, len(means), expected.runs)
+    return _residual("on average", size, half, spread, level)
+
+
+def _residual(
+    where: str, size: Fraction, half: Fraction, spread: Spread | None, level: float
+) -> Residual:
     if spread is None:
-        return Residual("on average", size, half, None, None)
-    wide = spread.interval(float(size), level, float(half))
-    return Residual("on average", size, half, wide, spread.interval(float(size), 0.90, float(half)))
+        return Residual(where, size, half, None, None)
+    wide, narrow = (spread.interval(float(size), at, float(half)) for at in (level, 0.90))
+    return Residual(where, size, half, wide, narrow)
 
 
 def _mean_interval(

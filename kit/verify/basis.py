@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import msgspec
 from msgspec import structs
 
-from kit.durable import write_output
+from kit.durable import sha256_file, write_output
 from kit.errors import InvalidInput, KitError, Many, UsageError
 from kit.manifest.expectation_types import Expectation, ExpectedCell, Unit
 from kit.manifest.load import Loaded, read_expectation
 from kit.manifest.shipped import edited
 from kit.results.files import RESULTS, VERDICT
-from kit.results.labels import LabelFiles, LabelSource
+from kit.results.labels import LabelFiles
 from kit.results.run import Run, open_run
 from kit.results.types import Results
 from kit.verify.core import Subject, verify
@@ -28,30 +26,30 @@ from kit.verify.words import Documents
 
 
 @dataclass(frozen=True)
-class Case:
-    """A subject, and where its verdict goes.
+class Basis:
+    """What a verdict rests on, and where it goes.
 
     Attributes:
         subject: What is verified.
+        results_sha256: Of the table.
         output: ``verdict.json``, or None for a table without a run directory.
         loaded: The expectation with the places of its parts; None where there is none.
         expectation_sha256: Of the expectation file.
-        results_sha256: Of the table.
     """
 
     subject: Subject
-    output: Path | None
-    loaded: Loaded[Expectation] | None
-    expectation_sha256: str
-    results_sha256: str
+    results_sha256: str = ""
+    output: Path | None = None
+    loaded: Loaded[Expectation] | None = None
+    expectation_sha256: str = ""
 
 
-def open_case(
+def read_basis(
     run: str,
     results: Path | None = None,
     profile: str = "mini",
     expectation: Path | None = None,
-) -> Case:
+) -> Basis:
     """Read everything a verdict rests on.
 
     Args:
@@ -64,73 +62,87 @@ def open_case(
         KitError: Anything that is not what it must be.
     """
     if results is None:
-        found = open_run(Path(run))
-        table, labels, where = found.results, found.labels, found.path / RESULTS
-        experiment = Path(found.manifest) if found.manifest else table.experiment
-        if expectation is None and _has_none(experiment, table.profile):
-            return _uncompared(found)
-        file, root = _expectation(experiment, table.profile, expectation)
-        loaded = read_expectation(file)
-        table = with_timings(table, loaded.value, found)
-        return _case(
-            loaded,
-            file,
-            root,
-            table,
-            labels,
-            where,
-            found=found,
-            given=expectation,
-        )
+        return _of_run(open_run(Path(run)), expectation)
     from kit.verify.counts import with_counts
     from kit.verify.tables import read_table
 
     file, root = _expectation(run, profile, expectation)
     loaded = read_expectation(file)
-    brought, source = read_table(results, loaded.value)
-    brought, notes = with_counts(brought, str(results))
-    notes = ["not run here: the table was brought from elsewhere", *notes]
-    return _case(loaded, file, root, brought, source, results, given=expectation, notes=notes)
+    table, labels = read_table(results, loaded.value)
+    table, notes = with_counts(table, str(results))
+    subject = Subject(
+        expected=loaded.value,
+        results=table,
+        labels=labels,
+        where=str(results),
+        not_run_here=True,
+        documents=_documents(loaded.value, loaded.value.experiment),
+        notes=["not run here: the table was brought from elsewhere", *notes],
+    )
+    return _compared(Basis(subject, sha256_file(results)), loaded, file, root, expectation)
 
 
-def _case(
-    loaded: Loaded[Expectation],
-    file: Path,
-    root: Path,
-    results: Results,
-    labels: LabelSource,
-    where: Path,
-    *,
-    found: Run | None = None,
-    given: Path | None = None,
-    notes: Sequence[str] = (),
-) -> Case:
-    expected = loaded.value
-    changed = _changes(found, given)
-    changed += [f"{name} is not as the kit ships it" for name in _edited(file, root, expected)]
+def _of_run(run: Run, expectation: Path | None) -> Basis:
+    """With no expectation there is every measured cell, and no claim."""
+    experiment = Path(run.manifest) if run.manifest else run.results.experiment
+    profile, where = run.results.profile, run.path / RESULTS
+    against = None
+    if expectation is not None or not _has_none(experiment, profile):
+        file, root = _expectation(experiment, profile, expectation)
+        against = read_expectation(file), file, root
+    expected = against[0].value if against else _unreported(run.results)
     subject = Subject(
         expected=expected,
-        results=results,
-        labels=labels,
-        published=LabelFiles(file.parent, root),
+        results=with_timings(run.results, expected, run),
+        labels=run.labels,
         where=str(where),
+        expectation="",
+        overrides=_changes(run) + ([f"compared with {expectation}"] if expectation else []),
+        rehearsal=run.rehearsal,
+        scope=run.plan.scope if run.plan is not None else "",
+        documents=_documents(expected, experiment) if against else None,
+        replicate=_replicate(run),
+        notes=[*run.notes, *(_beforehand(against[1]) if against else [])],
+        absent=absences(run, expected),
+        uncompared=against is None,
+    )
+    basis = Basis(subject, sha256_file(where), run.path / VERDICT)
+    return _compared(basis, *against, expectation) if against else basis
+
+
+def _compared(
+    basis: Basis, loaded: Loaded[Expectation], file: Path, root: Path, given: Path | None
+) -> Basis:
+    """With what the expectation file adds."""
+    parts = [file, *([file.parent / loaded.value.record] if loaded.value.record else [])]
+    changed = [_relative(path, root) for path in parts if edited(path, root)]
+    subject = replace(
+        basis.subject,
+        published=LabelFiles(file.parent, root),
         expectation=str(given) if given is not None else _relative(file, root),
         own_expectation=given is not None,
-        overrides=changed,
-        rehearsal=found is not None and found.rehearsal,
-        not_run_here=found is None,
-        scope=found.plan.scope if found is not None and found.plan is not None else "",
-        documents=_documents(expected, found),
-        replicate=_replicate(found),
-        notes=[*found.notes, *_beforehand(file)] if found else notes,
-        absent=absences(found, expected) if found is not None else [],
+        overrides=[
+            *basis.subject.overrides,
+            *(f"{name} is not as the kit ships it" for name in changed),
+        ],
     )
-    return Case(
-        subject,
-        found.path / VERDICT if found else None,
-        loaded,
-        sha256(file.read_bytes()).hexdigest(),
-        sha256(where.read_bytes()).hexdigest(),
+    return replace(basis, subject=subject, loaded=loaded, expectation_sha256=sha256_file(file))
+
+
+def _unreported(table: Results) -> Expectation:
+    """An expectation that lists what was measured, and has a number for nothing."""
+    return Expectation(
+        schema_version=1,
+        experiment=table.experiment,
+        profile=table.profile,
+        version=table.version,
+        cells=[
+            ExpectedCell(
+                id=cell.id, status="unreported", unit=cast(Unit, cell.unit), place="nowhere"
+            )
+            for cell in table.cells
+        ],
+        claims=[],
     )
 
 
@@ -143,46 +155,12 @@ def _has_none(experiment: str | Path, profile: str) -> bool:
     return Catalog().expectation_path(experiment, profile) is None
 
 
-def _uncompared(found: Run) -> Case:
-    """The case of a run that nothing is compared with: every measured cell, and no claim."""
-    table = found.results
-    cells = [
-        ExpectedCell(id=cell.id, status="unreported", unit=cast(Unit, cell.unit), place="nowhere")
-        for cell in table.cells
-    ]
-    expected = Expectation(
-        schema_version=1,
-        experiment=table.experiment,
-        profile=table.profile,
-        version=table.version,
-        cells=cells,
-        claims=[],
-    )
-    subject = Subject(
-        expected=expected,
-        results=table,
-        labels=found.labels,
-        where=str(found.path / RESULTS),
-        expectation="",
-        overrides=_changes(found, None),
-        rehearsal=found.rehearsal,
-        scope=found.plan.scope if found.plan is not None else "",
-        replicate=_replicate(found),
-        notes=found.notes,
-        absent=absences(found, expected),
-        uncompared=True,
-    )
-    digest = sha256((found.path / RESULTS).read_bytes()).hexdigest()
-    return Case(subject, found.path / VERDICT, None, "", digest)
-
-
-def _documents(expected: Expectation, found: Run | None) -> Documents | None:
+def _documents(expected: Expectation, experiment: str | Path) -> Documents | None:
     """The numbers that the documents printed; None where the manifest names no document."""
     from kit.manifest.catalog import Catalog
 
     catalog = Catalog()
     try:
-        experiment = Path(found.manifest) if found and found.manifest else expected.experiment
         manifest = catalog.manifest(experiment)
         if not manifest.documents:
             return None
@@ -195,9 +173,9 @@ def _documents(expected: Expectation, found: Run | None) -> Documents | None:
     return Documents(scale=printed.scale if printed else "", expected=printed)
 
 
-def _replicate(found: Run | None) -> str:
+def _replicate(run: Run) -> str:
     """What the run calls a replicate: the name of that axis, where there is one such axis."""
-    roles = found.plan.roles if found is not None and found.plan is not None else {}
+    roles = run.plan.roles if run.plan is not None else {}
     names = [axis for axis, role in roles.items() if role == "replicate"]
     return names[0] if len(names) == 1 else "seed"
 
@@ -237,17 +215,15 @@ def _expectation(experiment: str | Path, profile: str, given: Path | None) -> tu
     return path, path.parent if own is not None else catalog.root
 
 
-def _changes(found: Run | None, given: Path | None) -> list[str]:
-    """What of a run is not as the repository has it: overrides, code, the expectation."""
-    if found is None:
-        return []
-    changed = list(found.overrides)
-    if found.record is not None and found.record.dirty:
-        changed.append(f"code with changes that {found.record.commit or 'no commit'} does not have")
-    stale = [id for id, step in found.record.steps.items() if step.stale] if found.record else []
+def _changes(run: Run) -> list[str]:
+    """What of a run is not as the repository has it: overrides and code."""
+    changed, record = list(run.overrides), run.record
+    if record is not None and record.dirty:
+        changed.append(f"code with changes that {record.commit or 'no commit'} does not have")
+    stale = [id for id, step in record.steps.items() if step.stale] if record else []
     if stale:
         changed.append(f"{len(stale)} finished steps of earlier code ({stale[0]}, ...)")
-    return changed + ([f"compared with {given}"] if given is not None else [])
+    return changed
 
 
 def _beforehand(file: Path) -> list[str]:
@@ -258,18 +234,12 @@ def _beforehand(file: Path) -> list[str]:
     return [said] if said else []
 
 
-def _edited(file: Path, root: Path, expected: Expectation) -> list[str]:
-    """The expectation or its record of reference runs, where somebody changed it."""
-    parts = [file, *([file.parent / expected.record] if expected.record else [])]
-    return [_relative(path, root) for path in parts if edited(path, root)]
-
-
 def _relative(path: Path, root: Path) -> str:
     resolved, base = path.resolve(), root.resolve()
     return str(resolved.relative_to(base)) if resolved.is_relative_to(base) else str(path)
 
 
-def verdict_of(case: Case) -> Verdict:
+def verdict_of(basis: Basis) -> Verdict:
     """The verdict, with the hashes of what it rests on.
 
     Raises:
@@ -277,18 +247,18 @@ def verdict_of(case: Case) -> Verdict:
             expectation.
     """
     try:
-        verdict = verify(case.subject)
+        verdict = verify(basis.subject)
     except KitError as error:
         for each in error.errors if isinstance(error, Many) else (error,):
-            if isinstance(each, InvalidInput) and each.where.startswith(case.subject.expectation):
-                each.where = each.where.removeprefix(case.subject.expectation).removeprefix(": ")
-                if case.loaded is not None:
-                    case.loaded.placed(each)
+            if isinstance(each, InvalidInput) and each.where.startswith(basis.subject.expectation):
+                each.where = each.where.removeprefix(basis.subject.expectation).removeprefix(": ")
+                if basis.loaded is not None:
+                    basis.loaded.placed(each)
         raise
     return structs.replace(
         verdict,
-        expectation_sha256=case.expectation_sha256,
-        results_sha256=case.results_sha256,
+        expectation_sha256=basis.expectation_sha256,
+        results_sha256=basis.results_sha256,
     )
 
 
@@ -303,7 +273,7 @@ def check_follows(run: Path, verdict: Verdict) -> None:
     """
     given = Path(verdict.expectation)
     own = given if verdict.own_expectation else None
-    made = structs.replace(verdict_of(open_case(str(run), expectation=own)), kit_version="")
+    made = structs.replace(verdict_of(read_basis(str(run), expectation=own)), kit_version="")
     ours, theirs = (
         msgspec.json.decode(msgspec.json.encode(one))
         for one in (made, structs.replace(verdict, kit_version=""))
@@ -326,11 +296,11 @@ def encode(verdict: Verdict) -> bytes:
     return msgspec.json.format(msgspec.json.encode(verdict), indent=1) + b"\n"
 
 
-def deliver(case: Case, verdict: Verdict, junit: Path | None = None) -> None:
+def deliver(basis: Basis, verdict: Verdict, junit: Path | None = None) -> None:
     """Write ``verdict.json`` into the run directory, and the JUnit file if asked for."""
     if junit is not None:
         from kit.verify.junit import write_junit
 
         write_junit(verdict, junit)
-    if case.output is not None:
-        write_output(case.output, encode(verdict))
+    if basis.output is not None:
+        write_output(basis.output, encode(verdict))
