@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -438,8 +439,14 @@ def _mini_line(runs: int, seed: int, name: str) -> dict[str, Any]:
 PARTS = ("gap", "paper", "mini", "experiments")
 
 
-def simulate(runs: int, seed: int, workers: int, parts: Sequence[str] = PARTS) -> dict[str, Any]:
-    """The simulations of these parts."""
+def simulate(
+    runs: int,
+    seed: int,
+    workers: int,
+    parts: Sequence[str] = PARTS,
+    experiments: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The simulations of these parts; of some experiments, where any are named."""
     made: dict[str, Any] = {"seed": seed}
     with ProcessPoolExecutor(workers) as pool:
         if "gap" in parts:
@@ -456,7 +463,7 @@ def simulate(runs: int, seed: int, workers: int, parts: Sequence[str] = PARTS) -
                 if cell.reference and "/asr-max/" in cell.id and not cell.id.startswith("all/")
             }
         if "experiments" in parts:
-            names = list(simulate_replications.experiments())
+            names = [*experiments] or list(simulate_replications.experiments())
             lines = pool.map(partial(simulate_replications.line, runs, seed), names)
             made["experiments"] = dict(zip(names, lines, strict=True))
     return made
@@ -470,8 +477,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts, not all")
+    parser.add_argument("--experiments", nargs="+", default=[], help="some; the others are kept")
     args = parser.parse_args()
-    commit = subprocess.run(
+    commit = os.environ.get("KIT_COMMIT") or subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         capture_output=True,
         text=True,
@@ -479,8 +487,11 @@ def main() -> None:
         cwd=RECORD.parent,
     ).stdout.strip()
     about = {"commit": commit, "date": datetime.now(UTC).date().isoformat()}
-    made = simulate(args.runs, args.seed, args.workers, args.only)
+    made = simulate(args.runs, args.seed, args.workers, args.only, args.experiments)
     known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+    if args.experiments and "experiments" in made:
+        kept = known.get(args.name, {}).get("experiments", {}) | made["experiments"]
+        made["experiments"] = dict(sorted(kept.items()))
     commits = known.get(args.name, {}).get("commits", {}) | dict.fromkeys(args.only, commit)
     known[args.name] = known.get(args.name, {}) | about | {"commits": commits} | made
     RECORD.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")

@@ -164,6 +164,8 @@ def main() -> None:
     until = time.monotonic() + asked.seconds
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     known = json.loads(asked.record.read_text("utf-8")) if asked.record.is_file() else {}
+    if known and known.get("named", False) != asked.named:
+        parser.error(f"{asked.record} holds other bugs: name another record")
     done: dict[int, Entry] = {}
     if known.get("seed") == asked.seed:
         done = {one["number"]: one for one in known["mutants"]}
@@ -179,6 +181,8 @@ def main() -> None:
             if number not in done:
                 numbers, todo = [*numbers, number], [*todo, mutant]
     head = {"seed": asked.seed, "count": asked.count, "commit": known.get("commit") or _commit()}
+    if asked.named:
+        head["named"] = True
     if asked.again:
         head["again"] = _commit()
 
