@@ -101,6 +101,12 @@ def replications(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterabl
             yield f"| {name}{truth.removeprefix('equal')} | {shown} | {'; '.join(why)} |"
 
 
+def many_of(experiments: Mapping[str, Any]) -> str:
+    """How many runs each of them was given."""
+    sizes = {truth["runs"] for truths in experiments.values() for truth in truths.values()}
+    return " or ".join(map(str, sorted(sizes)))
+
+
 def tables() -> str:
     """All tables."""
     entries = record()
@@ -123,7 +129,8 @@ def tables() -> str:
         "",
         *detection(before["mini"], after),
         "",
-        f"True replications in miniature, % of {count} runs each (before → now where both were drawn):",
+        f"True replications in miniature, % of {many_of(after['experiments'])} runs each "
+        "(before → now where both were drawn):",
         "",
         *replications(before.get("experiments", {}), after["experiments"]),
     ]

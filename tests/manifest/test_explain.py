@@ -19,6 +19,7 @@ INTEGER, NUMBER, TEXT, NOTHING = ({"type": of} for of in ("integer", "number", "
         ([{"enum": ["a", 1]}, {"$ref": "#/$defs/Pin"}], "one of a, 1 or a map (pin)"),
         ([TEXT, TEXT], "text"),
     ],
+    ids=range(6),
 )
 def test_a_choice_of_types_names_each_once(branches: list[dict[str, object]], said: str) -> None:
     assert _union_words(branches) == said

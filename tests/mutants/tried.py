@@ -173,7 +173,7 @@ class Bench:
         options = [*(["-x"] if first else []), *(f"--deselect={one}" for one in sorted(leave_out))]
         status = self._forked([*options, *tests], said, cpu_seconds)
         text = said.read_text(errors="replace")
-        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
+        failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", text, re.MULTILINE)
         if status > 0 and not failed:  # it broke before the first test, with the bug or without
             failed = [tests[0].partition("::")[0]]
         return Ran(status >= 0, tuple(failed))
