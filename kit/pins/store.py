@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kit.durable import sha256_file, write_json
+from kit.durable import write_json
 from kit.errors import InvalidInput, KitError, Preflight
 from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin, PinnedFile, Pins
@@ -390,7 +390,8 @@ class HashMemory:
         entry = self._known.get(str(path))
         if entry is not None and entry[:2] == [status.st_size, status.st_mtime_ns] and not deep:
             return str(entry[2])
-        value = sha256_file(path)
+        with path.open("rb") as handle:
+            value = hashlib.file_digest(handle, "sha256").hexdigest()
         self._known[str(path)] = [status.st_size, status.st_mtime_ns, value]
         self._changed = True
         return value

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kit.cli.main import run
+from kit.errors import EXIT_FAILED
 
 ROOT = Path(__file__).parents[2]
 Type = Callable[..., subprocess.CompletedProcess[str]]
@@ -101,7 +102,7 @@ def test_a_failing_step_leaves_its_traceback(kit: Type, paper: Path) -> None:
         method.read_text().replace("strength = random", "1 / 0  # a slip\n    strength = random")
     )
     done = kit("run", "./paper.yaml", "--jobs", "1")
-    assert done.returncode == 3
+    assert done.returncode == EXIT_FAILED
     assert "ZeroDivisionError" in done.stderr
     assert "Traceback" not in done.stderr
     log = done.stderr.split("see ")[1].split(";")[0]

@@ -224,6 +224,20 @@ def test_the_demo_is_clean(repo: Path, registry: Registry) -> None:
         ),
         ("variant: as-reported", "variant: corrected", "counterpart", 8, "is corrected too"),
         ("counterpart: demo-corrected", "counterpart: demo", "counterpart", 8, "as-reported too"),
+        (
+            "counterpart: demo-corrected",
+            "counterpart: demo-corrected\nfull_size: none-such",
+            "full-size",
+            9,
+            "there is no experiment 'none-such'",
+        ),
+        (
+            "counterpart: demo-corrected",
+            "counterpart: demo-corrected\nfull_size: demo-corrected",
+            "full-size",
+            9,
+            "no profile of 'demo-corrected' needs a GPU",
+        ),
     ],
 )
 def test_a_fault_is_found(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from kit.durable import sha256_file, write_json
+from kit.durable import write_json
 from kit.errors import InvalidInput, Preflight, UsageError
 from kit.manifest.catalog import Catalog
 from kit.manifest.pin_types import Pin, PinnedFile
@@ -101,13 +104,14 @@ def test_unchanged_files_are_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     store = PinStore(tmp_path, [hub_pin()])
     put(store, RIGHT)
     assert store.state("model").ready
-    read: list[Path] = []
+    read: list[str] = []
+    digest = hashlib.file_digest
 
-    def counted(path: Path) -> str:
-        read.append(path)
-        return sha256_file(path)
+    def counted(handle: BufferedReader, name: str) -> Any:
+        read.append(handle.name)
+        return digest(handle, name)
 
-    monkeypatch.setattr("kit.pins.store.sha256_file", counted)
+    monkeypatch.setattr("kit.pins.store.hashlib.file_digest", counted)
     fresh = PinStore(tmp_path, [hub_pin()])
     assert fresh.state("model").ready
     assert read == []

@@ -19,8 +19,9 @@ from kit.manifest.catalog import Catalog
 from kit.methods.defensive_tokens.self_label import load_labels
 from kit.pins.store import PinStore
 from kit.results.plan import Plan, StepInstance
-from kit.steps.defensive_tokens import kinds as steps
 from kit.steps.defensive_tokens import params
+from kit.steps.defensive_tokens.labels import run_self_label, run_training_data
+from kit.steps.defensive_tokens.training import run_train_prefix
 from tests.steps import small
 from tests.steps.contexts import Steps, mini_pins
 
@@ -87,18 +88,18 @@ def forty(tmp_path: Path) -> Steps:
 def test_everything_is_labelled_and_serves_any_schedule(forty: Steps) -> None:
     """Twelve samples are consumed; each finds the label that was made for its instruction."""
     data = params.TrainingData(builder="as-reported", steps=3, batch=4, seed=1)
-    forty.run("data", steps.run_training_data, data)
+    forty.run("data", run_training_data, data)
     asked: dict[str, Any] = {"max_new_tokens": 2, "empty_data": "no-turn"}
     every = params.SelfLabel(scope="all", **asked)
-    context = forty.run("labels", steps.run_self_label, every)
+    context = forty.run("labels", run_self_label, every)
     labels = load_labels(context.out / "labels.jsonl")
     rows = json.loads(forty.pins["pool"].path.read_text(encoding="utf-8"))
     assert [label.instruction for label in labels.values()] == [row["instruction"] for row in rows]
-    few = forty.run("few", steps.run_self_label, params.SelfLabel(**asked), data="data")
+    few = forty.run("few", run_self_label, params.SelfLabel(**asked), data="data")
     consumed = load_labels(few.out / "labels.jsonl")
     assert 0 < len(consumed) <= 12
     assert {id: labels[id] for id in consumed} == consumed
-    trained = forty.run("train", steps.run_train_prefix, TRAIN, data="data", labels="labels")
+    trained = forty.run("train", run_train_prefix, TRAIN, data="data", labels="labels")
     assert trained.canaries["prefix-moved"][0]
 
 
@@ -121,7 +122,7 @@ TRAIN = params.TrainPrefix(
 def test_a_scope_without_its_input_says_so(forty: Steps) -> None:
     asked = params.SelfLabel(max_new_tokens=2, empty_data="no-turn")
     with pytest.raises(ValueError, match="scope 'consumed' of the labels needs the input 'data'"):
-        forty.run("labels", steps.run_self_label, asked)
+        forty.run("labels", run_self_label, asked)
 
 
 def perform_labels(home: Path, *overrides: str) -> dict[str, str]:
@@ -160,7 +161,7 @@ def test_labels_are_asked_for_in_the_layout_of_the_labelling_harness(
     asked = params.SelfLabel(
         max_new_tokens=2, empty_data="empty-turn", scope="all", layout="bos-before-and-after"
     )
-    forty.run("doubled", steps.run_self_label, asked)
+    forty.run("doubled", run_self_label, asked)
     assert starts
     assert all(one[0] == one[1] != one[2] for one in starts)
 

@@ -52,12 +52,12 @@ def test_a_way_past_the_checks_is_seen() -> None:
 def test_a_folder_without_a_tokenizer_is_wrong_input_and_names_the_model(
     run: Callable[..., None], tmp_path: Path
 ) -> None:
-    """Exit code 4, as for a model with missing weights; a failed step would say 3."""
+    """Exit code 4, as for a model with missing weights; a failed step would say 5."""
     folder = tmp_path / "model"
     folder.mkdir()
     context: Any = FakeContext(
         tmp_path / "out", tmp_path / "scratch", {"model": PinInput("m", folder, {})}
     )
     with pytest.raises(InvalidInput, match=r"the model m cannot be used: no tokenizer\.json") as e:
-        run(context, SimpleNamespace(dtype="float32"))
+        run(context, SimpleNamespace(dtype="float32", rows=1, engine="single-process"))
     assert e.value.exit_code == EXIT_INVALID

@@ -112,7 +112,7 @@ def test_on_one_gpu_only_sizes_and_the_engine_differ_from_the_published_setting(
         assert cut.params.get("engine", "single-process") == "single-process"
     assert {name.split(".")[1] for name in differ} == {
         *("published", "steps", "warmup", "outer_steps", "outer_warmup", "inner_steps", "seed"),
-        *("engine", "outer_state", "measure_every"),
+        *("engine", "outer_state", "reference", "compiled", "weights_stay", "measure_every"),
     }
     whole_shape, cut_shape = read_shape("llama-3-8b"), read_shape("llama-3-8b-2-layers")
     assert {**cut_shape.config, "num_hidden_layers": 32} == whole_shape.config

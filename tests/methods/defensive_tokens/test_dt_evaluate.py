@@ -47,12 +47,13 @@ class Scripted:
 def evaluate(backend=None, prefix=None, **settings):
     settings = {"max_new_tokens": 4, "references_are_right": True, **settings}
     layout = settings.pop("layout", "before-bos")
+    defence = settings.pop("defence", NO_DEFENCE)
     (made,) = evaluate_prefixes(
         backend or Scripted(),
         TOKENIZER,
         MINI,
         layout,
-        [(prefix, NO_DEFENCE)],
+        [(prefix, defence)],
         POOL,
         TEXTS,
         attacks.MINI,
