@@ -68,30 +68,34 @@ def verdict_on_itself(path: Path) -> Verdict:
 
 
 def not_carried(path: Path) -> str:
-    """What a faithful repeat cannot show, because the printed numbers themselves do not show it.
+    """What a faithful repeat cannot show, because what it is compared with does not show it.
 
     Args:
         path: Expectation file.
 
     Returns:
         A sentence before anybody spends a GPU; empty where every primary claim over printed numbers
-        holds, and where no document prints any.
+        holds, or over the committed reference runs where no document prints any.
 
     Raises:
-        InvalidInput: The expectation is not what it must be.
+        InvalidInput: The expectation is not what it must be, or its record.
     """
     expected = load_expectation(path)
-    if not any(cell.value is not None and cell.status == "reported" for cell in expected.cells):
+    if any(cell.value is not None and cell.status == "reported" for cell in expected.cells):
+        what, verdict = "the printed numbers themselves carry", verdict_on_itself(path)
+    elif (reference := verdict_on_reference(path)) is not None:
+        what, verdict = "the kit's own reference runs carry", reference
+    else:
         return ""
-    claims = [claim for claim in verdict_on_itself(path).claims if claim.primary]
-    asked = [claim for claim in claims if claim.outcome != "not-evaluated"]
+    asked = [claim for claim in verdict.claims if claim.primary]
+    asked = [claim for claim in asked if claim.outcome != "not-evaluated"]
     rest = [claim for claim in asked if claim.outcome != "holds"]
     if not rest:
         return ""
     listed = ", ".join(f"{claim.id} {_OUTCOME[claim.outcome]}" for claim in rest)
     return (
-        f"of {len(asked)} primary claims the printed numbers themselves carry "
-        f"{len(asked) - len(rest)} ({listed}): a run that repeats them exactly is not REPRODUCED"
+        f"of {len(asked)} primary claims {what} {len(asked) - len(rest)} ({listed}): "
+        "a run that repeats them exactly is not REPRODUCED"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kit.cli.main import run as kit
 from kit.manifest.load import load_expectation
-from kit.verify.published import not_carried, printed_table, verdict_on_itself
+from kit.verify.published import not_carried, printed_table, verdict_on_itself, verdict_on_reference
 from tests.verify.builders import expectation, expected_cell
 
 ROOT = Path(__file__).parents[2]
@@ -160,6 +160,17 @@ def test_random_start_at_paper_size() -> None:
 
 def test_without_printed_numbers_nothing_is_said() -> None:
     assert not_carried(FOLDER / "tiny-adapt.mini.yaml") == ""
+
+
+def test_what_the_reference_runs_do_not_carry_is_said_too() -> None:
+    path = FOLDER.parent / "tar" / "tar-targeted-patching.mini.yaml"
+    reference = verdict_on_reference(path)
+    assert reference is not None
+    primary = [claim for claim in reference.claims if claim.primary]
+    assert {claim.outcome for claim in primary} == {"undetermined", "fails"}
+    said = not_carried(path)
+    assert said.startswith("of 3 primary claims the kit's own reference runs carry 0 (")
+    assert all(claim.id in said for claim in primary)
 
 
 def test_every_printed_table_is_among_them() -> None:
