@@ -27,7 +27,9 @@ def make_engine(ctx: StepContext, params: Any) -> EngineFactory:
     """What trains, as a kind's parameters choose it."""
     from kit.train.engines import engine_factory
 
-    named = ("outer_state", "collected", "compiled", "checkpointing", "weights_stay")
+    named = (
+        "outer_state", "collected", "compiled", "checkpointing", "weights_stay", "communication",
+    )  # fmt: skip
     chosen = {name: getattr(params, name) for name in named if hasattr(params, name)}
     return engine_factory(params.engine, ctx.device, **chosen)
 
@@ -57,7 +59,13 @@ def solved(
     declared: Any = models["model"].get("architecture")
     if params.engine == "single-process" or declared is None:
         return None
-    wanted = Setting(cards.gpus, 1, params.engine, compiled=params.compiled)
+    wanted = Setting(
+        cards.gpus,
+        1,
+        params.engine,
+        compiled=params.compiled,
+        communication=params.communication,
+    )
     machine = Machine(cards.gpus, cards.gpu_gb, cards.memory_gb)
     plan = solve(ModelShape.declared(declared), machine, work, wanted)
     known = {field.name for field in msgspec.structs.fields(params)}

@@ -44,6 +44,7 @@ def engine_factory(
     compiled: bool = False,
     checkpointing: bool = False,
     weights_stay: bool = False,
+    communication: str = "float32",
 ) -> EngineFactory:
     """What makes engines of that name, in one process or in those that torchrun started.
 
@@ -55,6 +56,7 @@ def engine_factory(
         compiled: Sharded: decoder layers are compiled.
         checkpointing: Sharded: decoder layers are computed again in the backward pass.
         weights_stay: ``fsdp``: gathered weights stay until the backward pass.
+        communication: Sharded: type in which gradients are summed over processes.
 
     Raises:
         ValueError: Unknown engine.
@@ -66,6 +68,7 @@ def engine_factory(
         "collected": collected,
         "compiled": compiled,
         "checkpointing": checkpointing,
+        "communication": communication,
     }
 
     def single(model: nn.Module, spec: OptimizerSpec, precision: Precision) -> Engine:

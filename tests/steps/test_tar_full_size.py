@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from torch import nn
 
+import kit.train.plan
 from kit.cli.rehearse import _full_size
 from kit.engine.environment import Machine
 from kit.engine.hardware import Gpu
@@ -21,6 +24,9 @@ from kit.errors import Preflight, UsageError
 from kit.manifest.catalog import Catalog
 from kit.pins.store import PinStore
 from kit.results.plan import Plan
+from kit.steps.sharding import make_engine
+from kit.train.engine import Precision
+from kit.train.optimizers import AdamW
 from tests.steps.contexts import SMALL
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests/tar"
@@ -142,6 +148,33 @@ def test_the_plan_fits_itself_to_the_gpus() -> None:
     for published in ("inner_steps", "outer_steps", "forget_batch", "held_out_batch"):
         assert small.params[published] == large.params[published]
     assert any(note.startswith("tar: 2 GPU(s), fsdp, compiled") for note in two.notes)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_the_type_of_sums_is_what_the_plan_counts_with(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve, asked = kit.train.plan.solve, []
+
+    def watched(shape: Any, machine: Any, work: Any, wanted: Any) -> Any:
+        asked.append(wanted.communication)
+        return solve(shape, machine, work, wanted)
+
+    monkeypatch.setattr("kit.train.plan.solve", watched)
+    chosen = tuple(f"{id}.communication={name}" for id in SHARED)
+    plan = plan_of("tar-bio-full-size", 4, 139.0, overrides=chosen)
+    assert step(plan, "tar").params["communication"] == name
+    assert set(asked) == {name}
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_the_type_of_sums_reaches_the_engine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("kit.train.fsdp.Fsdp", lambda *_, **how: made.append(how["settings"]))
+    params: Any = SimpleNamespace(engine="fsdp", communication=name)
+    context: Any = SimpleNamespace(device="cpu")
+    make_engine(context, params)(nn.Linear(2, 2), AdamW(0.1, 0.0), Precision())
+    assert [settings.communication for settings in made] == [name]
 
 
 def test_gpus_that_cannot_hold_it_are_refused_in_a_sentence() -> None:

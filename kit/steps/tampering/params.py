@@ -68,6 +68,9 @@ class FineTuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sharded only: decoder layers are computed again in the backward pass."""
     weights_stay: bool = False
     """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
+    communication: Literal["float32", "bfloat16"] = "float32"
+    """Sharded only: type in which gradients are summed over GPUs; they are added up over passes and
+    held in fp32. Sums in bf16 are faster and round each GPU's share to 8 bits."""
     measure_every: Count = 10
     """Steps between the points of the trajectory; 0 and the last step are points too."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -48,6 +48,9 @@ class Safeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sharded only: decoder layers are computed again in the backward pass."""
     weights_stay: bool = False
     """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
+    communication: Literal["float32", "bfloat16"] = "float32"
+    """Sharded only: type in which gradients are summed over GPUs; they are added up over passes and
+    held in fp32. Sums in bf16 are faster and round each GPU's share to 8 bits."""
 
 
 class OuterLoop(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,6 +111,9 @@ class Train(OuterLoop, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sharded only: decoder layers are computed again in the backward pass."""
     weights_stay: bool = False
     """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
+    communication: Literal["float32", "bfloat16"] = "float32"
+    """Sharded only: type in which gradients are summed over GPUs; they are added up over passes and
+    held in fp32. Sums in bf16 are faster and round each GPU's share to 8 bits."""
     collected: Literal["resident", "offloaded"] = "resident"
     """Sharded only: where tamper-resistance gradients wait for an attack's end."""
     reference: Literal["resident", "offloaded"] = "resident"
