@@ -33,7 +33,7 @@ def check_runs(expected: Expectation, runs: Sequence[Run]) -> None:
 
     Raises:
         InvalidInput: A run of another experiment, a rehearsal, an overridden run, one of which
-            something is absent.
+            something is absent, one with finished steps of earlier code, runs of different code.
     """
     for run in runs:
         # Other seeds are what a reference is made of; other parameters are another experiment.
@@ -51,10 +51,18 @@ def check_runs(expected: Expectation, runs: Sequence[Run]) -> None:
 
 
 def _check_code(runs: Sequence[Run]) -> None:
-    """Refuse steps of a kind that different code made; records without a digest say nothing."""
+    """Refuse steps of earlier code, and of different code; no digest says nothing."""
     made: dict[tuple[str, int], tuple[str, str]] = {}
     for run in runs:
         plan, record = run.plan, run.record
+        stale = [id for id, step in record.steps.items() if step.stale] if record else []
+        if stale:
+            raise InvalidInput(
+                f"{len(stale)} finished steps were made by earlier code ({stale[0]}, ...)",
+                where=str(run.path),
+                why="a reference would mix what old and new code measured",
+                next_step="make them again: kit run EXP --fresh; or raise the step's version",
+            )
         for instance in plan.instances if plan is not None and record is not None else ():
             step = record.steps.get(instance.id) if record is not None else None
             if step is None or not step.code:

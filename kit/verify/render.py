@@ -112,7 +112,7 @@ def _count(number: int) -> str:
 
 def _claim(claim: ClaimReport) -> list[tuple[str, str]]:
     word = WORDS.get(claim.outcome, claim.outcome)
-    said = claim.tested or f"{claim.sentence}: {claim.detail}"
+    said = claim.tested or f"{claim.sentence.rstrip('.')}: {claim.detail}"
     needed = f" ({claim.needed})" if claim.needed else ""
     return _wrapped(f"{word}: {said}{needed}", "  ", word)
 
@@ -130,6 +130,7 @@ def _wrapped(text: str, indent: str, word: str) -> list[tuple[str, str]]:
 
 def lines(verdict: Verdict, every: bool = False) -> Iterable[str]:
     """One line a cell, claim, canary and table; the first word says which."""
+    yield from (f"modified {what}" for what in verdict.overrides)
     yield from (f"reason {reason}" for reason in verdict.reasons)
     yield from _canaries(verdict)
     listed = shown(verdict, every)

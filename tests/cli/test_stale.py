@@ -68,6 +68,11 @@ def test_changed_code_is_said_and_cannot_pass(kit: Type, paper: Path) -> None:
     verdict = kit("verify", second)
     assert "(modified)" in verdict.stdout
     assert "10 finished steps of earlier code" in (paper / second / "verdict.json").read_text()
+    explained = kit("verify", second, "--explain").stdout
+    assert "modified 10 finished steps of earlier code (" in explained
+    refused = kit("reference", "./paper.yaml", second)
+    assert refused.returncode == 4
+    assert "10 finished steps were made by earlier code (" in refused.stderr
 
     fresh = kit("run", "./paper.yaml", "--fresh", "--seed", "7")  # nothing of it was there yet
     mixed = kit("reference", "./paper.yaml", first, last(fresh))
