@@ -25,6 +25,14 @@ def command(**given: Any) -> None:
     of the questions chooses the worst, the other half measures it. The last line of standard output
     is the run directory.
     """
+    from kit.errors import UsageError
+
     planned, options = chosen(given)
-    folder = prepare(**planned).session(options).run()
+    prepared = prepare(**planned)
+    if not any("trial" in instance.axes for instance in prepared.plan.instances):
+        raise UsageError(
+            "nothing is searched: the profile has no axis 'trial'",
+            next_step="kit sweep tar-worst-case has it; kit run runs this experiment as it is",
+        )
+    folder = prepared.session(options).run()
     click.echo(str(folder))

@@ -83,8 +83,9 @@ def test_a_longer_search_goes_on_where_a_shorter_one_ended(tmp_path: Path) -> No
     assert len([i for i in attacks if i["key"] in before]) == 8
 
 
-def test_a_search_without_its_axis_is_refused() -> None:
-    command = [sys.executable, "-m", "kit.cli.main", "sweep", "tar-bio", "--trials", "2"]
+@pytest.mark.parametrize("more", [[], ["--trials", "2"]])
+def test_a_search_without_its_axis_is_refused(more: list[str]) -> None:
+    command = [sys.executable, "-m", "kit.cli.main", "sweep", "tar-bio", *more]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "no axis 'trial'" in done.stderr
