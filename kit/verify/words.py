@@ -118,7 +118,7 @@ def decides(claim: ClaimReport, cells: Mapping[str, Measurement], replicate: str
     if claim.outcome != "undetermined" or claim.p is None or count < 2:
         return ""
     if claim.p >= 0.5:
-        return "the numbers point the other way"
+        return "as measured, it would not hold"
     t = t_quantile(1 - claim.p, count - 1)
     strict = (claim.p_holm or claim.p) / claim.p
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kit.verify.render import HEIGHT, WIDTH, ending, lines
 from kit.verify.verdict import ClaimReport, Interval, Verdict
-from kit.verify.words import Documents, caveats, in_unit, places
+from kit.verify.words import Documents, caveats, decides, in_unit, places
 from tests.verify.builders import claim, expected_cell, run, seeded
 
 LOW, HIGH = [8.0, 9.5, 7.0, 12.0, 6.5], [94.0, 95.5, 90.0, 97.0, 92.5]
@@ -105,3 +106,13 @@ def test_what_is_a_seed_is_one_explain_away() -> None:
     assert "term seed, pair, replicate: one observation" in said
     assert "one-sided t" in said
     assert "one-sided t" not in "\n".join(line for line, _ in ending(asr()))
+
+
+def test_a_difference_short_of_its_margin_is_not_called_one_in_the_other_direction() -> None:
+    """24 points lower where 30 were asked: lower all the same."""
+    report = ClaimReport(
+        id="c", kind="order", sentence="s", place="p", primary=True, cells=["a", "b"],
+        outcome="undetermined", detail="", p=0.6,
+    )  # fmt: skip
+    cells: Any = {id: SimpleNamespace(seeds=[1, 2, 3]) for id in ("a", "b")}
+    assert decides(report, cells, "seeds") == "as measured, it would not hold"
