@@ -27,6 +27,8 @@ def shell(tmp_path: Path) -> subprocess.Popen[str]:
     script = tmp_path / "bin" / "kit"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m kit.cli.main "$@"\n')
     script.chmod(0o755)
+    (tmp_path / "bin" / "pytest").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pytest "$@"\n')
+    (tmp_path / "bin" / "pytest").chmod(0o755)
     environ = {k: v for k, v in os.environ.items() if not k.startswith("KIT_")}
     environ |= {"PATH": f"{script.parent}:{environ['PATH']}", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -39,10 +41,15 @@ def test_every_command_does_what_the_page_says(
     shell: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     assert len(COMMANDS) >= 9
+    # What a reader tries next must not meet the results of the changed method again.
+    afterwards = [
+        ("KIT_HOME=$PWD/.kit pytest -q -p no:cacheprovider", ""),
+        ("kit reproduce ./my-paper.yaml", ""),
+    ]
     script = "".join(
         f"echo '$ {command}' | head -c 60; {command}; "
         f"code=$?; [ $code = {code or 0} ] || {{ echo WRONG $code; exit 1; }}\n"
-        for command, code in COMMANDS
+        for command, code in [*COMMANDS, *afterwards]
     )
     said, _ = shell.communicate(script, timeout=300)
     assert "WRONG" not in said, said[-3000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ def test_from_the_manifest_to_a_verdict(tmp_path: Path) -> None:
         text=True,
         check=False,
         cwd=tmp_path,
+        env=os.environ | {"KIT_HOME": str(tmp_path / "store")},  # nothing that earlier code made
     )
     assert done.returncode == 0, done.stderr
     (verdict,) = tmp_path.glob("runs/*/verdict.json")
