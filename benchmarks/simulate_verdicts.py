@@ -479,13 +479,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts, not all")
     parser.add_argument("--experiments", nargs="+", default=[], help="some; the others are kept")
     args = parser.parse_args()
-    commit = os.environ.get("KIT_COMMIT") or subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=RECORD.parent,
-    ).stdout.strip()
+    commit = (
+        os.environ.get("KIT_COMMIT")
+        or subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=RECORD.parent,
+        ).stdout.strip()
+    )
     about = {"commit": commit, "date": datetime.now(UTC).date().isoformat()}
     made = simulate(args.runs, args.seed, args.workers, args.only, args.experiments)
     known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
