@@ -11,6 +11,7 @@ import torch
 from scipy.special import softmax
 
 from kit.evals.formats import Formatted, cloze, lettered, with_shots
+from kit.evals.harness import harness_score
 from kit.evals.multiple_choice import (
     Scored,
     accuracy,
@@ -121,6 +122,27 @@ def test_like_lm_eval(make):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_missing_result_is_an_error(monkeypatch):
+    """The published scripts counted a question without a result as .25."""
+    import lm_eval
+
+    tokenizer = mini_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token = tokenizer.convert_ids_to_tokens(0)
+    model, asked = tiny_llama(len(tokenizer), max_position_embeddings=512), questions(4)
+    scored = harness_score(model, tokenizer, asked)
+    assert [answer.id for answer in scored] == [question.id for question in asked]
+    evaluate = lm_eval.simple_evaluate
+
+    def without_the_last(*given, **named):
+        results = evaluate(*given, **named)
+        results["samples"]["questions"].pop()
+        return results
+
+    monkeypatch.setattr(lm_eval, "simple_evaluate", without_the_last)
+    with pytest.raises(ValueError, match="answered 3 of 4 questions"):
+        harness_score(model, tokenizer, asked)
+
+
 def test_formats_like_the_harness_task_files():
     """The prompt that the harness renders from the WMDP and MMLU template."""
     from lm_eval.utils import apply_template
