@@ -65,7 +65,7 @@ def as_page(text: str) -> str:
 def main(run: Path) -> None:
     """Both pictures of one run."""
     OUT.mkdir(parents=True, exist_ok=True)
-    shoot(run / "report.html", OUT / "report.png", 1280, 1180)
+    shoot(run / "report.html", OUT / "report.png", 1280, 900)
     kit = Path(sys.executable).with_name("kit")
     screen = terminal(f"{shlex.quote(str(kit))} verify {shlex.quote(str(run))}")
     with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -11,6 +11,9 @@ from kit.report.cells import gravest_first
 from kit.report.text import plural, probability
 from kit.verify.outcome import NOT_WHOLE
 from kit.verify.verdict import ClaimReport, Verdict
+
+MOST_BRIEF = 10
+"""Claims of the first screen; only those that do not hold may be more."""
 
 CLASS = {
     "REPRODUCED": "good",
@@ -66,6 +69,7 @@ class ClaimRow(Struct, kw_only=True):
     """One claim."""
 
     id: str
+    anchor: str
     sentence: str
     place: str
     outcome: str
@@ -92,7 +96,10 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
     primary = [claim for claim in verdict.claims if claim.primary]
     word = verdict.verdict
     held = sum(1 for claim in primary if claim.outcome == "holds")
-    counted = f"{held} of {len(primary)} primary claims hold"  # the headline says it already
+    # What the headline and the list of claims say already.
+    said = {f"{held} of {len(primary)} primary claims hold"}
+    said |= {f"{claim.outcome}: {claim.id}" for claim in primary}
+    said.add(f"fails: {', '.join(claim.id for claim in primary if claim.outcome == 'fails')}")
     return Banner(
         word=word,
         css=CLASS[word],
@@ -104,7 +111,7 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
         covers=_covers(verdict, primary, seeds),
         omits=_omits(verdict, variant),
         marks=_marks(verdict, rehearsal or word == "REHEARSED"),
-        reasons=[reason for reason in verdict.reasons if reason != counted],
+        reasons=[reason for reason in verdict.reasons if reason not in said],
         facts=[
             ("experiment", verdict.experiment),
             ("scale", verdict.scale or "not declared"),
@@ -174,14 +181,22 @@ def _marks(verdict: Verdict, rehearsal: bool) -> list[tuple[str, str]]:
 def claim_rows(verdict: Verdict, anchors: Mapping[str, str], most: int = 12) -> list[ClaimRow]:
     """Claims, primary ones first, each in the order of the expectation."""
     ordered = sorted(verdict.claims, key=lambda claim: not claim.primary)
-    return [_claim(claim, anchors, most) for claim in ordered]
+    return [_claim(f"q{i}", claim, anchors, most) for i, claim in enumerate(ordered)]
 
 
-def _claim(claim: ClaimReport, anchors: Mapping[str, str], most: int) -> ClaimRow:
+def brief(rows: Sequence[ClaimRow]) -> tuple[list[ClaimRow], int]:
+    """Primary claims for the first screen, those that hold last; and how many of them are left."""
+    primary = sorted((r for r in rows if r.primary), key=lambda r: r.outcome == "holds")
+    most = max(MOST_BRIEF, sum(r.outcome != "holds" for r in primary))
+    return primary[:most], len(primary[most:])
+
+
+def _claim(anchor: str, claim: ClaimReport, anchors: Mapping[str, str], most: int) -> ClaimRow:
     p = claim.p if claim.p_holm is None else claim.p_holm
     shown = "" if p is None else f"p {_equals(p)}{' (Holm)' if claim.p_holm is not None else ''}"
     return ClaimRow(
         id=claim.id,
+        anchor=anchor,
         sentence=claim.sentence,
         place=claim.place,
         outcome=claim.outcome,

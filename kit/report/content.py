@@ -35,6 +35,8 @@ def content(
     all_tables = tables.tables(verdict, expected, measured)
     kept = {line.anchor for table in all_tables for line in table.rows}
     anchors = {cell.id: f"c{i}" for i, cell in enumerate(verdict.cells) if f"c{i}" in kept}
+    claim_rows = claims.claim_rows(verdict, anchors)
+    brief, more_brief = claims.brief(claim_rows)
     deviations, more_deviations = details.deviations(verdict)
     steps, more_steps = details.steps(run)
     checks, more_checks = details.checks(verdict)
@@ -47,7 +49,9 @@ def content(
         "banner": claims.banner(
             verdict, variant=variant_of(run, manifest), rehearsal=rehearsal(run), seeds=seeds(run)
         ),
-        "claims": claims.claim_rows(verdict, anchors),
+        "claims": claim_rows,
+        "brief": brief,
+        "more_brief": more_brief,
         "css_of": claims.CLASS,
         "tables": all_tables,
         "deviations": deviations,

@@ -24,6 +24,10 @@ from kit.verify.trajectory import value_interval
 from kit.verify.verdict import CellReport, Verdict
 
 MOST_ROWS, MOST_COLUMNS, MOST_POINTS = 40, 14, 120
+MOST_BESIDE = 4
+"""Columns of a grid that can be read in half a page."""
+HALF, WHOLE = (5.2, 3.9), (7.2, 4.2)
+"""Inches: of the first figure, which stands beside the claims, and of the others."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,25 @@ def declared(
         return []
     made = []
     for i, figure in enumerate(expectation.figures):
+        size = WHOLE if i else HALF
         if figure.kind == "steps":
-            made.append(_steps(f"figure-{i}", figure, results, published))
+            made.append(_steps(f"figure-{i}", figure, results, published, size))
             continue
         numbers = _numbers(results, verdict, expectation, figure)
         if figure.kind == "grid":
             made.append(_grid(f"figure-{i}", figure, numbers))
         else:
-            made.append(_trade_off(f"figure-{i}", figure, numbers, published))
+            made.append(_trade_off(f"figure-{i}", figure, numbers, published, size))
     return made
 
 
-def _steps(name: str, figure: Figure, results: Results, published: Expectation | None) -> Picture:
+def _steps(
+    name: str,
+    figure: Figure,
+    results: Results,
+    published: Expectation | None,
+    size: tuple[float, float],
+) -> Picture:
     """Measured lines by step, what was there before the first step at 0, published points over."""
     series = {each.id: each for each in results.series}
     cells = {cell.id: cell for cell in results.cells}
@@ -83,8 +94,9 @@ def _steps(name: str, figure: Figure, results: Results, published: Expectation |
         id=name, title=figure.title, x_label=figure.x_label, y_label=figure.y_label, unit=unit,
         lines=lines,
     )  # fmt: skip
-    svg = drawn("curve", [name, whole, marks], lambda: curve(name, whole, marks))
-    return Picture(title=figure.title, caption=" ".join(remarks_on(whole, marks)), svg=svg)
+    svg = drawn(curve, name, whole, marks, size)
+    caption = " ".join(remarks_on(whole, marks))
+    return Picture(title=figure.title, caption=caption, svg=svg, wide=size != HALF)
 
 
 def _from_start(line: Curve, start: Cell | None) -> Curve:
@@ -142,15 +154,9 @@ def _grid(name: str, figure: Figure, numbers: Numbers) -> Picture:
         for (row, column), id in shown.items()
     ]
     labels = (figure.x_label, figure.y_label)
-    data = [name, rows[:MOST_ROWS], columns[:MOST_COLUMNS], squares, labels]
-    svg = drawn(
-        "grid",
-        data,
-        lambda: grid(name, rows[:MOST_ROWS], columns[:MOST_COLUMNS], squares, labels),
-    )
-    return Picture(
-        title=figure.title, caption=_grid_caption(unit, (low, high), squares, len(matched)), svg=svg
-    )
+    svg = drawn(grid, name, rows[:MOST_ROWS], columns[:MOST_COLUMNS], squares, labels)
+    caption = _grid_caption(unit, (low, high), squares, len(matched))
+    return Picture(title=figure.title, caption=caption, svg=svg, wide=len(columns) > MOST_BESIDE)
 
 
 def _grid_caption(
@@ -194,7 +200,11 @@ def _square(row: int, column: int, id: str, numbers: Numbers, span: tuple[float,
 
 
 def _trade_off(
-    name: str, figure: Figure, numbers: Numbers, published: Expectation | None
+    name: str,
+    figure: Figure,
+    numbers: Numbers,
+    published: Expectation | None,
+    size: tuple[float, float],
 ) -> Picture:
     ids = _ids(numbers)
     across, upward = (matches(pattern, ids) for pattern in figure.cells)
@@ -215,9 +225,7 @@ def _trade_off(
     )
     pair = (labels[0], labels[1])
     over = _over(figure, published, units)
-    svg = drawn(
-        "trade-off", [name, drawn_, pair, over], lambda: trade_off(name, drawn_, pair, over)
-    )
+    svg = drawn(trade_off, name, drawn_, pair, over, size)
     words = [f"{plural(len(drawn_), 'setting')}; lines are 95 % intervals."]
     if any(setting.published is not None for setting in drawn_):
         words.append(
@@ -232,7 +240,7 @@ def _trade_off(
         )
     if len(drawn_) < len(settings):
         words.append(f"The first {MOST_POINTS} of {len(settings)} are drawn.")
-    return Picture(title=figure.title, caption=" ".join(words), svg=svg)
+    return Picture(title=figure.title, caption=" ".join(words), svg=svg, wide=size != HALF)
 
 
 def _over(

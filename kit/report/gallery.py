@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 
@@ -79,7 +78,7 @@ def _forest(
         caption += " The line below a row is the range of the kit\u2019s reference runs."
     if len(shown) < len(cells):
         caption += f" The {LIMIT} gravest of {len(cells)} cells are drawn."
-    svg = drawn("forest", [name, unit, rows], lambda: forest(name, unit, rows))
+    svg = drawn(forest, name, unit, rows)
     return Picture(title=table, caption=caption, svg=svg)
 
 
@@ -130,7 +129,7 @@ def curves(
     for i, each in enumerate(series):
         marks = expected_points(each, expected, results.cells)
         name, remarks = f"curve-{i}", remarks_on(each, marks)
-        svg = drawn("curve", [name, each, marks], functools.partial(curve, name, each, marks))
+        svg = drawn(curve, name, each, marks)
         room -= len(svg)
         if room < 0:
             left = len(series) - i
@@ -155,5 +154,5 @@ def calibration_picture(verdict: Verdict) -> tuple[Picture | None, str]:
         "independent: read this as a flag, not as a test. A line off the diagonal to one side is "
         "a shift that no single cell shows. Shaded: \u00b11.96."
     )
-    svg = drawn("calibration", scores, lambda: calibration(scores))
+    svg = drawn(calibration, scores)
     return Picture(title="Calibration", caption=caption, svg=svg, wide=False), ""

@@ -119,7 +119,7 @@ def verdict_on_reference(path: Path) -> Verdict | None:
         experiment=expected.experiment,
         version=expected.version,
         profile=expected.profile,
-        cells=list(_recorded(path.parent / expected.record)),
+        cells=list(recorded(path.parent / expected.record)),
     )
     return verify(Subject(expected=expected, results=results))
 
@@ -127,7 +127,7 @@ def verdict_on_reference(path: Path) -> Verdict | None:
 _FIELDS = ("id", "unit", "value", "k", "n", "seeds", "step", "not_run")
 
 
-def _recorded(record: Path) -> Iterator[Cell]:
+def recorded(record: Path) -> Iterator[Cell]:
     """The cells of all runs of a record, a cell's replicates put together."""
     cells: dict[str, Cell] = {}
     for line in record.read_bytes().splitlines():

@@ -16,27 +16,26 @@ import msgspec
 from kit.durable import write_atomic
 from kit.manifest.home import kit_home
 
-VERSION = 4
+VERSION = 5
 """Bumped by hand when the drawing code changes."""
 
 
-def drawn(kind: str, data: Any, make: Callable[[], str]) -> str:
-    """The SVG of ``data``: from ``$KIT_HOME/figures``, else made now and kept there.
+def drawn(draw: Callable[..., str], *data: Any) -> str:
+    """``draw(*data)``: from ``$KIT_HOME/figures``, else made now and kept there.
 
     A cache that cannot be read or written is passed over: the figure is then drawn.
 
     Args:
-        kind: Name of the drawing function.
+        draw: Makes an SVG.
         data: Everything the drawing depends on, plain or msgspec.
-        make: Draws.
     """
-    content = msgspec.json.encode([kind, VERSION, _matplotlib(), data])
+    content = msgspec.json.encode([draw.__name__, VERSION, _matplotlib(), data])
     path = kit_home() / "figures" / f"{hashlib.sha256(content).hexdigest()}.svg"
     try:
         return path.read_text(encoding="utf-8")
     except OSError:
         pass
-    svg = make()
+    svg = draw(*data)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, svg.encode())

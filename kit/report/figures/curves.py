@@ -108,13 +108,19 @@ def _banded(line: Line) -> bool:
     return any(point.interval is not None for point in line.points)
 
 
-def curve(name: str, series: Series, marks: Marks = MappingProxyType({})) -> str:
+def curve(
+    name: str,
+    series: Series,
+    marks: Marks = MappingProxyType({}),
+    size: tuple[float, float] = (7.2, 3.5),
+) -> str:
     """The figure as inline SVG.
 
     Args:
         name: Unique on the page.
         series: Measured.
         marks: What the expectation says.
+        size: Inches.
     """
     lines = gather(series)[:MOST_LINES]
 
@@ -137,7 +143,7 @@ def curve(name: str, series: Series, marks: Marks = MappingProxyType({})) -> str
             columns = 1 if len(names) <= 4 else 2
             ax.legend(handles, [label(name, 40) for name in names], loc="best", ncols=columns)
 
-    return draw(name, 7.2, 3.5, paint)
+    return draw(name, *size, paint)
 
 
 def _draw_line(ax: Axes, i: int, line: Line) -> None:

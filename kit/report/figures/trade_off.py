@@ -38,6 +38,7 @@ def trade_off(
     settings: Sequence[Setting],
     labels: tuple[str, str],
     over: Sequence[tuple[Spot, Spot]] = (),
+    size: tuple[float, float] = (7.2, 4.6),
 ) -> str:
     """The figure as inline SVG.
 
@@ -46,6 +47,7 @@ def trade_off(
         settings: Named points.
         labels: Of x and y.
         over: Points of another scale, grey and without names.
+        size: Inches.
     """
 
     def paint(ax: Axes) -> None:
@@ -65,7 +67,7 @@ def trade_off(
         if len(settings) <= NAMED:
             _names(ax, settings)
 
-    return draw(name, 7.2, 4.6, paint)
+    return draw(name, *size, paint)
 
 
 def _setting(ax: Axes, i: int, setting: Setting) -> None:
