@@ -84,7 +84,7 @@ test-slow: $(VENV)/.dev  ## rebuilds of miniature models, large simulations, bro
 test-gpu: $(VENV)/.dev  ## needs a CUDA device
 	@$(VENV)/bin/pytest -q -m gpu
 
-test-mutants: $(VENV)/.dev  ## 150 planted bugs, and which the tests notice (hours; SEED= for a fresh sample)
+test-mutants: $(VENV)/.dev  ## 150 planted bugs, and which the tests notice (an hour and a half on two cores; SEED= for a fresh sample)
 	@$(VENV)/bin/python -m tests.mutants.run $(or $(COUNT),150) $(or $(SEED),20261128) $(or $(RECORD),benchmarks/mutants.json) --jobs $(or $(JOBS),2) $(ARGS)
 
 bench: $(VENV)/.dev  ## seconds of the commands that somebody waits for

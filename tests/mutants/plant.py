@@ -7,11 +7,13 @@ Annotations, docstrings, decorators and texts are left alone: what a message say
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from random import Random
+
+from tests.mutants.rules import rule
 
 COMPARED = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
@@ -194,8 +196,12 @@ def parses(source: str) -> bool:
     return True
 
 
-def sample(root: Path, count: int, seed: int) -> list[Mutant]:
-    """A seeded sample over the whole of ``kit/``: a bug each in lines drawn with equal chances."""
+def sample(root: Path, count: int, seed: int) -> tuple[list[Mutant], dict[str, int]]:
+    """A seeded sample over the whole of ``kit/``: a bug each in lines drawn with equal chances.
+
+    Returns:
+        The bugs, and how many more were drawn on the way that a rule excludes, by rule.
+    """
     sources = {str(path.relative_to(root)): _read(path) for path in _files(root)}
     lines: dict[tuple[str, int], list[Mutant]] = {}
     for path, source in sources.items():
@@ -204,9 +210,20 @@ def sample(root: Path, count: int, seed: int) -> list[Mutant]:
     random = Random(seed)
     places = list(lines)
     random.shuffle(places)
-    drawn = (random.choice(lines[place]) for place in places)
-    good = (one for one in drawn if parses(one.planted(sources[one.path])))
-    return list(islice(good, count))
+    made: list[Mutant] = []
+    excluded: Counter[str] = Counter()
+    for place in places:
+        one = random.choice(lines[place])
+        source = sources[one.path]
+        if len(made) == count:
+            break
+        if not parses(one.planted(source)):
+            continue
+        if name := rule(one.path, source, one.start, one.end):
+            excluded[name] += 1
+        else:
+            made.append(one)
+    return made, dict(sorted(excluded.items()))
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -1,11 +1,14 @@
 """``python -m tests.mutants.run COUNT SEED RECORD``: plant bugs and see which the tests notice.
 
-Every worker (``--jobs``) has a copy of the repository; bugs are handed out in the sample's order,
-and the record is written as they are decided. What it has already is not tried again, so that a
-run that was stopped, by ``--seconds`` or by hand, goes on. ``--again`` tries those that survived
-once more, after the tests were mended: what the first pass said stays in the record. A bug that is
-none (no input makes a difference) is marked in the record by hand, ``equivalent``, with the reason.
-``--named`` tries those of ``named.json`` instead, which once lived.
+First coverage.py measures which tests run which lines (:mod:`tests.mutants.covered`; kept beside
+the record as ``.map.gz``: delete it when the code has moved). Then every worker (``--jobs``) takes
+bugs in the sample's order, in a copy of the repository of its own, and the record is written as
+they are decided. What it has already is not tried again, so that a run that was stopped, by
+``--seconds`` or by hand, goes on. ``--again`` tries those that survived once more, after the tests
+were mended: what the first pass said stays in the record. What can be no bug is excluded by rules
+before the sample is drawn (:mod:`tests.mutants.rules`) and counted; a bug of the sample that is
+none all the same (no input makes a difference) is marked in the record by hand, ``equivalent``,
+with the reason. ``--named`` tries those of ``named.json`` instead, which once lived.
 
 Not a tool such as mutmut or cosmic-ray: what decides the time here is which tests are run for a
 mutant, and that they need no new process with torch in it (:mod:`tests.mutants.tried`).
@@ -28,10 +31,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.mutants.covered import Map, joined, keep, kept, measure
+from tests.mutants.fork import ROOT, TimeOver
 from tests.mutants.plant import Mutant, mutants, sample
-from tests.mutants.tried import ROOT, Bench, TimeOver
+from tests.mutants.tried import Bench, files_of_tests, likely
 
 LIBRARIES = ("torch", "transformers", "datasets", "scipy.stats")
+FEW_FILES = 10
+"""Files of tests that are measured for each bug, where only a few bugs are tried."""
 IGNORED = (".git", ".venv*", ".kit", "runs", "__pycache__", ".hypothesis", ".*_cache")
 Entry = dict[str, Any]
 
@@ -95,11 +102,11 @@ def named(root: Path) -> list[Mutant]:
 
 
 def _work(
-    number: int, todo: list[Mutant], taken: Any, results: Any, folder: str, until: float
+    number: int, todo: list[Any], act: Any, taken: Any, results: Any, folder: str, until: float
 ) -> None:
     tree = Path(folder) / f"tree-{number}"
-    shutil.copytree(Path(folder) / "master", tree, symlinks=True)
-    bench = Bench(tree, Path(folder) / "known", until)
+    if not tree.is_dir():
+        shutil.copytree(Path(folder) / "master", tree, symlinks=True)
     while time.monotonic() < until:
         with taken.get_lock():
             at = taken.value
@@ -107,44 +114,67 @@ def _work(
         if at >= len(todo):
             break
         try:
-            results.put((at, bench.tried(todo[at])))
+            results.put((at, act(tree, todo[at])))
         except TimeOver:
             break
     results.put((-1, None))
 
 
-def over(todo: list[Mutant], jobs: int, until: float, decided: Any) -> None:
-    """Try mutants in several processes until all are decided or the time is over."""
+def over(todo: list[Any], act: Any, jobs: int, folder: str, until: float, decided: Any) -> None:
+    """``act(tree, item)`` in several processes until all are done or the time is over."""
+    several = multiprocessing.get_context("fork")
+    taken, results = several.Value("i", 0), several.SimpleQueue()
+    workers = [
+        several.Process(target=_work, args=(n, todo, act, taken, results, folder, until))
+        for n in range(min(jobs, len(todo)))
+    ]
+    for worker in workers:
+        worker.start()
+    left = len(workers)
+    while left:
+        at, entry = results.get()
+        if entry is None:
+            left -= 1
+        else:
+            decided(at, entry)
+    for worker in workers:
+        worker.join()
+
+
+def measured(names: list[str], jobs: int, folder: str, until: float, keeping: Path) -> Map:
+    """What the tests of some files run; what ``keeping`` has already is not measured again."""
+    parts = kept(keeping)
+    known = {part["file"] for part in parts}
+    todo = [name for name in names if name not in known]
+
+    def act(tree: Path, file: str) -> Entry:
+        return measure(tree, file, tree.parent / f"{tree.name}-lines.json", until)
+
+    def decided(at: int, part: Entry) -> None:
+        parts.append(part)
+        bad = f"; failed without any bug: {part['failed'][:4]}" if part["failed"] else ""
+        spent = sum(part["seconds"].values())
+        print(
+            f"{len(parts)} {todo[at]}: {len(part['seconds'])} tests, {spent:.0f} s{bad}", flush=True
+        )
+
+    over(todo, act, jobs, folder, until, decided)
+    if todo:
+        keep(parts, keeping)
+    return joined(parts)
+
+
+def _prepared(folder: str) -> None:
+    """The libraries that forked processes share, and the copy that theirs are made from."""
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             __import__(name)
     import torch
 
     torch.set_num_threads(1)
-    several = multiprocessing.get_context("fork")
-    taken, results = several.Value("i", 0), several.SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder:
-        master = Path(folder) / "master"
-        shutil.copytree(ROOT, master, symlinks=True, ignore=shutil.ignore_patterns(*IGNORED))
-        compileall.compile_dir(master / "kit", quiet=2, workers=1)
-        (Path(folder) / "known").mkdir()
-        workers = [
-            several.Process(target=_work, args=(n, todo, taken, results, folder, until))
-            for n in range(jobs)
-        ]
-        for worker in workers:
-            worker.start()
-        left = len(workers)
-        while left:
-            at, entry = results.get()
-            if entry is None:
-                left -= 1
-            else:
-                decided(at, entry)
-        for worker in workers:
-            worker.join()
-        for file in sorted((Path(folder) / "known").glob("*.json")):
-            print("fails without any bug:", *json.loads(file.read_text())[:4])
+    master = Path(folder) / "master"
+    shutil.copytree(ROOT, master, symlinks=True, ignore=shutil.ignore_patterns(*IGNORED))
+    compileall.compile_dir(master / "kit", quiet=2, workers=1)
 
 
 def main() -> None:
@@ -166,22 +196,26 @@ def main() -> None:
     done: dict[int, Entry] = {}
     if known.get("seed") == asked.seed:
         done = {one["number"]: one for one in known["mutants"]}
-    numbers, todo = [], []
+    excluded = known.get("excluded_by_rule", {}) if done else {}
+    numbers: list[int] = []
+    todo: list[Mutant] = []
     if asked.again:
         for number, entry in sorted(done.items()):
             mutant = same(entry, ROOT)
             if not entry["killed"] and not entry.get("equivalent") and mutant:
                 numbers, todo = [*numbers, number], [*todo, mutant]
     else:
-        every = named(ROOT) if asked.named else sample(ROOT, asked.count, asked.seed)
+        drawn = (named(ROOT), {}) if asked.named else sample(ROOT, asked.count, asked.seed)
+        every, excluded = drawn
         for number, mutant in enumerate(every):
             if number not in done:
                 numbers, todo = [*numbers, number], [*todo, mutant]
     head = {"seed": asked.seed, "count": asked.count, "commit": known.get("commit") or _commit()}
-    if asked.named:
-        head["named"] = True
+    head |= {"named": True} if asked.named else {"excluded_by_rule": excluded}
     if asked.again:
         head["again"] = _commit()
+    few = asked.again or asked.named
+    names = sorted({file for mutant in todo for file in likely(mutant, ROOT)[:FEW_FILES]})
 
     def decided(at: int, entry: Entry) -> None:
         number = numbers[at]
@@ -194,7 +228,16 @@ def main() -> None:
         where = f"{entry['path']}:{entry['line']} {entry['what']}"
         print(len(done), number, word, where, entry["by"], entry["seconds"], flush=True)
 
-    over(todo, asked.jobs, until, decided)
+    with tempfile.TemporaryDirectory() as folder:
+        _prepared(folder)
+        keeping = asked.record.with_suffix(".map.gz")
+        map_ = measured(names if few else files_of_tests(ROOT), asked.jobs, folder, until, keeping)
+        benches: dict[Path, Bench] = {}
+
+        def act(tree: Path, mutant: Mutant) -> Entry:
+            return benches.setdefault(tree, Bench(tree, map_, until)).tried(mutant)
+
+        over(todo, act, asked.jobs, folder, until, decided)
     if undecided := [n for n in numbers if n not in done]:
         print("not decided in the time, which is likelier for what survives:", *undecided)
     print(json.dumps(summary([done[n] for n in sorted(done)])))

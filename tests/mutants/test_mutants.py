@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.mutants import run
-from tests.mutants.plant import Mutant, mutants
-from tests.mutants.tried import ROOT, Bench, TimeOver
+from tests.mutants.covered import joined, measure, statement
+from tests.mutants.fork import ROOT, TimeOver
+from tests.mutants.plant import Mutant, mutants, sample
+from tests.mutants.rules import RULES, rule
+from tests.mutants.tried import Bench, files_of_tests
 
 SOURCE = """def larger(a, b):
     if a > b:
@@ -26,40 +30,135 @@ TESTS = {
     "def test_broken_anyway():\n    assert larger(1, 2) == 5\n\n"
     "def test_larger():\n    assert larger(1, 2) == 2\n",
     "tests/room/test_gone.py": "import no_such_library\nfrom kit.room import sums\n",
+    "tests/test_other.py": "def test_by_another_way():\n    import kit.room.sums as one\n"
+    "    assert one.unused(1) == 2\n",
 }
+SUMS, OTHER = "tests/room/test_sums.py", "tests/test_other.py"
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """A repository of one function that is tested, one that is not, and tests that cannot pass."""
-    tree, known = tmp_path / "tree", tmp_path / "known"
-    known.mkdir()
+def written(tree: Path) -> Path:
+    """A repository of two small functions, and tests of which one fails and one cannot be read."""
     for name, text in {"kit/room/sums.py": SOURCE, **TESTS}.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
-    return Bench(tree, known, time.monotonic() + 120)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What is measured in it."""
+    tree, end = written(tmp_path_factory.mktemp("measured") / "tree"), time.monotonic() + 120
+    files = files_of_tests(tree)
+    return [measure(tree, file, tree.parent / "lines.json", end) for file in files]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """That repository."""
+    return written(tmp_path / "tree")
+
+
+@pytest.fixture
+def bench(tree: Path, parts: list[dict[str, Any]]) -> Bench:
+    """That repository with its map."""
+    return Bench(tree, joined(parts), time.monotonic() + 120)
 
 
 def planted(what: str) -> Mutant:
     return next(one for one in mutants("kit/room/sums.py", SOURCE) if one.what == what)
 
 
+def test_a_map_knows_the_tests_of_each_line(bench: Bench) -> None:
+    both = [f"{SUMS}::test_broken_anyway", f"{SUMS}::test_larger"]
+    other = [f"{OTHER}::test_by_another_way"]
+    lines = {2: both, 4: both, 8: other, 1: other, 7: other}  # the last two at an import
+    assert bench.map.lines == {"kit/room/sums.py": lines}
+    assert set(bench.map.failed) == {f"{SUMS}::test_broken_anyway", "tests/room/test_gone.py"}
+    assert set(bench.map.seconds) == {f"{SUMS}::test_larger", f"{OTHER}::test_by_another_way"}
+
+
 def test_only_a_test_that_passes_without_it_notices_a_bug(bench: Bench) -> None:
     entry = bench.tried(planted("> becomes >="))
     assert not entry["killed"]  # equal numbers: nobody asks, and two tests fail anyway
-    assert entry["not_run"] == ["tests/room/test_gone.py"]
+    assert (entry["covering"], entry["tests"]) == (1, 2)
     entry = bench.tried(planted("the condition is turned round"))
-    assert entry["by"] == "tests/room/test_sums.py::test_larger"
+    assert entry["by"] == f"{SUMS}::test_larger"
     assert (entry["line"], entry["column"], entry["function"]) == (2, 7, "larger")
     entry = bench.tried(planted("+ becomes -"))
-    assert (entry["killed"], entry["files"]) == (False, 1)
+    assert entry["by"] == f"{OTHER}::test_by_another_way"  # which names neither file nor function
     assert (bench.tree / "kit/room/sums.py").read_text() == SOURCE
+
+
+def test_a_test_that_fails_only_after_others_notices_nothing(bench: Bench, tree: Path) -> None:
+    (tree / SUMS).write_text(
+        "from kit.room.sums import larger\n\nseen = []\n\n"
+        "def test_larger():\n    seen.append(larger(1, 2))\n\n"
+        "def test_after_it():\n    assert larger(1, 2) == 2 or not seen\n"
+    )
+    tests = [f"{SUMS}::test_larger", f"{SUMS}::test_after_it"]
+    bench.map.seconds |= dict.fromkeys(tests, 0.0)
+    bench.map.lines["kit/room/sums.py"][2] = tests
+    assert not bench.tried(planted("the condition is turned round"))["killed"]
 
 
 def test_no_time_is_no_verdict(bench: Bench) -> None:
     with pytest.raises(TimeOver):
-        Bench(bench.tree, bench.known, time.monotonic()).tried(planted("+ becomes -"))
+        Bench(bench.tree, bench.map, time.monotonic()).tried(planted("+ becomes -"))
     assert (bench.tree / "kit/room/sums.py").read_text() == SOURCE
+
+
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        (1, [*range(1, 10)]),
+        (2, [*range(1, 10)]),
+        (4, [4, 5, 6]),
+        (6, [4, 5, 6]),
+        (8, [8]),
+        (9, [9]),
+        (10, []),
+        (13, []),
+    ],
+)
+def test_the_statement_about_a_line(line: int, lines: list[int]) -> None:
+    source = (
+        "def a(\n    b=1,\n):\n    if (b\n            and [c for c in b]\n            or 2):\n"
+        "        pass\n    for d in b:\n        return 1\n\nclass E:\n    f: int = 1\n    g = 2\n"
+    )
+    assert list(statement(source, line)) == lines
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "name"),
+    [
+        ("a = zip(b, c, strict=True)", "True", "invariant"),
+        ("a = zip(b, c, strict=False)", "False", None),
+        ("a = {f(b, strict=True)}", "True", None),
+        ("time.sleep(2 + b)", "2", "speed"),
+        ("_POLL_SECONDS = 0.2", "0.2", "speed"),
+        ("STEPS = 200", "200", None),
+        ("os.fsync(b)", "os.fsync(b)", "durability"),
+        ("a = f'{b} row' + ('s' if b != 1 else '')", "1", "plural"),
+        ("a = 'é' + ('reproduced' if b != 1 else 'deviates')", "1", None),
+        ("if a.device.type == 'cuda':\n    b = 1\nelse:\n    b = 2", "1", "gpu"),
+        ("if a.device.type == 'cuda':\n    b = 1\nelse:\n    b = 2", "2", None),
+        ("if a.device.type == 'cuda':\n    b = 1", "a.device.type == 'cuda'", None),
+        ("torch.cuda.synchronize()", "torch.cuda.synchronize()", "gpu"),
+        ("def __repr__(self):\n    return 1", "1", "repr"),
+    ],
+)
+def test_the_rules_exclude_no_more_than_they_say(source: str, old: str, name: str | None) -> None:
+    start = source.index(old)
+    assert rule("kit/room/sums.py", source, start, start + len(old)) == name
+
+
+def test_a_sample_counts_what_it_leaves_out() -> None:
+    every, excluded = sample(ROOT, 150, 1)
+    assert len(every) == 150
+    assert set(excluded) <= set(RULES)
+    assert sum(excluded.values()) < 10
+    again, _ = sample(ROOT, 40, 1)
+    assert again == every[:40]
 
 
 def test_a_record_tells_the_first_pass_from_what_was_mended() -> None:

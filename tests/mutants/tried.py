@@ -1,52 +1,36 @@
-"""What becomes of one planted bug: the likeliest files of tests are run until one fails for it.
+"""What becomes of one planted bug: the tests that run its line, quick ones first, until one fails.
 
-Each file is run in a process that is forked from this one, where the large libraries are imported
-already. A bug counts as noticed only by a test that fails with it and passes without it, in the
-same environment: a test that fails anyway, for a library that is not there or for the clock of a
-busy machine, is left out, and a file that cannot be collected is written down as not run.
+After them the other tests of the files that name its module, for what is shared between tests or
+runs in another program. A bug counts as noticed only by a test that, run alone, fails with it and
+passes without it, in the same environment: not by what fails anyway, for a library that is not
+there, for the clock of a busy machine or for what an earlier test left behind.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
-import resource
-import sys
-import time
-import traceback
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from tests.mutants.covered import Map
+from tests.mutants.fork import Ran, forked
 from tests.mutants.plant import Mutant
 
-ROOT = Path(__file__).resolve().parents[2]
-CPU_SECONDS = 60
-"""Of a file of tests with the bug; it "does not end" if without it half of that is enough."""
-WALL_SECONDS = 300
-MOST_FILES = 16
+COVERING_SECONDS = 80.0
+"""Of tests that run the line of a bug, as measured without it: at most, the quickest first."""
+OTHER_SECONDS = 40.0
+"""Of tests beside them, in the likeliest files."""
+OTHER_FILES = 8
+BATCHES = (4.0, 20.0, 60.0)
+"""Seconds of the tests that are run together, first to last."""
 
 
-class TimeOver(Exception):
-    """The time given to the whole was over before this bug was decided."""
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How pytest ended over some tests.
-
-    Attributes:
-        ended: Within its time.
-        failed: Ids of the tests, or names of the files, that failed.
-    """
-
-    ended: bool
-    failed: tuple[str, ...]
-
-
-def chosen(mutant: Mutant, root: Path) -> list[str]:
+def likely(mutant: Mutant, root: Path) -> list[str]:
     """Test files for a mutant, the likeliest first.
 
     Those that name its module, those of its room that name its function, and those of its room's
@@ -59,11 +43,8 @@ def chosen(mutant: Mutant, root: Path) -> list[str]:
     function = mutant.function.split(".")[-1] if mutant.function else ""
     room = f"tests/{package[1]}/" if len(package) > 1 else "tests/test_"
     scored: list[tuple[float, str]] = []
-    for path in sorted((root / "tests").rglob("test_*.py")):
-        text, name = path.read_text(encoding="utf-8"), str(path.relative_to(root))
-        if "pytestmark = pytest.mark." in text and re.search(r"mark\.(gpu|slurm|image|slow)", text):
-            continue
-        score = 8.0 * bool(names.search(text)) + 4.0 * (stem.strip("_") in path.stem)
+    for name, text in _files(root):
+        score = 8.0 * bool(names.search(text)) + 4.0 * (stem.strip("_") in Path(name).stem)
         score += 4.0 * (len(function) > 3 and function.strip("_") in text)
         score += 8.0 * (package[1:] == ["cli"] and f'"{stem}"' in text)  # a command, called
         score += 3.0 * name.startswith(room) + 1.0 * name.startswith(
@@ -74,19 +55,37 @@ def chosen(mutant: Mutant, root: Path) -> list[str]:
     return [name for _, name in sorted(scored)]
 
 
+@lru_cache(maxsize=4)
+def _files(root: Path) -> tuple[tuple[str, str], ...]:
+    """Files of tests that ``make test`` runs, with their text."""
+    made = []
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "pytestmark = " not in text or not re.search(r"mark\.(gpu|slurm|image|slow)", text):
+            made.append((str(path.relative_to(root)), text))
+    return tuple(made)
+
+
+def files_of_tests(root: Path) -> list[str]:
+    """Files of tests that ``make test`` runs, the longest text first."""
+    return [name for name, text in sorted(_files(root), key=lambda one: -len(one[1]))]
+
+
 @dataclass
 class Bench:
     """A copy of the repository that takes one bug at a time.
 
     Attributes:
         tree: The copy.
-        known: Folder, shared by all copies, of what fails without any bug.
+        map: Which tests run what.
         until: ``time.monotonic()`` at which everything stops.
+        shaky: Tests that failed in this copy without any bug.
     """
 
     tree: Path
-    known: Path
+    map: Map
     until: float
+    shaky: set[str] = field(default_factory=set)
 
     def tried(self, mutant: Mutant) -> dict[str, Any]:
         """What became of one mutant.
@@ -95,28 +94,18 @@ class Bench:
             TimeOver: Before it was decided.
         """
         path = self.tree / mutant.path
-        source, times = path.read_text(encoding="utf-8"), path.stat()
-        began, by, ran, left_out = time.monotonic(), "", 0, []
-
-        def plant() -> None:
-            path.write_text(mutant.planted(source), encoding="utf-8")
-
-        def mend() -> None:
-            path.write_text(source, encoding="utf-8")
-            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # its bytecode holds again
-
+        source = path.read_text(encoding="utf-8")
+        covering = self.map.of(mutant, source)
+        files = likely(mutant, self.tree)
+        spent, by, ran, not_run = 0.0, "", 0, [*self.map.failed, *self.shaky]
         try:
-            for file in chosen(mutant, self.tree):
-                plant()
-                by = self._noticed(file, plant, mend)
-                if by is None:
-                    left_out.append(file)
-                    continue
-                ran += 1
-                if by or ran == MOST_FILES:
+            for batch in self._batches(covering, files, set(not_run)):
+                by, cpu = self._noticed(mutant, path, source, batch)
+                spent, ran = spent + cpu, ran + len(batch)
+                if by:
                     break
         finally:
-            mend()
+            self._mend(path, source)
         return {
             "path": mutant.path,
             "line": mutant.line,
@@ -125,111 +114,107 @@ class Bench:
             "what": mutant.what,
             "line_text": source.split("\n")[mutant.line - 1].strip(),
             "killed": bool(by),
-            "by": by or "",
-            "files": ran,
-            "seconds": round(time.monotonic() - began),
-        } | ({"not_run": left_out} if left_out else {})
+            "by": by,
+            "covering": len(covering),
+            "tests": ran,
+            "seconds": round(spent),
+        }
 
-    def _noticed(self, file: str, plant: Any, mend: Any) -> str | None:
-        """The test of a file that fails for the bug; empty if none does, None if it cannot run."""
-        while True:
-            bad = self._failing_anyway(file)
-            if file in bad:
-                return None
-            ran = self.run([file], leave_out=bad)
+    def _batches(
+        self, covering: list[str], files: list[str], left_out: set[str]
+    ) -> Iterator[list[str]]:
+        """Tests to be run together: first those that run the line, then the files as wholes."""
+        known = self.map.seconds
+        first = set(files[:4])
+        order = sorted(
+            (test for test in covering if test not in left_out),
+            key=lambda test: (known[test] + 0.1) * (0.3 if _file(test) in first else 1.0),
+        )
+        kept, most = list[str](), COVERING_SECONDS
+        for test in order:
+            if known[test] <= most or not kept:
+                kept.append(test)
+                most -= known[test]
+        done, sizes = set(kept), iter((*BATCHES, *[BATCHES[-1]] * 99))
+        yield from _cut(kept, known, sizes)
+        beside = dict.fromkeys([*files, *map(_file, kept)])
+        others, most = [], OTHER_SECONDS
+        for file in islice((one for one in beside if one not in left_out), OTHER_FILES):
+            inside = [test for test in known if _file(test) == file]
+            for test in sorted(set(inside) - done - left_out, key=lambda test: known[test]):
+                if known[test] <= most:
+                    others.append(test)
+                    most -= known[test]
+        yield from _cut(others, known, iter([OTHER_SECONDS] * 99))
+
+    def _noticed(
+        self, mutant: Mutant, path: Path, source: str, batch: list[str]
+    ) -> tuple[str, float]:
+        """The test that fails for the bug, empty if none does; seconds of processor time."""
+        spent, batch = 0.0, [*batch]
+        estimated = sum(self.map.seconds[test] for test in batch)
+        most = 30 + 3 * estimated
+        while batch:
+            times = path.stat()
+            path.write_text(mutant.planted(source), encoding="utf-8")
+            ran = self._run(batch, most)
+            spent += ran.cpu
             if ran.ended and not ran.failed:
-                return ""
-            mend()
+                return "", spent
+            failed = _first(ran, batch)
+            alone = self._run([failed], most) if ran.ended and len(batch) > 1 else ran
+            self._mend(path, source, times)
+            without = self._run([failed] if ran.ended else batch, most / 2)
+            spent += without.cpu + (alone.cpu if alone is not ran else 0)
+            if without.ended and not without.failed:
+                if not ran.ended:
+                    return f"{_file(batch[0])} and others do not end", spent
+                if alone.failed or not alone.ended:
+                    return failed, spent
             if not ran.ended:
-                without = self.run([file], cpu_seconds=CPU_SECONDS // 2, leave_out=bad)
-                return f"{file} does not end" if without.ended else None
-            if not self.run([ran.failed[0]]).failed:
-                return ran.failed[0]
-            whole = self.run([file], first=False)
-            found = {*bad, ran.failed[0], *(whole.failed if whole.ended else [file])}
-            self._remember(file, found)
-            plant()
+                return "", spent
+            if without.failed:
+                self.shaky.add(failed)
+            batch.remove(failed)
+        return "", spent
 
-    def _failing_anyway(self, file: str) -> set[str]:
-        kept = self.known / f"{file.replace('/', '+')}.json"
-        return set(json.loads(kept.read_text())) if kept.is_file() else set()
+    def _run(self, tests: list[str], most: float) -> Ran:
+        files = list(dict.fromkeys(_file(test) for test in tests))
+        return forked(self.tree, files, until=self.until, only=tests, cpu_seconds=most)
 
-    def _remember(self, file: str, tests: set[str]) -> None:
-        kept = self.known / f"{file.replace('/', '+')}.json"
-        part = kept.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(sorted(tests)))
-        part.replace(kept)
-
-    def run(
-        self,
-        tests: list[str],
-        *,
-        first: bool = True,
-        cpu_seconds: int = CPU_SECONDS,
-        leave_out: set[str] | frozenset[str] = frozenset(),
-    ) -> Ran:
-        """Pytest over files or single tests, in a fork; to the first failure or all of them."""
-        said = self.tree.parent / f"{self.tree.name}-said.txt"
-        options = [*(["-x"] if first else []), *(f"--deselect={one}" for one in sorted(leave_out))]
-        status = self._forked([*options, *tests], said, cpu_seconds)
-        text = said.read_text(errors="replace")
-        failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", text, re.MULTILINE)
-        if status > 0 and not failed:  # it broke before the first test, with the bug or without
-            failed = [tests[0].partition("::")[0]]
-        return Ran(status >= 0, tuple(failed))
-
-    def _forked(self, arguments: list[str], said: Path, cpu_seconds: int) -> int:
-        """Exit status of pytest in a fork; negative when its time was over."""
-        pid = os.fork()
-        if pid == 0:
-            os.setpgid(0, 0)
-            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
-            with said.open("w") as out:
-                os.dup2(out.fileno(), 1)
-                os.dup2(out.fileno(), 2)
-            _in_child(arguments, self.tree)
-        deadline = min(time.monotonic() + WALL_SECONDS, self.until)
-        done = status = 0
-        try:
-            while not done and time.monotonic() < deadline:
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if not done:
-                    time.sleep(0.05)
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, 9)  # and what its tests have started
-            if not done:
-                _, status = os.waitpid(pid, 0)
-        if not done and time.monotonic() >= self.until:
-            raise TimeOver
-        return -1 if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    @staticmethod
+    def _mend(path: Path, source: str, times: os.stat_result | None = None) -> None:
+        """The file as it was; with its times its bytecode holds again."""
+        if path.read_text(encoding="utf-8") != source:
+            path.write_text(source, encoding="utf-8")
+        if times:
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def _in_child(arguments: list[str], tree: Path) -> NoReturn:
-    """Run the tests of the copy, whose packages are not the ones that this module came from."""
-    code = 3
-    try:
-        os.chdir(tree)
-        sys.stdout, sys.stderr = (os.fdopen(of, "w", closefd=False) for of in (1, 2))
-        sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
-        others = [
-            p for p in os.environ.get("PYTHONPATH", "").split(":") if p not in ("", str(ROOT))
-        ]
-        os.environ["PYTHONPATH"] = ":".join([str(tree), *others])
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # two bugs within a second look the same
-        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        sys.dont_write_bytecode = True
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "kit")]:
-            del sys.modules[name]
-        import pytest
+def _first(ran: Ran, batch: list[str]) -> str:
+    """The first test that failed, or that of a file which could not be read."""
+    for name in ran.failed:
+        for test in batch:
+            if name in (test, _file(test)):
+                return test
+    return batch[0]
 
-        options = ["-q", "-p", "no:cacheprovider", "--no-header", "-rfE"]
-        options += ["-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"]
-        options += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
-        code = int(pytest.main([*options, f"--basetemp={tree / 'tmp'}", *arguments]))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0 if code == 5 else code)
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
+
+
+def _cut(
+    tests: list[str], seconds: dict[str, float], sizes: Iterator[float]
+) -> Iterator[list[str]]:
+    """Consecutive tests of about so many seconds."""
+    batch: list[str] = []
+    size, total = next(sizes), 0.0
+    for test in tests:
+        if batch and total + seconds[test] > size:
+            yield batch
+            batch, total, size = [], 0.0, next(sizes)
+        batch.append(test)
+        total += seconds[test]
+    if batch:
+        yield batch
