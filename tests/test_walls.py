@@ -120,6 +120,63 @@ def test_an_arrow_that_runs_up_is_seen() -> None:
     assert _upwards("cli", up) == set()
 
 
+UNWANTED = {
+    "one", "found", "told", "case", "tally", "drive", "nodes", "orphans", "unseen", "place",
+    "leftovers",
+}  # fmt: skip
+"""Names that say nothing of what they hold."""
+CLUSTER = (
+    "engine/launch.py",
+    "engine/torchrun.py",
+    "engine/one_step.py",
+    "cli/step.py",
+    "cli/plan.py",
+)
+"""Where ``nodes`` are a cluster's."""
+NAMED_ROOMS = ("cli", "engine", "verify", "manifest", "pins", "results", "lint", "doctor", "steps")
+
+
+def _unwanted(path: Path) -> list[str]:
+    """Variables, arguments, functions, classes and attributes that are set with an unwanted name.
+
+    Fields of classes are keys of JSON and YAML, which are contracts: they are left out.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    fields = {
+        id(node.target)
+        for owner in ast.walk(tree)
+        if isinstance(owner, ast.ClassDef)
+        for node in owner.body
+        if isinstance(node, ast.AnnAssign)
+    }
+    names: list[tuple[str, int]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and id(node) not in fields:
+            names.append((node.id, node.lineno))
+        elif isinstance(node, ast.arg):
+            names.append((node.arg, node.lineno))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.append((node.name, node.lineno))
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.append((node.attr, node.lineno))
+    return [f"{name}:{line}" for name, line in names if name.lower().strip("_") in UNWANTED]
+
+
+@pytest.mark.parametrize("path", _files(NAMED_ROOMS), ids=_name)
+def test_names_need_no_glossary(path: Path) -> None:
+    allowed = ("nodes:", "Nodes:") if _name(path) in CLUSTER else ()
+    assert [name for name in _unwanted(path) if not name.startswith(allowed)] == []
+
+
+def test_an_unwanted_name_is_seen(tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text(
+        "class Claim:\n    place: str\n\n"
+        "def f(place, kept):\n    self.found = [one for one in kept]\n    return claim.place\n"
+    )
+    assert sorted(_unwanted(planted)) == ["found:5", "one:5", "one:5", "place:4"]
+
+
 NUMERIC = {"torch", "numpy", "scipy", "math", "statistics", "random"}
 OPERATIONS = {
     "abs", "amax", "argmax", "backward", "double", "exp", "float", "item", "log", "matmul", "mean",

@@ -58,9 +58,9 @@ def command(experiment: str | None, profile: str, as_json: bool) -> int:
         about = {"experiment": experiment, "profile": named, "can_run": not failed}
         print_json({**about, "checks": checks, "fitting": fitting})
     else:
-        found = checks + list(lines(fitting)) if experiment is None else checks
-        _print(_headline(experiment, profile, checks), found)
-        _closing(experiment, found, fitting)
+        shown = checks + list(lines(fitting)) if experiment is None else checks
+        _print(_headline(experiment, profile, checks), shown)
+        _closing(experiment, shown, fitting)
     return EXIT_INVALID if failed else EXIT_OK
 
 
@@ -82,13 +82,13 @@ def _print(headline: str, checks: list[Check]) -> None:
     """What stands in the way first; within a level in the order of looking."""
     order = list(reversed(_STYLE))
     console().print(headline, style="bold", markup=False, soft_wrap=True)
-    for check in sorted(checks, key=lambda one: order.index(one.level)):
+    for check in sorted(checks, key=lambda check: order.index(check.level)):
         style = _STYLE[check.level]
         console().print(check.render(), style=style, markup=False, soft_wrap=True)
 
 
 def _closing(experiment: str | None, checks: list[Check], fitting: list[Runnable]) -> None:
-    able = [one for one in fitting if one.runs]
+    able = [runnable for runnable in fitting if runnable.runs]
     if experiment is not None and able:
         click.echo(f"can run here: kit reproduce {experiment} --profile {able[0].profile}")
     levels = [check.level for check in checks]

@@ -90,9 +90,9 @@ def table(run: Path, form: str, cells: tuple[str, ...], labels: bool, output: Pa
 
     if labels and form != "csv":
         raise UsageError("--labels goes with --format csv", next_step="leave one of them out")
-    found = read_cells(run, cells)
+    table = read_cells(run, cells)
     text = (
-        to_latex(found) if form == "latex" else to_csv(found, LabelFiles(run) if labels else None)
+        to_latex(table) if form == "latex" else to_csv(table, LabelFiles(run) if labels else None)
     )
     print_or_write(text, output)
 

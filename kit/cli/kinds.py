@@ -29,7 +29,7 @@ def command(name: str | None, as_json: bool) -> None:
 
     open_folder(Path.cwd())
     registry = load_registry()
-    kinds = [registry.get(one) for one in ([name] if name else registry.names())]
+    kinds = [registry.get(kind_name) for kind_name in ([name] if name else registry.names())]
     if as_json:
         print_json([_plain(kind) for kind in kinds])
     elif name:

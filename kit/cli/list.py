@@ -36,7 +36,7 @@ def command(as_json: bool, register: Path | None) -> None:
             item.id,
             item.family,
             item.variant or "-",
-            ",".join(one.profile for one in item.profiles) or "-",
+            ",".join(profile.profile for profile in item.profiles) or "-",
             ",".join(item.recorded) or "-",
             f"cannot be read: {item.problem}" if item.problem else item.title,
         )

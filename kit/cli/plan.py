@@ -84,21 +84,21 @@ def _table(plan: Plan, cached: Collection[str], totals: Totals) -> None:
     from kit.cli.state import console
 
     out = console()
-    on_gpus = any(one.resources.gpus for one in plan.instances)
+    on_gpus = any(instance.resources.gpus for instance in plan.instances)
     gpus = ("GPUs", "GPU GB") if on_gpus or not out.is_terminal else ()
     table = Table(box=None, pad_edge=False)
     for title in ("step", "kind"):
         table.add_column(title, overflow="fold")
     for title in ("instances", "cached", *gpus, "memory GB", "minutes"):
         table.add_column(title, justify="right")
-    for step in dict.fromkeys(one.step for one in plan.instances):
-        instances = [one for one in plan.instances if one.step == step]
-        needs = [one.resources for one in instances]
+    for step in dict.fromkeys(instance.step for instance in plan.instances):
+        instances = [instance for instance in plan.instances if instance.step == step]
+        needs = [instance.resources for instance in instances]
         table.add_row(
             Text(step),
             Text(instances[0].kind),
             str(len(instances)),
-            str(sum(one.id in cached for one in instances)),
+            str(sum(instance.id in cached for instance in instances)),
             *(
                 (
                     str(max(need.gpus for need in needs)),

@@ -84,18 +84,18 @@ def show(steps: list[StepFinding]) -> None:
     for title in ("instances", "minutes", "planned", "memory GB", "planned", "GPU GB", "planned"):
         table.add_column(title, justify="right")
     table.add_column("over plan")
-    for one in steps:
-        minutes = "-" if one.measured_minutes is None else f"{one.measured_minutes:.2f}"
+    for step in steps:
+        minutes = "-" if step.measured_minutes is None else f"{step.measured_minutes:.2f}"
         table.add_row(
-            Text(one.step),
-            str(one.instances),
+            Text(step.step),
+            str(step.instances),
             minutes,
-            f"{one.planned_minutes:.2f}",
-            f"{one.peak_memory_gb:.2f}",
-            f"{one.planned_memory_gb:.2f}",
-            f"{one.peak_gpu_memory_gb:.2f}",
-            f"{one.planned_gpu_memory_gb:.2f}",
-            ", ".join(one.over),
+            f"{step.planned_minutes:.2f}",
+            f"{step.peak_memory_gb:.2f}",
+            f"{step.planned_memory_gb:.2f}",
+            f"{step.peak_gpu_memory_gb:.2f}",
+            f"{step.planned_gpu_memory_gb:.2f}",
+            ", ".join(step.over),
         )
     console().print(table)
 

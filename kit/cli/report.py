@@ -46,6 +46,6 @@ def command(run: Path, output: Path | None, form: str, show_generations: bool) -
     from kit.report.files import read_run
     from kit.report.markdown import render_markdown
 
-    found = read_run(run)
-    text = render_markdown(found, manifest=manifest_of(found), expectation=expectation_of(found))
+    files = read_run(run)
+    text = render_markdown(files, manifest=manifest_of(files), expectation=expectation_of(files))
     print_or_write(text, output)

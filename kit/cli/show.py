@@ -32,14 +32,14 @@ def command(experiment: str, profiles: tuple[str, ...], as_json: bool, template:
         click.echo(_template(experiment, profiles), nl=False)
         return
     catalog = Catalog()
-    found = describe(catalog, experiment, list(profiles))
-    for name, profile in found["profiles"].items():
+    about = describe(catalog, experiment, list(profiles))
+    for name, profile in about["profiles"].items():
         profile["not_carried"] = _not_carried(catalog, experiment, name)
     if as_json:
-        print_json(found)
+        print_json(about)
         return
     out = console()
-    for line, style in _lines(found):
+    for line, style in _lines(about):
         out.print(line, style=style or None, markup=False, soft_wrap=state().mode() == "plain")
 
 
@@ -66,20 +66,20 @@ def _template(experiment: str, profiles: tuple[str, ...]) -> str:
 
 def _published(manifest: Manifest) -> str:
     """The profile that is compared with printed numbers; the first one where none is."""
-    names = [name for name, one in manifest.profiles.items() if one.compares == "published"]
+    names = [name for name, profile in manifest.profiles.items() if profile.compares == "published"]
     return names[0] if names else next(iter(manifest.profiles))
 
 
-def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield f"{found['id']}: {found['title']}", "bold"
-    yield found["summary"], ""
-    counterpart = f", counterpart {found['counterpart']}" if found["counterpart"] else ""
-    yield f"{found['family']}, {found['variant']}, version {found['version']}{counterpart}", "dim"
-    for document in found["documents"]:
+def _lines(about: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield f"{about['id']}: {about['title']}", "bold"
+    yield about["summary"], ""
+    counterpart = f", counterpart {about['counterpart']}" if about["counterpart"] else ""
+    yield f"{about['family']}, {about['variant']}, version {about['version']}{counterpart}", "dim"
+    for document in about["documents"]:
         yield f"document {document['id']}: {document['title']} ({document['cite']})", ""
-    for note in found["notes"]:
+    for note in about["notes"]:
         yield f"note: {note}", "yellow"
-    for name, profile in found["profiles"].items():
+    for name, profile in about["profiles"].items():
         yield "", ""
         yield f"profile {name}: {profile['summary']}", "bold"
         yield from _profile(profile)

@@ -35,8 +35,8 @@ class State:
 def state(context: click.Context | None = None) -> State:
     """The state of the running command."""
     context = context or click.get_current_context()
-    found = context.find_object(State)
-    return found if found is not None else State()
+    state = context.find_object(State)
+    return state if state is not None else State()
 
 
 def console() -> Console:

@@ -51,12 +51,12 @@ def command(
     that is finished already is left as it is.
     """
     from kit.engine.launch import parse_nodes
-    from kit.engine.one_step import link_record, run_one
+    from kit.engine.one_step import link_record, run_instance
     from kit.engine.session import Options
     from kit.engine.store import Store
 
     prepared = read_planned(plan)
-    run_one(
+    run_instance(
         prepared.plan,
         step,
         home=prepared.home,

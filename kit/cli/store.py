@@ -32,13 +32,13 @@ def command(context: click.Context, runs_dir: Path, as_json: bool) -> None:
     out = console()
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    for one in held:
-        sizes[one.kind] += round(one.gb * 1e9)
-        counts[one.kind] += 1
+    for output in held:
+        sizes[output.kind] += round(output.gb * 1e9)
+        counts[output.kind] += 1
     for kind, size in sizes.most_common():
         out.print(f"{_size(size / 1e9)}  {counts[kind]} x {kind}", markup=False)
-    dropped = sum(one.dropped for one in held)
-    total = _size(sum(one.gb for one in held)).strip()
+    dropped = sum(output.dropped for output in held)
+    total = _size(sum(output.gb for output in held)).strip()
     more = f", {dropped} of them dropped after use" if dropped else ""
     out.print(f"{total} in {len(held)} finished steps{more}; {store.home}", markup=False)
 
@@ -70,11 +70,11 @@ def remove_command(
     store, held = _held(runs_dir)
     name = Path(run).name if run is not None else None
     going = chosen(held, run=name, experiment=experiment, older_than=older_than)
-    size = _size(sum(one.gb for one in going)).strip()
+    size = _size(sum(output.gb for output in going)).strip()
     if dry_run:
         click.echo(f"would remove {len(going)} steps, {size}")
         return
-    gone, busy = remove(store, [one.key for one in going])
+    gone, busy = remove(store, [output.key for output in going])
     more = f"; {busy} are in use" if busy else ""
     click.echo(f"removed {gone} steps of {len(going)}, {size}{more}")
 

@@ -28,9 +28,9 @@ def command(paths: tuple[Path, ...], as_json: bool, quiet: bool) -> int:
 
     catalog = Catalog()
     chosen = named_files(paths) or repository_files(catalog)
-    found = validate(catalog, chosen)
-    levels = [finding.level for finding in found]
-    shown = [f for f in found if not (quiet and f.level == "info")]
+    findings = validate(catalog, chosen)
+    levels = [finding.level for finding in findings]
+    shown = [f for f in findings if not (quiet and f.level == "info")]
     if as_json:
         print_json(shown)
     else:

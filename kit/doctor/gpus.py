@@ -75,27 +75,27 @@ def _rows(text: str, columns: int) -> list[list[str]]:
 def cuda_major(version: Version = library_version) -> int | None:
     """Major version of the CUDA runtime that the installed torch carries."""
     for name in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12"):
-        found = version(name)
-        if found is not None:
-            return int(found.split(".")[0])
+        installed = version(name)
+        if installed is not None:
+            return int(installed.split(".")[0])
     built = re.search(r"\+cu(\d\d)", version("torch") or "")
     return int(built.group(1)) if built else None
 
 
 def check_gpus(
-    found: list[Gpu], needs: Needs, *, ask: Ask = nvidia_smi, version: Version = library_version
+    gpus: list[Gpu], needs: Needs, *, ask: Ask = nvidia_smi, version: Version = library_version
 ) -> Iterator[Check]:
     """Enough GPUs, each large enough, with a driver and a torch that fit, and free."""
-    if not found:
+    if not gpus:
         yield _none(needs, ask)
         return
-    names = ", ".join(f"{gpu.name} {gpu.memory_gb:g} GB" for gpu in found)
-    enough = [gpu for gpu in found if gpu.memory_gb >= needs.gpu_memory_gb * MEMORY_SLACK]
-    if len(found) < needs.gpus:
-        hidden = len(loads(ask)) - len(found)
+    names = ", ".join(f"{gpu.name} {gpu.memory_gb:g} GB" for gpu in gpus)
+    enough = [gpu for gpu in gpus if gpu.memory_gb >= needs.gpu_memory_gb * MEMORY_SLACK]
+    if len(gpus) < needs.gpus:
+        hidden = len(loads(ask)) - len(gpus)
         yield fail(
             "gpus",
-            f"{len(found)} visible ({names}), {needs.gpus} needed",
+            f"{len(gpus)} visible ({names}), {needs.gpus} needed",
             f"unset CUDA_VISIBLE_DEVICES, which hides {hidden} more"
             if hidden > 0
             else f"use a machine with {needs.gpus} GPUs",
@@ -108,7 +108,7 @@ def check_gpus(
         )
     else:
         yield ok("gpus", names)
-    yield _driver(found, version)
+    yield _driver(gpus, version)
     if needs.gpus and "+cpu" in (version("torch") or ""):
         yield fail(
             "torch",
@@ -116,14 +116,14 @@ def check_gpus(
             "make setup-gpu, which makes an environment of its own",
         )
     if needs.gpus:
-        yield from _occupied(found, needs, loads(ask))
+        yield from _occupied(gpus, needs, loads(ask))
 
 
-def _occupied(found: list[Gpu], needs: Needs, every: list[Load]) -> Iterator[Check]:
+def _occupied(gpus: list[Gpu], needs: Needs, every: list[Load]) -> Iterator[Check]:
     """Others on the GPUs that a run would take: the first visible ones."""
     visible = [
         load
-        for gpu in found
+        for gpu in gpus
         for load in every
         if load.index == gpu.index or (gpu.index and load.uuid.startswith(gpu.index))
     ]
@@ -173,8 +173,8 @@ def _none(needs: Needs, ask: Ask) -> Check:
     return fail("gpus", f"{wanted}, none visible", f"{mend}; in a container: docker run --gpus all")
 
 
-def _driver(found: list[Gpu], version: Version) -> Check:
-    driver = found[0].driver
+def _driver(gpus: list[Gpu], version: Version) -> Check:
+    driver = gpus[0].driver
     cuda = cuda_major(version)
     wanted = DRIVER_FOR_CUDA.get(cuda or 13, DRIVER_FOR_CUDA[13])
     which = f"CUDA {cuda}" if cuda is not None else "CUDA 13 (no CUDA build of torch is installed)"

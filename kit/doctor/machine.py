@@ -42,13 +42,13 @@ def disk(home: Path, runs: Path, needs: Needs, download: Download) -> Iterator[C
         ),
         ("disk of runs", runs, 0.1, "--runs-dir /a/larger/disk/runs"),
     ):
-        place = existing(folder)
-        free = shutil.disk_usage(place).free / 1e9
+        base = existing(folder)
+        free = shutil.disk_usage(base).free / 1e9
         shown = f"{free:.1f} GB free at {folder}"
-        if not place.is_dir():
-            yield fail(what, f"{place} is a file, no folder", move)
-        elif not os.access(place, os.W_OK):
-            yield fail(what, f"{place} cannot be written", move)
+        if not base.is_dir():
+            yield fail(what, f"{base} is a file, no folder", move)
+        elif not os.access(base, os.W_OK):
+            yield fail(what, f"{base} cannot be written", move)
         elif free < wanted:
             mend = f"free some space, or {move}"
             yield fail(what, f"{shown}, about {wanted:.1f} GB needed", mend)
@@ -82,10 +82,10 @@ def shared_memory(needs: Needs, folder: Path = Path("/dev/shm")) -> Check:
 
 def abandoned(home: Path) -> Iterator[Check]:
     """Checkpoints that nobody went on from."""
-    found = checkpoints(home)
-    old = [one for one in found if one.abandoned]
+    kept = checkpoints(home)
+    old = [checkpoint for checkpoint in kept if checkpoint.abandoned]
     if old:
-        size = sum(one.size for one in old) / 1e9
+        size = sum(checkpoint.size for checkpoint in old) / 1e9
         rest = f"; then again for {len(old) - SHOWN} more" if len(old) > SHOWN else ""
         yield warn(
             "abandoned checkpoints",
@@ -93,6 +93,6 @@ def abandoned(home: Path) -> Iterator[Check]:
             f"{ABANDONED_DAYS} days or more",
             f"if no run is to be resumed from them: {removal(old[:SHOWN])}{rest}",
         )
-    elif found:
-        size = sum(one.size for one in found) / 1e9
-        yield ok("checkpoints", f"{len(found)} of unfinished steps, {size:.2g} GB, kept to resume")
+    elif kept:
+        size = sum(checkpoint.size for checkpoint in kept) / 1e9
+        yield ok("checkpoints", f"{len(kept)} of unfinished steps, {size:.2g} GB, kept to resume")

@@ -36,7 +36,7 @@ def overview(
         runs: Where runs are written.
         only: Look at this experiment alone, an id or a path.
     """
-    found: list[Runnable] = []
+    runnables: list[Runnable] = []
     for id in [only] if only is not None else catalog.ids():
         try:
             manifest, store = catalog.manifest(id), PinStore(home, catalog.pins(id))
@@ -45,7 +45,7 @@ def overview(
         for profile in sorted(manifest.profiles):
             needs, ids = estimate(manifest, profile), catalog.needed_pins(id, profile)
             checks = unfit(catalog.root, store, needs, ids, runs)
-            found.append(
+            runnables.append(
                 Runnable(
                     experiment=id,
                     profile=profile,
@@ -53,20 +53,20 @@ def overview(
                     reasons=[f"{check.what}: {check.detail}" for check in checks],
                 )
             )
-    return found
+    return runnables
 
 
-def lines(found: list[Runnable]) -> Iterator[Check]:
+def lines(runnables: list[Runnable]) -> Iterator[Check]:
     """One line for the experiments of a profile that run here, one for each set of reasons."""
-    for profile in sorted({one.profile for one in found}):
-        here = [one for one in found if one.profile == profile]
-        able = [one.experiment for one in here if one.runs]
+    for profile in sorted({runnable.profile for runnable in runnables}):
+        here = [runnable for runnable in runnables if runnable.profile == profile]
+        able = [runnable.experiment for runnable in here if runnable.runs]
         if able:
             yield ok(f"profile {profile}", f"can run here: {', '.join(able)}")
         reasons: dict[str, list[str]] = {}
-        for one in here:
-            if not one.runs:
-                reasons.setdefault("; ".join(one.reasons), []).append(one.experiment)
+        for runnable in here:
+            if not runnable.runs:
+                reasons.setdefault("; ".join(runnable.reasons), []).append(runnable.experiment)
         for why, experiments in reasons.items():
             yield warn(
                 f"profile {profile}",

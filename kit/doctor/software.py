@@ -40,19 +40,19 @@ def requirements(root: Path) -> dict[str, list[Requirement]]:
         project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
         listed = {"": project.get("dependencies", []), **project.get("optional-dependencies", {})}
         return {name: _parse(texts) for name, texts in listed.items()}
-    found: dict[str, list[Requirement]] = {"": [], "cpu": [], "gpu": [], "report": []}
+    by_extra: dict[str, list[Requirement]] = {"": [], "cpu": [], "gpu": [], "report": []}
     try:
         declared = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         declared = []
     for requirement in _parse(declared):
-        for extra in found:
+        for extra in by_extra:
             # Without ``break``: what two extras share is declared once for each of them.
             if (requirement.marker is None and not extra) or (
                 requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
             ):
-                found[extra].append(requirement)
-    return found
+                by_extra[extra].append(requirement)
+    return by_extra
 
 
 def packages(root: Path, needs: Needs, version: Version = library_version) -> Iterator[Check]:
@@ -65,7 +65,11 @@ def packages(root: Path, needs: Needs, version: Version = library_version) -> It
         ("packages [report]", "report", warn),
     ):
         listed = declared.get(extra, [])
-        wanted = [one for one in listed if one.name not in needs.without or version(one.name)]
+        wanted = [
+            requirement
+            for requirement in listed
+            if requirement.name not in needs.without or version(requirement.name)
+        ]
         problems = [text for text in (_problem(r, version) for r in wanted) if text]
         mend = _install(root, extra or needs.extra)
         if problems and extra == "cpu" and _complete(declared.get("gpu", []), version):
@@ -93,20 +97,20 @@ def _complete(wanted: list[Requirement], version: Version) -> bool:
 def _problem(requirement: Requirement, version: Version) -> str:
     if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
         return ""
-    found = version(requirement.name)
-    if found is None:
+    installed = version(requirement.name)
+    if installed is None:
         return f"{requirement.name} is missing"
     # A local part names a build (2.13.0+cpu), not another version.
-    if not requirement.specifier.contains(found.split("+")[0], prereleases=True):
-        return f"{requirement.name} is {found}, wanted {requirement.specifier}"
+    if not requirement.specifier.contains(installed.split("+")[0], prereleases=True):
+        return f"{requirement.name} is {installed}, wanted {requirement.specifier}"
     return ""
 
 
 def _parse(texts: list[str]) -> list[Requirement]:
-    found = []
+    requirements = []
     for text in texts:
         try:
-            found.append(Requirement(text))
+            requirements.append(Requirement(text))
         except InvalidRequirement:
             continue
-    return found
+    return requirements

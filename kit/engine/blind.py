@@ -55,7 +55,7 @@ def open_again(environ: MutableMapping[str, str] = os.environ) -> None:
     environ.pop(VARIABLE, None)
 
 
-def close_as_told(environ: Mapping[str, str] = os.environ) -> None:
+def close_if_blind(environ: Mapping[str, str] = os.environ) -> None:
     """In the process of a step: refuse what the run refuses."""
     if environ.get(VARIABLE):
         close([Path(path) for path in environ[VARIABLE].split(os.pathsep)], dict(environ))

@@ -155,8 +155,8 @@ def _file(name: str) -> Path | None:
     base = Path(spec.origin)
     if not rest:
         return base if base.suffix == ".py" else None
-    place = base.parent.joinpath(*rest)
-    files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
+    path = base.parent.joinpath(*rest)
+    files = (path.with_name(f"{path.name}.py"), path / "__init__.py")
     return next((file for file in files if file.is_file()), None)
 
 
@@ -168,8 +168,7 @@ def _tree(file: Path) -> ast.Module:
 @cache
 def _imports(file: Path) -> list[ast.AST]:
     """Every import of a module, also inside of functions."""
-    nodes = ast.walk(_tree(file))
-    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [n for n in ast.walk(_tree(file)) if isinstance(n, ast.Import | ast.ImportFrom)]
 
 
 @cache

@@ -38,7 +38,7 @@ def link_record(store: Store, key: str, link: Path) -> None:
         raise explain(error, where=str(link), path=link.parent) from error
 
 
-def run_one(
+def run_instance(
     plan: Plan,
     step: str,
     *,

@@ -100,7 +100,7 @@ def make_plan(
             for spec in specs:
                 builder.add(spec, [override for override in chosen if override.step == spec.id])
         except InvalidInput as error:
-            error.path = (*builder.place, *error.path)
+            error.path = (*builder.path, *error.path)
             raise
         if gpus is not None and not builder.shares and not rehearsal:
             raise UsageError(
@@ -176,7 +176,7 @@ class _Builder:
         self.fraction = fraction
         self.shares = False
         self.notes: list[str] = []
-        self.place: PathTuple = ()
+        self.path: PathTuple = ()
         """Of the manifest's document: what is being read."""
         self.instances: list[StepInstance] = []
         self.by_step: dict[str, list[StepInstance]] = {}
@@ -205,12 +205,12 @@ class _Builder:
         overrides: Sequence[Override],
     ) -> StepInstance:
         id, inputs = point.instance(spec.id), _Inputs()
-        self.place = ("profiles", self.use.name, "set", spec.id)
+        self.path = ("profiles", self.use.name, "set", spec.id)
         values = resolve(written, point.values, self.profile.pins)
         struct = typed(kind, values, overrides, step=spec.id)
         if self.fraction is not None and kind.shortened is not None:
             struct = kind.shortened(struct, self.fraction)
-        self.place = ("profiles", self.use.name, "resources", spec.id)
+        self.path = ("profiles", self.use.name, "resources", spec.id)
         resources = self.profile.resources.get(spec.id)
         if resources is None:
             resources = kind.resources(struct, self.profile.gpu)
@@ -218,7 +218,7 @@ class _Builder:
         unread = kind.unread(struct)
         for name, ref in spec.inputs.items():
             if name not in unread:
-                self.place = ("steps", spec.id, "inputs", name)
+                self.path = ("steps", spec.id, "inputs", name)
                 self._input(inputs, spec, kind, name, ref, point)
         self.shares = self.shares or shares(kind, resources)
         struct, resources, note = fit(kind, struct, resources, gpus=self.cards.gpus, where=id)
@@ -229,7 +229,7 @@ class _Builder:
         if note:
             self.notes.append(note)
         params = msgspec.to_builtins(struct)
-        self.place = ("steps", spec.id, "kind")
+        self.path = ("steps", spec.id, "kind")
         environment = environment_class(
             kind, params, resources, self.machine, rehearsal=self.rehearsal
         )

@@ -117,7 +117,7 @@ def begin(
 ) -> Record:
     """The record of a run that starts now."""
     commit, dirty = code_state()
-    found = {name: library_version(name) for name in (*LIBRARIES, *_OTHERS)}
+    installed = {name: library_version(name) for name in (*LIBRARIES, *_OTHERS)}
     return Record(
         kit_version=kit.__version__,
         experiment=plan.experiment,
@@ -136,7 +136,9 @@ def begin(
         started=started,
         python=platform.python_version(),
         platform=platform.platform(),
-        versions={name: version for name, version in sorted(found.items()) if version is not None},
+        versions={
+            name: version for name, version in sorted(installed.items()) if version is not None
+        },
         hardware={
             "cpu": hardware.cpu_model(),
             "cores": hardware.cpu_count(),

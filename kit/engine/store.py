@@ -226,17 +226,17 @@ class Store:
         write_atomic(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
         for path in (p for p in folder.rglob("*") if p.is_dir()):
             fsync_dir(path)
-        place = self.path(key)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():
+        target = self.path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
             before = self.look(key, "sizes").entry
             if before is not None and before.dropped:
-                shutil.rmtree(place)
+                shutil.rmtree(target)
             else:
                 self.set_aside(key)
-        folder.rename(place)
-        fsync_dir(place.parent)
-        fsync_dir(place.parent.parent)
+        folder.rename(target)
+        fsync_dir(target.parent)
+        fsync_dir(target.parent.parent)
         shutil.rmtree(self.scratch(key), ignore_errors=True)
         return record
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from kit.engine.blind import close_as_told
+from kit.engine.blind import close_if_blind
 from kit.engine.context import Stopped
 from kit.engine.events import Emit, Event, EventLog, EventTail, event
 from kit.engine.failures import Carried, Failure, died, failure_of
@@ -242,14 +242,14 @@ def _lost(job: Job, rank: int, pid: int, *, oom_killed: bool | None) -> StepFail
     text = ""
     with contextlib.suppress(OSError):
         text = Path(job.log).read_text(encoding="utf-8", errors="replace")
-    found = re.search(rf"exitcode\s*:\s*(-?\d+)\W+(?:local_rank: \d+ )?\(pid: {pid}\)", text)
-    if found is None:
+    match = re.search(rf"exitcode\s*:\s*(-?\d+)\W+(?:local_rank: \d+ )?\(pid: {pid}\)", text)
+    if match is None:
         return StepFailed(
             f"rank {rank} ended without a word", where=job.instance.id, next_step=f"see {job.log}"
         )
-    error = died(job.instance, int(found.group(1)), Path(job.log), "", oom_killed=oom_killed)
+    error = died(job.instance, int(match.group(1)), Path(job.log), "", oom_killed=oom_killed)
     error.what = error.what.replace("the step's process", f"rank {rank}", 1)
-    return _killed(error) if int(found.group(1)) == -signal.SIGKILL else error
+    return _killed(error) if int(match.group(1)) == -signal.SIGKILL else error
 
 
 def _killed(error: StepFailed) -> Killed:
@@ -358,7 +358,7 @@ def rank_main(text: str) -> None:
         text: Path of the job file, or :data:`ASK_RANK_ZERO`.
     """
     heed_signals()
-    close_as_told()
+    close_if_blind()
     die_with_parent()
     work = msgspec.json.decode(_job_file(text, nodes_here()).read_bytes(), type=RankJob)
     rank = int(os.environ.get("RANK", "0"))

@@ -173,9 +173,9 @@ def axis_known(use: Use) -> Iterator[Hit]:
     """Every axis of 'each' is in the matrix of every profile that has the step."""
     matrix = use.profile.matrix
     for index, step in use.indexed:
-        for place, axis in enumerate(step.each):
-            path = ("steps", index, "each", place)
-            if axis in step.each[:place]:
+        for position, axis in enumerate(step.each):
+            path = ("steps", index, "each", position)
+            if axis in step.each[:position]:
                 yield Hit(path, f"axis {axis!r} twice")
             if axis not in matrix:
                 yield Hit(
@@ -390,11 +390,11 @@ def _named(use: Use, step: StepSpec, name: str, text: str, path: PathTuple) -> I
         model = profile.models.get(id)
         if model is None:
             # The value of an axis is where such a name was mistyped, if it came from there.
-            place: PathTuple = path
+            where: PathTuple = path
             for axis, value in point.items():
-                place = ("profiles", use.name, "matrix", axis, profile.matrix[axis].index(value))
+                where = ("profiles", use.name, "matrix", axis, profile.matrix[axis].index(value))
             yield Hit(
-                place,
+                where,
                 f"profile {use.name!r} has no model {id!r}, which input {name!r} of step "
                 f"{step.id!r} reads",
                 nearest(id, profile.models) or f"its models: {', '.join(profile.models) or 'none'}",

@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from kit.durable import write_atomic
-from kit.engine.blind import close_as_told
+from kit.engine.blind import close_if_blind
 from kit.engine.code import changed, code_digest
 from kit.engine.context import STOP, StepContext, Stopped
 from kit.engine.early import Early, prepare
@@ -369,7 +369,7 @@ def main() -> None:
     An argument says what it does before its first job.
     """
     heed_signals()
-    close_as_told()
+    close_if_blind()
     events = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)

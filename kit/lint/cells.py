@@ -212,8 +212,8 @@ def derived(context: ExpectationContext) -> Iterator[Hit]:
         present = set(context.expectation.present)
         unknown = [id for id in cell.derived.cells if id not in cells and id not in present]
         for id in unknown:
-            place = cell.derived.cells.index(id)
-            yield Hit((*path, place), f"there is no cell {id!r}", nearest(id, cells))
+            position = cell.derived.cells.index(id)
+            yield Hit((*path, position), f"there is no cell {id!r}", nearest(id, cells))
         wanted = FORMULAS[cell.derived.formula][1]
         if wanted is not None and len(cell.derived.cells) != wanted:
             yield Hit(path, f"{cell.derived.formula} takes {wanted} cells")

@@ -22,7 +22,7 @@ def used_cells(claim: Claim) -> list[tuple[tuple[str | int, ...], str]]:
         (("cells", index), id) for index, id in enumerate(claim.cells)
     ]
     for index, pair in enumerate(claim.pairs):
-        named += [(("pairs", index, place), id) for place, id in enumerate(pair)]
+        named += [(("pairs", index, position), id) for position, id in enumerate(pair)]
     return named
 
 
@@ -32,13 +32,13 @@ def claim_cells(context: ExpectationContext) -> Iterator[Hit]:
     cells = context.cells()
     for index, claim in enumerate(context.expectation.claims):
         units: set[str] = set()
-        for place, id in used_cells(claim):
+        for path, id in used_cells(claim):
             base, ask = split(id)
             if id in cells:
                 units.add(cells[id].unit)
                 if cells[id].series:
                     yield Hit(
-                        ("claims", index, *place),
+                        ("claims", index, *path),
                         f"claim {claim.id!r}: {id!r} is a curve, and a claim compares numbers",
                         f"ask {id}:end, :max, :min, :area, :first-above:V or :first-below:V",
                     )
@@ -46,7 +46,7 @@ def claim_cells(context: ExpectationContext) -> Iterator[Hit]:
                 units.add(ask.unit(cells[base].unit))
             else:
                 yield Hit(
-                    ("claims", index, *place),
+                    ("claims", index, *path),
                     f"claim {claim.id!r}: there is no cell {base!r}",
                     nearest(base, cells),
                 )
@@ -119,11 +119,11 @@ def rests_on_unmeasured(context: ExpectationContext) -> Iterator[Hit]:
     """A claim rests on cells that the document never measured."""
     cells = context.cells()
     for index, claim in enumerate(context.expectation.claims):
-        for place, id in used_cells(claim):
+        for path, id in used_cells(claim):
             cell = cells.get(id) or cells.get(split(id)[0])
             if cell is not None and cell.status in UNMEASURED:
                 yield Hit(
-                    ("claims", index, *place),
+                    ("claims", index, *path),
                     f"claim {claim.id!r} rests on unmeasured {id!r} ({cell.status})",
                 )
 
@@ -141,12 +141,12 @@ def figures(context: ExpectationContext) -> Iterator[Hit]:
         if wrong:
             yield Hit(path, f"figure {figure.title!r}: {wrong}")
             continue
-        for place, pattern in enumerate(figure.cells):
+        for position, pattern in enumerate(figure.cells):
             base = pattern.partition(":")[0]
             listed = [*ids, *(split(id)[0] for id in ids)]
             if not matches(pattern, ids) and not matches(base, listed):
                 yield Hit(
-                    (*path, place),
+                    (*path, position),
                     f"figure {figure.title!r}: no listed cell matches {pattern!r}",
                     "* stands for a name without '/', '@' and ':'",
                     level="warning",

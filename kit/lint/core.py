@@ -87,10 +87,10 @@ class ExpectationContext:
 
     def cells(self) -> dict[str, ExpectedCell]:
         """Cell id -> the first cell of that id."""
-        found: dict[str, ExpectedCell] = {}
+        by_id: dict[str, ExpectedCell] = {}
         for cell in self.expectation.cells:
-            found.setdefault(cell.id, cell)
-        return found
+            by_id.setdefault(cell.id, cell)
+        return by_id
 
 
 C = TypeVar("C", bound=ManifestContext | PinsContext | ExpectationContext)

@@ -74,10 +74,11 @@ def duplicate_document(context: ManifestContext) -> Iterator[Hit]:
 def step_profiles(context: ManifestContext) -> Iterator[Hit]:
     """A step names profiles that exist."""
     for index, step in enumerate(context.manifest.steps):
-        for place, profile in enumerate(step.profiles or []):
+        for position, profile in enumerate(step.profiles or []):
             if profile not in context.manifest.profiles:
                 yield Hit(
-                    ("steps", index, "profiles", place), f"the manifest has no profile {profile!r}"
+                    ("steps", index, "profiles", position),
+                    f"the manifest has no profile {profile!r}",
                 )
         if step.profiles == []:
             yield Hit(("steps", index, "profiles"), f"step {step.id!r} is in no profile")

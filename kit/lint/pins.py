@@ -78,10 +78,10 @@ def missing_sha256(context: PinsContext) -> Iterator[Hit]:
     for index, pin in enumerate(context.pins):
         if pin.kind not in FETCHED or pin.unconfirmed:
             continue
-        for place, file in enumerate(pin.files):
+        for position, file in enumerate(pin.files):
             if file.sha256 is None:
                 yield Hit(
-                    ("pins", index, "files", place),
+                    ("pins", index, "files", position),
                     f"pin {pin.id!r}: {file.path} has no sha256",
                     "kit fetch --write-pins completes it; until then say why in 'unconfirmed'",
                 )
@@ -93,21 +93,19 @@ def address(context: PinsContext) -> Iterator[Hit]:
     for index, pin in enumerate(context.pins):
         named = [(("url",), pin.url)] if pin.url is not None else []
         places = [*named, *((("mirrors", i), m) for i, m in enumerate(pin.mirrors))]
-        for place, text in places:
-            if "://" not in text and place[0] == "mirrors":
+        for key, text in places:
+            if "://" not in text and key[0] == "mirrors":
                 continue
             try:
                 parts = urlsplit(text)
                 _ = parts.port
             except ValueError as error:
-                yield Hit(
-                    ("pins", index, *place), f"pin {pin.id!r}: {text!r} is no address: {error}"
-                )
+                yield Hit(("pins", index, *key), f"pin {pin.id!r}: {text!r} is no address: {error}")
                 continue
             if parts.scheme != "https" or not parts.hostname:
-                yield Hit(("pins", index, *place), f"pin {pin.id!r}: {text!r} is not https")
+                yield Hit(("pins", index, *key), f"pin {pin.id!r}: {text!r} is not https")
             if parts.username or parts.password:
-                yield Hit(("pins", index, *place), f"pin {pin.id!r}: credentials in an address")
+                yield Hit(("pins", index, *key), f"pin {pin.id!r}: credentials in an address")
         if pin.mirrors and not all(file.sha256 for file in pin.files):
             yield Hit(
                 ("pins", index, "mirrors"),
@@ -120,8 +118,8 @@ def address(context: PinsContext) -> Iterator[Hit]:
 def file_path(context: PinsContext) -> Iterator[Hit]:
     """Files are listed once."""
     for index, pin in enumerate(context.pins):
-        for place, path in duplicates(file.path for file in pin.files):
-            yield Hit(("pins", index, "files", place), f"pin {pin.id!r}: {path} twice")
+        for position, path in duplicates(file.path for file in pin.files):
+            yield Hit(("pins", index, "files", position), f"pin {pin.id!r}: {path} twice")
 
 
 @PINS.rule("own-folder")
@@ -129,8 +127,8 @@ def own_folder(context: PinsContext) -> Iterator[Hit]:
     """What a folder pin names is there."""
     for index, pin in enumerate(context.pins):
         if pin.folder is not None:
-            place = context.loaded.source.path.parent / pin.folder
-            for path in [place / file.path for file in pin.files] or [place]:
+            folder = context.loaded.source.path.parent / pin.folder
+            for path in [folder / file.path for file in pin.files] or [folder]:
                 if not path.exists():
                     yield Hit(
                         ("pins", index, "folder"), f"pin {pin.id!r}: there is nothing at {path}"
@@ -147,10 +145,10 @@ def package_files(context: PinsContext) -> Iterator[Hit]:
         if not base.exists():
             yield Hit(("pins", index, "path"), f"pin {pin.id!r}: kit/{pin.path} does not exist")
             continue
-        for place, file in enumerate(pin.files):
+        for position, file in enumerate(pin.files):
             if not (base / file.path).is_file() and base.name != file.path:
                 yield Hit(
-                    ("pins", index, "files", place),
+                    ("pins", index, "files", position),
                     f"pin {pin.id!r}: kit/{pin.path}/{file.path} does not exist",
                 )
 

@@ -9,7 +9,7 @@ from kit.lint.core import EXPECTATION, ExpectationContext
 from kit.manifest.derived import UNITLESS
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
 from kit.manifest.source import Hit
-from kit.results.asks import of_one_curve, split
+from kit.results.asks import of_single_curve, split
 from kit.verify.cells import NEEDS, OF_ITEMS
 from kit.verify.numbers import PROPORTIONS
 
@@ -76,7 +76,7 @@ def tolerance_fits(context: ExpectationContext) -> Iterator[Hit]:
             yield Hit(path, f"cell {cell.id!r}: trajectory needs a series")
         if tolerance.kind != "trajectory" and cell.series:
             yield Hit(path, f"cell {cell.id!r} has a series: its tolerance is 'trajectory'")
-        if tolerance.kind in OF_ITEMS and of_one_curve(cell.id):
+        if tolerance.kind in OF_ITEMS and of_single_curve(cell.id):
             yield Hit(
                 path,
                 f"cell {cell.id!r}: {tolerance.kind} compares items of one point, and this is "
@@ -122,8 +122,8 @@ def series_points(context: ExpectationContext) -> Iterator[Hit]:
     """A series is a list of [x, y] with rising x."""
     for index, cell in enumerate(context.expectation.cells):
         before: float | None = None
-        for place, point in enumerate(cell.series):
-            path = ("cells", index, "series", place)
+        for position, point in enumerate(cell.series):
+            path = ("cells", index, "series", position)
             if len(point) != 2:
                 yield Hit(path, f"cell {cell.id!r}: a point is [x, y]")
                 break
@@ -154,12 +154,12 @@ def trajectory_question(context: ExpectationContext) -> Iterator[Hit]:
                 f"cell {cell.id!r} is a {ask.unit(own)}, not a {cell.unit}",
                 "a first crossing is a count of x, an area a number",
             )
-    for place, id in _questions(context):
+    for where, id in _questions(context):
         base, ask = split(id)
         whole = {"percent": 100, "fraction": 1}.get(cells[base].unit) if base in cells else None
         if ask is None or ask.level is None or whole is None or 0 <= ask.level <= whole:
             continue
-        yield Hit(place, f"{id!r}: no {cells[base].unit} crosses {float(ask.level):g}")
+        yield Hit(where, f"{id!r}: no {cells[base].unit} crosses {float(ask.level):g}")
 
 
 def _questions(context: ExpectationContext) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -167,5 +167,5 @@ def _questions(context: ExpectationContext) -> Iterator[tuple[tuple[str | int, .
     for index, cell in enumerate(context.expectation.cells):
         yield ("cells", index, "id"), cell.id
     for index, claim in enumerate(context.expectation.claims):
-        for place, id in used_cells(claim):
-            yield ("claims", index, *place), id
+        for path, id in used_cells(claim):
+            yield ("claims", index, *path), id

@@ -39,10 +39,10 @@ def named_files(paths: Sequence[Path]) -> list[Path]:
         inside = [file for file in sorted(path.rglob("*")) if file.suffix in SUFFIXES]
         parts = [(file, file.relative_to(path).parts) for file in inside]
         mine = [f for f, names in parts if not any(n[0] == "." or n == "runs" for n in names)]
-        found = [file for file in mine if file.is_file() and _is_ours(file)]
-        if not found:
+        files_here = [file for file in mine if file.is_file() and _is_ours(file)]
+        if not files_here:
             raise InvalidInput("no manifest, pins or expectation in this folder", where=str(path))
-        files += found
+        files += files_here
     return files
 
 
@@ -110,9 +110,9 @@ def _as_findings(error: KitError, path: Path) -> list[Finding]:
         Finding(
             level="error",
             rule="schema",
-            where=one.where or shown(path),
-            message=f"{one.what} ({one.why})" if one.why else one.what,
-            next_step=one.next_step,
+            where=error.where or shown(path),
+            message=f"{error.what} ({error.why})" if error.why else error.what,
+            next_step=error.next_step,
         )
-        for one in errors
+        for error in errors
     ]

@@ -39,18 +39,18 @@ class Catalog:
 
     def files(self) -> dict[str, Path]:
         """Experiment id -> manifest file, sorted by family and id. Opens no file."""
-        found: dict[str, Path] = {}
+        paths: dict[str, Path] = {}
         for path in sorted((self.root / "manifests").glob("*/*")):
             if path.suffix in SUFFIXES and path.parent.name != "schema":
-                if path.stem in found:
+                if path.stem in paths:
                     raise InvalidInput(
                         f"two manifests of the name {path.stem!r}",
                         where=str(path.relative_to(self.root)),
-                        why=f"the other is {found[path.stem].relative_to(self.root)}",
+                        why=f"the other is {paths[path.stem].relative_to(self.root)}",
                         next_step="rename one; an id names one experiment",
                     )
-                found[path.stem] = path
-        return found
+                paths[path.stem] = path
+        return paths
 
     def ids(self) -> list[str]:
         """Ids of all experiments, by family and name."""
@@ -140,8 +140,8 @@ class Catalog:
                         f"a second pin {pin.id!r}", where=loaded.locate(("pins", index, "id"))
                     )
                 if pin.folder is not None:
-                    place = (loaded.source.path.parent / pin.folder).resolve()
-                    pin = structs.replace(pin, folder=str(place))
+                    folder = (loaded.source.path.parent / pin.folder).resolve()
+                    pin = structs.replace(pin, folder=str(folder))
                 pins[pin.id] = pin
         return Pins(schema_version=1, pins=list(pins.values()))
 

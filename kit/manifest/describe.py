@@ -23,7 +23,7 @@ def describe(
     pins = {pin.id: pin for pin in catalog.pins(experiment).pins}
     about = ("id", "title", "summary", "family", "variant", "counterpart", "full_size")
     return _fields(manifest, *about, "version", "notes") | {
-        "documents": [_fields(one, "id", "title", "cite") for one in manifest.documents],
+        "documents": [_fields(document, "id", "title", "cite") for document in manifest.documents],
         "profiles": {
             name: _profile(catalog, experiment, name, pins)
             for name in sorted(manifest.profiles)
@@ -61,7 +61,7 @@ def _input(id: str, pin: Pin | None) -> dict[str, Any]:
     sizes = [file.size for file in pin.files]
     about = ("id", "kind", "title", "licence", "gated", "revision", "unconfirmed", "unavailable")
     return _fields(pin, *about) | {
-        "at": pin.place,
+        "at": pin.origin,
         "files": len(sizes),
         "bytes": sum(size or 0 for size in sizes) if sizes and None not in sizes else None,
     }

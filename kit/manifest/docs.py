@@ -81,19 +81,19 @@ def drift(root: Path) -> list[Drift]:
         InvalidInput: A document of the registry has a block that is opened and not closed, or one
             that no generator knows.
     """
-    found = []
+    drifts = []
     for name, target in FILES.items():
         for path, text in _function(target)(root).items():
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                found.append(Drift(path, (name,), text))
+                drifts.append(Drift(path, (name,), text))
     for document in dict.fromkeys(document for document, _ in BLOCKS):
         path = root / document
         if path.is_file():
             before = read_text(path)
             after, parts = fill(before, document, root)
             if after != before:
-                found.append(Drift(path, parts, after))
-    return found
+                drifts.append(Drift(path, parts, after))
+    return drifts
 
 
 def fill(text: str, document: str, root: Path) -> tuple[str, tuple[str, ...]]:
@@ -101,18 +101,18 @@ def fill(text: str, document: str, root: Path) -> tuple[str, tuple[str, ...]]:
     known = {name: target for (file, name), target in BLOCKS.items() if file == document}
     changed: list[str] = []
 
-    def replace(found: re.Match[str]) -> str:
-        name = found["name"]
+    def replace(match: re.Match[str]) -> str:
+        name = match["name"]
         if name not in known:
             raise InvalidInput(
                 f"unknown generated block {name!r}",
-                where=f"{document}:{text.count(chr(10), 0, found.start()) + 1}",
+                where=f"{document}:{text.count(chr(10), 0, match.start()) + 1}",
                 next_step=nearest(name, known) or f"known here: {', '.join(known)}",
             )
         body = _function(known[name])(root).strip("\n") + "\n"
-        if body != found["body"]:
+        if body != match["body"]:
             changed.append(name)
-        return f"{found['open']}{body}{found['close']}"
+        return f"{match['open']}{body}{match['close']}"
 
     filled = _BLOCK.sub(replace, text)
     opened = len(re.findall(r"<!-- generated:", text))

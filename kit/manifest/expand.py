@@ -142,8 +142,8 @@ def _items(entry: tuple[Node, Node] | None) -> list[Node]:
 
 
 def _child(node: Node, name: str) -> Node | None:
-    found = node.child(name)
-    return found[1] if found is not None else None
+    entry = node.child(name)
+    return entry[1] if entry is not None else None
 
 
 def _text(node: Node, name: str) -> str:

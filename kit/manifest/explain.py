@@ -105,23 +105,23 @@ def _explain_leaf(error: Violation, source: Source, problems: Problems) -> None:
     name = str(path[-1]) if path else "the document"
     if isinstance(path[-1] if path else None, int):
         name = f"item {int(path[-1]) + 1} of {path[-2] if len(path) > 1 else 'the list'}"
-    place = source.position(path)
+    position = source.position(path)
     rule = str(error.validator)
     if rule == "additionalProperties":
         _unknown_keys(error, source, problems)
     elif rule == "required":
         missing = [key for key in error.validator_value if key not in value]
         for key in [k for k in missing if f"'{k}'" in error.message] or missing:
-            problems.add(*place, f"{_of(path)} lacks the key {key!r}")
+            problems.add(*position, f"{_of(path)} lacks the key {key!r}")
     elif "propertyNames" in error.absolute_schema_path:
         key = str(value)
-        key_place = source.position([*path, key], key=True)
-        problems.add(*key_place, f"the key {key!r} is not {_wanted(error)}")
+        key_position = source.position([*path, key], key=True)
+        problems.add(*key_position, f"the key {key!r} is not {_wanted(error)}")
     elif name == "revision" and not isinstance(value, str):
         if node is not None:
             unquoted_revision(node, f"{describe(node, value)} stands here", problems)
     else:
-        problems.add(*place, f"{name} must be {_wanted(error)}, not {describe(node, value)}",
+        problems.add(*position, f"{name} must be {_wanted(error)}, not {describe(node, value)}",
                      next_step=_remedy(error, node))  # fmt: skip
 
 
@@ -134,10 +134,10 @@ def _unknown_keys(error: Violation, source: Source, problems: Problems) -> None:
     known = list(error.schema.get("properties", {}))
     for key in error.instance:
         if key not in known:
-            place = source.position([*path, key], key=True)
+            position = source.position([*path, key], key=True)
             guess = _MOVED.get(str(key), "") or nearest(str(key), known)
             problems.add(
-                *place,
+                *position,
                 f"unknown key {key!r}",
                 next_step=guess or f"keys here: {', '.join(known)}",
             )

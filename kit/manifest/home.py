@@ -98,13 +98,13 @@ def step_modules(file: Path) -> list[str] | None:
     return named
 
 
-def open_folder(place: Path) -> None:
+def open_folder(path: Path) -> None:
     """Let step kinds and functions of a folder of one's own be known in every process of a run.
 
     Args:
-        place: The folder, or a file in it; the nearest ``pyproject.toml`` upwards counts.
+        path: The folder, or a file in it; the nearest ``pyproject.toml`` upwards counts.
     """
-    here = place.resolve()
+    here = path.resolve()
     files = (folder / "pyproject.toml" for folder in (here, *here.parents))
     file = next((file for file in files if file.is_file()), None)
     if file is None or step_modules(file) is None:

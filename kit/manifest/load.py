@@ -43,8 +43,8 @@ class Loaded(Generic[T]):
 
     def placed(self, error: InvalidInput) -> InvalidInput:
         """An error that was noticed in use, at its place in the file."""
-        place = self.locate(error.path)
-        error.where = f"{place}: {error.where}" if error.where else place
+        position = self.locate(error.path)
+        error.where = f"{position}: {error.where}" if error.where else position
         return error
 
     def locate(self, path: tuple[str | int, ...] = (), *, key: bool = False) -> str:
@@ -65,9 +65,9 @@ def read_manifest(path: Path | str, *, full: bool = False) -> Loaded[Manifest]:
     loaded = _read(Path(path), Manifest, "manifest", full)
     problems = Problems(loaded.source.name)
     for name, profile in loaded.value.profiles.items():
-        for place, fault in profile_faults(name, profile):
-            problems.add(*loaded.source.position(place), fault)
-    if problems.found:
+        for key_path, fault in profile_faults(name, profile):
+            problems.add(*loaded.source.position(key_path), fault)
+    if problems.errors:
         raise Many(problems.sorted())
     return loaded
 
@@ -99,7 +99,7 @@ def read_expectation(
     file = _read(Path(path), ExpectationFile, "expectation", full)
     problems = Problems(file.source.name)
     source = Source(file.source.name, file.source.path, expand(file.source.root, problems))
-    if not problems.found:
+    if not problems.errors:
         value = _typed(source, Expectation, problems)
         if value is not None:
             record = value.record if references else ""
@@ -137,7 +137,7 @@ def parse(path: Path | str) -> Source:
 def parse_text(text: str, path: Path) -> Source:
     """Like :func:`parse`, for text at hand; ``path`` names it in messages."""
     root, problems = _tree(text, path)
-    if problems.found or root is None:
+    if problems.errors or root is None:
         raise Many(problems.sorted())
     return Source(problems.name, path, root)
 
@@ -146,7 +146,7 @@ def _tree(text: str, path: Path) -> tuple[Node | None, Problems]:
     """The tree as far as it can be read, and what was wrong on the way."""
     problems = Problems(shown(path))
     check_characters(text, problems)
-    return (None if problems.found else parse_yaml(text, problems)), problems
+    return (None if problems.errors else parse_yaml(text, problems)), problems
 
 
 def _read(path: Path, kind: type[T], name: str, full: bool) -> Loaded[T]:
@@ -163,17 +163,17 @@ def _convert(source: Source, problems: Problems, kind: type[T], name: str, full:
     try:
         typed = msgspec.convert(data, kind, strict=True)
     except UnicodeEncodeError:  # half a character as a key; msgspec encodes keys to find fields
-        if not problems.found:
+        if not problems.errors:
             problems.at(source.root, "a key that is not a whole character")
     except msgspec.ValidationError as error:
-        found = _schema_problems(data, source, name)
-        if not found.found:
-            _type_problem(error, source, found)
-        problems.merge(found)
+        faults = _schema_problems(data, source, name)
+        if not faults.errors:
+            _type_problem(error, source, faults)
+        problems.merge(faults)
     else:
         if full:
             problems.merge(_schema_problems(data, source, name))
-    if problems.found or typed is None:
+    if problems.errors or typed is None:
         raise Many(problems.sorted())
     return Loaded(typed, source)
 

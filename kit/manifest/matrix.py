@@ -148,12 +148,12 @@ def resolve(value: Any, axes: Mapping[str, AxisValue], pins: Mapping[str, str]) 
         return {name: resolve(item, axes, pins) for name, item in value.items()}
     if not isinstance(value, str) or "${" not in value:
         return value
-    found = _REFERENCE.fullmatch(value)
-    if found is None:
+    match = _REFERENCE.fullmatch(value)
+    if match is None:
         raise BadReference(
             f"{value!r} mixes a reference with other text; it must be the whole string"
         )
-    name = found.group(1)
+    name = match.group(1)
     if name.startswith("pins."):
         local = name.removeprefix("pins.")
         if local not in pins:
@@ -186,14 +186,14 @@ def meanings(text: str, profile: Profile, each: Sequence[str]) -> dict[str, dict
         BadReference: The reference leads nowhere.
     """
     used = [axis for axis in each if f"${{{axis}" in text]
-    found: dict[str, dict[str, AxisValue]] = {}
+    points: dict[str, dict[str, AxisValue]] = {}
     # A value may have all its combinations excluded, which only all axes together show.
     for point in combinations(
         profile, each if used and profile.exclude else used, limit=MOST_POINTS
     ):
         meaning = str(resolve(text, point, profile.pins))
-        found.setdefault(meaning, {axis: point[axis] for axis in used if axis in point})
-    return found
+        points.setdefault(meaning, {axis: point[axis] for axis in used if axis in point})
+    return points
 
 
 def pin_ids(source: InputRef, profile: Profile, each: Sequence[str]) -> list[str]:
@@ -204,11 +204,11 @@ def pin_ids(source: InputRef, profile: Profile, each: Sequence[str]) -> list[str
     """
     if source.pin is not None:
         return list(meanings(source.pin, profile, each))
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for model in models(source, profile, each).values():
         if model.pin is not None:
-            found[str(resolve(model.pin, {}, profile.pins))] = None
-    return list(found)
+            names[str(resolve(model.pin, {}, profile.pins))] = None
+    return list(names)
 
 
 def models(source: InputRef, profile: Profile, each: Sequence[str]) -> dict[str, ModelSource]:
@@ -225,14 +225,14 @@ def models(source: InputRef, profile: Profile, each: Sequence[str]) -> dict[str,
 
 def read_steps(step: StepSpec, profile: Profile) -> dict[str, set[str]]:
     """Input -> steps that it reads in a profile, also those that make a model for it."""
-    found: dict[str, set[str]] = {}
+    steps: dict[str, set[str]] = {}
     for name, source in step.inputs.items():
         try:
             named = {model.step for model in models(source, profile, step.each).values()}
         except BadReference:
             named = set()
-        found[name] = {id for id in (source.step, *named) if id is not None}
-    return found
+        steps[name] = {id for id in (source.step, *named) if id is not None}
+    return steps
 
 
 def needed_pins(manifest: Manifest, profile: str) -> list[str]:
@@ -244,15 +244,15 @@ def needed_pins(manifest: Manifest, profile: str) -> list[str]:
         BadReference: One leads nowhere; with its path.
     """
     spec = profile_of(manifest, profile)
-    found: dict[str, None] = {}
+    ids: dict[str, None] = {}
     for step in steps_of(manifest, profile).values():
         for name, source in step.inputs.items():
             try:
-                found.update(dict.fromkeys(pin_ids(source, spec, step.each)))
+                ids.update(dict.fromkeys(pin_ids(source, spec, step.each)))
             except BadReference as error:
                 error.path = ("steps", step.id, "inputs", name)
                 raise
-    return list(found)
+    return list(ids)
 
 
 @dataclass(frozen=True)

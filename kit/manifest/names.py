@@ -8,5 +8,5 @@ from collections.abc import Iterable
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """``did you mean 'x'?``, or empty when nothing is near."""
-    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"did you mean {found[0]!r}?" if found else ""
+    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"did you mean {matches[0]!r}?" if matches else ""

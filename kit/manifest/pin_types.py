@@ -78,7 +78,7 @@ class Pin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where revision and hashes come from."""
 
     @property
-    def place(self) -> str:
+    def origin(self) -> str:
         """Where it comes from, in a word."""
         if self.package is not None:
             return f"{self.package}=={self.version}"

@@ -81,7 +81,7 @@ def read_record(path: Path) -> dict[str, Measured]:
 
 def measured(content: bytes, where: str) -> dict[str, Measured]:
     """The same from the content of a record; ``where`` is for messages."""
-    found: dict[str, Measured] = {}
+    by_id: dict[str, Measured] = {}
     run = ""
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
@@ -98,7 +98,7 @@ def measured(content: bytes, where: str) -> dict[str, Measured]:
         # A crossing that some replicate never came to has no mean to compare with.
         if item.id is None or item.value is None or item.not_run is not None:
             continue
-        cell = found.setdefault(item.id, Measured(item.unit))
+        cell = by_id.setdefault(item.id, Measured(item.unit))
         mine = cell.values
         for replicate in item.seeds or [_Replicate(run, item.value, item.labels)]:
             cell.labelled |= replicate.labels is not None
@@ -110,7 +110,7 @@ def measured(content: bytes, where: str) -> dict[str, Measured]:
                     where=f"{where}:{number}",
                 )
             mine[replicate.seed] = replicate.value
-    return {id: cell for id, cell in found.items() if cell.values}
+    return {id: cell for id, cell in by_id.items() if cell.values}
 
 
 def reference(values: dict[str, float], record: str) -> Reference:
@@ -142,12 +142,12 @@ def with_references(cells: Sequence[ExpectedCell], folder: Path, record: str) ->
     """The cells, each that stands in the record with its values as reference."""
     if not record:
         return list(cells)
-    found = read_record(folder / record)
+    recorded = read_record(folder / record)
     return [
         msgspec.structs.replace(
-            cell, reference=reference(found[cell.id].in_unit(cell.unit), record)
+            cell, reference=reference(recorded[cell.id].in_unit(cell.unit), record)
         )
-        if cell.id in found
+        if cell.id in recorded
         else cell
         for cell in cells
     ]

@@ -65,8 +65,8 @@ class Node:
     def child(self, step: str | int) -> tuple[Node | None, Node] | None:
         """The (key node, value node) below, or ``None`` when there is no such child."""
         if self.kind == "map" and isinstance(step, str):
-            place = self.index.get(step)
-            return None if place is None else self.entries[place]
+            index = self.index.get(step)
+            return None if index is None else self.entries[index]
         if self.kind == "list" and isinstance(step, int) and 0 <= step < len(self.items):
             return None, self.items[step]
         if self.kind == "list" and isinstance(step, str):
@@ -78,8 +78,8 @@ class Node:
 
     def value_of(self, key: str) -> Node | None:
         """The value of a map's key, if it is a map and has it."""
-        found = self.child(key) if self.kind == "map" else None
-        return found[1] if found is not None else None
+        entry = self.child(key) if self.kind == "map" else None
+        return entry[1] if entry is not None else None
 
     def plain(self) -> Any:
         """The tree as dicts, lists and scalars."""
@@ -108,24 +108,24 @@ class Source:
         """The value at ``path``, or ``None``."""
         node = self.root
         for step in path:
-            found = node.child(step)
-            if found is None:
+            entry = node.child(step)
+            if entry is None:
                 return None
-            node = found[1]
+            node = entry[1]
         return node
 
     def position(self, path: Sequence[str | int], *, key: bool = False) -> tuple[int, int]:
         """Line and column of the value (or its key) at ``path``, or of its nearest parent."""
         node = self.root
-        place = (node.line, node.column)
+        position = (node.line, node.column)
         for step in path:
-            found = node.child(step)
-            if found is None:
-                return place
-            key_node, node = found
+            entry = node.child(step)
+            if entry is None:
+                return position
+            key_node, node = entry
             anchor = key_node if key and key_node is not None else node
-            place = (anchor.line, anchor.column)
-        return place
+            position = (anchor.line, anchor.column)
+        return position
 
     def locate(self, path: Sequence[str | int] = (), *, key: bool = False) -> str:
         """``file:line:column`` of the value at ``path``, or of its nearest existing parent."""
@@ -142,7 +142,7 @@ class Problems:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.found: list[tuple[int, int, KitError]] = []
+        self.errors: list[tuple[int, int, KitError]] = []
 
     def add(self, line: int, column: int, what: str, *, why: str = "", next_step: str = "") -> None:
         """Note an error at a place.
@@ -152,8 +152,8 @@ class Problems:
         """
         where = f"{self.name}:{line}:{column}"
         error = InvalidInput(what, where=where, why=why, next_step=next_step)
-        self.found.append((line, column, error))
-        if len(self.found) >= MOST_PROBLEMS:
+        self.errors.append((line, column, error))
+        if len(self.errors) >= MOST_PROBLEMS:
             more = InvalidInput(f"{MOST_PROBLEMS} problems; the rest was not read", where=where)
             raise Many([*self.sorted(), more])
 
@@ -163,12 +163,12 @@ class Problems:
 
     def merge(self, other: Problems) -> None:
         """Take over the errors of places that have none yet."""
-        taken = {item[:2] for item in self.found}
-        self.found += [item for item in other.found if item[:2] not in taken]
+        taken = {item[:2] for item in self.errors}
+        self.errors += [item for item in other.errors if item[:2] not in taken]
 
     def sorted(self) -> list[KitError]:
         """The errors in file order."""
-        return [item[2] for item in sorted(self.found, key=lambda item: item[:2])]
+        return [item[2] for item in sorted(self.errors, key=lambda item: item[:2])]
 
 
 def shown(path: Path) -> str:

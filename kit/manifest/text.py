@@ -63,16 +63,16 @@ def _too_large(name: str, size: int) -> InvalidInput:
 
 def check_characters(text: str, problems: Problems) -> None:
     """Note every forbidden character of the raw text."""
-    for found in FORBIDDEN.finditer(text):
-        line = text.count("\n", 0, found.start()) + 1
-        column = found.start() - (text.rfind("\n", 0, found.start()) + 1) + 1
-        problems.add(line, column, _character(found.group()))
+    for match in FORBIDDEN.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        column = match.start() - (text.rfind("\n", 0, match.start()) + 1) + 1
+        problems.add(line, column, _character(match.group()))
 
 
 def bad_character(value: str) -> str:
     """What is wrong with a decoded string (escapes can hide a control character), or empty."""
-    found = FORBIDDEN.search(value)
-    return _character(found.group()) if found else ""
+    match = FORBIDDEN.search(value)
+    return _character(match.group()) if match else ""
 
 
 def _character(character: str) -> str:

@@ -89,7 +89,7 @@ class _Builder:
         if name not in ("ScalarEvent", "AliasEvent", "MappingStartEvent", "SequenceStartEvent"):
             return True
         node = self._node(name, event)
-        self._place(node)
+        self._attach(node)
         if name in ("MappingStartEvent", "SequenceStartEvent"):
             if len(self.stack) >= MAX_DEPTH:
                 self.problems.at(node, f"nested deeper than {MAX_DEPTH} levels")
@@ -143,7 +143,7 @@ class _Builder:
         key = self.keys[-1] if self.keys else None
         return key is not None and key.value == name
 
-    def _place(self, node: Node) -> None:
+    def _attach(self, node: Node) -> None:
         if not self.stack:
             self.root = self.root or node
             return

@@ -50,17 +50,15 @@ def confirm(store: PinStore, id: str, retry: Retry) -> Pin:
     hashes = dict(state.hashes)
     files = []
     for file in pin.files:
-        place = store.folder(id) / file.path
+        path = store.folder(id) / file.path
         try:
             if pin.kind in HUB:
-                retry.run(lambda f=file, p=place: _at_hub(pin, f, p, retry))  # type: ignore[misc]
+                retry.run(lambda f=file, p=path: _at_hub(pin, f, p, retry))  # type: ignore[misc]
             elif pin.url is not None:
                 _at_address(store, pin, file, hashes[file.path], retry)
         except Transient as error:
             raise problems.no_network(pin, str(error), str(pin.repo or pin.url)) from None
-        files.append(
-            PinnedFile(path=file.path, sha256=hashes[file.path], size=place.stat().st_size)
-        )
+        files.append(PinnedFile(path=file.path, sha256=hashes[file.path], size=path.stat().st_size))
     return msgspec.structs.replace(pin, files=files, unconfirmed=None)
 
 
@@ -73,20 +71,20 @@ def git_blob(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _at_hub(pin: Pin, file: PinnedFile, place: Path, retry: Retry) -> None:
+def _at_hub(pin: Pin, file: PinnedFile, path: Path, retry: Retry) -> None:
     said = hub.metadata(pin, file, retry.timeout)
     where = f"{pin.repo}@{pin.revision}"
     if said.sha256 is not None:
-        found, wanted = sha256_file(place), said.sha256
+        digest, wanted = sha256_file(path), said.sha256
     elif said.blob is not None:
-        found, wanted = git_blob(place), said.blob
+        digest, wanted = git_blob(path), said.blob
     else:
         raise InvalidInput(
             f"pin {pin.id!r}: the hub gives no identity for {file.path}", where=where
         )
-    if found != wanted:
+    if digest != wanted:
         raise InvalidInput(
-            f"pin {pin.id!r}: {file.path} here is {found}, the hub has {wanted}",
+            f"pin {pin.id!r}: {file.path} here is {digest}, the hub has {wanted}",
             where=where,
             why="the pinned hash is not the hub's, or the file came from elsewhere",
         )
@@ -97,11 +95,11 @@ def _at_address(store: PinStore, pin: Pin, file: PinnedFile, have: str, retry: R
     folder.mkdir(parents=True, exist_ok=True)
     url = str(pin.url)
     try:
-        found = retry.run(lambda: http.download(pin, file, url, folder / "part", retry.timeout))
+        digest = retry.run(lambda: http.download(pin, file, url, folder / "part", retry.timeout))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if found != have:
+    if digest != have:
         raise InvalidInput(
-            f"pin {pin.id!r}: {file.path} here has sha256 {have}, the address has {found}",
+            f"pin {pin.id!r}: {file.path} here has sha256 {have}, the address has {digest}",
             where=http.bare(url),
         )

@@ -136,28 +136,28 @@ class Fetcher:
         have = dict(state.hashes)
         memory = self.store.memory(pin.id)
         for file in pin.files:
-            place = self.store.folder(pin.id) / file.path
+            path = self.store.folder(pin.id) / file.path
             wrong = file.sha256 is not None and have.get(file.path) not in (None, file.sha256)
             changed = file.sha256 is None and any(p.startswith(file.path) for p in state.problems)
-            sized = file.size is not None and place.exists() and place.stat().st_size != file.size
+            sized = file.size is not None and path.exists() and path.stat().st_size != file.size
             if wrong or changed or sized:
-                place.unlink(missing_ok=True)
-                memory.forget(place)
+                path.unlink(missing_ok=True)
+                memory.forget(path)
         memory.save()
 
     def _from_cache(self, pin: Pin, file: PinnedFile) -> bool:
         """Take a file from the user's hub cache: a hard link, or across disks a symbolic one."""
         if pin.repo is None or pin.revision is None:
             return False
-        found = hub.cached(pin, file)
-        if found is None:
+        cached = hub.cached(pin, file)
+        if cached is None:
             return False
-        if file.sha256 is not None and sha256_file(found) != file.sha256:
+        if file.sha256 is not None and sha256_file(cached) != file.sha256:
             self._distrusted.add((pin.id, file.path))
             return False
         target = self.store.folder(pin.id) / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        source = found.resolve()
+        source = cached.resolve()
         target.unlink(missing_ok=True)
         try:
             os.link(source, target)
@@ -224,16 +224,16 @@ class Fetcher:
 
     @staticmethod
     def _primary(pin: Pin) -> list[str]:
-        return [pin.url] if pin.url is not None else [f"{pin.repo or pin.place}@{pin.revision}"]
+        return [pin.url] if pin.url is not None else [f"{pin.repo or pin.origin}@{pin.revision}"]
 
     def _from(self, pin: Pin, file: PinnedFile, source: str) -> None:
         incoming = self.store.home / "pins" / ".incoming" / pin.id
         incoming.mkdir(parents=True, exist_ok=True)
         self.listener(Event(pin.id, "file", file.path, file.size))
         try:
-            part, found = self._transfer(pin, file, source, incoming)
-            if file.sha256 is not None and found != file.sha256:
-                raise problems.wrong_hash(pin, file.path, found, file.sha256, _shown(source))
+            part, digest = self._transfer(pin, file, source, incoming)
+            if file.sha256 is not None and digest != file.sha256:
+                raise problems.wrong_hash(pin, file.path, digest, file.sha256, _shown(source))
             size = part.stat().st_size
             if file.size is not None and size != file.size:
                 raise problems.wrong_size(pin, file.path, size, file.size, _shown(source))
@@ -244,8 +244,8 @@ class Fetcher:
             part.replace(target)
         except Transient as error:
             # What the hub library has so far stays, so that the next call goes on from there.
-            place = "" if "://" in source else source  # an address is in the message already
-            raise problems.no_network(pin, str(error), place) from None
+            shown = "" if "://" in source else source  # an address is in the message already
+            raise problems.no_network(pin, str(error), shown) from None
         except (KitError, OSError):
             shutil.rmtree(incoming, ignore_errors=True)
             raise

@@ -71,10 +71,10 @@ def cached(pin: Pin, file: PinnedFile) -> Path | None:
     """The file in the user's hub cache, if it is there at this revision."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(
+    path = try_to_load_from_cache(
         str(pin.repo), file.path, revision=pin.revision, repo_type=repo_type(pin)
     )
-    return Path(found) if isinstance(found, str) and Path(found).is_file() else None
+    return Path(path) if isinstance(path, str) and Path(path).is_file() else None
 
 
 def metadata(pin: Pin, file: PinnedFile, timeout: float) -> HubFile:
@@ -88,13 +88,13 @@ def metadata(pin: Pin, file: PinnedFile, timeout: float) -> HubFile:
         revision=pin.revision,
         endpoint=endpoint(),
     )
-    found = _call(pin, file, lambda: get_hf_file_metadata(url, timeout=timeout))
-    etag = found.etag or ""
+    metadata = _call(pin, file, lambda: get_hf_file_metadata(url, timeout=timeout))
+    etag = metadata.etag or ""
     return HubFile(
-        size=found.size,
+        size=metadata.size,
         sha256=etag if _SHA256.fullmatch(etag) else None,
         blob=etag if _SHA1.fullmatch(etag) else None,
-        commit=found.commit_hash,
+        commit=metadata.commit_hash,
     )
 
 
@@ -170,7 +170,7 @@ def _call(pin: Pin, file: PinnedFile | None, action: Callable[[], T]) -> T:
         # "Not found locally" hides why it could not be found remotely.
         cause = error.__cause__ or error.__context__
         if cause is None:
-            raise Transient(f"{_place()} cannot be reached") from None
+            raise Transient(f"{_endpoint()} cannot be reached") from None
         raise _translated(pin, file, cause) from None
     except Exception as error:
         raise _translated(pin, file, error) from None
@@ -196,17 +196,21 @@ def _translated(pin: Pin, file: PinnedFile | None, error: BaseException) -> Exce
             return problems.gated(pin, has_token(), status or 401)
         return problems.no_repository(pin, has_token())
     if status is not None and (status >= 500 or status in (408, 425, 429)):
-        return Transient(f"{_place()} answers HTTP {status}", _after(error))
+        return Transient(f"{_endpoint()} answers HTTP {status}", _after(error))
     if _TRANSIENT_NAMES & {kind.__name__ for kind in type(error).__mro__}:
-        return Transient(f"{_place()} cannot be reached ({type(error).__name__})")
+        return Transient(f"{_endpoint()} cannot be reached ({type(error).__name__})")
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             return error
-        return Transient(f"{_place()}: the download of {path} broke off ({type(error).__name__})")
+        return Transient(
+            f"{_endpoint()}: the download of {path} broke off ({type(error).__name__})"
+        )
     if isinstance(error, KitError):
         return error
     shown = f" (HTTP {status})" if status is not None else ""
-    return problems.no_network(pin, f"{type(error).__name__}{shown} from {_place()}", str(pin.repo))
+    return problems.no_network(
+        pin, f"{type(error).__name__}{shown} from {_endpoint()}", str(pin.repo)
+    )
 
 
 def _status(error: BaseException) -> int | None:
@@ -227,5 +231,5 @@ def _after(error: BaseException) -> float | None:
     return retry_after(headers.get("Retry-After"))
 
 
-def _place() -> str:
+def _endpoint() -> str:
     return bare(endpoint() or "https://huggingface.co")

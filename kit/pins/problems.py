@@ -98,10 +98,10 @@ def no_file(pin: Pin, path: str, where: str) -> InvalidInput:
     )
 
 
-def wrong_hash(pin: Pin, path: str, found: str, wanted: str, where: str) -> InvalidInput:
+def wrong_hash(pin: Pin, path: str, digest: str, wanted: str, where: str) -> InvalidInput:
     """Other bytes than pinned. The file is gone again when this is raised."""
     return InvalidInput(
-        f"pin {pin.id!r}: {path} has sha256 {found}, pinned is {wanted}; it was deleted",
+        f"pin {pin.id!r}: {path} has sha256 {digest}, pinned is {wanted}; it was deleted",
         where=where,
         why="the source changed, or something on the way altered it",
         next_step="do not change the pin without knowing why; a proxy or a moved tag is the usual "
@@ -109,10 +109,10 @@ def wrong_hash(pin: Pin, path: str, found: str, wanted: str, where: str) -> Inva
     )
 
 
-def wrong_size(pin: Pin, path: str, found: int, wanted: int, where: str) -> InvalidInput:
+def wrong_size(pin: Pin, path: str, size: int, wanted: int, where: str) -> InvalidInput:
     """Other size than pinned."""
     return InvalidInput(
-        f"pin {pin.id!r}: {path} has {found:,} bytes, pinned are {wanted:,}",
+        f"pin {pin.id!r}: {path} has {size:,} bytes, pinned are {wanted:,}",
         where=where,
         why="the source changed, or an error page was served in its place",
     )

@@ -146,9 +146,10 @@ class PinStore:
         elif self.own(id) is not None or pin.kind in ("package", "unavailable"):
             entries = self._content(pin)
         else:
-            place = f"{pin.repo}@{pin.revision}" if pin.repo else str(pin.url)
+            origin = f"{pin.repo}@{pin.revision}" if pin.repo else str(pin.url)
             entries = [
-                (file.path, file.sha256 or f"unconfirmed:{place}:{file.path}") for file in pin.files
+                (file.path, file.sha256 or f"unconfirmed:{origin}:{file.path}")
+                for file in pin.files
             ]
         text = json.dumps(sorted(entries), separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -229,26 +230,24 @@ class PinStore:
         hashes: list[tuple[str, str]] = []
         wrong = unconfirmed = False
         for file in pin.files or _listing(base):
-            place = base if base.is_file() or pin.kind in SINGLE else base / file.path
-            if not place.is_file():
+            path = base if base.is_file() or pin.kind in SINGLE else base / file.path
+            if not path.is_file():
                 missing.append(file)
                 problems.append(f"{file.path} is missing")
                 continue
-            before = memory.remembered(place)
-            found = memory.sha256(place, deep=deep)
-            hashes.append((file.path, found))
+            before = memory.remembered(path)
+            digest = memory.sha256(path, deep=deep)
+            hashes.append((file.path, digest))
             # What changes in a folder of one's own is another input, and no damage.
             expected = file.sha256 or (None if pin.kind == "folder" else before)
             unconfirmed |= file.sha256 is None and bool(pin.files)
-            if expected is not None and found != expected:
+            if expected is not None and digest != expected:
                 wrong = True
                 since = "" if file.sha256 else " (it changed since it was first seen)"
-                problems.append(f"{file.path} has sha256 {found}, not {expected}{since}")
-            elif file.size is not None and place.stat().st_size != file.size:
+                problems.append(f"{file.path} has sha256 {digest}, not {expected}{since}")
+            elif file.size is not None and path.stat().st_size != file.size:
                 wrong = True
-                problems.append(
-                    f"{file.path} has {place.stat().st_size:,} bytes, not {file.size:,}"
-                )
+                problems.append(f"{file.path} has {path.stat().st_size:,} bytes, not {file.size:,}")
         if not wrong and pin.kind != "package":
             memory.save()
         status: Status = "absent" if missing else "unconfirmed" if unconfirmed else "ok"
@@ -267,15 +266,15 @@ class PinStore:
         memory = self.memory(pin.id)
         entries = []
         for file in pin.files or _listing(base):
-            place = base if base.is_file() else base / file.path
-            if not place.is_file():
+            path = base if base.is_file() else base / file.path
+            if not path.is_file():
                 raise Preflight(
-                    f"pin {pin.id!r}: {place} is missing",
+                    f"pin {pin.id!r}: {path} is missing",
                     next_step="check the path you gave with --pin"
                     if self.own(pin.id) is not None
                     else "bring this installation's files back: pip install -e . in the repository",
                 )
-            entries.append((file.path, memory.sha256(place)))
+            entries.append((file.path, memory.sha256(path)))
         return entries
 
 

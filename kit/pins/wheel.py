@@ -30,7 +30,7 @@ def download(pin: Pin, file: PinnedFile, folder: Path, timeout: float) -> Path:
             next_step=f"pip hash {file.path}, and write it as its sha256",
         )
     wanted = folder / "wanted.txt"
-    wanted.write_text(f"{pin.place} --hash=sha256:{file.sha256}\n", encoding="utf-8")
+    wanted.write_text(f"{pin.origin} --hash=sha256:{file.sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--retries=0"]
     options += ["--require-hashes", f"--timeout={timeout:g}", f"--dest={folder}"]
     done = subprocess.run(
@@ -45,7 +45,7 @@ def download(pin: Pin, file: PinnedFile, folder: Path, timeout: float) -> Path:
     said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
     if brought or "DO NOT MATCH" in done.stderr:
         raise InvalidInput(
-            f"pin {pin.id!r}: {pin.place} is not {file.path} with this hash",
+            f"pin {pin.id!r}: {pin.origin} is not {file.path} with this hash",
             why=f"the index gave {brought}" if brought else said,
         )
     raise Transient(f"pip: {said}")

@@ -63,8 +63,8 @@ def _yaml() -> YAML:
 def _complete(entry: Any, pin: Pin) -> bool:
     changed = False
     if pin.revision is not None and entry.get("revision") != pin.revision and pin.repo:
-        place = list(entry).index("repo") + 1
-        entry.insert(place, "revision", DoubleQuotedScalarString(pin.revision))
+        index = list(entry).index("repo") + 1
+        entry.insert(index, "revision", DoubleQuotedScalarString(pin.revision))
         changed = True
     known = {file.path: file for file in pin.files}
     for listed in entry.get("files", []):

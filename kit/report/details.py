@@ -157,7 +157,7 @@ def inputs(run: Run) -> list[Input]:
 
 
 def _input(pin: Pin) -> Input:
-    where = f"ships with the kit: {pin.path}" if pin.kind == "package" else pin.place
+    where = f"ships with the kit: {pin.path}" if pin.kind == "package" else pin.origin
     origin = where + (f" @ {pin.revision}" if pin.revision else "")
     sizes = [file.size for file in pin.files if file.size is not None]
     files = plural(len(pin.files), "file")

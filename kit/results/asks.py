@@ -64,7 +64,7 @@ def split(id: str) -> tuple[str, Ask | None]:
     return base, Ask(kind, Fraction(level) if level else None)
 
 
-def of_one_curve(id: str) -> bool:
+def of_single_curve(id: str) -> bool:
     """Whether an id asks for something whose noise a single curve does not show."""
     ask = split(id)[1]
     return ask is not None and ask.kind != "end"

@@ -195,10 +195,10 @@ class Observation:
         self._builder.add_trajectory(self.id(line.figure, line.name), line.unit, ref, self.origin)
 
     def _operand(self, id: CellId) -> float:
-        found = self._builder.find(id, self.origin.replicate)
-        if found is None:
+        measured = self._builder.find(id, self.origin.replicate)
+        if measured is None:
             raise ValueError(f"cell {id} of {self.origin.replicate or 'the run'} was not measured")
-        return found.value
+        return measured.value
 
     def _add(
         self,
@@ -237,7 +237,7 @@ class TableBuilder:
 
     def __init__(self) -> None:
         self.curves = Curves()
-        self._found: dict[tuple[CellId, str], Measurement] = {}
+        self._measurements: dict[tuple[CellId, str], Measurement] = {}
         self._not_run: dict[CellId, Cell] = {}
         self._trajectories: dict[CellId, Cell] = {}
 
@@ -255,16 +255,16 @@ class TableBuilder:
         of = f" of {measurement.replicate}" if measurement.replicate else ""
         if not math.isfinite(measurement.value):
             raise ValueError(f"cell {key[0]}{of} is {measurement.value}: no finite number")
-        if key in self._found:
+        if key in self._measurements:
             raise ValueError(
                 f"cell {key[0]} was measured twice in one replicate ({key[1] or 'the only one'}), "
-                f"by {self._found[key].step} and {measurement.step}"
+                f"by {self._measurements[key].step} and {measurement.step}"
             )
-        self._found[key] = measurement
+        self._measurements[key] = measurement
 
     def find(self, id: CellId, replicate: str) -> Measurement | None:
         """What was measured, if it was."""
-        return self._found.get((id, replicate))
+        return self._measurements.get((id, replicate))
 
     def add_trajectory(self, id: CellId, unit: str, line: LineRef, origin: Origin) -> None:
         """Add the cell of a line; once for all its replicates."""
@@ -291,9 +291,9 @@ class TableBuilder:
             ValueError: Two groups have a replicate of the same name, so that the observations
                 of the pooled cell could not be told apart.
         """
-        if len({id.group for id, _ in self._found}) > 1:
-            for one in list(self._found.values()):
-                self.add(replace(one, id=one.id.in_group(ALL), labels=None))
+        if len({id.group for id, _ in self._measurements}) > 1:
+            for measured in list(self._measurements.values()):
+                self.add(replace(measured, id=measured.id.in_group(ALL), labels=None))
 
     def build(self) -> Table:
         """The table of everything that was added.
@@ -303,8 +303,8 @@ class TableBuilder:
                 different units.
         """
         by_cell: dict[CellId, list[Measurement]] = {}
-        for one in self._found.values():
-            by_cell.setdefault(one.id, []).append(one)
+        for measured in self._measurements.values():
+            by_cell.setdefault(measured.id, []).append(measured)
         both = self._trajectories.keys() & by_cell.keys()
         if both:
             raise ValueError(f"cell {min(map(str, both))} is a number and a curve")
@@ -323,13 +323,13 @@ class TableBuilder:
         return Table(cells, labels, self.curves.series())
 
 
-def _cell(id: CellId, found: Sequence[Measurement], labels: list[Labels]) -> Cell:
+def _cell(id: CellId, replicates: Sequence[Measurement], labels: list[Labels]) -> Cell:
     """One cell from its replicates; their labels are appended."""
-    first = found[0]
-    other = next((one for one in found if one.unit != first.unit), None)
+    first = replicates[0]
+    other = next((replicate for replicate in replicates if replicate.unit != first.unit), None)
     if other is not None:
         raise ValueError(f"cell {id} is in {first.unit} and in {other.unit}")
-    if len(found) == 1:
+    if len(replicates) == 1:
         return Cell(
             id=str(id),
             unit=first.unit,
@@ -341,32 +341,36 @@ def _cell(id: CellId, found: Sequence[Measurement], labels: list[Labels]) -> Cel
         )
     seeds = [
         SeedValue(
-            seed=one.replicate, value=one.value, k=one.k, n=one.n, labels=_listed(one, labels)
+            seed=replicate.replicate,
+            value=replicate.value,
+            k=replicate.k,
+            n=replicate.n,
+            labels=_listed(replicate, labels),
         )
-        for one in found
+        for replicate in replicates
     ]
     return Cell(
         id=str(id),
         unit=first.unit,
-        value=fmean(one.value for one in found),
-        n=first.n if len({one.n for one in found}) == 1 else None,
+        value=fmean(replicate.value for replicate in replicates),
+        n=first.n if len({replicate.n for replicate in replicates}) == 1 else None,
         seeds=seeds,
         step=first.step,
     )
 
 
-def _listed(one: Measurement, lines: list[Labels]) -> str | None:
+def _listed(measured: Measurement, lines: list[Labels]) -> str | None:
     """Give the labels of a measurement a line, and say what refers to it."""
-    if one.labels is None:
+    if measured.labels is None:
         return None
-    id = f"{one.id}#{one.replicate}"
+    id = f"{measured.id}#{measured.replicate}"
     lines.append(
         Labels(
             id=id,
-            items=one.labels.items,
-            labels=one.labels.labels,
-            choices=one.labels.choices,
-            answers=one.labels.answers,
+            items=measured.labels.items,
+            labels=measured.labels.labels,
+            choices=measured.labels.choices,
+            answers=measured.labels.answers,
         )
     )
     return f"{LABELS}#{id}"

@@ -76,8 +76,8 @@ class Curves:
                     y_label=line.y_label,
                     unit=line.unit,
                     lines={
-                        name: [Curve(seed=seed, points=of) for seed, of in found.items()]
-                        for name, found in lines.items()
+                        name: [Curve(seed=seed, points=points) for seed, points in seeds.items()]
+                        for name, seeds in lines.items()
                     },
                 )
             )
@@ -121,9 +121,9 @@ def by_checkpoint(
             lines={
                 line: [
                     Curve(seed=seed, points=sorted(points, key=lambda point: point.x))
-                    for seed, points in found.items()
+                    for seed, points in seeds.items()
                 ]
-                for line, found in lines.items()
+                for line, seeds in lines.items()
             },
         )
         for group, lines in figures.items()

@@ -128,5 +128,5 @@ def matches(pattern: str, ids: Iterable[str]) -> dict[tuple[str, ...], str]:
     {('b', '1'): 'a/b/x@1', ('c', '2'): 'a/c/x@2'}
     """
     shape = re.compile("([^/@:]+)".join(re.escape(part) for part in pattern.split("*")))
-    found = ((shape.fullmatch(id), id) for id in ids)
-    return {match.groups(): id for match, id in found if match is not None}
+    matches = ((shape.fullmatch(id), id) for id in ids)
+    return {match.groups(): id for match, id in matches if match is not None}

@@ -115,13 +115,13 @@ def read_labels(path: Path) -> dict[str, Labels]:
         InvalidInput: Broken JSON, a missing field, labels other than 0 and 1, lists of unequal
             length, an id twice; each names file and line.
     """
-    found: dict[str, Labels] = {}
+    lines: dict[str, Labels] = {}
     for number, line in jsonfile.lines(path, Labels):
-        problem = _problem(line, found)
+        problem = _problem(line, lines)
         if problem:
             raise InvalidInput(problem, where=f"{path}:{number}")
-        found[line.id] = line
-    return found
+        lines[line.id] = line
+    return lines
 
 
 def _problem(line: Labels, seen: dict[str, Labels]) -> str:

@@ -225,14 +225,14 @@ def _problems(plan: Plan) -> Iterator[str]:
         if not _NAME.fullmatch(text):
             yield f"its {name} {text!r} is not a name"
     before: set[str] = set()
-    for one in plan.instances:
-        if not _KEY.fullmatch(one.key):
-            yield f"the key of {one.id}, {one.key!r}, is not 64 hexadecimal digits"
-        for id in one.upstream():
+    for instance in plan.instances:
+        if not _KEY.fullmatch(instance.key):
+            yield f"the key of {instance.id}, {instance.key!r}, is not 64 hexadecimal digits"
+        for id in instance.upstream():
             if id not in before:
-                yield f"{one.id} reads {id!r}, which is not among the steps before it"
-        if one.id in before:
-            yield f"two steps are called {one.id}"
-        before.add(one.id)
+                yield f"{instance.id} reads {id!r}, which is not among the steps before it"
+        if instance.id in before:
+            yield f"two steps are called {instance.id}"
+        before.add(instance.id)
     if plan.results not in before:
         yield f"there is no step {plan.results!r}, whose results it names"

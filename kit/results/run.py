@@ -242,7 +242,9 @@ def _of_first_release(content: bytes) -> bool:
 
 def meant(path: Path) -> str:
     """What to type where ``path`` is no run directory: the newest run of that experiment."""
-    same = [one for one in Path("runs").glob(f"{glob.escape(path.name)}-*") if one.is_dir()]
+    same = [
+        folder for folder in Path("runs").glob(f"{glob.escape(path.name)}-*") if folder.is_dir()
+    ]
     if not same:
         return "kit run EXP prints the run directory as its last line"
-    return f"did you mean its newest run, {max(same, key=lambda one: one.stat().st_mtime)}?"
+    return f"did you mean its newest run, {max(same, key=lambda folder: folder.stat().st_mtime)}?"

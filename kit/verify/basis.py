@@ -164,7 +164,9 @@ def _documents(expected: Expectation, experiment: str | Path) -> Documents | Non
         manifest = catalog.manifest(experiment)
         if not manifest.documents:
             return None
-        names = [name for name, one in manifest.profiles.items() if one.compares == "published"]
+        names = [
+            name for name, profile in manifest.profiles.items() if profile.compares == "published"
+        ]
         if expected.profile in names:
             return Documents(scale=expected.scale, here=True, expected=expected)
         printed = catalog.expectation(experiment, names[0]) if names else None
@@ -275,8 +277,8 @@ def check_follows(run: Path, verdict: Verdict) -> None:
     own = given if verdict.own_expectation else None
     made = structs.replace(verdict_of(read_basis(str(run), expectation=own)), kit_version="")
     ours, theirs = (
-        msgspec.json.decode(msgspec.json.encode(one))
-        for one in (made, structs.replace(verdict, kit_version=""))
+        msgspec.json.decode(msgspec.json.encode(said))
+        for said in (made, structs.replace(verdict, kit_version=""))
     )
     other = [name for name in ours if ours[name] != theirs[name]]
     if not other:

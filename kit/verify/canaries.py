@@ -105,37 +105,37 @@ def duplicate_seeds(results: Results, labels: LabelSource) -> list[CanaryReport]
             seen[vector].add((row_of(cell.id), seed))
         if _before_they_part(vectors):
             common.add(cell.id)
-        for (one, first), (two, second) in combinations(vectors, 2):
+        for (seed_a, first), (seed_b, second) in combinations(vectors, 2):
             if first.n == second.n and min(first.k, first.n - first.k) >= MIXED:
                 flips = sum(x != y for x, y in zip(first.labels, second.labels, strict=True))
-                pairs[one, two].append((cell.id, flips / first.n, first.n))
+                pairs[seed_a, seed_b].append((cell.id, flips / first.n, first.n))
     if not pairs:
         return []
-    compared = sum(len(found) for found in pairs.values())
+    compared = sum(len(rates) for rates in pairs.values())
     by_cell: dict[str, list[float]] = defaultdict(list)
-    for found in pairs.values():
-        if any(rate > 0 for _, rate, _ in found):  # copies do not say how rarely items flip
-            for id, rate, _ in found:
+    for rates in pairs.values():
+        if any(rate > 0 for _, rate, _ in rates):  # copies do not say how rarely items flip
+            for id, rate, _ in rates:
                 by_cell[id].append(rate)
     alarms: list[tuple[str, str, str]] = []
-    for (one, two), found in pairs.items():
-        others = [rate for _, rate, _ in found if rate > 0]
+    for (seed_a, seed_b), rates in pairs.items():
+        others = [rate for _, rate, _ in rates if rate > 0]
         usual = sum(others) / len(others) if others else 1.0
-        within = others and one.rpartition("/")[0] == two.rpartition("/")[0]
-        for id, rate, n in found:
+        within = others and seed_a.rpartition("/")[0] == seed_b.rpartition("/")[0]
+        for id, rate, n in rates:
             if within and id in common:
                 continue
             here = by_cell[id] if len(by_cell[id]) > 1 else [usual]
             expected_rate = min(usual, sum(here) / len(here))
             if rate == 0 and (1 - expected_rate) ** n * compared < 1e-3:
-                others_too = seen[vector_of[id, one]]
-                if all(row == row_of(id) or seed in (one, two) for row, seed in others_too):
-                    alarms.append((one, two, id))
+                others_too = seen[vector_of[id, seed_a]]
+                if all(row == row_of(id) or seed in (seed_a, seed_b) for row, seed in others_too):
+                    alarms.append((seed_a, seed_b, id))
     if not alarms:
-        differ = sum(rate > 0 for found in pairs.values() for _, rate, _ in found)
+        differ = sum(rate > 0 for rates in pairs.values() for _, rate, _ in rates)
         return [_report("duplicate-seed", True, f"{differ} of {compared} pairs of seeds differ")]
-    one, two, id = alarms[0]
-    detail = f"seeds {one} and {two} have identical labels in {id}"
+    seed_a, seed_b, id = alarms[0]
+    detail = f"seeds {seed_a} and {seed_b} have identical labels in {id}"
     if len(alarms) > 1:
         detail += f" and {len(alarms) - 1} more"
     return [_report("duplicate-seed", False, detail, (id for _, _, id in alarms))]
@@ -149,7 +149,7 @@ def _before_they_part(vectors: Sequence[tuple[str, Labels]]) -> bool:
         outer = seed.rpartition("/")[0]
         within[outer].add(tuple(int(label) for label in line.labels))
         members[outer] += 1
-    different = {next(iter(found)) for found in within.values() if len(found) == 1}
+    different = {next(iter(vectors_of)) for vectors_of in within.values() if len(vectors_of) == 1}
     return min(members.values(), default=0) > 1 < len(within) == len(different)
 
 
@@ -186,8 +186,8 @@ def _collapse(line: Labels) -> str:
 
 
 def _references(cell: Cell) -> list[str]:
-    found = [seed.labels for seed in cell.seeds] if cell.seeds else [cell.labels]
-    return [reference for reference in found if reference is not None]
+    references = [seed.labels for seed in cell.seeds] if cell.seeds else [cell.labels]
+    return [reference for reference in references if reference is not None]
 
 
 def generation_statistics(
@@ -217,10 +217,10 @@ def generation_statistics(
         own = bounds.get(cell.id)
         if own is not None and own.bound is not None and own.side is not None:
             side, limit, unit = own.side, float(own.bound), cell.unit
-        found = measure(cell, unit if unit != "number" else cell.unit, "results", None)
-        values = [seed.value for seed in found.seeds]
-        if not values and found.value is not None:
-            values = [found.value]
+        measured = measure(cell, unit if unit != "number" else cell.unit, "results", None)
+        values = [seed.value for seed in measured.seeds]
+        if not values and measured.value is not None:
+            values = [measured.value]
         if not values:
             continue
         value = max(values) if side == "at_most" else min(values)

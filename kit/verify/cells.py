@@ -8,7 +8,7 @@ from fractions import Fraction
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
 from kit.manifest.printed import Printed
-from kit.results.asks import of_one_curve
+from kit.results.asks import of_single_curve
 from kit.results.labels import LabelSource
 from kit.verify.finding import Finding, invalid
 from kit.verify.kinds.binomial import binomial
@@ -41,7 +41,7 @@ OF_ITEMS = frozenset({"binomial", "paired", "flip"})
 
 
 def judge(
-    expected: ExpectedCell, cell: Measurement, published: LabelSource | None, place: str
+    expected: ExpectedCell, cell: Measurement, published: LabelSource | None, where: str
 ) -> Finding:
     """Compare a measured cell with its expectation.
 
@@ -49,7 +49,7 @@ def judge(
         expected: The expected cell; must have a tolerance and something to compare with.
         cell: The measurement, in the expectation's unit.
         published: Where published labels are read from.
-        place: Expectation file and cell, for messages.
+        where: Expectation file and cell, for messages.
 
     Raises:
         InvalidInput: The expectation asks for something that it does not say how to do.
@@ -59,11 +59,11 @@ def judge(
     broken = _precondition(expected, cell, rule)
     if broken:
         return invalid(broken)
-    given, said = _given(rule, place), baseline(expected)
+    given, said = _given(rule, where), baseline(expected)
     if cell.censored:
         return never(cell, expected, rule)
     if rule.kind == "bound":
-        if len(cell.seeds) < 2 and of_one_curve(expected.id):
+        if len(cell.seeds) < 2 and of_single_curve(expected.id):
             return Finding(
                 "inconclusive",
                 f"{show(cell.value or 0)}: nothing says how this spreads over seeds",
@@ -74,11 +74,11 @@ def judge(
         drift = None if rule.drift is None else Fraction(rule.drift)
         return trajectory(cell, expected, given["margin"], drift)
     if rule.kind in OF_ITEMS:
-        return _items(expected, cell, rule, given, said, published, place)
+        return _items(expected, cell, rule, given, said, published, where)
     assert said is not None
     if rule.kind == "seeds":
-        return seeds(cell, expected, given["margin"], place)
-    return _plain(expected, cell, rule, given, said, place)
+        return seeds(cell, expected, given["margin"], where)
+    return _plain(expected, cell, rule, given, said, where)
 
 
 def _plain(
@@ -87,7 +87,7 @@ def _plain(
     rule: Tolerance,
     given: Mapping[str, Fraction],
     said: Printed,
-    place: str,
+    where: str,
 ) -> Finding:
     assert cell.value is not None
     if rule.kind == "exact":
@@ -104,7 +104,7 @@ def _plain(
     if expected.unit in PROPORTIONS:
         raise InvalidInput(
             "tolerance 'relative' is refused for proportions",
-            where=place,
+            where=where,
             why="5 % of an attack success rate of 0.5 % is a twentieth of one item of 208",
             next_step="use binomial, paired or absolute",
         )
@@ -118,7 +118,7 @@ def _items(
     given: Mapping[str, Fraction],
     said: Printed | None,
     published: LabelSource | None,
-    place: str,
+    where: str,
 ) -> Finding:
     margin = given["margin"]
     if rule.kind == "binomial" and cell.ratio is not None and said is not None:
@@ -126,14 +126,14 @@ def _items(
     if cell.k is None or cell.n is None or expected.unit not in PROPORTIONS:
         return invalid(f"tolerance {rule.kind!r} needs fields 'k' and 'n' of a proportion")
     if rule.kind == "paired":
-        return _paired(expected, cell, rule, margin, published, place)
+        return _paired(expected, cell, rule, margin, published, where)
     assert said is not None
     m = expected.n or cell.n
     whole = 100 if expected.unit == "percent" else 1
     if not 0 <= said.value <= whole or (expected.k or 0) > m:
         printed = "" if expected.k is None else f", {expected.k} of {m} items"
         raise InvalidInput(
-            f"{said.text}{printed} is no share of items (0 to {whole} {expected.unit})", where=place
+            f"{said.text}{printed} is no share of items (0 to {whole} {expected.unit})", where=where
         )
     if rule.kind == "binomial":
         return binomial(cell.k, cell.n, said, margin, expected.unit, m, expected.k)
@@ -156,13 +156,13 @@ def _paired(
     rule: Tolerance,
     margin: Fraction,
     published: LabelSource | None,
-    place: str,
+    where: str,
 ) -> Finding:
     here = cell.read_labels()
     if here is None:
         return invalid("tolerance 'paired' needs field 'labels', the labels of each item")
     if expected.labels is None or published is None:
-        raise InvalidInput("tolerance 'paired' needs published 'labels'", where=place)
+        raise InvalidInput("tolerance 'paired' needs published 'labels'", where=where)
     try:
         b, c, n = discordance(here, published.get(expected.labels))
     except ItemsDiffer as error:
@@ -187,7 +187,7 @@ def _precondition(expected: ExpectedCell, cell: Measurement, rule: Tolerance) ->
     return ""
 
 
-def _given(rule: Tolerance, place: str) -> dict[str, Fraction]:
+def _given(rule: Tolerance, where: str) -> dict[str, Fraction]:
     """The numbers that a kind needs.
 
     Raises:
@@ -198,10 +198,10 @@ def _given(rule: Tolerance, place: str) -> dict[str, Fraction]:
         text = getattr(rule, name)
         if text is None:
             raise InvalidInput(
-                f"field 'tolerance.{name}' is missing", where=place, next_step="kit validate"
+                f"field 'tolerance.{name}' is missing", where=where, next_step="kit validate"
             )
         if name != "side":
             numbers[name] = Fraction(text)
             if numbers[name] < 0 and name != "bound":
-                raise InvalidInput(f"field 'tolerance.{name}' is negative", where=place)
+                raise InvalidInput(f"field 'tolerance.{name}' is negative", where=where)
     return numbers

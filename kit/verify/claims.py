@@ -16,7 +16,7 @@ from msgspec import structs
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Claim
-from kit.results.asks import of_one_curve, split
+from kit.results.asks import of_single_curve, split
 from kit.verify.censored import in_words, values_of
 from kit.verify.contrast import Contrast, contrast
 from kit.verify.finding import ALPHA
@@ -279,16 +279,16 @@ def _evidence(
     The items of one run say nothing about how seeds spread, so dropping seeds must not turn the
     question into an easier one. The maximum or first crossing of one curve is such a run as well.
     """
-    found = evaluate(claim, measured)
+    evidence = evaluate(claim, measured)
     once = [
         id
         for id in claim_cells(claim)
-        if len(measured[id].seeds) < 2 and (reports[id].kind == "seeds" or of_one_curve(id))
+        if len(measured[id].seeds) < 2 and (reports[id].kind == "seeds" or of_single_curve(id))
     ]
     if not once:
-        return found
+        return evidence
     why = f"one run of {once[0]}, which is measured over seeds: nothing says how they spread"
-    return Evidence(None, None, "undetermined", found.estimate, why)
+    return Evidence(None, None, "undetermined", evidence.estimate, why)
 
 
 def _random(evidence: Evidence | str) -> bool:

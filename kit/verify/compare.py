@@ -121,25 +121,31 @@ def _cells(first: Run, second: Run) -> list[CellPair]:
     return with_q(pairs)
 
 
-def _pair(one: Measurement, two: Measurement) -> CellPair:
-    if one.value is None or two.value is None:
-        same = (one.value, one.seeds, one.curves) == (two.value, two.seeds, two.curves)
-        return CellPair(id=one.id, unit=one.unit, says="same" if same else "differs")
-    found = contrast(one, two, Fraction(0))
+def _pair(first: Measurement, second: Measurement) -> CellPair:
+    if first.value is None or second.value is None:
+        same = (first.value, first.seeds, first.curves) == (
+            second.value,
+            second.seeds,
+            second.curves,
+        )
+        return CellPair(id=first.id, unit=first.unit, says="same" if same else "differs")
+    difference = contrast(first, second, Fraction(0))
     p = None
-    if found.above is not None and found.below is not None:
-        p = min(1.0, 2 * min(found.above, found.below))
+    if difference.above is not None and difference.below is not None:
+        p = min(1.0, 2 * min(difference.above, difference.below))
     says = "differs" if p is None or p < ALPHA else "noise"
-    if one.value == two.value and [s.value for s in one.seeds] == [s.value for s in two.seeds]:
+    if first.value == second.value and [s.value for s in first.seeds] == [
+        s.value for s in second.seeds
+    ]:
         says = "same"
     return CellPair(
-        id=one.id,
-        unit=one.unit,
-        first=float(one.value),
-        second=float(two.value),
-        difference=float(one.value - two.value),
+        id=first.id,
+        unit=first.unit,
+        first=float(first.value),
+        second=float(second.value),
+        difference=float(first.value - second.value),
         p=p,
-        method=found.method,
+        method=difference.method,
         says=says,
     )
 
@@ -148,9 +154,9 @@ def _files(first: Path, second: Path) -> Divergence | None:
     """Without a diverging step: do the run directories' own tables and labels agree?"""
     for name in ("labels.jsonl", "results.json"):
         about = Divergence(step="(run directory)", what="outputs")
-        found = compare_files(about, first / name, second / name)
-        if found is not None:
-            return found
+        difference = compare_files(about, first / name, second / name)
+        if difference is not None:
+            return difference
     return None
 
 
@@ -175,20 +181,22 @@ def lines(outcome: Comparison, *, every: bool = False) -> Iterable[str]:
 
 def _parting(outcome: Comparison) -> Iterable[str]:
     """Where the plans part, in a few lines."""
-    found = outcome.divergence
-    if found is None:
+    divergence = outcome.divergence
+    if divergence is None:
         yield "identical" if outcome.identical else "no step differs; the tables do"
         return
-    yield f"first difference: step {found.step}, {found.what}"
-    yield from (f"  because {cause}" for cause in found.causes)
-    if found.file:
-        at = ", ".join(part for part in (found.record, found.kind, found.field) if part)
-        yield f"  {found.file}: {at}"
-    if found.hint:
-        yield f"  {found.hint}"
-    if found.first or found.second:
-        yield f"  first:  {found.first}"
-        yield f"  second: {found.second}"
+    yield f"first difference: step {divergence.step}, {divergence.what}"
+    yield from (f"  because {cause}" for cause in divergence.causes)
+    if divergence.file:
+        at = ", ".join(
+            part for part in (divergence.record, divergence.kind, divergence.field) if part
+        )
+        yield f"  {divergence.file}: {at}"
+    if divergence.hint:
+        yield f"  {divergence.hint}"
+    if divergence.first or divergence.second:
+        yield f"  first:  {divergence.first}"
+        yield f"  second: {divergence.second}"
 
 
 def _cell_line(cell: CellPair) -> str:

@@ -127,22 +127,24 @@ def _paired_seeds(
     numbers nothing random is seen when the values are equal too (a count of parameters); when they
     vary, the sign test, ``2^-m``, which assumes nothing.
     """
-    found = group(differences)
-    m, mean = found.size, float(found.mean)
+    observed = group(differences)
+    m, mean = observed.size, float(observed.mean)
     method = f"{m} paired seeds"
-    if found.sd > 0:
-        spread = Spread(found.sd / sqrt(m), m - 1, "")
-        return Contrast(found.mean, *spread.tails(mean), f"{method}, one-sided t")
+    if observed.sd > 0:
+        spread = Spread(observed.sd / sqrt(m), m - 1, "")
+        return Contrast(observed.mean, *spread.tails(mean), f"{method}, one-sided t")
     floors = (item_sd(a), item_sd(b))
     if floors[0] is not None and floors[1] is not None:
         error = sqrt(floors[0] ** 2 + (float(weight) * floors[1]) ** 2) / sqrt(m)
         spread = Spread(error, m - 1, "")
-        return Contrast(found.mean, *spread.tails(mean), f"{method} without spread, item sampling")
+        return Contrast(
+            observed.mean, *spread.tails(mean), f"{method} without spread, item sampling"
+        )
     if len({seed.value for seed in a.seeds}) == 1:
-        return Contrast(found.mean, None, None, EQUAL)
+        return Contrast(observed.mean, None, None, EQUAL)
     above = 0.5**m if mean > 0 else 1.0
     below = 0.5**m if mean < 0 else 1.0
-    return Contrast(found.mean, above, below, f"{method} with equal differences, sign test")
+    return Contrast(observed.mean, above, below, f"{method} with equal differences, sign test")
 
 
 def _groups(a: Measurement, b: Measurement, estimate: Fraction, weight: Fraction) -> Contrast:

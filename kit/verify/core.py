@@ -100,12 +100,12 @@ def verify(subject: Subject) -> Verdict:
         for id in canary.cells:
             broken.setdefault(id, f"canary {canary.id} failed: {canary.detail}")
     units = units_of(expected)
-    found, unanswered = with_answers(results, units)
-    units |= {id: found[id].unit for id in _parts(expected) - units.keys() if id in found}
+    table, unanswered = with_answers(results, units)
+    units |= {id: table[id].unit for id in _parts(expected) - units.keys() if id in table}
     measured = {
-        id: measure(found[id], unit, subject.where, subject.labels, results.series)
+        id: measure(table[id], unit, subject.where, subject.labels, results.series)
         for id, unit in units.items()
-        if id in found
+        if id in table
     }
     measured, wrong = recomputed(expected, measured, by_hand=subject.not_run_here)
     measured = with_ratios(expected, measured)
@@ -116,7 +116,7 @@ def verify(subject: Subject) -> Verdict:
             broken.setdefault(cell.id, f"computed from {spoiled[0]}: {broken[spoiled[0]]}")
     reports = with_q(
         [
-            _report(subject, cell, found.get(cell.id), measured.get(cell.id), broken.get(cell.id))
+            _report(subject, cell, table.get(cell.id), measured.get(cell.id), broken.get(cell.id))
             for cell in expected.cells
         ]
     )
@@ -241,8 +241,8 @@ def _finding(
     if baseline(expected) is None and expected.tolerance.kind not in WITHOUT_BASELINE:
         hint = ": kit reference EXP RUN..." if expected.status == "reference" else ""
         return Finding("not-compared", f"no number to compare with yet{hint}; this run has {says}")
-    place = f"{subject.expectation}: cell {expected.id}"
-    return judge(expected, measured, subject.published, place)
+    where = f"{subject.expectation}: cell {expected.id}"
+    return judge(expected, measured, subject.published, where)
 
 
 def _in_words(measured: Measurement | None) -> str:

@@ -45,13 +45,13 @@ def with_counts(results: Results, where: str) -> tuple[Results, list[str]]:
     vague: list[str] = []
     cells = []
     for cell in results.cells:
-        place = f"{where}: cell {cell.id}"
+        here = f"{where}: cell {cell.id}"
         try:
             seeds = [
-                _filled(seed, cell.unit, f"{place}: seed {seed.seed}", cell.id, vague)
+                _filled(seed, cell.unit, f"{here}: seed {seed.seed}", cell.id, vague)
                 for seed in cell.seeds
             ]
-            whole = cell if seeds else _filled(cell, cell.unit, place, cell.id, vague)
+            whole = cell if seeds else _filled(cell, cell.unit, here, cell.id, vague)
             mean = sum(seed.value for seed in seeds) / len(seeds) if seeds else whole.value
             cells.append(structs.replace(whole, seeds=seeds, value=mean if seeds else whole.value))
         except InvalidInput as problem:
@@ -60,7 +60,7 @@ def with_counts(results: Results, where: str) -> tuple[Results, list[str]]:
     return structs.replace(results, cells=cells), _notes(list(dict.fromkeys(vague)))
 
 
-def _filled(entry: _Entry, unit: str, place: str, id: str, vague: list[str]) -> _Entry:
+def _filled(entry: _Entry, unit: str, where: str, id: str, vague: list[str]) -> _Entry:
     value, n = entry.value, entry.n
     if value is None or n is None or n < 1 or entry.k is not None or unit not in WHOLE:
         return entry
@@ -70,14 +70,14 @@ def _filled(entry: _Entry, unit: str, place: str, id: str, vague: list[str]) -> 
     except ValueError:
         return entry  # NaN or infinite: the measurement says so
     if not 0 <= said.value <= whole:
-        raise InvalidInput(f"field 'value': {value!r} is no {unit}", where=place)
+        raise InvalidInput(f"field 'value': {value!r} is no {unit}", where=where)
     said = replace(said, half=max(said.half, whole * _COMPUTED))
     possible = counts(said, n, whole)
     if not possible:
         near = ", ".join(f"{k}/{n} = {show(share)}" for k, share in nearest_shares(said, n, whole))
         raise InvalidInput(
             f"field 'value': no count of {n} items gives {value!r} {unit}",
-            where=place,
+            where=where,
             why=f"nearest are {near}",
             next_step="correct the value or n, or give k",
         )

@@ -69,7 +69,7 @@ def shift_p(cells: Sequence[Sides]) -> float:
     if len(shapes) != 1:
         return 1.0
     means = {
-        side: group([Fraction(fmean(one[side][key] for one in scaled)) for key in of])
+        side: group([Fraction(fmean(cell[side][key] for cell in scaled)) for key in of])
         for side, of in scaled[0].items()
     }
     if "paired" in means:

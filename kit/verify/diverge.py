@@ -153,9 +153,9 @@ def _inside(
             return structs.replace(about, file=name, kind="file", hint=f"only the {side} has it")
         if here is None or there is None or here == there:
             continue
-        found = compare_files(about, here / name, there / name)
-        if found is not None:
-            return structs.replace(found, file=name)
+        difference = compare_files(about, here / name, there / name)
+        if difference is not None:
+            return structs.replace(difference, file=name)
     return structs.replace(about, first=ours[names[0]][:16], second=theirs[names[0]][:16])
 
 
@@ -164,20 +164,20 @@ def compare_files(about: Divergence, here: Path, there: Path) -> Divergence | No
     if here.suffix not in JSON_SUFFIXES or not here.is_file() or not there.is_file():
         return None
     try:
-        found = first_difference(here, there)
+        difference = first_difference(here, there)
     except Unreadable:
         return None
-    if found is None:
+    if difference is None:
         return None
     return structs.replace(
         about,
         file=here.name,
-        record=found.record,
-        kind=found.kind,
-        field=found.field,
-        first=found.first,
-        second=found.second,
-        hint=found.hint,
+        record=difference.record,
+        kind=difference.kind,
+        field=difference.field,
+        first=difference.first,
+        second=difference.second,
+        hint=difference.hint,
     )
 
 

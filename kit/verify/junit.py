@@ -20,15 +20,15 @@ def junit(verdict: Verdict) -> bytes:
     for cell in verdict.cells:
         outcome = cell.verdict
         detail = cell.detail + (f"; to decide: {cell.needed}" if cell.needed else "")
-        _case(cells, cell.table, cell.id, outcome, cell.verdict, detail)
+        _add_test(cells, cell.table, cell.id, outcome, cell.verdict, detail)
     claims = ET.SubElement(suites, "testsuite", name="claims")
     for claim in verdict.claims:
         rank = "primary" if claim.primary else "secondary"
-        _case(claims, rank, claim.id, claim.outcome, claim.outcome, claim.detail)
+        _add_test(claims, rank, claim.id, claim.outcome, claim.outcome, claim.detail)
     canaries = ET.SubElement(suites, "testsuite", name="canaries")
     for canary in verdict.canaries:
         outcome = "match" if canary.passed else "invalid"
-        _case(canaries, canary.source, canary.id, outcome, "failed", canary.detail)
+        _add_test(canaries, canary.source, canary.id, outcome, "failed", canary.detail)
     for suite in suites:
         for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
             suite.set(name, str(len(suite.findall(f"testcase/{tag}"))))
@@ -38,13 +38,13 @@ def junit(verdict: Verdict) -> bytes:
     return document
 
 
-def _case(
+def _add_test(
     suite: ET.Element, group: str, name: str, outcome: str, message: str, detail: str
 ) -> None:
-    case = ET.SubElement(suite, "testcase", classname=_clean(group), name=_clean(name))
+    element = ET.SubElement(suite, "testcase", classname=_clean(group), name=_clean(name))
     for outcomes, tag in ((_FAILED, "failure"), (_BROKEN, "error"), (_SKIPPED, "skipped")):
         if outcome in outcomes:
-            ET.SubElement(case, tag, message=_clean(f"{message}: {detail}"))
+            ET.SubElement(element, tag, message=_clean(f"{message}: {detail}"))
             return
 
 

@@ -110,27 +110,27 @@ def measure(
             seed twice, labels of another length or sum, units that cannot be converted, a line
             that is not there or whose points do not rise.
     """
-    place = f"{where}: cell {cell.id}"
+    here = f"{where}: cell {cell.id}"
     ratio = factor(cell.unit, unit)
     if ratio is None:
         raise InvalidInput(
-            f"field 'unit': {cell.unit!r} cannot be compared with {unit!r}", where=place
+            f"field 'unit': {cell.unit!r} cannot be compared with {unit!r}", where=here
         )
-    seeds = tuple(_seed(seed, cell, ratio, place, source) for seed in cell.seeds)
+    seeds = tuple(_seed(seed, cell, ratio, here, source) for seed in cell.seeds)
     names = [seed.id for seed in seeds]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(f"field 'seeds': seed {twice!r} stands twice", where=place)
-    value = _value(cell.value, cell.k, cell.n, cell.unit, ratio, f"{place}: field 'value'")
+        raise InvalidInput(f"field 'seeds': seed {twice!r} stands twice", where=here)
+    value = _value(cell.value, cell.k, cell.n, cell.unit, ratio, f"{here}: field 'value'")
     censored = any(seed.beyond for seed in seeds)
     if censored and value is not None:
         raise InvalidInput(
             "field 'value': there is no mean where the value of a seed is beyond what was measured",
-            where=place,
+            where=here,
         )
     if seeds and not censored:
         mean = sum((seed.value for seed in seeds), Fraction(0)) / len(seeds)
-        _same(value, mean, unit, f"{place}: field 'value'", "the mean of its seeds")
+        _same(value, mean, unit, f"{here}: field 'value'", "the mean of its seeds")
         value = mean
     k, n, labels = cell.k, cell.n, cell.labels
     if len(seeds) == 1 and not censored:
@@ -138,16 +138,16 @@ def measure(
     if seeds:
         n = _common_n(seeds)
     else:
-        check_labels(labels, k, n, source, place)
-    curves = _curves(cell, unit, place, series)
+        check_labels(labels, k, n, source, here)
+    curves = _curves(cell, unit, here, series)
     return Measurement(cell.id, unit, value, k, n, seeds, labels, curves, source)
 
 
-def _curves(cell: Cell, unit: str, place: str, series: Sequence[Series]) -> tuple[Curve, ...]:
+def _curves(cell: Cell, unit: str, where: str, series: Sequence[Series]) -> tuple[Curve, ...]:
     """The curves that a cell refers to, in the expectation's unit."""
     if cell.trajectory is None:
         return ()
-    here = f"{place}: field 'trajectory'"
+    here = f"{where}: field 'trajectory'"
     try:
         curves, own = curves_of(cell.trajectory, series)
     except ValueError as error:
@@ -161,14 +161,14 @@ def _curves(cell: Cell, unit: str, place: str, series: Sequence[Series]) -> tupl
     return tuple(_curve(curve, own, ratio, here) for curve in curves)
 
 
-def _curve(curve: Curve, unit: str, ratio: Fraction, place: str) -> Curve:
-    where = f"{place}: seed {curve.seed}" if curve.seed else place
+def _curve(curve: Curve, unit: str, ratio: Fraction, where: str) -> Curve:
+    inside = f"{where}: seed {curve.seed}" if curve.seed else where
     xs = [point.x for point in curve.points]
     if not all(isfinite(x) for x in xs) or any(b <= a for a, b in pairwise(xs)):
-        raise InvalidInput("field 'points': x does not rise", where=where)
+        raise InvalidInput("field 'points': x does not rise", where=inside)
     points = []
     for point in curve.points:
-        at = f"{where}: x = {point.x:g}: field 'value'"
+        at = f"{inside}: x = {point.x:g}: field 'value'"
         value = _value(point.value, point.k, point.n, unit, ratio, at)
         assert value is not None
         points.append(Point(point.x, float(value), point.k, point.n))
@@ -176,22 +176,22 @@ def _curve(curve: Curve, unit: str, ratio: Fraction, place: str) -> Curve:
 
 
 def _seed(
-    seed: SeedValue, cell: Cell, ratio: Fraction, place: str, source: LabelSource | None
+    seed: SeedValue, cell: Cell, ratio: Fraction, where: str, source: LabelSource | None
 ) -> Seed:
-    where = f"{place}: seed {seed.seed}"
-    value = _value(seed.value, seed.k, seed.n, cell.unit, ratio, f"{where}: field 'value'")
+    inside = f"{where}: seed {seed.seed}"
+    value = _value(seed.value, seed.k, seed.n, cell.unit, ratio, f"{inside}: field 'value'")
     assert value is not None
-    check_labels(seed.labels, seed.k, seed.n, source, where)
+    check_labels(seed.labels, seed.k, seed.n, source, inside)
     return Seed(seed.seed, value, seed.k, seed.n, seed.labels, seed.beyond)
 
 
 def _value(
-    value: float | None, k: int | None, n: int | None, unit: str, ratio: Fraction, place: str
+    value: float | None, k: int | None, n: int | None, unit: str, ratio: Fraction, where: str
 ) -> Fraction | None:
     """The exact value in the expectation's unit; k/n where there is one."""
     if value is not None and not isfinite(value):
-        raise InvalidInput("not a finite number", where=place)
-    base = place.rpartition(": field")[0]
+        raise InvalidInput("not a finite number", where=where)
+    base = where.rpartition(": field")[0]
     if (k is None) != (n is None) and unit in PROPORTIONS and k is not None:
         raise InvalidInput("field 'n' is missing beside k", where=base)
     if k is None or n is None or unit not in PROPORTIONS:
@@ -203,20 +203,20 @@ def _value(
     if value is not None and abs(exact(value) - share) > AGREE * whole:
         raise InvalidInput(
             f"{value!r} {unit} contradicts k/n = {k}/{n} = {float(share):.6g} {unit}",
-            where=place,
+            where=where,
             why="the table was edited by hand, or percent and fraction were exchanged",
         )
     return share * ratio
 
 
-def _same(value: Fraction | None, other: Fraction, unit: str, place: str, what: str) -> None:
+def _same(value: Fraction | None, other: Fraction, unit: str, where: str, what: str) -> None:
     if value is None:
         return
     allowed = AGREE * max(abs(other), Fraction(scale_of(unit)))
     if abs(value - other) > allowed:
         raise InvalidInput(
             f"{float(value):.6g} contradicts {what}, {float(other):.6g}",
-            where=place,
+            where=where,
             why="the table was edited by hand, or written by two different runs",
         )
 
@@ -227,7 +227,7 @@ def _common_n(seeds: tuple[Seed, ...]) -> int | None:
 
 
 def check_labels(
-    reference: str | None, k: int | None, n: int | None, source: LabelSource | None, place: str
+    reference: str | None, k: int | None, n: int | None, source: LabelSource | None, where: str
 ) -> None:
     """Labels must have n entries and k ones.
 
@@ -239,9 +239,9 @@ def check_labels(
     labels = source.get(reference)
     if labels.n != n:
         raise InvalidInput(
-            f"field 'labels': {reference} has {labels.n} labels for n = {n}", where=place
+            f"field 'labels': {reference} has {labels.n} labels for n = {n}", where=where
         )
     if k is not None and labels.k != k:
         raise InvalidInput(
-            f"field 'labels': {reference} has {labels.k} ones for k = {k}", where=place
+            f"field 'labels': {reference} has {labels.k} ones for k = {k}", where=where
         )

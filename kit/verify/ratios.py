@@ -44,12 +44,12 @@ def with_ratios(
     has no noise because it is the same on both sides.
     """
     cells = {cell.id: cell for cell in expected.cells}
-    found = dict(measured)
+    completed = dict(measured)
     for cell in expected.cells:
-        mine, rule = found.get(cell.id), cell.derived
+        mine, rule = completed.get(cell.id), cell.derived
         if rule is None or rule.formula not in WEIGHTS or mine is None or mine.seeds:
             continue
-        parts = [found.get(id) or _quoted(cells.get(id)) for id in rule.cells]
+        parts = [completed.get(id) or _quoted(cells.get(id)) for id in rule.cells]
         known = [part for part in parts if part is not None and part.value is not None]
         if len(known) < len(parts) or any(part.seeds for part in known):
             continue
@@ -59,8 +59,8 @@ def with_ratios(
         there = [term for term in printed if term is not None]
         published = _ratio(rule.formula, there, None) if len(there) == len(known) else None
         here = _ratio(rule.formula, [_term(part) for part in known], _together(known))
-        found[cell.id] = replace(mine, ratio=here, published_ratio=published)
-    return found
+        completed[cell.id] = replace(mine, ratio=here, published_ratio=published)
+    return completed
 
 
 def _quoted(cell: ExpectedCell | None) -> Measurement | None:

@@ -71,14 +71,14 @@ def first_difference(first: Path, second: Path) -> RecordDifference | None:
     ours, theirs = read_records(first), read_records(second)
     pairs = list(zip(ours, theirs, strict=False))
     total = min(len(ours), len(theirs))
-    names = list(dict.fromkeys(key for one, two in pairs for key in (*one, *two)))
-    numbers = {key for one, _ in pairs[:1] for key, value in one.items() if _number(value)}
+    names = list(dict.fromkeys(key for here, there in pairs for key in (*here, *there)))
+    numbers = {key for here, _ in pairs[:1] for key, value in here.items() if _number(value)}
     for kind, keys in _kinds(names, numbers):
-        for index, (one, two) in enumerate(pairs):
+        for index, (here, there) in enumerate(pairs):
             for key in keys:
-                if one.get(key) != two.get(key):
-                    where = f"{_name(one, index)} of {total}"
-                    return describe(where, kind, key, one.get(key), two.get(key), one)
+                if here.get(key) != there.get(key):
+                    where = f"{_name(here, index)} of {total}"
+                    return describe(where, kind, key, here.get(key), there.get(key), here)
     if len(ours) != len(theirs):
         return RecordDifference(
             f"after record {total}",

@@ -79,7 +79,7 @@ def matched(
         for id, value in of.items():
             key = "/".join(id.split("/")[i] for i in axes)
             values.setdefault(key, []).append(value)
-        return {key: sum(found, Fraction(0)) / len(found) for key, found in values.items()}
+        return {key: sum(parts, Fraction(0)) / len(parts) for key, parts in values.items()}
 
     first, second = means(here), means(there)
     if not axes or not first.keys() <= second.keys():

@@ -25,7 +25,7 @@ from kit.verify.simulate import experiment
 from kit.verify.tampered import Outcome
 
 TRIALS = 200
-FOUND = frozenset({"deviates", "invalid"})
+DETECTED = frozenset({"deviates", "invalid"})
 NOTHING = "none"
 """The plant that alters nothing: what it finds are false alarms."""
 
@@ -76,11 +76,11 @@ def selftest(subject: Subject, trials: int = TRIALS, seed: int = 0) -> SelfTest:
     random = np.random.default_rng(seed)
     reports: list[PlantReport] = []
     untested: list[str] = []
-    found, _ = with_answers(subject.results, [cell.id for cell in subject.expected.cells])
-    answered = structs.replace(subject.results, cells=list(found.values()))
+    by_id, _ = with_answers(subject.results, [cell.id for cell in subject.expected.cells])
+    answered = structs.replace(subject.results, cells=list(by_id.values()))
     subject = replace(subject, results=answered)
     for expected in subject.expected.cells:
-        raw = found.get(expected.id)
+        raw = by_id.get(expected.id)
         if raw is None or raw.not_run is not None or expected.tolerance is None:
             untested.append(expected.id)
             continue
@@ -119,7 +119,7 @@ def _random_plants(
         if plan is None:
             return
         count = 1 if isnan(plan.power) else trials
-        hits = sum(plan.draw(random).verdict in FOUND for _ in range(count))
+        hits = sum(plan.draw(random).verdict in DETECTED for _ in range(count))
         name = f"shift {show(shift, signed=True)}{points(expected.unit)}" if times else NOTHING
         yield PlantReport(
             cell=expected.id,
@@ -158,7 +158,7 @@ def _structural_plants(subject: Subject, expected: ExpectedCell) -> Iterable[Pla
         if altered is None:
             continue
         own = [cell for cell in altered.results.cells if cell.id == expected.id]
-        one = replace(
+        single = replace(
             altered,
             expected=structs.replace(subject.expected, cells=[expected], claims=[]),
             results=structs.replace(altered.results, cells=own, canaries=[]),
@@ -169,13 +169,13 @@ def _structural_plants(subject: Subject, expected: ExpectedCell) -> Iterable[Pla
             plant=name,
             unit=expected.unit,
             trials=1,
-            found=int(_detected(one)),
+            found=int(_detected(single)),
         )
 
 
 def _detected(subject: Subject) -> bool:
     """A refused table counts: nobody can overlook exit code 4."""
     try:
-        return verify(subject).cells[0].verdict in FOUND
+        return verify(subject).cells[0].verdict in DETECTED
     except KitError:
         return True

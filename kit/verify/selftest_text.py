@@ -29,8 +29,8 @@ def screen(outcome: SelfTest) -> list[str]:
         missed = f", cannot be seen in {len(reports) - hits}" if hits < len(reports) else ""
         rest.append(f"  {name}: caught in {hits} of {len(reports)} cells{missed}")
     if outcome.tampered:
-        through = [one.name for one in outcome.tampered if one.caught is False]
-        caught = sum(one.caught is True for one in outcome.tampered)
+        through = [tampering.name for tampering in outcome.tampered if tampering.caught is False]
+        caught = sum(tampering.caught is True for tampering in outcome.tampered)
         rest += _wrapped(
             f"Copies of the run that say what is not so: {caught} of {caught + len(through)} caught"
             + (f"; NOT CAUGHT: {some(through, 4)}" if through else "")
@@ -95,10 +95,12 @@ def lines(outcome: SelfTest) -> Iterable[str]:
         yield f"selftest {id} {reports[0].kind}: {'; '.join(_words(r) for r in reports)}"
     for id in outcome.untested:
         yield f"selftest {id}: not tested, nothing to compare"
-    for one in outcome.tampered:
-        word = "caught" if one.caught else "NOT CAUGHT"
-        says = f"{word} ({one.says})" if one.caught is not None else "nothing to do it to"
-        yield f"selftest run, {one.name}: {says}"
+    for tampering in outcome.tampered:
+        word = "caught" if tampering.caught else "NOT CAUGHT"
+        says = (
+            f"{word} ({tampering.says})" if tampering.caught is not None else "nothing to do it to"
+        )
+        yield f"selftest run, {tampering.name}: {says}"
 
 
 def _words(report: PlantReport) -> str:

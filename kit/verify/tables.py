@@ -120,7 +120,7 @@ def _read_csv(path: Path, expected: Expectation) -> tuple[Results, LabelSource]:
             grouped.setdefault(clean["cell"], []).append((rows.line_num, clean))
     except csv.Error as error:
         raise InvalidInput(f"not CSV: {error}", where=f"{path}:{rows.line_num}") from None
-    cells = [_cell(id, found, units, path, labels) for id, found in grouped.items()]
+    cells = [_cell(id, rows, units, path, labels) for id, rows in grouped.items()]
     filled = [cell for cell in cells if cell is not None]
     results = Results(**_header(expected), cells=filled)
     return results, LabelTable(labels)

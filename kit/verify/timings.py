@@ -65,10 +65,12 @@ class _Clock:
     """
 
     def __init__(self, plan: Plan, record: Record | None, named: set[str]) -> None:
-        axes = Axes([one.axes for one in plan.instances], plan.roles)
+        axes = Axes([instance.axes for instance in plan.instances], plan.roles)
         self._plan = plan
-        self._origins = {one.id: axes.origin(one.id, one.axes) for one in plan.instances}
-        known = {one.step for one in plan.instances}
+        self._origins = {
+            instance.id: axes.origin(instance.id, instance.axes) for instance in plan.instances
+        }
+        known = {instance.step for instance in plan.instances}
         self._named = named & known or known
         self._seconds = {
             id: step.seconds
@@ -80,9 +82,9 @@ class _Clock:
         """The cell, or None when no step of the plan has this name in this group."""
         wanted = self._named if id.row == PIPELINE else {id.row}
         replicates: dict[str, list[StepInstance]] = {}
-        for one in self._plan.instances:
-            if one.step in wanted and self._origins[one.id].group == id.group:
-                replicates.setdefault(self._origins[one.id].replicate, []).append(one)
+        for instance in self._plan.instances:
+            if instance.step in wanted and self._origins[instance.id].group == id.group:
+                replicates.setdefault(self._origins[instance.id].replicate, []).append(instance)
         if not replicates:
             return None
         seeds = []
@@ -103,28 +105,34 @@ class _Clock:
         """What keeps one replicate from having this time, and its time."""
         if id.settings:
             asked = set(id.settings)
-            at = [one for one in instances if set(self._origins[one.id].settings) <= asked]
-            away = {one.step for one in instances} - {one.step for one in at}
+            at = [
+                instance
+                for instance in instances
+                if set(self._origins[instance.id].settings) <= asked
+            ]
+            away = {instance.step for instance in instances} - {instance.step for instance in at}
             if away:
                 return f"{min(away)} did not run at {' and '.join(id.settings)}", 0.0
             instances = at
         if id.row == PIPELINE:
             instances = self._with_upstream(instances)
-        several, count = Counter(one.step for one in instances).most_common(1)[0]
+        several, count = Counter(instance.step for instance in instances).most_common(1)[0]
         if count > 1:
             return f"{several} ran at {count} settings: no single time", 0.0
-        missing = next((one.id for one in instances if one.id not in self._seconds), None)
+        missing = next(
+            (instance.id for instance in instances if instance.id not in self._seconds), None
+        )
         if missing is not None:
             return f"the record has no time of {missing}", 0.0
-        return "", sum(self._seconds[one.id] for one in instances)
+        return "", sum(self._seconds[instance.id] for instance in instances)
 
     def _with_upstream(self, instances: Iterable[StepInstance]) -> list[StepInstance]:
         """The instances and all they were made from, in the order of the plan."""
         needed: set[str] = set()
-        open_ids = [one.id for one in instances]
+        open_ids = [instance.id for instance in instances]
         while open_ids:
             id = open_ids.pop()
             if id not in needed and id in self._plan.by_id:
                 needed.add(id)
                 open_ids += self._plan.by_id[id].upstream()
-        return [one for one in self._plan.instances if one.id in needed]
+        return [instance for instance in self._plan.instances if instance.id in needed]

@@ -97,11 +97,11 @@ def _in_events(run: Run, record: Record) -> bool:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return any(
-        (one.event, one.experiment, one.profile)
+        (event.event, event.experiment, event.profile)
         == ("run-started", record.experiment, record.profile)
-        and one.time.tzinfo == started.tzinfo
-        and abs(one.time - started) <= SLACK
-        for one in began
+        and event.time.tzinfo == started.tzinfo
+        and abs(event.time - started) <= SLACK
+        for event in began
     )
 
 
@@ -112,17 +112,17 @@ def _by_plan(plan: Plan, record: Record) -> Iterator[str]:
         if ours != theirs:
             yield f"{RECORD} and {PLAN} differ in {name}: {theirs!r} and {ours!r}"
     steps = plan.instances
-    done = [one.id for one in steps if one.id in record.steps]
+    done = [step.id for step in steps if step.id in record.steps]
     if len(done) < len(steps):
-        lost = [one.id for one in steps if one.id not in record.steps]
+        lost = [step.id for step in steps if step.id not in record.steps]
         yield f"{len(lost)} of {len(steps)} steps are not in {RECORD}: {some(lost)}"
-    other = [one.id for one in steps if one.id in done and record.steps[one.id].key != one.key]
+    other = [step.id for step in steps if step.id in done and record.steps[step.id].key != step.key]
     if other:
         yield f"{len(other)} steps stand in {RECORD} under another key: {some(other)}"
     open_ = [id for id in done if record.steps[id].state not in ("run", "cached")]
     if open_:
         yield f"{len(open_)} steps did not finish: {some(open_)}"
-    digests = {use.pin: use.digest for one in steps for use in one.pins.values()}
+    digests = {use.pin: use.digest for step in steps for use in step.pins.values()}
     wanted = {
         pin.id: (pin.repo, pin.revision, pin.url, digests.get(pin.id, ""), _files(pin))
         for pin in plan.pins
@@ -144,10 +144,10 @@ def _canaries(plan: Plan, results: Results) -> Iterator[str]:
     """Every canary that the kinds of the plan's steps declare was heard."""
     heard = {(canary.step, canary.id) for canary in results.canaries}
     silent: dict[str, list[str]] = {}
-    for one in plan.instances:
-        for id in one.canaries:
-            if (one.id, id) not in heard:
-                silent.setdefault(id, []).append(one.id)
+    for instance in plan.instances:
+        for id in instance.canaries:
+            if (instance.id, id) not in heard:
+                silent.setdefault(id, []).append(instance.id)
     for id, steps in silent.items():
         yield f"canary {id} of {len(steps)} steps is not there: {some(steps)}"
 
@@ -158,10 +158,11 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
     named = any(cell.step for cell in results.cells)
     steps = _by_step(plan)
     axes = {
-        step: Axes([one.axes for one in same], plan.roles or None) for step, same in steps.items()
+        step: Axes([instance.axes for instance in same], plan.roles or None)
+        for step, same in steps.items()
     }
     whole_sets = [
-        {axes[step].origin(one.id, one.axes).replicate for one in same}
+        {axes[step].origin(instance.id, instance.axes).replicate for instance in same}
         for step, same in steps.items()
     ]
     derived = {cell.id: cell for cell in expected.cells if cell.derived}
@@ -181,8 +182,12 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
             continue
         planned = {
             origin.replicate
-            for one in steps[made_by.step]
-            if _of(cell, one, (origin := axes[made_by.step].origin(one.id, one.axes)).group)
+            for instance in steps[made_by.step]
+            if _of(
+                cell,
+                instance,
+                (origin := axes[made_by.step].origin(instance.id, instance.axes)).group,
+            )
         }
         lost = sorted(planned - _names(cell, results)) if len(planned) > 1 else []
         rule = derived.get(cell.id)
@@ -198,16 +203,16 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
 
 def _by_step(plan: Plan) -> dict[str, list[StepInstance]]:
     same: dict[str, list[StepInstance]] = {}
-    for one in plan.instances:
-        same.setdefault(one.step, []).append(one)
+    for instance in plan.instances:
+        same.setdefault(instance.step, []).append(instance)
     return same
 
 
-def _of(cell: Cell, one: StepInstance, group: str) -> bool:
+def _of(cell: Cell, instance: StepInstance, group: str) -> bool:
     """Whether a cell holds what this instance measured: its group and its settings."""
     own, _, rest = cell.id.removeprefix(EXTRA).partition("/")
     settings = rest.partition("/")[0 if cell.id.startswith(EXTRA) else 2].split("@")[1:]
-    values = {name_of(value) for value in one.axes.values()}
+    values = {name_of(value) for value in instance.axes.values()}
     return own in (group, ALL) and values.issuperset(settings)
 
 
@@ -216,7 +221,7 @@ def _names(cell: Cell, results: Results) -> set[str]:
     ref = cell.trajectory
     if ref is None:
         return {seed.seed for seed in cell.seeds}
-    lines = (one.lines.get(ref.line, []) for one in results.series if one.id == ref.series)
+    lines = (series.lines.get(ref.line, []) for series in results.series if series.id == ref.series)
     return {curve.seed for curves in lines for curve in curves}
 
 
@@ -242,8 +247,8 @@ def _by_expectation(run: Run, expected: Expectation) -> Iterator[str]:
         yield f"counts (k of n) of {len(bare)} cells are not there: {some(bare)}"
     groups = {id.partition("/")[0] for id in table if not id.startswith(EXTRA)}
     labelled = [
-        (cell, found)
-        for cell, found in measured
+        (cell, measured_cell)
+        for cell, measured_cell in measured
         if cell.labelled and not (cell.id.startswith(f"{ALL}/") and len(groups) > 1)
     ]
 
@@ -260,6 +265,6 @@ def _without(
 ) -> list[str]:
     """Cells of which the whole, or a replicate, does not have something."""
     parts: list[tuple[str, Sequence[Cell | SeedValue]]] = [
-        (cell.id, found.seeds or [found]) for cell, found in pairs
+        (cell.id, measured_cell.seeds or [measured_cell]) for cell, measured_cell in pairs
     ]
     return [id for id, of in parts if not all(has(part) for part in of)]

@@ -72,7 +72,7 @@ def tested(claim: Claim, cells: Mapping[str, Measurement], asked: str, replicate
     measured = [cells[id] for id in claim_cells(claim)]
     numbers = [_number(cell) for cell in measured]
     if claim.tested:
-        said = _NUMBER.sub(lambda found: numbers[int(found[1])], claim.tested)
+        said = _NUMBER.sub(lambda match: numbers[int(match[1])], claim.tested)
     else:
         said = f"{claim.id.replace('-', ' ')}: {_between(claim.kind, numbers)}"
     seeds = max(len(cell.seeds) for cell in measured)
@@ -137,7 +137,7 @@ def caveats(sentences: Sequence[str], claims: Sequence[ClaimReport]) -> list[str
         f"{{{claim.id}}}": f"{claim.tested or claim.detail}: {claim.outcome}" for claim in claims
     }
     return [
-        re.sub(r"\{[a-z0-9][a-z0-9.-]*\}", lambda found: said.get(found[0], found[0]), sentence)
+        re.sub(r"\{[a-z0-9][a-z0-9.-]*\}", lambda match: said.get(match[0], match[0]), sentence)
         for sentence in sentences
     ]
 

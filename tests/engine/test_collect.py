@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kit.engine.events import read_events
-from kit.engine.one_step import run_one
+from kit.engine.one_step import run_instance
 from kit.engine.session import Options, collect
 from kit.engine.store import Store
 from kit.errors import EXIT_FAILED, EXIT_OK, StepFailed
@@ -40,7 +40,7 @@ def run_steps(plan: Plan, folder: Path) -> None:
     for number, one in enumerate(plan.instances):
         events = folder / "steps" / str(number) / "events.jsonl"
         options, home = Options(jobs=1), folder / "home"
-        run_one(plan, one.id, home=home, pins=ToyPins(folder), options=options, events=events)
+        run_instance(plan, one.id, home=home, pins=ToyPins(folder), options=options, events=events)
 
 
 def test_it_is_the_directory_of_a_run(tmp_path: Path) -> None:

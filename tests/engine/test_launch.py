@@ -16,7 +16,7 @@ import pytest
 from kit.engine.environment import Machine
 from kit.engine.hardware import parse_gpus
 from kit.engine.launch import NODES_VARIABLE, Nodes, lines, nodes_here, parse_nodes
-from kit.engine.one_step import run_one
+from kit.engine.one_step import run_instance
 from kit.engine.session import Options
 from kit.engine.store import Store
 from kit.errors import Preflight, UsageError
@@ -88,7 +88,7 @@ def test_a_place_reaches_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_here(plan: Plan, folder: Path, nodes: Nodes | None) -> None:
     home, pins = folder / "home", ToyPins(folder)
-    run_one(plan, "train", home=home, pins=pins, options=Options(), nodes=nodes)
+    run_instance(plan, "train", home=home, pins=pins, options=Options(), nodes=nodes)
 
 
 def test_too_few_gpus_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

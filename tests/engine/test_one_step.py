@@ -15,7 +15,7 @@ from kit.cli.main import run as kit
 from kit.engine.environment import Machine, require_environment, this_machine
 from kit.engine.hardware import Gpu
 from kit.engine.keys import instance_key
-from kit.engine.one_step import link_record, run_one
+from kit.engine.one_step import link_record, run_instance
 from kit.engine.registry import REGISTRY
 from kit.engine.session import Options
 from kit.engine.store import Store
@@ -25,7 +25,7 @@ from tests.engine.conftest import ToyPins, plan_of
 
 
 def step(plan: Plan, id: str, home: Path, **options: Any) -> None:
-    run_one(plan, id, home=home, pins=ToyPins(home), options=Options(jobs=1), **options)
+    run_instance(plan, id, home=home, pins=ToyPins(home), options=Options(jobs=1), **options)
 
 
 def instance(**environment: Any) -> StepInstance:

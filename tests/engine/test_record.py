@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kit.engine.one_step import run_one
+from kit.engine.one_step import run_instance
 from kit.engine.record import add_outcome, begin, code_state, pin_records, publish
 from kit.engine.rehearse import findings, plan_error, write_rehearsal
 from kit.engine.runner import Outcome
@@ -283,7 +283,7 @@ def test_ends_of_a_run() -> None:
 
 
 def one(tmp_path: Path, step: str, plan: Plan | None = None) -> None:
-    run_one(
+    run_instance(
         plan if plan is not None else plan_of(),
         step,
         home=tmp_path / "home",

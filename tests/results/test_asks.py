@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.results.asks import Ask, area, of_one_curve, split, with_answers
+from kit.results.asks import Ask, area, of_single_curve, split, with_answers
 from kit.results.axes import Origin
 from kit.results.builder import TableBuilder
 from kit.results.curves import Line
@@ -157,7 +157,7 @@ def test_questions_are_read_exactly() -> None:
     ):
         with pytest.raises(ValueError, match="can be asked"):
             split(text)
-    assert [of_one_curve(f"a{question}") for question in ("", ":end", ":max", ":area")] == [
+    assert [of_single_curve(f"a{question}") for question in ("", ":end", ":max", ":area")] == [
         False, False, True, True,
     ]  # fmt: skip
 

@@ -207,13 +207,13 @@ class SlurmExecutor:
     def _visible(self, submitted: Submitted) -> bool:
         if self._clock() - submitted.held_since > self.options.grace:
             return True  # it will not come; the runner says so
-        place = Store(Path(submitted.job.home)).path(submitted.job.instance.key)
-        for folder in (place.parent.parent, place.parent, place):
+        target = Store(Path(submitted.job.home)).path(submitted.job.instance.key)
+        for folder in (target.parent.parent, target.parent, target):
             try:
                 list(folder.iterdir())  # reading a directory is what makes NFS look it up anew
             except OSError:
                 return False
-        return (place / RECORD).exists()
+        return (target / RECORD).exists()
 
     def _judge(self) -> list[Event]:
         """Ask SLURM what became of the jobs."""

@@ -83,7 +83,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     asked = {name: share_of(questions_of(ctx, name), params.fraction) for name in params.sets}
     if params.scorer == "lm-eval":
         loaded = load_model(ctx, model, params.dtype)
-        found = {
+        answers = {
             name: as_answers(
                 harness_score(loaded, tokenizer, questions, batch=params.batch),
                 normalised=is_cloze(name),
@@ -99,11 +99,11 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
             batch_tokens=params.batch_tokens,
         )
         encode = encoder(tokenizer)
-        found = {
+        answers = {
             name: answer(backend, questions, encode, normalised=is_cloze(name))
             for name, questions in asked.items()
         }
-    write_json(ctx.out / "answers.json", found)
+    write_json(ctx.out / "answers.json", answers)
 
 
 @REGISTRY.kind(

@@ -188,7 +188,7 @@ def run_oracle(ctx: StepContext, params: Oracle) -> None:
 
     student, tokenizer = ctx.model("student"), tokenizer_of(ctx, ctx.model("student"))
     model = load_model(ctx, student, params.dtype)
-    found = patched_answers(
+    by_block = patched_answers(
         model,
         load_model(ctx, ctx.model("teacher"), params.dtype),
         maps_of(ctx) or {},
@@ -196,9 +196,9 @@ def run_oracle(ctx: StepContext, params: Oracle) -> None:
         questions_of(ctx, params.questions),
         encoder(tokenizer),
     )
-    blocks = {str(block): answers for block, answers in found.items()}
+    blocks = {str(block): answers for block, answers in by_block.items()}
     write_json(ctx.out / "answers.json", {params.questions: {"blocks": blocks}})
-    known = {block: share(answers) for block, answers in found.items()}
+    known = {block: share(answers) for block, answers in by_block.items()}
     deepest = max(known)
     shown = ", ".join(f"block {block}: {value:.3f}" for block, value in known.items())
     ctx.canary(

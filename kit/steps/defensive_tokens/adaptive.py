@@ -97,14 +97,14 @@ def run_gcg(ctx: StepContext, params: Gcg) -> None:
             kept = ctx.scratch / f"{own.name}.jsonl"
             known, searched = read_groups(kept), []
             for group in attack_items(model, own, samples, turns, wanted, settings, known=known):
-                if any(one.prompt.sample.id not in known for one in group):
+                if any(candidate.prompt.sample.id not in known for candidate in group):
                     append_group(kept, group)
                 searched += group
                 done = number * len(samples) + len(searched)
                 ctx.progress(done, len(loops) * len(samples), "items")
                 if ctx.due():
                     ctx.saved()
-            searched.sort(key=lambda one: samples.index(one.prompt.sample))
+            searched.sort(key=lambda candidate: samples.index(candidate.prompt.sample))
             for row in text_rows(own, searched):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             for victim in victims.values() if blind else [own]:

@@ -28,7 +28,7 @@ def evaluate_science(params: Evaluate) -> tuple[str, ...]:
     """Modules that no import shows: chat formats, and those of defences that are functions."""
     from kit.methods.defensive_tokens.prompt_defences import own_defence
 
-    own = [own_defence(one) for one in params.defences if one not in KNOWN_DEFENCES]
+    own = [own_defence(defence) for defence in params.defences if defence not in KNOWN_DEFENCES]
     return (*FORMATS, *sorted({module for _, module, function in own if function}))
 
 

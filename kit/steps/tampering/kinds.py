@@ -111,8 +111,10 @@ def run_worst_case(ctx: StepContext, params: Worst) -> None:
 
     trials = finished(ctx, "attacks", FinishedAttack, TRAJECTORY)
     tabulate_worst(trials, ctx.roles, Search(**same_named(params, Search))).write(ctx.out)
-    different = {(one.path / SETTINGS).read_text(encoding="utf-8") for one in ctx.steps("attacks")}
-    axes = {str(one.axes[params.axis]) for one in ctx.steps("attacks")}
+    different = {
+        (attack.path / SETTINGS).read_text(encoding="utf-8") for attack in ctx.steps("attacks")
+    }
+    axes = {str(attack.axes[params.axis]) for attack in ctx.steps("attacks")}
     ctx.canary(
         "attacks-differ",
         len(different) >= len(axes),

@@ -149,9 +149,9 @@ def run_data(ctx: StepContext, params: Data) -> None:
     write_sets(ctx.out, sets, asked, tokenizer, params.width)
     there = {name: len(items) for name, items in (*sets.items(), *asked.items())}
     write_json(ctx.out / COUNTS, there)
-    found = counts(there, params.published)
-    missing = [sentence for sentence, holds in found if not holds]
-    detail = "; ".join(missing or [sentence for sentence, _ in found]) or "none is published"
+    comparisons = counts(there, params.published)
+    missing = [sentence for sentence, holds in comparisons if not holds]
+    detail = "; ".join(missing or [sentence for sentence, _ in comparisons]) or "none is published"
     ctx.canary("counts-as-published", not missing, detail)
 
 

@@ -51,7 +51,8 @@ def run_label_train(ctx: StepContext, params: LabelTraining) -> None:
                 for name, pairs in scored.items()
             },
             "known": [
-                int(one.chosen() == item.answer) for one, item in zip(picked, items, strict=True)
+                int(answer.chosen() == item.answer)
+                for answer, item in zip(picked, items, strict=True)
             ],
         }
 

@@ -73,7 +73,7 @@ def _published(ctx: StepContext, params: Requests) -> None:
 
     tokenizer, chat = tokenizer_and_format(ctx, ctx.model("model"))
     if ctx.rehearsal:
-        wanted = {name: int(n) for name, n in (one.split("=") for one in params.published)}
+        wanted = {name: int(n) for name, n in (count.split("=") for count in params.published)}
         pairs = standin_pairs(wanted, params.prompt_width or 16)
     else:
         files = {name: pinned_files(ctx.pin(name).path) for name in INPUTS if ctx.has(name)}
@@ -85,9 +85,9 @@ def _published(ctx: StepContext, params: Requests) -> None:
         (ctx.out / name).mkdir()
     there = {name: len(rows) for name, rows in pairs.items()}
     write_json(ctx.out / COUNTS, there)
-    found = counts(there, params.published)
-    detail = "; ".join(sentence for sentence, _ in found) or "none is published"
-    ctx.canary("counts-as-published", all(holds for _, holds in found), detail)
+    comparisons = counts(there, params.published)
+    detail = "; ".join(sentence for sentence, _ in comparisons) or "none is published"
+    ctx.canary("counts-as-published", all(holds for _, holds in comparisons), detail)
 
 
 @REGISTRY.kind(

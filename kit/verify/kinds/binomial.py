@@ -99,7 +99,7 @@ def needed_items(p: float, q: tuple[float, float], margin: float, n: int) -> str
             hull(p, items, q, items, Z95)
         )
 
-    found = smallest(decided, n)
-    if found is None:
+    items = smallest(decided, n)
+    if items is None:
         return f"more than {MOST:,} items: the printed precision is as wide as the question"
-    return f"about {ceil(found):,} items on both sides, or labels of each item (paired)"
+    return f"about {ceil(items):,} items on both sides, or labels of each item (paired)"

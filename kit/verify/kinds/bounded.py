@@ -24,11 +24,11 @@ def limits(cell: Measurement) -> tuple[float, float, str] | None:
     which never covers less than it says; 0 of 208 still allows 1.43 %.
     """
     if cell.seeds:
-        found = seed_group(cell)
-        spread = mean_spread(found)
+        seeds = seed_group(cell)
+        spread = mean_spread(seeds)
         if spread is None:
             return None
-        low, high = spread.interval(float(found.mean), 0.90)
+        low, high = spread.interval(float(seeds.mean), 0.90)
         if cell.proportion:
             low, high = max(low, 0.0), min(high, scale_of(cell.unit))
         return low, high, spread.how
@@ -51,8 +51,8 @@ def bound(cell: Measurement, value: Fraction, side: str) -> Finding:
     word = "at most" if side == "at_most" else "at least"
     asked = f"{word} {show(value)} asked"
     gap = float(cell.value - value)
-    found = limits(cell)
-    if found is None:
+    interval = limits(cell)
+    if interval is None:
         kept = cell.value <= value if side == "at_most" else cell.value >= value
         return Finding(
             "reproduced" if kept else "deviates",
@@ -60,7 +60,7 @@ def bound(cell: Measurement, value: Fraction, side: str) -> Finding:
             difference=gap,
             margin=float(value),
         )
-    low, high, how = found
+    low, high, how = interval
     edge = float(value)
     holds, fails = (high <= edge, low > edge) if side == "at_most" else (low >= edge, high < edge)
     far = f"upper limit {show(high)}" if side == "at_most" else f"lower limit {show(low)}"
@@ -88,8 +88,8 @@ def _needed(cell: Measurement, edge: float, side: str) -> str:
         low, high = clopper_pearson(k * items / n, items, 0.90)
         return high * scale <= edge or low * scale >= edge
 
-    found = smallest(decided, n, 0.001)
-    return STANDOFF if found is None else f"about {ceil(found):,} items"
+    items = smallest(decided, n, 0.001)
+    return STANDOFF if items is None else f"about {ceil(items):,} items"
 
 
 def _needed_seeds(cell: Measurement, distance: float) -> str:

@@ -98,9 +98,9 @@ def trajectory(
     if problem:
         return invalid(problem)
     level = 1 - ALPHA / (len(published) + 1)
-    found = [_at(cell, expected, x, text, said, level) for text, x, said in published]
-    average = _average(cell, published, found, expected, level)
-    return _conclude(found, average, margin, margin / 2 if drift is None else drift, cell)
+    residuals = [_at(cell, expected, x, text, said, level) for text, x, said in published]
+    average = _average(cell, published, residuals, expected, level)
+    return _conclude(residuals, average, margin, margin / 2 if drift is None else drift, cell)
 
 
 def _other_n(curves: Sequence[Curve], expected: ExpectedCell) -> str:
@@ -150,7 +150,7 @@ def _against(sd: float, floor: float | None, seeds: int, runs: int) -> Spread | 
 def _average(
     cell: Measurement,
     published: Sequence[tuple[str, float, Printed]],
-    found: Sequence[Residual],
+    residuals: Sequence[Residual],
     expected: ExpectedCell,
     level: float,
 ) -> Residual:
@@ -159,16 +159,16 @@ def _average(
     The points of a single run share their items, in a way that nobody recorded: their mean then
     has the mean of their intervals, which is right when they move together and too wide otherwise.
     """
-    count = len(found)
-    size = sum((one.size for one in found), Fraction(0)) / count
-    half = sum((one.half for one in found), Fraction(0)) / count
+    count = len(residuals)
+    size = sum((residual.size for residual in residuals), Fraction(0)) / count
+    half = sum((residual.half for residual in residuals), Fraction(0)) / count
     if len(cell.curves) < 2:
         return Residual(
             "on average",
             size,
             half,
-            _mean_interval([one.wide for one in found]),
-            _mean_interval([one.narrow for one in found]),
+            _mean_interval([residual.wide for residual in residuals]),
+            _mean_interval([residual.narrow for residual in residuals]),
         )
     means = []
     for curve in cell.curves:
@@ -198,18 +198,18 @@ def _mean_interval(
 
 
 def _conclude(
-    found: Sequence[Residual],
+    residuals: Sequence[Residual],
     average: Residual,
     margin: Fraction,
     drift: Fraction,
     cell: Measurement,
 ) -> Finding:
-    worst = max(found, key=lambda one: abs(one.size) - one.half)
-    limits = [*((one, margin) for one in found), (average, drift)]
-    different = [one for one, limit in limits if one.different(limit)]
+    worst = max(residuals, key=lambda residual: abs(residual.size) - residual.half)
+    limits = [*((residual, margin) for residual in residuals), (average, drift)]
+    different = [residual for residual, limit in limits if residual.different(limit)]
     verdict = conclude(
-        all(one.identical for one in found),
-        all(one.equivalent(limit) for one, limit in limits),
+        all(residual.identical for residual in residuals),
+        all(residual.equivalent(limit) for residual, limit in limits),
         bool(different),
     )
     unit = points(cell.unit)
@@ -221,7 +221,7 @@ def _conclude(
     if different and verdict == "deviates":
         detail += f"; shown {different[0].where}"
     if verdict == "inconclusive":
-        still = [one.where for one, limit in limits if not one.equivalent(limit)]
+        still = [residual.where for residual, limit in limits if not residual.equivalent(limit)]
         detail += f"; open {', '.join(still[:3])}{', ...' if len(still) > 3 else ''}"
     shifted = verdict == "reproduced" and bool(different)
     if shifted:

@@ -82,10 +82,10 @@ def _needed_paired(b: float, c: float, margin: float, n: int) -> str:
         narrow = tango(b * items, c * items, items, Z90)
         return inside(narrow, margin) or abs(tango_score(b * items, c * items, items, 0)) > Z95
 
-    found = smallest(decided, n)
-    if found is None:
+    items = smallest(decided, n)
+    if items is None:
         return STANDOFF
-    return f"about {ceil(found):,} items with labels on both sides"
+    return f"about {ceil(items):,} items with labels on both sides"
 
 
 def flip(
@@ -156,7 +156,7 @@ def _needed_flip(gap: float, f: float, margin: float, n: int) -> str:
         spread = sqrt((f + margin) / items)
         return gap + Z90 * spread < margin or gap > Z95 * sqrt(f / items)
 
-    found = smallest(decided, n)
-    if found is None:
+    items = smallest(decided, n)
+    if items is None:
         return STANDOFF
-    return f"about {ceil(found):,} items on both sides, or labels of each item (paired)"
+    return f"about {ceil(items):,} items on both sides, or labels of each item (paired)"

@@ -25,7 +25,7 @@ from kit.verify.seeds import (
 )
 
 
-def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: str) -> Finding:
+def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, where: str) -> Finding:
     """Equivalent: 90 % interval inside ``+-margin``. Different: 95 % interval excludes 0.
 
     Which interval, in this order:
@@ -67,9 +67,9 @@ def seeds(cell: Measurement, expected: ExpectedCell, margin: Fraction, place: st
 
     def trial(count: int, k: int) -> Spread:
         ours = replace(here, sd=here.sd or sd, size=count)
-        found = welch(ours, replace(there, sd=there.sd or sd, size=k))
-        assert found is not None
-        return found
+        test = welch(ours, replace(there, sd=there.sd or sd, size=k))
+        assert test is not None
+        return test
 
     sizes = (here.size, there.size)
     return with_needed(finding, needed_seeds(trial, sizes, abs(size), float(margin), width))
@@ -113,8 +113,8 @@ def _paired(cell: Measurement, reference: Reference, margin: Fraction) -> Findin
     if len(shared) < 2:
         return None
     gaps = [here - there for here, there in shared.values()]
-    found, slack = group(gaps), rounding(cell.value or 0)
-    m, size = found.size, float(found.mean)
+    differences, slack = group(gaps), rounding(cell.value or 0)
+    m, size = differences.size, float(differences.mean)
     what = "seeds" if shared.keys() <= known.keys() else "replicates"
     if all(abs(gap) <= slack for gap in gaps):
         return Finding(
@@ -124,7 +124,7 @@ def _paired(cell: Measurement, reference: Reference, margin: Fraction) -> Findin
             margin=float(margin),
             p=1.0,
         )
-    sd, how = found.sd, f"interval over {m} repeated {what}"
+    sd, how = differences.sd, f"interval over {m} repeated {what}"
     df = max(1, sum(1 for gap in gaps if abs(gap) > slack) - 1)
     if max(gaps) - min(gaps) <= slack:
         floor = item_sd(cell)
