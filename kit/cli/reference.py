@@ -10,7 +10,7 @@ import click
 @click.command(name="reference")
 @click.argument("experiment", metavar="EXP")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-def command(experiment: str, paths: tuple[Path, ...]) -> None:
+def command(experiment: str, runs: tuple[Path, ...]) -> None:
     """Make finished runs the reference values of EXP's expectation.
 
     The seeds of all runs are put together; a seed that occurs twice is refused. What is written is
@@ -25,8 +25,8 @@ def command(experiment: str, paths: tuple[Path, ...]) -> None:
     from kit.verify.reference import update
 
     catalog = Catalog()
-    runs = [open_run(path) for path in paths]
-    profiles = {run.results.profile for run in runs}
+    opened = [open_run(path) for path in runs]
+    profiles = {run.results.profile for run in opened}
     if len(profiles) != 1:
         raise UsageError(f"the runs have profiles {', '.join(sorted(profiles))}")
     path = catalog.expectation_path(experiment, profiles.pop())
@@ -34,6 +34,8 @@ def command(experiment: str, paths: tuple[Path, ...]) -> None:
         raise UsageError(f"{experiment} has no expectation at this profile")
     if catalog.own_path(experiment) is None:
         writable_root()
-    record, cells = update(path, read_expectation(path, references=False).value, runs, catalog.root)
+    record, cells = update(
+        path, read_expectation(path, references=False).value, opened, catalog.root
+    )
     click.echo(f"{catalog.relative(path)}: {cells} cells with values of {len(runs)} runs")
     click.echo(catalog.relative(record))
