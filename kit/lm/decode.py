@@ -35,13 +35,13 @@ def decode_batch(
     device = embedding_matrix(model).device
     ids, mask = left_pad(prompts, pad_id, device)
     stop = torch.tensor(sorted(stop_ids), device=device, dtype=torch.long)
-    banned = _banned(banned_ids, model, device)
+    banned = banned_tensor(banned_ids, model, device)
     alive = torch.arange(len(prompts), device=device)
     produced: list[tuple[Tensor, Tensor]] = []
     cache = DynamicCache(config=model.config) if use_cache else None
     embeds = embed(model, ids, prefix)
     for step in range(max_new_tokens):
-        scores = _next_scores(model, embeds, mask, cache)
+        scores = next_scores(model, embeds, mask, cache)
         if banned is not None:
             scores = scores.index_fill(1, banned, float("-inf"))
         # torch.argmax returns the first of equal maxima: the lowest id.
@@ -61,8 +61,8 @@ def decode_batch(
     return _collect(produced, len(prompts), set(stop_ids))
 
 
-def _next_scores(model: PreTrainedModel, embeds: Tensor, mask: Tensor, cache: object) -> Tensor:
-    """Scores [B, V] for the token after the last column.
+def next_scores(model: PreTrainedModel, embeds: Tensor, mask: Tensor, cache: object) -> Tensor:
+    """fp32 scores [B, V] for the token after the last column.
 
     ``embeds`` are the columns that the cache does not hold yet; ``mask`` covers all columns.
     """
@@ -79,7 +79,10 @@ def _next_scores(model: PreTrainedModel, embeds: Tensor, mask: Tensor, cache: ob
     return scores[:, 0].float()
 
 
-def _banned(ids: Sequence[int], model: PreTrainedModel, device: torch.device) -> Tensor | None:
+def banned_tensor(
+    ids: Sequence[int], model: PreTrainedModel, device: torch.device
+) -> Tensor | None:
+    """Those of the ids that have a score."""
     known = sorted({i for i in ids if 0 <= i < output_rows(model)})
     return torch.tensor(known, device=device, dtype=torch.long) if known else None
 

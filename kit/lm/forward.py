@@ -75,7 +75,7 @@ def unlike_plain_attention(config: PretrainedConfig) -> str | None:
         A sentence for an error message, or ``None``.
     """
     windows = getattr(config, "layer_types", None) or ()
-    if any(kind != "full_attention" for kind in windows) or _slides(config):
+    if any(kind != "full_attention" for kind in windows) or slides(config):
         size = getattr(config, "sliding_window", None)
         return f"its attention sees a window of {size} tokens only"
     cap = getattr(config, "attn_logit_softcapping", None)
@@ -86,7 +86,7 @@ def unlike_plain_attention(config: PretrainedConfig) -> str | None:
     return None
 
 
-def _slides(config: PretrainedConfig) -> bool:
+def slides(config: PretrainedConfig) -> bool:
     """Whether a window is declared and not switched off."""
     declared = getattr(config, "sliding_window", None) is not None
     return declared and bool(getattr(config, "use_sliding_window", True))

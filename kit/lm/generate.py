@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kit.lm.backend import Generation, LogLikelihood, check_pairs
-from kit.lm.model import vocabulary_rows
+from kit.lm.model import embedding_matrix, vocabulary_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from kit.lm.static_decode import StepGraphs
 
 MOST_SCORES = 1 << 28
 """Scores (positions times vocabulary) that exist at once: 1 GiB in float32."""
@@ -32,6 +35,7 @@ class TransformersBackend:
         max_batch: int = 128,
         max_tokens: int = 16384,
         use_cache: bool = True,
+        static: bool | None = None,
     ) -> None:
         """Wrap a model.
 
@@ -41,6 +45,8 @@ class TransformersBackend:
             max_batch: Most prompts in a batch.
             max_tokens: Most prompt tokens, padding included, in a batch; bounds memory.
             use_cache: Off recomputes everything for every token; for tests.
+            static: Whether text is decoded in fixed shapes (:mod:`kit.lm.static_decode`); ``None``
+                means on a GPU, with recorded steps, wherever the model allows it.
         """
         if not 0 <= pad_id < vocabulary_rows(model):
             raise ValueError(f"the padding id {pad_id} is not in the vocabulary")
@@ -51,6 +57,8 @@ class TransformersBackend:
         self.max_batch = max_batch
         self.max_tokens = max_tokens
         self.use_cache = use_cache
+        self.static = static
+        self._graphs: StepGraphs | None = None
 
     @property
     def vocabulary_size(self) -> int:
@@ -73,8 +81,7 @@ class TransformersBackend:
         """
         import torch
 
-        from kit.lm.decode import decode_batch
-
+        decode = self._decoder()
         if max_new_tokens < 1:
             raise ValueError("max_new_tokens must be at least 1")
         if any(not prompt for prompt in prompts):
@@ -83,7 +90,7 @@ class TransformersBackend:
         results: dict[int, Generation] = {}
         with torch.inference_mode():
             for batch in self._batches(prompts, [1] * len(prompts)):
-                generations = decode_batch(
+                generations = decode(
                     self.model,
                     [prompts[i] for i in batch],
                     prefix=prefix,
@@ -91,7 +98,6 @@ class TransformersBackend:
                     max_new_tokens=max_new_tokens,
                     stop_ids=stop_ids,
                     banned_ids=banned_ids,
-                    use_cache=self.use_cache,
                 )
                 results.update(zip(batch, generations, strict=True))
         return [results[i] for i in range(len(prompts))]
@@ -129,6 +135,23 @@ class TransformersBackend:
                 for i, group in zip(batch, scored, strict=True):
                     results.update(zip(users[i], group, strict=True))
         return [results[number] for number in range(len(pairs))]
+
+    def _decoder(self) -> Callable[..., list[Generation]]:
+        """What continues a batch."""
+        from kit.lm.decode import decode_batch
+        from kit.lm.static_decode import StepGraphs, decode_static, unlike_static
+
+        device = embedding_matrix(self.model).device
+        on_gpu = device.type == "cuda"
+        static = on_gpu and self.use_cache if self.static is None else self.static
+        reason = unlike_static(self.model) if static else None
+        if self.static and reason is not None:
+            raise ValueError(f"static decoding cannot be had: {reason}")
+        if not static or reason is not None:
+            return partial(decode_batch, use_cache=self.use_cache)
+        if on_gpu and self._graphs is None:
+            self._graphs = StepGraphs(device)
+        return partial(decode_static, graphs=self._graphs)
 
     def _fit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         """Refuse what lies beyond the positions that the model was made for."""
