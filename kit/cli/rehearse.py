@@ -42,10 +42,12 @@ def command(
     Where its published size is an experiment of its own, that is rehearsed. Steps that shard their
     work over GPUs do with as many as are here.
 
-    Prints measured time and peak memory of each step against the plan. Nothing is reproduced by
-    this: the verdict of a rehearsal is REHEARSED. The last line is the run directory.
+    Prints measured time and peak memory of each step against the plan; where a step fails, of those
+    that were done. Nothing is reproduced by this: the verdict of a rehearsal is REHEARSED. The last
+    line is the run directory.
     """
     from kit.engine.rehearse import REHEARSAL, write_rehearsal
+    from kit.results.files import SUMS
 
     if profile is None:
         experiment, profile = _full_size(experiment)
@@ -55,12 +57,17 @@ def command(
     )
     for note in prepared.plan.notes:
         click.echo(f"note: {note}")
-    folder = prepared.session(options).run()
-    made = write_rehearsal(prepared.plan, folder, fraction)
-    show(made.steps)
-    click.echo(describe(made.plan_error))
-    click.echo(f"written to {folder / REHEARSAL}")
-    click.echo(str(folder))
+    session = prepared.session(options)
+    try:
+        session.run()
+    finally:
+        folder = session.folder
+        if (folder / SUMS).is_file():  # it was closed, however it ended
+            made = write_rehearsal(prepared.plan, folder, fraction)
+            show(made.steps)
+            click.echo(describe(made.plan_error))
+            click.echo(f"written to {folder / REHEARSAL}")
+            click.echo(str(folder))
 
 
 def describe(error: PlanError) -> str:

@@ -177,6 +177,7 @@ class GpusToUse:
         resources: Resources,
         models: Mapping[str, Attributes],
         where: str,
+        kept: frozenset[str] = frozenset(),
     ) -> tuple[Struct, Resources, str]:
         """Parameters, resources and what to tell the reader; as they are where nothing is asked.
 
@@ -186,6 +187,7 @@ class GpusToUse:
             resources: Its needs as declared.
             models: Attributes of its input models.
             where: Step instance, for messages.
+            kept: Parameters that the user chose, which stay.
 
         Raises:
             Preflight: It does not fit; the sentence says what is missing.
@@ -198,6 +200,7 @@ class GpusToUse:
             self.gpus or resources.gpus,
             self.gpu_gb or min(here, default=USUAL_GPU_GB),
             memory_gb() if here and self.gpu_gb is None else math.inf,
+            kept,
         )
         try:
             sized = kind.sized(params, models, cards)

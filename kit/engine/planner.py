@@ -75,7 +75,8 @@ def make_plan(
         gpus: GPUs for steps that share a batch among several; their split is solved again.
         trials: How many attacks each search of the axis ``trial`` tries.
         fraction: Of a rehearsal, for kinds that can be shortened.
-        only: ``axis=id,id`` each: other values of the axis are left out.
+        only: ``axis=id,id`` each: other values of the axis are left out, and steps that nothing
+            then reads.
         gpu_gb: Memory of a GPU, instead of this machine's.
 
     Raises:
@@ -109,6 +110,7 @@ def make_plan(
                 next_step="leave it out; kit plan shows the GPUs of each step",
             )
     (results,) = builder.by_step[manifest.results]
+    instances = builder.read_by(results) if only else builder.instances
     return Plan(
         experiment=manifest.id,
         version=manifest.version,
@@ -120,17 +122,17 @@ def make_plan(
         seed=seed,
         overrides=list(overrides),
         modified=bool(overrides) or profile != written,
-        notes=[*manifest.notes, *dict.fromkeys(builder.notes)],
+        notes=[*manifest.notes, *dict.fromkeys(builder.said(instances))],
         results=results.id,
         roles={axis: role for axis, role in manifest.axes.items() if axis in profile.matrix},
-        pins=[pins[id] for id in sorted(builder.used_pins)],
+        pins=[pins[id] for id in sorted({p.pin for i in instances for p in i.pins.values()})],
         environment={
-            "device": "cuda" if any(i.resources.gpus for i in builder.instances) else "cpu",
+            "device": "cuda" if any(i.resources.gpus for i in instances) else "cpu",
             "gpu_arch": machine.gpu_arch if machine.gpus else None,
             "batch_invariant": machine.batch_invariant,
             "versions": {k: v for k, v in machine.versions.items() if v is not None},
         },
-        instances=builder.instances,
+        instances=instances,
     )
 
 
@@ -175,7 +177,7 @@ class _Builder:
         self.cards, self.machine, self.rehearsal = cards, machine, rehearsal
         self.fraction = fraction
         self.shares = False
-        self.notes: list[str] = []
+        self.notes: dict[str, str] = {}
         self.path: PathTuple = ()
         """Of the manifest's document: what is being read."""
         self.instances: list[StepInstance] = []
@@ -195,6 +197,18 @@ class _Builder:
             self._instance(spec, kind, point, written, overrides) for point in self._points[spec.id]
         ]
         self.instances.extend(self.by_step[spec.id])
+
+    def said(self, instances: Sequence[StepInstance]) -> Iterator[str]:
+        """What there is to tell the reader of these."""
+        return (self.notes[i.id] for i in instances if i.id in self.notes)
+
+    def read_by(self, last: StepInstance) -> list[StepInstance]:
+        """An instance and all that it is made from, in plan order."""
+        wanted = {last.id}
+        for instance in reversed(self.instances):
+            if instance.id in wanted:
+                wanted.update(instance.upstream())
+        return [instance for instance in self.instances if instance.id in wanted]
 
     def _instance(
         self,
@@ -224,10 +238,11 @@ class _Builder:
         struct, resources, note = fit(kind, struct, resources, gpus=self.cards.gpus, where=id)
         if not note:
             attributes = {name: model.attributes for name, model in inputs.models.items()}
-            struct, resources, note = self.cards.size(kind, struct, resources, attributes, id)
+            kept = frozenset(override.param for override in overrides)
+            struct, resources, note = self.cards.size(kind, struct, resources, attributes, id, kept)
             self.shares = self.shares or bool(note)
         if note:
-            self.notes.append(note)
+            self.notes[id] = note
         params = msgspec.to_builtins(struct)
         self.path = ("steps", spec.id, "kind")
         environment = environment_class(

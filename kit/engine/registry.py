@@ -119,11 +119,13 @@ class Cards:
         gpus: How many.
         gpu_gb: Memory of each.
         memory_gb: The machine's.
+        kept: Parameters that the user chose, which stay.
     """
 
     gpus: int
     gpu_gb: float
     memory_gb: float
+    kept: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from kit.engine.registry import Cards, Sized
 
 if TYPE_CHECKING:
     from kit.engine.context import StepContext
+    from kit.train.clock import Clock
     from kit.train.engines import EngineFactory
     from kit.train.plan import Attack, GlobalBatches
 
@@ -32,6 +33,13 @@ def make_engine(ctx: StepContext, params: Any) -> EngineFactory:
     )  # fmt: skip
     chosen = {name: getattr(params, name) for name in named if hasattr(params, name)}
     return engine_factory(params.engine, ctx.device, **chosen)
+
+
+def say_seconds(ctx: StepContext, clock: Clock, step: int) -> None:
+    """Where the time since the last call went; said in rehearsals alone, whose point it is."""
+    for part, seconds in clock.read().items():
+        if ctx.rehearsal:
+            ctx.metric(f"seconds of {part}", round(seconds, 4), step)
 
 
 def solved(
@@ -67,8 +75,9 @@ def solved(
         communication=params.communication,
     )
     machine = Machine(cards.gpus, cards.gpu_gb, cards.memory_gb)
-    plan = solve(ModelShape.declared(declared), machine, work, wanted)
     known = {field.name for field in msgspec.structs.fields(params)}
+    fixed = {n: getattr(params, n) for n in _CHOSEN if n in known and n in cards.kept}
+    plan = solve(ModelShape.declared(declared), machine, work, wanted, fixed)
     return Sized(
         params={name: getattr(plan.setting, name) for name in _CHOSEN if name in known},
         gpu_memory_gb=plan.highest,

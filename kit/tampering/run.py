@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from kit.train.batching import Example
     from kit.train.checkpoints import CheckpointFolder
+    from kit.train.clock import Clock
     from kit.train.engine import Engine
 
 Evaluate = Callable[[Any, int], Mapping[str, Any]]
@@ -97,6 +98,7 @@ def run_attack(
     folder: CheckpointFolder | None = None,
     on_step: Callable[[int, float], None] | None = None,
     make_engine: EngineFactory | None = None,
+    clock: Clock | None = None,
 ) -> Attacked:
     """Fine-tune ``model`` in place as the attack says.
 
@@ -115,6 +117,7 @@ def run_attack(
         folder: Of checkpoints; ``None`` saves nothing.
         on_step: Called with the steps done and the last loss.
         make_engine: What trains; the whole model in this process without.
+        clock: Is told where a step is.
 
     Raises:
         ValueError: Data that nobody gave, or an example without a label within ``length``.
@@ -152,6 +155,7 @@ def run_attack(
                 streams=streams,
                 folder=folder,
                 on_step=on_step,
+                clock=clock,
             )
         except TrainingDiverged as error:
             done = cast("FineTuned", error.so_far)

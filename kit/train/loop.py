@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kit.train.clock import Clock
 from kit.train.engine import AVERAGED, BatchT, Engine, Progress
 from kit.train.errors import HIGHEST_LOSS, TrainingDiverged, divergence
 from kit.train.randomness import random_state, set_random_state
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 STOP = "stop"
 GO_ON = "go-on"
+_COST_TIMES = 10.0
+"""Training lasts so many times as long as the writing of a checkpoint, at least."""
+_STATE_BYTES, _WRITTEN_A_SECOND = 12, 1e9
+"""Of a trained weight: fp32 master and two moments; and of a disk, until a checkpoint was timed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class FineTuning:
         diverged: ``stop`` raises; ``go-on`` notes the first such step and trains on, as runs did
             whose results were reported.
         save_every: Steps between checkpoints; 0: none by steps.
-        save_seconds: A checkpoint after the step that ends this long after the last one.
+        save_seconds: A checkpoint after the step that ends this long after the last one, later
+            where writing it would take more than a tenth of that time; 0: after every step.
     """
 
     steps: int
@@ -117,6 +123,7 @@ def finetune(
     streams: Streams | None = None,
     folder: CheckpointFolder | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    clock: Clock | None = None,
 ) -> FineTuned:
     """Train to the plan's last step, from the start or from the newest checkpoint.
 
@@ -131,18 +138,22 @@ def finetune(
         streams: What ``batches`` draws from; its positions are saved and restored.
         folder: Of checkpoints; ``None`` saves nothing.
         on_step: Called with the step's number, counted from 1, and its loss.
+        clock: Is told where a step is.
 
     Raises:
         TrainingDiverged: A loss or gradient that cannot be used, unless the plan says to go on.
     """
     run = _Run(engine, plan, streams, folder)
     result, start = run.begin()
+    mark = (clock or Clock()).mark
+    mark("starting")
 
     def measured(step: int) -> None:
         points = [done for done, _ in result.trajectory]
         if measure is not None and step in plan.measure_at and step not in points:
             with engine.evaluating(plan.weights) as model:
                 result.trajectory.append((step, dict(measure(model, step))))
+            mark("measuring")
 
     try:
         measured(start)
@@ -152,20 +163,29 @@ def finetune(
                 value = float(engine.accumulate(loss, parts))
                 norm = engine.gradient_norm() if plan.clip is None else engine.clip(plan.clip)
                 run.watch(step, value, norm, parts)
+                mark("passes")
             peak = engine.optimizer.spec.learning_rate
             rate = plan.schedule.rate(step, peak=peak, steps=plan.steps)
             engine.step(rate)
+            mark("update")
             result.losses.append(value)
             result.rates.append(rate)
             result.norms.append(norm)
             if on_step is not None:
                 on_step(step + 1, value)
             measured(step + 1)
-            run.save_if_due(step + 1)
+            if run.save_if_due(step + 1):
+                mark("saving")
     except TrainingDiverged as error:
         error.so_far = result
         raise
     return result
+
+
+def trained_weights(model: nn.Module) -> int:
+    """How many weights are trained, wherever they are."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return sum(int(getattr(p, "ds_numel", p.numel())) for p in trained)
 
 
 class _Run:
@@ -185,6 +205,7 @@ class _Run:
         self.result = FineTuned()
         self.last_saved: int | None = None
         self.saved_time = time.monotonic()
+        self.cost = _STATE_BYTES * trained_weights(engine.model) / _WRITTEN_A_SECOND
 
     def begin(self) -> tuple[FineTuned, int]:
         progress = self.engine.resume(self.folder) if self.folder is not None else None
@@ -213,18 +234,24 @@ class _Run:
         if self.result.diverged_at is None:
             self.result.diverged_at = (step, reason)
 
-    def save_if_due(self, step: int) -> None:
+    def save_if_due(self, step: int) -> bool:
         if self.folder is None:
-            return
+            return False
         every = self.plan.save_every
-        late = time.monotonic() - self.saved_time >= self.plan.save_seconds
-        if (every and step % every == 0) or self.engine.any_process(late):
+        seconds = self.plan.save_seconds
+        patience = seconds and max(seconds, _COST_TIMES * self.cost)
+        late = time.monotonic() - self.saved_time >= patience
+        due = bool(every and step % every == 0) or self.engine.any_process(late)
+        if due:
             self.save(step, self._positions())
+        return due
 
     def save(self, step: int, positions: dict[str, Any]) -> None:
         assert self.folder is not None
+        begun = time.monotonic()
         self.engine.save(self.folder, Progress(step, positions, self.result.curves()))
         self.last_saved, self.saved_time = step, time.monotonic()
+        self.cost = self.saved_time - begun
 
     def saved_if_stopped(self, step: int) -> _SavedIfStopped:
         return _SavedIfStopped(self, step, self._positions(), random_state())

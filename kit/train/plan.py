@@ -7,9 +7,10 @@ chosen here: rows in a pass, what is computed again, and what waits in the machi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
+from typing import Any
 
 from kit.train.costs import (
     ADAM,
@@ -127,6 +128,7 @@ def solve(
     machine: Machine,
     work: GlobalBatches | Attack,
     wanted: Setting | None = None,
+    fixed: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The fastest plan that fits.
 
@@ -135,6 +137,7 @@ def solve(
         machine: GPUs and memory.
         work: An outer loop's batches, or an attack's.
         wanted: Engine, compilation and type of sums; its other fields are chosen.
+        fixed: Fields that are not, by name.
 
     Raises:
         ValueError: A batch that leaves GPUs idle, or nothing that fits; the sentence says what is
@@ -149,7 +152,9 @@ def solve(
                 f"{machine.gpus} GPUs idle: use at most {rows}"
             )
     start = replace(wanted or Setting(machine.gpus, 1), gpus=machine.gpus)
-    tried = [count(setting, shape, work) for setting in _candidates(start, work)]
+    tried = [count(setting, shape, work) for setting in _candidates(start, work, fixed or {})]
+    if not tried:
+        raise ValueError(f"{start.engine} has no such setting: {dict(fixed or {})}")
     fitting = [
         plan
         for plan in tried
@@ -166,9 +171,11 @@ def _batches(work: GlobalBatches | Attack) -> dict[str, int]:
     return {name: getattr(work, name) for name in ("adversary", "held_out", "retain")}
 
 
-def _candidates(start: Setting, work: GlobalBatches | Attack) -> Iterator[Setting]:
+def _candidates(
+    start: Setting, work: GlobalBatches | Attack, fixed: Mapping[str, Any]
+) -> Iterator[Setting]:
     """Settings, of equally fast ones the one that moves less away first."""
-    rows = ceil(max(_batches(work).values()) / start.gpus)
+    rows = fixed.get("rows") or ceil(max(_batches(work).values()) / start.gpus)
     loop = isinstance(work, GlobalBatches)
     places = _PLACES if loop else _PLACES[:1]
     stays = _CHOICES if start.engine == "fsdp" else (False,)
@@ -176,7 +183,7 @@ def _candidates(start: Setting, work: GlobalBatches | Attack) -> Iterator[Settin
         for snapshot, outer, collected, reference, again, stay in itertools.product(
             ("cuda", "cpu") if loop else ("cpu",), places, places, places, (False, True), stays
         ):
-            yield replace(
+            made = replace(
                 start,
                 rows=rows,
                 checkpointing=again,
@@ -186,7 +193,9 @@ def _candidates(start: Setting, work: GlobalBatches | Attack) -> Iterator[Settin
                 reference=reference,
                 snapshot=snapshot,
             )
-        if rows == 1:
+            if all(getattr(made, name) == value for name, value in fixed.items()):
+                yield made
+        if rows == 1 or "rows" in fixed:
             return
         rows = ceil(rows / 2)
 

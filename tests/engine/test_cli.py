@@ -224,6 +224,23 @@ def test_rehearse_measures_and_leaves_the_store_of_runs_alone(
     assert "to run: 7 of 7" in capsys.readouterr().out
 
 
+def test_a_rehearsal_that_fails_says_what_it_measured_until_then(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = [
+        {"id": "make", "kind": "toy/make", "version": 2},
+        {"id": "f", "kind": "toy/fail", "version": 1},
+    ]
+    profile = {"summary": "s", "set": {"f": {"how": "exit"}, "make": {"seed": 1}}}
+    write(repository, manifest(steps=steps, results="f", profiles={"mini": profile}))
+    assert kit("rehearse", "toy", "--profile", "mini", "--keep-going") == EXIT_FAILED
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    found = json.loads((folder / "rehearsal.json").read_text())
+    measured = {step["step"]: step["measured_minutes"] for step in found["steps"]}
+    assert measured["make"] is not None
+    assert measured["f"] is None
+
+
 def test_a_rehearsal_needs_not_even_inputs_that_are_gone(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

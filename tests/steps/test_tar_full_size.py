@@ -156,9 +156,9 @@ def test_the_type_of_sums_is_what_the_plan_counts_with(
 ) -> None:
     solve, asked = kit.train.plan.solve, []
 
-    def watched(shape: Any, machine: Any, work: Any, wanted: Any) -> Any:
+    def watched(shape: Any, machine: Any, work: Any, wanted: Any, fixed: Any) -> Any:
         asked.append(wanted.communication)
-        return solve(shape, machine, work, wanted)
+        return solve(shape, machine, work, wanted, fixed)
 
     monkeypatch.setattr("kit.train.plan.solve", watched)
     chosen = tuple(f"{id}.communication={name}" for id in SHARED)
@@ -218,3 +218,28 @@ def test_an_axis_that_is_not_there_is_named() -> None:
         plan_of("tar-bio-full-size", 4, 79.0, only=("sees=0",))
     with pytest.raises(UsageError, match="has no '9'"):
         plan_of("tar-bio-full-size", 4, 79.0, only=("seed=0,9",))
+
+
+def test_what_is_left_out_by_only_takes_the_steps_along_that_nothing_reads() -> None:
+    plan = plan_of("tar-red-team-full-size", 4, 79.0, only=("seed=0", "method=random-mapping"))
+    assert {one.step for one in plan.instances} == {"data", "random-mapping", "attack", "table"}
+    assert not any(note.startswith("tar:") for note in plan.notes)
+    assert {use.pin for one in plan.instances for use in one.pins.values()} == {
+        pin.id for pin in plan.pins
+    }
+
+
+def test_a_chosen_setting_is_not_solved_away() -> None:
+    plan = plan_of(
+        "tar-bio-full-size", 2, 139.0, only=("seed=0", "method=tar"), overrides=["tar.rows=5"]
+    )
+    (tar,) = (one for one in plan.instances if one.step == "tar")
+    assert tar.params["rows"] == 5
+    assert any("5 rows a pass" in note for note in plan.notes)
+
+
+def test_the_table_of_a_shortened_red_team_asks_for_the_attacks_end() -> None:
+    plan = plan_of("tar-red-team-full-size", 4, 79.0, only=("seed=0",), fraction=0.1)
+    steps = {one.params["steps"] for one in plan.instances if one.step == "attack"}
+    (table,) = (one for one in plan.instances if one.step == "table")
+    assert [*steps] == table.params["steps"] == [50]

@@ -10,7 +10,7 @@ import torch
 from kit.train.batches import examples_of_tokens, micro_batches
 from kit.train.checkpoints import CheckpointFolder
 from kit.train.errors import TrainingDiverged
-from kit.train.loop import FineTuning, finetune
+from kit.train.loop import FineTuning, finetune, trained_weights
 from kit.train.losses import language_model_loss
 from kit.train.optimizers import SGD, AdamW, ScheduleFreeAdamW
 from kit.train.schedules import Schedule
@@ -138,6 +138,46 @@ def test_checkpoints_come_by_steps_and_by_time(tmp_path):
         FineTuning(3, save_seconds=0.0), folder=CheckpointFolder(tmp_path / "time", keep=None)
     )
     assert CheckpointFolder(tmp_path / "time").steps() == [1, 2, 3]
+
+
+def test_a_checkpoint_that_is_slow_to_write_comes_seldom(tmp_path, monkeypatch):
+    """It takes 4 s of a clock on which a step takes 1: after the first, 40 s of training."""
+    now = [0.0]
+    monkeypatch.setattr("kit.train.loop.time.monotonic", lambda: now[0])
+    setup, folder = Setup(), CheckpointFolder(tmp_path, keep=None)
+    save = setup.engine.save
+
+    def slow(*arguments):
+        save(*arguments)
+        now[0] += 4
+
+    setup.engine.save = slow
+    on_step = lambda step, loss: now.__setitem__(0, now[0] + 1)  # noqa: E731
+    setup.run(FineTuning(50, save_seconds=2.0), folder=folder, on_step=on_step)
+    assert folder.steps() == [2, 42]
+
+
+def test_eight_billion_weights_are_first_saved_after_a_quarter_of_an_hour(tmp_path, monkeypatch):
+    """12 bytes a weight at 1 GB/s are 96 s, a tenth of 960."""
+    now = [0.0]
+    monkeypatch.setattr("kit.train.loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("kit.train.loop.trained_weights", lambda model: 8_000_000_000)
+    setup, folder = Setup(), CheckpointFolder(tmp_path, keep=None)
+    on_step = lambda step, loss: now.__setitem__(0, now[0] + 120)  # noqa: E731
+    setup.run(FineTuning(9, save_seconds=120.0), folder=folder, on_step=on_step)
+    assert folder.steps()[0] == 8
+
+
+def test_trained_weights_are_counted_wherever_they_are():
+    model = llama()
+    whole = sum(p.numel() for p in model.parameters())
+    assert trained_weights(model) == whole
+    first = next(model.parameters())
+    first.ds_numel = first.numel()  # as DeepSpeed leaves a parameter of which it keeps a piece
+    first.data = first.data.new_empty(0)
+    assert trained_weights(model) == whole
+    first.requires_grad = False
+    assert trained_weights(model) == whole - first.ds_numel
 
 
 def test_a_finished_run_trains_no_more(tmp_path):

@@ -193,3 +193,18 @@ def test_a_frozen_reference_computes_the_same_wherever_it_is(residence):
         assert {p.device.type for p in model.parameters()} == {"meta"}
     with pytest.raises(ValueError, match="not 'somewhere'"):
         frozen(llama(), "somewhere", "cpu")
+
+
+def test_what_the_user_chose_stays_and_the_rest_is_solved_for_it() -> None:
+    free = solve(LLAMA3_8B, H100, BIO, OWN)
+    chosen: dict[str, Any] = {"rows": 3, "checkpointing": True, "snapshot": "cpu"}
+    held = solve(LLAMA3_8B, H100, BIO, OWN, chosen)
+    assert {name: getattr(held.setting, name) for name in chosen} == chosen
+    assert held.passes["adversary"] == 3
+    assert held.seconds > free.seconds
+    assert held == count(held.setting, LLAMA3_8B, BIO)
+
+
+def test_a_choice_that_the_engine_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="zero-3 has no such setting"):
+        solve(LLAMA3_8B, H100, BIO, Setting(4, 1, "zero-3"), {"weights_stay": True})

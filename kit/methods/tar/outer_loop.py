@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from kit.methods.tar.records import OuterStep, TarRun
 from kit.methods.tar.settings import AVERAGED, DPO, TarSettings
 from kit.methods.tar.streams import HELD_OUT, RETAIN, adversary_stream
 from kit.train import engine as engines
+from kit.train.clock import Clock
 from kit.train.errors import TrainingDiverged
 from kit.train.optimizers import OptimizerSpec, ScheduleFreeAdamW, optimizer_spec
 
@@ -93,6 +94,7 @@ class OuterLoop:
         seed: Of the adversaries that are drawn.
         snapshot_device: Where the weights wait for the attack's end; where they are if none.
         redraw: Gives an outer step's own items by stream; the streams named begin again with them.
+        clock: Is told where an outer step is.
     """
 
     engine: Engine
@@ -103,6 +105,7 @@ class OuterLoop:
     seed: int
     snapshot_device: str | None = None
     redraw: Callable[[int], Mapping[str, Sequence[Any]]] | None = None
+    clock: Clock = field(default_factory=Clock)
 
     def renew(self, number: int) -> None:
         """Give the streams the items of an outer step, where each has its own."""
@@ -120,7 +123,7 @@ class OuterLoop:
         Raises:
             TrainingDiverged: A loss that cannot be used.
         """
-        engine, settings = self.engine, self.settings
+        engine, settings, mark = self.engine, self.settings, self.clock.mark
         self.renew(number)
         attacks = []
         weighted = 0.0
@@ -136,9 +139,11 @@ class OuterLoop:
                 switch=settings.switch,
             )
             start = engine.snapshot(self.snapshot_device)
+            mark("snapshot")
             with engine.inner(inner_spec(settings, adversary)):
                 inner, tamper, won = self.attack(adversary)
             engine.restore(start)
+            mark("restoring")
             attacks.append(attack_record(adversary, inner, tamper, won))
             weights = settings.weights()
             weighted += sum(weights[s] * value for s, value in tamper.items())
@@ -151,6 +156,7 @@ class OuterLoop:
             scale=settings.retain_scale,
         )
         retain_norm = engine.gradient_norm()
+        mark("retain pass")
         if weighted >= settings.lowest_tamper_loss:
             engine.add_collected(TAMPER)
         return OuterStep(
@@ -181,9 +187,11 @@ class OuterLoop:
             batch = self.examples(adversary_stream(adversary.data(step)))
             inner.append(engine.accumulate(_language_model, batch))
             engine.step()
+            self.clock.mark("inner steps")
             if step in weights:
                 tamper[step] = engine.accumulate(partial(_tamper, settings), held_out)
                 engine.collect(TAMPER, weights[step])
+                self.clock.mark("tamper-resistance passes")
         won = None
         if settings.objective == DPO:
             # A gradient of zero: the engine sums the shares of all processes, as of a loss.
@@ -248,7 +256,8 @@ def train_tar(
             the number of outer steps done; returns JSON values.
         measure_at: Numbers of outer steps after which to measure; 0 is before the first.
         folder: Of checkpoints; none saves nothing.
-        save_every: Outer steps between checkpoints.
+        save_every: Outer steps between checkpoints; the end itself gets none, as the caller saves
+            the model there.
         on_step: Called after every outer step.
 
     Raises:
@@ -264,6 +273,7 @@ def train_tar(
             f"{settings.outer_steps} outer steps"
         )
     run, start, saved = _begin(loop, folder)
+    loop.clock.mark("starting")
 
     def measured(done: int) -> None:
         if measure is not None and done in measure_at and done not in dict(run.measured):
@@ -275,15 +285,17 @@ def train_tar(
         record = loop.step(number)
         _watch(record, saved)
         engine.step()
+        loop.clock.mark("update")
         run.steps.append(record)
         if on_step is not None:
             on_step(record)
         done = number + 1
         measured(done)
-        if folder is not None and (done % save_every == 0 or done == settings.outer_steps):
+        if folder is not None and done % save_every == 0:
             progress = engines.Progress(done, loop.streams.positions(), run.curves())
             engine.save(folder, progress)
             saved = done
+            loop.clock.mark("saving")
     return run
 
 

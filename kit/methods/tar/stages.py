@@ -29,6 +29,7 @@ from kit.methods.tar.representations import hashed_vectors
 from kit.methods.tar.safeguards import train_safeguard
 from kit.methods.tar.settings import TarSettings
 from kit.methods.tar.streams import HELD_OUT, adversary_stream, tar_streams
+from kit.train.clock import Clock
 from kit.train.engine import Engine, Precision, Snapshot
 from kit.train.engines import EngineFactory, engine_factory
 from kit.train.loop import FineTuned, FineTuning
@@ -280,6 +281,7 @@ def train_outer_loop(
     make_engine: EngineFactory | None = None,
     precision: Precision | None = None,
     snapshot_device: str | None = None,
+    clock: Clock | None = None,
 ) -> tuple[Trained, TarRun]:
     """Run TAR's outer loop in place.
 
@@ -303,6 +305,7 @@ def train_outer_loop(
         make_engine: What trains; the whole model in this process without.
         precision: fp32 throughout if not given.
         snapshot_device: Where the weights wait for an attack's end; where they are if none.
+        clock: Is told where an outer step is.
 
     Raises:
         ValueError: Sets that are not there, or that were divided and are to be divided anew.
@@ -353,6 +356,7 @@ def train_outer_loop(
         seed,
         snapshot_device,
         redraw=divided_anew if redraw else None,
+        clock=clock or Clock(),
     )
     run = train_tar(loop, folder=folder, save_every=50, on_step=on_step)
     return Trained(engine, start), run

@@ -13,7 +13,7 @@ from kit.engine.batch import share_of
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, Cards, ModelOutput, Sized
 from kit.steps.common import finished, load_model, model_imports, same_named, tokenizer_of
-from kit.steps.sharding import make_engine, solved
+from kit.steps.sharding import make_engine, say_seconds, solved
 from kit.steps.tampering.params import Attack, Trial, Worst
 
 TRAJECTORY = "trajectory.json"
@@ -141,13 +141,19 @@ def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignor
     from kit.tampering.run import run_attack
     from kit.tampering.settings import attack_of
     from kit.tampering.watched import attack_texts, record, watch
+    from kit.train.clock import Clock
 
     how = shared_training(ctx, params)
     source = ctx.model("model")
     tokenizer = tokenizer_of(ctx, source)
     data = ctx.step("data").path
     points, watched = watch(data, tokenizer, params)
-    attack = drawn or attack_of(params)
+    attack, clock = drawn or attack_of(params), Clock(ctx.device)
+
+    def on_step(step: int, loss: float) -> None:
+        ctx.progress(step, params.steps, "steps")
+        say_seconds(ctx, clock, step)
+
     attacked = run_attack(
         load_model(ctx, source, params.dtype, trainable=True),
         attack_texts(data, tokenizer, attack.data),
@@ -155,9 +161,11 @@ def _attack(ctx: StepContext, params: Attack, drawn: Any = None):  # type: ignor
         pad_id=pad_id(tokenizer),
         evaluate=watched,
         at_steps=points,
-        on_step=lambda step, loss: ctx.progress(step, params.steps, "steps"),
+        on_step=on_step,
+        clock=clock,
         **how,
     )
+    say_seconds(ctx, clock, params.steps)
     if attacked.engine.rank:
         return attacked
     write_json(ctx.out / TRAJECTORY, record(attacked.trajectory, watched))

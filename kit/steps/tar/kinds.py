@@ -9,6 +9,7 @@ from kit.durable import write_json
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY, ModelOutput, Sort
 from kit.steps.common import finished, load_model, pinned_files, same_named, tokenizer_of
+from kit.steps.sharding import say_seconds
 from kit.steps.tampering.kinds import SHARED, TRAJECTORY, shared_training
 from kit.steps.tar import sizes
 from kit.steps.tar.params import Data, Safeguard, Tabulate, Train
@@ -89,6 +90,7 @@ def run_train(ctx: StepContext, params: Train) -> None:
     """Run TAR's outer loop."""
     from kit.methods.tar.outer_loop import saved_weights
     from kit.methods.tar.stages import train_outer_loop
+    from kit.train.clock import Clock
     from kit.train.engine import Precision
     from kit.train.residence import frozen
 
@@ -97,6 +99,12 @@ def run_train(ctx: StepContext, params: Train) -> None:
     tokenizer = tokenizer_of(ctx, source)
     model = load_model(ctx, source, params.dtype, trainable=True)
     settings = sizes.settings_of(params)
+    clock = Clock(ctx.device)
+
+    def on_step(step: Any) -> None:
+        ctx.progress(step.number + 1, settings.outer_steps, "outer steps")
+        say_seconds(ctx, clock, step.number + 1)
+
     trained, run = train_outer_loop(
         model,
         frozen(load_model(ctx, ctx.model("reference"), params.dtype), params.reference, ctx.device),
@@ -110,9 +118,10 @@ def run_train(ctx: StepContext, params: Train) -> None:
         redraw=params.redraw,
         held_out=params.held_out,
         seed=params.seed,
-        on_step=lambda step: ctx.progress(step.number + 1, settings.outer_steps, "outer steps"),
+        on_step=on_step,
         precision=Precision(params.compute),
         snapshot_device=params.snapshot,
+        clock=clock,
         **how,
     )
     leave(ctx, trained, tokenizer, saved_weights(settings), run.curves())
@@ -162,6 +171,7 @@ def run_data(ctx: StepContext, params: Data) -> None:
     optional=frozenset({"further"}),
     outputs=("results.json", "labels.jsonl"),
     environment=(),
+    shortened=sizes.shorter_table,
 )
 def run_tabulate(ctx: StepContext, params: Tabulate) -> None:
     """Gather the trajectories of all attacks into ``results.json``."""

@@ -11,7 +11,7 @@ from kit.engine.batch import share_of
 from kit.engine.registry import Cards, Sized
 from kit.steps.common import same_named
 from kit.steps.sharding import FEWEST, solved
-from kit.steps.tar.params import Data, Safeguard, Train
+from kit.steps.tar.params import Data, Safeguard, Tabulate, Train
 
 if TYPE_CHECKING:
     from kit.methods.tar.settings import TarSettings
@@ -76,3 +76,9 @@ def shorter_data(params: Data, fraction: float) -> Data:
     }
     kept = [f"{name}={share_of(count, fraction, FEWEST)}" for name, count in counts.items()]
     return msgspec.structs.replace(params, published=kept)
+
+
+def shorter_table(params: Tabulate, fraction: float) -> Tabulate:
+    """The end of attacks of a share of the steps: a shortened attack has no other point."""
+    ends = [share_of(max(params.steps), fraction, fewest=2)] if params.steps else []
+    return msgspec.structs.replace(params, steps=ends)
