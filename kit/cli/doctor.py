@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kit.cli.planning import PROFILE
+from kit.cli.planning import GPU_MEMORY, GPUS, PROFILE
 from kit.cli.state import JSON, console, print_json
 from kit.errors import EXIT_INVALID, EXIT_OK
 
@@ -20,27 +20,36 @@ _STYLE = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 @click.command("doctor")
 @click.argument("experiment", required=False)
 @PROFILE
+@GPUS
+@GPU_MEMORY
 @JSON
-def command(experiment: str | None, profile: str, as_json: bool) -> int:
+def command(
+    experiment: str | None,
+    profile: str,
+    gpus: int | None,
+    gpu_gb: float | None,
+    as_json: bool,
+) -> int:
     """Can this machine run EXPERIMENT? Without one: what can it run at all?
 
     Looks at python, packages, GPUs and their driver, who else is on them, memory, disk, shared
     memory, containers, the inputs and the access to gated repositories. What stands in the way
-    comes first, each with what mends it. Leaves with 4 if anything is FAIL.
+    comes first, each with what mends it. Steps that share a model over GPUs are fitted to those
+    that --gpus and --gpu-memory name. Leaves with 4 if anything is FAIL.
     """
     from kit.doctor import Needs, examine
-    from kit.doctor.needs import estimate
     from kit.doctor.overview import lines, overview
+    from kit.doctor.sharing import needs_of
     from kit.manifest.catalog import Catalog
     from kit.manifest.home import kit_home
     from kit.pins.store import PinStore
 
     catalog, home = Catalog(), kit_home()
     needs, ids = Needs(), None
+    store = PinStore(home, catalog.pins(experiment))
     if experiment is not None:
         ids = catalog.needed_pins(experiment, profile)
-        needs = estimate(catalog.manifest(experiment), profile)
-    store = PinStore(home, catalog.pins(experiment))
+        needs = needs_of(catalog, experiment, profile, store, gpus=gpus, gpu_gb=gpu_gb)
     checks = list(
         examine(
             root=catalog.root,

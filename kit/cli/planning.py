@@ -166,6 +166,12 @@ PROFILE = click.option(
     callback=_meant,
     help="Which profile; kit show EXP lists them.  [default: mini, or the first there is]",
 )
+GPUS = click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    help="GPUs for steps that share a batch among several; the published batch is "
+    "split anew. Default: as many as published.",
+)
 GPU_MEMORY = click.option(
     "--gpu-memory",
     "gpu_gb",
@@ -187,12 +193,7 @@ plan_options = _together(
         metavar="STEP.PARAM=VALUE",
         help="Change a parameter; the run is then marked as modified.",
     ),
-    click.option(
-        "--gpus",
-        type=click.IntRange(min=1),
-        help="GPUs for steps that share a batch among several; the published batch is "
-        "split anew. Default: as many as published.",
-    ),
+    GPUS,
 )
 """Options that decide what is planned."""
 

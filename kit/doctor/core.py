@@ -36,6 +36,10 @@ class Needs(Struct, frozen=True, kw_only=True):
     """The set of optional dependencies: ``cpu`` or ``gpu``."""
     without: frozenset[str] = frozenset()
     """Packages of that set that no step asks for by name, and which may therefore be missing."""
+    shared: tuple[str, ...] = ()
+    """How steps share their work among these GPUs, a sentence each."""
+    instead: str = ""
+    """What to type where this machine's GPUs are others but would do."""
 
 
 def ok(what: str, detail: str) -> Check:

@@ -86,6 +86,7 @@ def check_gpus(
     gpus: list[Gpu], needs: Needs, *, ask: Ask = nvidia_smi, version: Version = library_version
 ) -> Iterator[Check]:
     """Enough GPUs, each large enough, with a driver and a torch that fit, and free."""
+    yield from (ok("shared by GPUs", words) for words in needs.shared)
     if not gpus:
         yield _none(needs, ask)
         return
@@ -98,13 +99,13 @@ def check_gpus(
             f"{len(gpus)} visible ({names}), {needs.gpus} needed",
             f"unset CUDA_VISIBLE_DEVICES, which hides {hidden} more"
             if hidden > 0
-            else f"use a machine with {needs.gpus} GPUs",
+            else needs.instead or f"use a machine with {needs.gpus} GPUs",
         )
     elif needs.gpus and len(enough) < needs.gpus:
         yield fail(
             "gpus",
             f"{needs.gpus} of {needs.gpu_memory_gb:g} GB needed; here: {names}",
-            "use larger GPUs, or --profile mini",
+            needs.instead or "use larger GPUs, or --profile mini",
         )
     else:
         yield ok("gpus", names)
