@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from msgspec import Struct
@@ -9,8 +10,8 @@ from msgspec import Struct
 from kit.manifest.expectation_types import ExpectedCell
 from kit.report.text import decimals_of, number, plural, probability
 from kit.results.types import Cell
+from kit.verify.numbers import places as digits_of
 from kit.verify.verdict import CellReport, Interval
-from kit.verify.words import places as digits_of
 
 SEVERITY = {
     "invalid": 0,
@@ -71,17 +72,22 @@ def row(
         verdict=cell.verdict,
         word=word(cell),
         detail=cell.detail,
-        summary=_summary(cell, places),
+        summary=_summary(cell),
         facts=_facts(cell, expected, measured, places),
     )
 
 
 def _places(cell: CellReport) -> int:
     """Decimals: as printed by the document, else as many as the uncertainty supports."""
-    if cell.published is not None:
+    if cell.published is not None and cell.status != "reference":
         return decimals_of(cell.published, cell.unit)
-    digits = digits_of(cell.value_interval, cell.unit)
-    return decimals_of(None, cell.unit) if digits is None else digits
+    return _supported(cell.value_interval, cell.unit)
+
+
+def _supported(interval: Interval | None, unit: str) -> int:
+    """Decimals that a number with this interval supports; the unit's habit where nothing is."""
+    digits = None if interval is None else digits_of(interval.half, unit)
+    return decimals_of(None, unit) if digits is None else digits
 
 
 def word(cell: CellReport) -> str:
@@ -102,33 +108,30 @@ def span(interval: Interval | None, places: int, *, sign: bool = False) -> str:
 def spread(mean: str, sd: str, unit: str) -> str:
     """``93.2 ± 5.2``: a mean with what its standard deviation supports, two digits of it."""
     size = float(sd)
-    half = Interval(low=-size, high=size, level=0.95)
-    digits = digits_of(half, unit)
+    digits = digits_of(size, unit)
     if digits is None:
         return number(float(mean), decimals_of(None, unit))
     digits = min(digits, max(len(text.partition(".")[2]) for text in (mean, sd)))
     return f"{number(float(mean), digits)} \u00b1 {number(size, digits)}"
 
 
-def margin(cell: CellReport, places: int | None = None) -> str:
-    """The margin with its unit; empty where the cell has none."""
+def margin(cell: CellReport) -> str:
+    """The margin as it was written, with its unit; empty where the cell has none."""
     if cell.margin is None:
         return ""
-    if places is None:
-        places = decimals_of(cell.published, cell.unit)
-    shown = number(cell.margin, places)
-    if round(cell.margin, places) != cell.margin:
-        shown = f"{cell.margin:.6g}".replace("-", "\u2212")
+    shown = f"{cell.margin:.6g}".replace("-", "\u2212")
     if cell.kind == "bound":
         return f"bound {shown}{_SUFFIX.get(cell.unit, '')}"
     return f"margin \u00b1{shown}{_POINTS.get(cell.unit, '')}"
 
 
-def difference(cell: CellReport, places: int) -> str:
-    """Measured minus published with its interval, one decimal more than the values."""
+def difference(cell: CellReport) -> str:
+    """Measured minus published with its interval, as exact as the interval is wide."""
     if cell.difference is None:
         return ""
-    places += 1 if cell.unit != "count" else 0
+    places = decimals_of(cell.published, cell.unit) + (cell.unit != "count")
+    if cell.interval is not None:
+        places = _supported(cell.interval, cell.unit)
     shown = f"difference {number(cell.difference, places, sign=True)}"
     if cell.interval is not None:
         shown += f" {span(cell.interval, places, sign=True)}"
@@ -152,18 +155,18 @@ def _compared(cell: CellReport, expected: ExpectedCell | None) -> tuple[str, str
     return shown, reference or "\u2014"
 
 
-def _summary(cell: CellReport, places: int) -> str:
-    allowed = margin(cell, places)
+def _summary(cell: CellReport) -> str:
+    allowed = margin(cell)
     if allowed and cell.margin_source:
         allowed += f" ({cell.margin_source})"
-    parts = [part for part in (difference(cell, places), allowed) if part]
+    parts = [part for part in (difference(cell), allowed) if part]
     return "; ".join(parts) or cell.status
 
 
 def _facts(
     cell: CellReport, expected: ExpectedCell | None, measured: Cell | None, places: int
 ) -> list[tuple[str, str]]:
-    points = places + 1
+    narrow = cell.interval_equivalence
     facts = [
         ("cell", cell.id),
         ("says", cell.detail),
@@ -171,10 +174,13 @@ def _facts(
         ("status", cell.status if cell.status != "reported" else ""),
         ("note", expected.note if expected is not None else ""),
         ("compared by", cell.kind or ""),
-        ("margin", _margin_reason(cell, places)),
+        ("margin", _margin_reason(cell)),
         ("items", _items(cell)),
         ("seeds", _seeds(cell, measured, places)),
-        ("90 % interval of the difference", _sp(cell.interval_equivalence, points)),
+        (
+            "90 % interval of the difference",
+            span(narrow, _supported(narrow, cell.unit), sign=True) if narrow else "",
+        ),
         ("p of no difference", _p(cell)),
         ("labels changed", _share(cell.flip_rate)),
         ("would decide it", cell.needed or ""),
@@ -183,8 +189,8 @@ def _facts(
     return [(name, text) for name, text in facts if text]
 
 
-def _margin_reason(cell: CellReport, places: int) -> str:
-    shown = margin(cell, places)
+def _margin_reason(cell: CellReport) -> str:
+    shown = margin(cell)
     if not shown:
         return ""
     source = f", chosen by {cell.margin_source}" if cell.margin_source else ""
@@ -206,17 +212,13 @@ def _seeds(cell: CellReport, measured: Cell | None, places: int) -> str:
     return plural(cell.seeds, "seed") + (f": {listed}" if listed else "")
 
 
-def _sp(interval: Interval | None, places: int) -> str:
-    return span(interval, places, sign=True) if interval is not None else ""
-
-
 def _p(cell: CellReport) -> str:
-    if cell.p is None:
+    """Once: the adjusted one where there is one, none where the sentence has it."""
+    if cell.p is None or re.search(r"\bp [=<]", cell.detail):
         return ""
-    adjusted = (
-        f", {probability(cell.q)} after Benjamini\u2013Hochberg" if cell.q is not None else ""
-    )
-    return probability(cell.p) + adjusted
+    if cell.q is None:
+        return probability(cell.p)
+    return f"{probability(cell.q)} (Benjamini\u2013Hochberg)"
 
 
 def _share(rate: float | None) -> str:

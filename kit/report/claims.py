@@ -192,8 +192,6 @@ def brief(rows: Sequence[ClaimRow]) -> tuple[list[ClaimRow], int]:
 
 
 def _claim(anchor: str, claim: ClaimReport, anchors: Mapping[str, str], most: int) -> ClaimRow:
-    p = claim.p if claim.p_holm is None else claim.p_holm
-    shown = "" if p is None else f"p {_equals(p)}{' (Holm)' if claim.p_holm is not None else ''}"
     return ClaimRow(
         id=claim.id,
         anchor=anchor,
@@ -204,13 +202,20 @@ def _claim(anchor: str, claim: ClaimReport, anchors: Mapping[str, str], most: in
         primary=claim.primary,
         tested=claim.tested or claim.detail,
         published=claim.published,
-        evidence=", ".join(part for part in (claim.method if claim.tested else "", shown) if part),
+        evidence=evidence(claim),
         needed=claim.needed,
         reason=claim.reason,
         cells=[(id, anchors.get(id, "")) for id in claim.cells[:most]],
         more_cells=max(0, len(claim.cells) - most),
         unmeasured=claim.rests_on_unmeasured,
     )
+
+
+def evidence(claim: ClaimReport) -> str:
+    """How a claim was decided, and its p once."""
+    p = claim.p if claim.p_holm is None else claim.p_holm
+    shown = "" if p is None else f"p {_equals(p)}{' (Holm)' if claim.p_holm is not None else ''}"
+    return ", ".join(part for part in (claim.method if claim.tested else "", shown) if part)
 
 
 def _equals(p: float) -> str:

@@ -19,7 +19,7 @@ from kit.results.asks import with_answers
 from kit.results.ids import matches
 from kit.results.types import Cell, Curve, Point, Results, Series
 from kit.verify.measurement import Measurement, measure
-from kit.verify.numbers import scale_of, show
+from kit.verify.numbers import rounded, scale_of, show
 from kit.verify.trajectory import value_interval
 from kit.verify.verdict import CellReport, Verdict
 
@@ -177,26 +177,27 @@ def _square(row: int, column: int, id: str, numbers: Numbers, span: tuple[float,
     cell, expected, report = (
         numbers.measured.get(id), numbers.expected.get(id), numbers.reports.get(id)
     )  # fmt: skip
-    said = None if expected is None else expected_number(expected)
-    published = "" if said is None else f"({show(said)})"
-    if not published and expected is not None and expected.status != "unreported":
+    interval = None if cell is None or cell.value is None else value_interval(cell)
+    half = interval.half if interval is not None else 0.0
+    published = ""
+    if expected is not None and expected.value is not None:
+        published = f"({expected.value})"
+    elif expected is not None and (mean := expected_number(expected)) is not None:
+        published = f"({rounded(mean, half, expected.unit)})"
+    elif expected is not None and expected.status != "unreported":
         published = f"({expected.status})"
     verdict = report.verdict if report is not None else ""
-    if cell is None or (cell.value is None and not cell.censored):
-        text = verdict or "not measured"
-        return Square(row=row, column=column, text=text, published=published, verdict=verdict)
-    if cell.value is None:
+    shade, text = None, verdict or "not measured"
+    if cell is not None and cell.value is not None:
+        low, high = span
+        shade = 0.5 if high == low else (float(cell.value) - low) / (high - low)
+        text = rounded(cell.value, half, cell.unit)
+    elif cell is not None and cell.censored:
         never = min(seed.value for seed in cell.seeds if seed.beyond)
-        return Square(
-            row=row, column=column, text=f"> {show(never)}", shade=1.0, published=published,
-            verdict=verdict,
-        )  # fmt: skip
-    low, high = span
-    shade = 0.5 if high == low else (float(cell.value) - low) / (high - low)
+        shade, text = 1.0, f"> {show(never)}"
     return Square(
-        row=row, column=column, text=show(cell.value), shade=shade, published=published,
-        verdict=verdict,
-    )  # fmt: skip
+        row=row, column=column, text=text, shade=shade, published=published, verdict=verdict
+    )
 
 
 def _trade_off(

@@ -10,10 +10,10 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from kit.manifest.pin_types import Pin
-from kit.report.cells import SEVERITY, difference, margin, word
-from kit.report.claims import CLASS
+from kit.report.cells import SEVERITY, word
+from kit.report.claims import CLASS, evidence
 from kit.report.files import Run
-from kit.report.text import bytes_word, decimals_of, plural, seconds_word
+from kit.report.text import bytes_word, plural, seconds_word
 from kit.results.files import LOGS, SLURM
 from kit.results.plan import StepInstance
 from kit.verify.verdict import CanaryReport, CellReport, Verdict
@@ -64,8 +64,8 @@ def deviations(verdict: Verdict) -> tuple[list[Deviation], int]:
     """Failing claims, broken checks and deviating cells, gravest first; and how many are left."""
     shown = [
         Deviation(
-            name=claim.id, word=claim.outcome, css="bad", detail=claim.detail,
-            evidence=claim.estimate, why=claim.reason,
+            name=claim.id, word=claim.outcome, css="bad", detail=claim.tested or claim.detail,
+            evidence=evidence(claim), why=claim.reason,
         )
         for claim in verdict.claims
         if claim.outcome == "fails"
@@ -77,7 +77,6 @@ def deviations(verdict: Verdict) -> tuple[list[Deviation], int]:
 
 
 def _deviation(cell: CellReport) -> Deviation:
-    evidence = [difference(cell, decimals_of(cell.published, cell.unit)), margin(cell)]
     why = ""
     if cell.margin_reason:
         why = f"Margin chosen by {cell.margin_source or 'nobody named'}: {cell.margin_reason}"
@@ -86,7 +85,7 @@ def _deviation(cell: CellReport) -> Deviation:
         word=word(cell),
         css=CLASS[cell.verdict],
         detail=cell.detail,
-        evidence="; ".join(part for part in evidence if part),
+        evidence="",
         why=why,
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from kit.manifest.reference_record import FACTORS
 from kit.report.log import FOLDER, ClaimEntry, Entry, entries
 from kit.report.markdown import escape, table
-from kit.verify.numbers import show
+from kit.verify.numbers import rounded
 
 _LEVEL = 1.959964
 """Half-width of a 95 % interval in standard errors."""
@@ -176,5 +176,6 @@ def _same(run: Entry) -> tuple[str, str, str]:
 
 def _estimate(cell: str, unit: str, combined: Combined) -> str:
     half = _LEVEL * combined.error
-    text = f"{escape(cell)} {show(combined.value)} \u00b1 {show(half)} {escape(unit)}"
+    value, width = (rounded(number, half, unit) for number in (combined.value, half))
+    text = f"{escape(cell)} {value} \u00b1 {width} {escape(unit)}"
     return text + (f" (I\u00b2 {combined.i_squared:.0%})" if combined.q else "")

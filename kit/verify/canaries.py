@@ -176,11 +176,11 @@ def _collapse(line: Labels) -> str:
     right = Counter(line.answers).get(letter, 0) / len(line.answers) if line.answers else 0.0
     if share < COLLAPSED or right >= COLLAPSED:
         return ""
-    detail = f"{show(100 * share)} % of the answers are {letter!r}"
+    detail = f"{100 * share:.1f} % of the answers are {letter!r}"
     if line.answers:
         detail += (
-            f"; accuracy {show(100 * line.k / line.n)} %, always {letter!r} would give "
-            f"{show(100 * right)} %"
+            f"; accuracy {100 * line.k / line.n:.1f} %, always {letter!r} would give "
+            f"{100 * right:.1f} %"
         )
     return detail
 

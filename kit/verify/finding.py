@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kit.verify.numbers import points, show
+from kit.verify.numbers import points, rounded, show
 from kit.verify.verdict import CellVerdict, Interval
 
 ALPHA = 0.05
@@ -92,12 +92,11 @@ def judged(
     equivalent, different = inside(narrow, margin), excludes_zero(wide)
     verdict = conclude(identical, equivalent, different)
     low, high = wide[0] * scale, wide[1] * scale
-    what = "equal at printed precision" if identical else f"difference {_signed(difference, scale)}"
-    detail = (
-        f"{what}{'' if identical else points(unit)}; 95 % {how} "
-        f"{show(low, signed=True)} to {show(high, signed=True)}, "
-        f"margin {show(margin * scale)}"
+    here, from_, to = (
+        rounded(v, (high - low) / 2, unit, signed=True) for v in (difference * scale, low, high)
     )
+    what = "equal at printed precision" if identical else f"difference {here}{points(unit)}"
+    detail = f"{what}; 95 % {how} {from_} to {to}, margin {show(margin * scale)}"
     shifted = verdict == "reproduced" and different
     if shifted:
         detail += "; equal within the margin, yet shifted"
@@ -111,10 +110,6 @@ def judged(
         shifted=shifted,
         p=p,
     )
-
-
-def _signed(value: float, scale: float) -> str:
-    return show(value * scale, signed=True)
 
 
 def with_needed(finding: Finding, needed: str) -> Finding:

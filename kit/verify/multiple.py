@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from kit.verify.dependence import Sides, drawn_limit, shift_p
 from kit.verify.finding import ALPHA
-from kit.verify.numbers import show, show_p
+from kit.verify.numbers import show_p
 from kit.verify.special import binomial_at_most, normal_quantile
 from kit.verify.verdict import CellReport, Omnibus
 
@@ -128,7 +128,7 @@ def _line(name: str, members: Sequence[CellReport], replicates: Callable[[str], 
     mean_z = sum(scores) / len(scores) if scores else None
     sentence = f"{differing} of {tested} differ, up to {chance} expected by chance (99 %){says}"
     if mean_z is not None and tested > 1:
-        sentence += f"; mean z {show(mean_z, signed=True)}"
+        sentence += f"; mean z {mean_z:+.2f}"
     return Omnibus(
         table=name,
         tested=tested,

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
+from math import floor, isfinite, log10
 
 from kit.manifest.printed import Printed
 
 PROPORTIONS = frozenset({"percent", "fraction"})
+
+_LEAST = {"percent": 1, "fraction": 2, "ratio": 2, "count": 0}
+"""Unit -> decimals that are always printed."""
 
 _TO_BASE: dict[str, tuple[str, Fraction]] = {
     "percent": ("fraction", Fraction(1, 100)),
@@ -85,6 +89,37 @@ def show(value: float | Fraction, signed: bool = False) -> str:
         if abs(number) < 1:
             text = f"{number:+.7f}".rstrip("0") if signed else f"{number:.7f}".rstrip("0")
     return text
+
+
+def places(half: float, unit: str) -> int | None:
+    """Decimals that a number supports: two significant digits of its uncertainty.
+
+    Args:
+        half: Half the width of its interval, in its unit.
+        unit: Its unit.
+
+    Returns:
+        None where nothing is uncertain.
+
+    >>> places(5.16, "percent"), places(0.031, "ratio"), places(0.0, "ratio")
+    (1, 3, None)
+    """
+    if not isfinite(half) or half <= 0:
+        return None
+    return max(_LEAST.get(unit, 0), min(6, 1 - floor(log10(half))))
+
+
+def rounded(value: float | Fraction, half: float, unit: str, signed: bool = False) -> str:
+    """A number for a sentence, with the digits that its uncertainty supports.
+
+    >>> rounded(-0.432692, 1.97, "percent", signed=True)
+    '-0.4'
+    """
+    digits = places(half, unit)
+    if digits is None:
+        return show(value, signed)
+    text = f"{float(value):+.{digits}f}" if signed else f"{float(value):.{digits}f}"
+    return text if text.strip("+-0.") else text.lstrip("+-")  # no signed zero
 
 
 def points(unit: str) -> str:

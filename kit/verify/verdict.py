@@ -62,6 +62,11 @@ class Interval(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     level: float
     """0.95 for the difference test, 0.90 for the equivalence test."""
 
+    @property
+    def half(self) -> float:
+        """Half its width."""
+        return (self.high - self.low) / 2
+
 
 class CellReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One expected cell and what became of it."""

@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, isfinite, log10
 
 from msgspec import structs
 
@@ -19,13 +18,12 @@ from kit.verify.censored import in_words
 from kit.verify.claims import claim_cells
 from kit.verify.finding import ALPHA
 from kit.verify.measurement import Measurement
-from kit.verify.numbers import show
+from kit.verify.numbers import rounded
 from kit.verify.planning import MOST, smallest
 from kit.verify.special import t_quantile, t_tail
 from kit.verify.trajectory import value_interval
 from kit.verify.verdict import ClaimReport, Interval, Verdict
 
-_LEAST = {"percent": 1, "fraction": 2, "ratio": 2, "count": 0}
 _SUFFIX = {"percent": " %", "seconds": " s", "minutes": " min"}
 _NUMBER = re.compile(r"\{([0-9]{1,2})\}")
 
@@ -45,19 +43,10 @@ class Documents:
     expected: Expectation | None = None
 
 
-def places(interval: Interval | None, unit: str) -> int | None:
-    """Decimals that a number with this interval supports; None where nothing is uncertain."""
-    half = 0.0 if interval is None else (interval.high - interval.low) / 2
-    if not isfinite(half) or half <= 0:
-        return None
-    return max(_LEAST.get(unit, 0), min(6, 1 - floor(log10(half))))
-
-
 def in_unit(value: float, interval: Interval | None, unit: str) -> str:
     """The rounded number with its unit."""
-    digits = places(interval, unit)
-    text = show(value) if digits is None else f"{value:.{digits}f}"
-    return text + _SUFFIX.get(unit, "")
+    half = 0.0 if interval is None else interval.half
+    return rounded(value, half, unit) + _SUFFIX.get(unit, "")
 
 
 def tested(claim: Claim, cells: Mapping[str, Measurement], asked: str, replicate: str) -> str:

@@ -58,14 +58,19 @@ def test_a_shift_stays_visible() -> None:
 
 
 def test_measured_precision_follows_the_published_string() -> None:
-    line = row(cell("a/b", published="0.050", value=0.0496, unit="loss", difference=-0.0004), "c0")
+    line = row(
+        cell(
+            "a/b", published="0.050", value=0.0496, unit="loss", difference=-0.0004, interval=None
+        ),
+        "c0",
+    )
     assert line.value == "0.050"
     assert "difference \u22120.0004" in line.summary
 
 
 def test_bound_is_called_a_bound() -> None:
     line = row(cell("a/b", kind="bound", margin=1.0), "c0")
-    assert "bound 1.0 %" in line.summary
+    assert "bound 1 %" in line.summary
 
 
 def test_margin_finer_than_the_printed_string_is_not_rounded_away() -> None:

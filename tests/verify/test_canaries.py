@@ -164,7 +164,7 @@ def collapse(choices: str, answers: str) -> tuple[str, str]:
 def test_always_the_same_letter_is_a_collapse() -> None:
     verdict, detail = collapse("A" * 40, "ABCD" * 10)
     assert verdict == "invalid"
-    assert "always 'A' would give 25 %" in detail
+    assert "always 'A' would give 25.0 %" in detail
 
 
 def test_several_letters_are_none() -> None:

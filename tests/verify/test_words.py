@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from kit.verify.numbers import places
 from kit.verify.render import HEIGHT, WIDTH, ending, lines
 from kit.verify.verdict import ClaimReport, Interval, Verdict
-from kit.verify.words import Documents, caveats, decides, in_unit, places
+from kit.verify.words import Documents, caveats, decides, in_unit
 from tests.verify.builders import claim, expected_cell, run, seeded
 
 LOW, HIGH = [8.0, 9.5, 7.0, 12.0, 6.5], [94.0, 95.5, 90.0, 97.0, 92.5]
@@ -56,7 +57,7 @@ def test_the_headline_says_scale_count_and_what_was_not_run() -> None:
 def test_a_number_has_the_digits_that_its_uncertainty_supports(
     half: float, unit: str, digits: int | None
 ) -> None:
-    assert places(Interval(low=-half, high=half, level=0.95), unit) == digits
+    assert places(half, unit) == digits
 
 
 def test_numbers_are_not_printed_with_twelve_digits() -> None:

@@ -7,7 +7,7 @@ from math import ceil
 
 from kit.verify.finding import Finding, conclude
 from kit.verify.measurement import Measurement
-from kit.verify.numbers import scale_of, show
+from kit.verify.numbers import rounded, scale_of, show
 from kit.verify.planning import smallest
 from kit.verify.proportions import clopper_pearson
 from kit.verify.seeds import mean_spread, seed_group
@@ -63,11 +63,12 @@ def bound(cell: Measurement, value: Fraction, side: str) -> Finding:
     low, high, how = interval
     edge = float(value)
     holds, fails = (high <= edge, low > edge) if side == "at_most" else (low >= edge, high < edge)
-    far = f"upper limit {show(high)}" if side == "at_most" else f"lower limit {show(low)}"
+    here, lower, upper = (rounded(v, (high - low) / 2, cell.unit) for v in (cell.value, low, high))
+    far = f"upper limit {upper}" if side == "at_most" else f"lower limit {lower}"
     verdict = conclude(False, holds, fails)
     return Finding(
         verdict,
-        f"{show(cell.value)} ({how}), one-sided 95 % {far}, {asked}",
+        f"{here} ({how}), one-sided 95 % {far}, {asked}",
         difference=gap,
         interval_equivalence=Interval(low=low - edge, high=high - edge, level=0.90),
         margin=edge,

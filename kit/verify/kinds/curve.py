@@ -29,7 +29,7 @@ from kit.verify.finding import (
     scaled,
 )
 from kit.verify.measurement import Measurement
-from kit.verify.numbers import points, printed, scale_of, show
+from kit.verify.numbers import points, printed, rounded, scale_of, show
 from kit.verify.proportions import newcombe
 from kit.verify.seeds import Spread, group, item_sd, seed_group
 from kit.verify.special import normal_quantile
@@ -214,8 +214,8 @@ def _conclude(
     )
     unit = points(cell.unit)
     detail = (
-        f"largest residual {show(worst.size, signed=True)}{unit} at {worst.where} "
-        f"(margin {show(margin)}), mean residual {show(average.size, signed=True)} "
+        f"largest residual {_rounded(worst, worst.size, cell)}{unit} at {worst.where} "
+        f"(margin {show(margin)}), mean residual {_rounded(average, average.size, cell)} "
         f"(drift allowed {show(drift)}); {_how(cell, worst)}"
     )
     if different and verdict == "deviates":
@@ -237,9 +237,14 @@ def _conclude(
     )
 
 
+def _rounded(of: Residual, value: float | Fraction, cell: Measurement) -> str:
+    half = 0.0 if of.narrow is None else (of.narrow[1] - of.narrow[0]) / 2
+    return rounded(value, half, cell.unit, signed=True)
+
+
 def _how(cell: Measurement, worst: Residual) -> str:
     if worst.narrow is None:
         return "no noise model"
     low, high = worst.narrow
-    span = f"90 % interval there {show(low, signed=True)} to {show(high, signed=True)}"
+    span = f"90 % interval there {_rounded(worst, low, cell)} to {_rounded(worst, high, cell)}"
     return f"{span}, {len(cell.curves)} seeds" if len(cell.curves) > 1 else f"{span}, a single run"

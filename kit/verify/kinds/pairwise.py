@@ -12,7 +12,7 @@ from math import ceil, sqrt
 
 from kit.manifest.printed import Printed
 from kit.verify.finding import Finding, conclude, inside, scaled
-from kit.verify.numbers import points, scale_of, show, show_p
+from kit.verify.numbers import points, rounded, scale_of, show, show_p
 from kit.verify.pairs import (
     critical_difference,
     equivalence_difference,
@@ -53,10 +53,11 @@ def paired(
     equivalent = inside(narrow, delta) and few
     different = p < 0.05 or many
     verdict = conclude(b + c == 0, equivalent, different)
+    half = (wide[1] - wide[0]) / 2 * scale
     detail = (
         f"{b} items only here and {c} only there of {n}: difference "
-        f"{show((b - c) / n * scale, signed=True)}{points(unit)}, exact McNemar {show_p(p)}, "
-        f"flip rate {show(100 * flips)} %"
+        f"{rounded((b - c) / n * scale, half, unit, signed=True)}{points(unit)}, "
+        f"exact McNemar {show_p(p)}, flip rate {100 * flips:.1f} %"
     )
     if allowed_flips is not None:
         detail += f" (allowed {show(100 * allowed_flips)} %)"
@@ -127,8 +128,9 @@ def flip(
     verdict = conclude(abs(gap) <= published.half, equivalent, different)
     centre, half = float(net) / n, (critical - 1 + float(blur)) / n
     room = delta - (allowed / n if allowed is not None else -1 / n) + float(blur) / n
+    apart = rounded(gap, half * scale, unit, signed=True)
     detail = (
-        f"difference {show(gap, signed=True)}{points(unit)} = {show(net, signed=True)} items; "
+        f"difference {apart}{points(unit)} = {show(net, signed=True)} items; "
         f"a flip rate of {show(100 * f)} % explains up to {critical - 1} of {n}, "
         f"margin {show(margin)}"
     )
