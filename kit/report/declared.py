@@ -187,7 +187,8 @@ def _square(row: int, column: int, id: str, numbers: Numbers, span: tuple[float,
     elif expected is not None and expected.status != "unreported":
         published = f"({expected.status})"
     verdict = report.verdict if report is not None else ""
-    shade, text = None, verdict or "not measured"
+    shade: float | None = None
+    text: str = verdict or "not measured"
     if cell is not None and cell.value is not None:
         low, high = span
         shade = 0.5 if high == low else (float(cell.value) - low) / (high - low)
