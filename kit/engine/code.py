@@ -15,15 +15,20 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kit.engine.registry import Registry, StepKind, params_of
 from kit.engine.store import Store, StoredStep
+from kit.manifest.names import nearest
 from kit.results.plan import Plan, StepInstance
 
+WHERE = (
+    "it is looked for beside the nearest pyproject.toml with a table [tool.kit], among what is "
+    "installed, and in PYTHONPATH"
+)
 WIRING = "kit.steps"
 SCIENCE = tuple(f"kit.{room}" for room in ("evals", "lm", "methods", "mini", "tampering", "train"))
 
@@ -61,6 +66,28 @@ def other_code(plan: Plan, store: Store, registry: Registry) -> list[StepInstanc
     ]
 
 
+def absent(science: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Modules and functions of a kind's ``science`` that are not there; nothing is imported.
+
+    Yields:
+        The entry, what is wrong with it, and what to do.
+    """
+    for entry in science:
+        module, _, function = entry.partition(":")
+        file = _file.__wrapped__(module)  # the file may have been written since
+        if file is None:
+            yield entry, f"there is no module {module!r}", WHERE
+            continue
+        try:
+            body = ast.parse(file.read_text(encoding="utf-8")).body
+        except (OSError, SyntaxError, ValueError) as error:
+            yield entry, f"{file} cannot be read: {error}", "mend the module"
+            continue
+        bound = [name for node in body for name in _names(node)]
+        if function and not {function, "*"} & set(bound):
+            yield entry, f"{module} has no function {function!r}", nearest(function, bound)
+
+
 @cache
 def _digest(module: str, function: str, further: tuple[str, ...]) -> str:
     reach = _Reach(module.partition(".")[0])
@@ -68,9 +95,10 @@ def _digest(module: str, function: str, further: tuple[str, ...]) -> str:
     if not reach.parts:  # made inside of another function
         reach.module(module)
     for name in further:
-        if _file(name) is None:
-            raise ValueError(f"science of a step kind: there is no module {name!r}")
-        reach.module(name)
+        module = name.partition(":")[0]
+        if _file(module) is None:
+            raise ValueError(f"science of a step kind: there is no module {module!r}")
+        reach.module(module)
     text = "".join(f"{name}\0{part}\0" for name, part in sorted(reach.parts.items()))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -185,7 +213,7 @@ def _names(node: ast.stmt) -> Iterator[str]:
     elif isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         yield from (target.id for target in targets if isinstance(target, ast.Name))
-    elif isinstance(node, ast.If):  # if TYPE_CHECKING
+    elif isinstance(node, ast.If | ast.Try):  # if TYPE_CHECKING
         yield from (name for inner in node.body for name in _names(inner))
 
 

@@ -197,3 +197,34 @@ def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any, name: st
             at = ", ".join(f"{axis}={axis_id(v)}" for axis, v in chosen.items())
             return f"{error} ({at})" if at else str(error)
     return ""
+
+
+def function_faults(
+    name_of_profile: str, profile: Profile, step: StepSpec, kind: StepKind
+) -> Iterator[Hit]:
+    """Functions that the parameters of a step name, over every combination of its axes."""
+    written = values_of(profile, step.id)
+    named: set[str] = set()
+    for point in combinations(profile, step.each):
+        try:
+            params = params_of(kind, resolve(dict(written), point, profile.pins))
+        except (BadReference, ValueError, TypeError):
+            return  # reported as "parameters"
+        named.update(name for name in kind.science(params) if ":" in name)
+    if not named:
+        return
+    from kit.engine.code import absent
+
+    for entry, fault, remedy in absent(sorted(named)):
+        place = next(_places(entry, written), ())
+        yield Hit(("profiles", name_of_profile, "set", step.id, *place), fault, remedy)
+
+
+def _places(entry: str, written: Mapping[str, Any]) -> Iterator[PathTuple]:
+    """Where a text stands: the parameter, or the item of a list in it."""
+    for name, value in written.items():
+        for index, item in enumerate(value) if isinstance(value, list) else ():
+            if entry in str(item):
+                yield (name, index)
+        if entry in str(value):
+            yield (name,)

@@ -210,8 +210,9 @@ class StepKind:
         lowers_memory: What a user can change when the step runs out of memory, best first. The
             engine cannot know it; a kind without any says that only a larger machine helps.
         steadies: What a user can change when its training diverges.
-        science: Modules that the function reaches by no import in its source (a name in a list, or
-            in its parameters): they belong to its code as well (:mod:`kit.engine.code`).
+        science: Modules (``a.b``) and functions (``a.b:c``) that the function reaches by no import
+            in its source but by a name in a list, or in its parameters: they must be there, and
+            belong to its code as well (:mod:`kit.engine.code`).
         imports: Modules that the function imports and that take seconds; the process of a GPU step
             may import them before the step's inputs are there (:mod:`kit.engine.early`). None of
             them may touch a GPU.

@@ -136,9 +136,14 @@ def test_a_changed_function_is_noticed(shell: Shell, folder: Path) -> None:
         ("pins.yaml", "    attributes: { style: paper }\n", "", "needs 'style' of its attacks"),
         ("pins.yaml", "{ chat_format: tokenizer }", "{ chat: x }", "needs 'chat_format' of its"),
         ("mine.yaml", "filter=my_defence:strip_orders", "filter", "no defence: 'filter'"),
-        pytest.param(
-            "mine.yaml", "my_defence:strip_orders", "my_defence:gone",
-            "the defence 'filter': module", marks=pytest.mark.slow,
+        (
+            "mine.yaml", "my_defence:strip_orders", "my_defence:strip_order",
+            "mine.yaml:55:96: error: my_defence has no function 'strip_order' [functions]\n"
+            "  next: did you mean 'strip_orders'?",
+        ),
+        (
+            "mine.yaml", "my_defence:strip_orders", "my_defences:strip_orders",
+            "error: there is no module 'my_defences' [functions]",
         ),
         pytest.param(
             "mine.yaml", "defences: [undefended", "defences: [native",
@@ -152,7 +157,7 @@ def test_a_slip_is_said(
     place = folder / file
     assert old in FILES[file]
     place.write_text(FILES[file].replace(old, new))
-    early = "needs" in says or "no defence" in says
+    early = any(word in says for word in ("needs", "no defence", "[functions]"))
     done = shell("kit validate ." if early else "kit run ./mine.yaml")
     place.write_text(FILES[file])
     said = done.stdout + done.stderr

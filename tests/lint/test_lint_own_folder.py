@@ -75,3 +75,52 @@ def test_a_folder_that_a_pin_names_is_there(mine: Path) -> None:
     listed = PINS.replace("folder: . }", "folder: ., files: [{ path: x.yaml }, { path: y.txt }] }")
     (mine / "pins.yaml").write_text(listed)
     assert [message[-5:] for message in said()] == ["y.txt", "y.txt"]
+
+
+FUNCTION = """
+results: evaluate
+steps:
+  - id: evaluate
+    kind: defensive-tokens/evaluate
+    version: 2
+    inputs: { model: { model: base }, evaluation: { pin: texts }, attacks: { pin: texts } }
+profiles:
+  own:
+    summary: s
+    models: { base: { pin: model } }
+    set:
+      evaluate:
+        layout: before-bos
+        attacks: [naive]
+        max_new_tokens: 8
+        seed: 42
+        accuracy: false
+        refusal_rule: as-reported
+        defences: [undefended, "filter=a_defence_of_mine:gone"]
+"""
+
+
+def _absent(mine: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
+    monkeypatch.syspath_prepend(str(mine))
+    (mine / "x.yaml").write_text(MANIFEST[: MANIFEST.index("results:")] + FUNCTION.lstrip())
+    hits = lint_manifest(read_manifest(mine / "x.yaml"), Catalog())
+    return [(hit.where, hit.message, hit.next_step) for hit in hits if hit.rule == "functions"]
+
+
+def test_a_function_that_is_not_there_is_an_error_at_its_place(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hit,) = _absent(mine, monkeypatch)
+    assert hit[0].endswith("x.yaml:28:32")
+    assert hit[1] == "there is no module 'a_defence_of_mine'"
+    assert "pyproject.toml" in hit[2]
+    module = mine / "a_defence_of_mine.py"
+    module.write_text("raise SystemExit('nothing imports this')\ndef gones(data, order): ...\n")
+    (hit,) = _absent(mine, monkeypatch)
+    assert hit[1:] == ("a_defence_of_mine has no function 'gone'", "did you mean 'gones'?")
+    module.write_text("def gone(:\n")
+    (hit,) = _absent(mine, monkeypatch)
+    assert "cannot be read: invalid syntax" in hit[1]
+    for text in ("def gone(data, order): ...", "gone = str.join", "from os import *"):
+        module.write_text(text)
+        assert _absent(mine, monkeypatch) == []

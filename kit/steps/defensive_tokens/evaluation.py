@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 
 def evaluate_science(params: Evaluate) -> tuple[str, ...]:
-    """Modules that no import shows: chat formats, and those of defences that are functions."""
+    """What no import shows: chat formats, and defences that are functions."""
+    own = [written for written in params.defences if written not in KNOWN_DEFENCES]
+    if not own:
+        return FORMATS
     from kit.methods.defensive_tokens.prompt_defences import own_defence
 
-    own = [own_defence(defence) for defence in params.defences if defence not in KNOWN_DEFENCES]
-    return (*FORMATS, *sorted({module for _, module, function in own if function}))
+    read = [own_defence(written) for written in own]
+    return (*FORMATS, *sorted({f"{module}:{name}" for _, module, name in read if name}))
 
 
 @REGISTRY.kind(
