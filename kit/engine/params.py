@@ -150,8 +150,8 @@ def parameter_faults(
 ) -> Iterator[Hit]:
     """What is wrong with the parameters that a profile gives a step.
 
-    Every parameter is the kind's, none is missing, and each has its type for every combination of
-    the axes that it refers to.
+    Every parameter is the kind's, none is missing, each has its type for every combination of the
+    axes that it refers to, and functions that it names are there.
     """
     path: PathTuple = ("profiles", name_of_profile, "set", step.id)
     written = values_of(profile, step.id)
@@ -176,6 +176,8 @@ def parameter_faults(
         problem = _problem(profile, step, written, kind.params)
         if problem:
             yield Hit(path, f"parameters of {step.id!r}: {problem}")
+        else:
+            yield from _function_faults(path, profile, step, kind)
 
 
 def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any, name: str = "") -> str:
@@ -199,25 +201,21 @@ def _problem(profile: Profile, step: StepSpec, value: Any, wanted: Any, name: st
     return ""
 
 
-def function_faults(
-    name_of_profile: str, profile: Profile, step: StepSpec, kind: StepKind
+def _function_faults(
+    path: PathTuple, profile: Profile, step: StepSpec, kind: StepKind
 ) -> Iterator[Hit]:
-    """Functions that the parameters of a step name, over every combination of its axes."""
+    """Functions ``module:function`` that parameters name and that are not there."""
     written = values_of(profile, step.id)
     named: set[str] = set()
     for point in combinations(profile, step.each):
-        try:
-            params = params_of(kind, resolve(dict(written), point, profile.pins))
-        except (BadReference, ValueError, TypeError):
-            return  # reported as "parameters"
+        params = msgspec.convert(resolve(dict(written), point, profile.pins), kind.params)
         named.update(name for name in kind.science(params) if ":" in name)
     if not named:
         return
     from kit.engine.code import absent
 
     for entry, fault, remedy in absent(sorted(named)):
-        place = next(_places(entry, written), ())
-        yield Hit(("profiles", name_of_profile, "set", step.id, *place), fault, remedy)
+        yield Hit((*path, *next(_places(entry, written), ())), fault, remedy)
 
 
 def _places(entry: str, written: Mapping[str, Any]) -> Iterator[PathTuple]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kit.engine.params import function_faults, parameter_faults
+from kit.engine.params import parameter_faults
 from kit.engine.registry import OWN, Registry, StepKind
 from kit.errors import InvalidInput
 from kit.manifest.matrix import (
@@ -468,14 +468,6 @@ def parameters(use: Use) -> Iterator[Hit]:
             yield from parameter_faults(use.name, use.profile, step, kind)
 
 
-def functions(use: Use) -> Iterator[Hit]:
-    """Functions that parameters name as ``module:function`` are there."""
-    for step in use.steps.values():
-        kind = use.kind(step)
-        if kind is not None:
-            yield from function_faults(use.name, use.profile, step, kind)
-
-
 RULES: dict[str, Rule] = {
     "duplicate-step": duplicate_step,
     "step-kind": step_kind,
@@ -491,7 +483,6 @@ RULES: dict[str, Rule] = {
     "pin-known": pin_known,
     "cyclic-steps": cyclic_steps,
     "parameters": parameters,
-    "functions": functions,
 }
 """Rule id of lint -> rule, in the order in which planning asks them."""
 

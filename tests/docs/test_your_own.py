@@ -138,12 +138,12 @@ def test_a_changed_function_is_noticed(shell: Shell, folder: Path) -> None:
         ("mine.yaml", "filter=my_defence:strip_orders", "filter", "no defence: 'filter'"),
         (
             "mine.yaml", "my_defence:strip_orders", "my_defence:strip_order",
-            "mine.yaml:55:96: error: my_defence has no function 'strip_order' [functions]\n"
+            "mine.yaml:55:96: error: my_defence has no function 'strip_order' [parameters]\n"
             "  next: did you mean 'strip_orders'?",
         ),
         (
             "mine.yaml", "my_defence:strip_orders", "my_defences:strip_orders",
-            "error: there is no module 'my_defences' [functions]",
+            "error: there is no module 'my_defences' [parameters]",
         ),
         pytest.param(
             "mine.yaml", "defences: [undefended", "defences: [native",
@@ -157,7 +157,9 @@ def test_a_slip_is_said(
     place = folder / file
     assert old in FILES[file]
     place.write_text(FILES[file].replace(old, new))
-    early = any(word in says for word in ("needs", "no defence", "[functions]"))
+    early = any(
+        word in says for word in ("needs", "no defence", "there is no module", "no function")
+    )
     done = shell("kit validate ." if early else "kit run ./mine.yaml")
     place.write_text(FILES[file])
     said = done.stdout + done.stderr

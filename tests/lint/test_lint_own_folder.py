@@ -104,7 +104,7 @@ def _absent(mine: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str,
     monkeypatch.syspath_prepend(str(mine))
     (mine / "x.yaml").write_text(MANIFEST[: MANIFEST.index("results:")] + FUNCTION.lstrip())
     hits = lint_manifest(read_manifest(mine / "x.yaml"), Catalog())
-    return [(hit.where, hit.message, hit.next_step) for hit in hits if hit.rule == "functions"]
+    return [(hit.where, hit.message, hit.next_step) for hit in hits if hit.rule == "parameters"]
 
 
 def test_a_function_that_is_not_there_is_an_error_at_its_place(
