@@ -40,10 +40,13 @@ def add(run: Path, name: str, hardware: str, folder: Path | None) -> None:
 @command.command()
 @_folder
 def show(folder: Path | None) -> None:
-    """Print the log as a Markdown table."""
-    from kit.report.log import matrix_markdown
+    """Print the log, which entries are pooled and why others are not, and what they say together.
 
-    click.echo(matrix_markdown(_log_folder(folder)), nl=False)
+    Markdown, the same as docs/reproductions.md has after `kit docs`.
+    """
+    from kit.report.pooled import page
+
+    click.echo(page(_log_folder(folder)), nl=False)
 
 
 def _log_folder(folder: Path | None) -> Path:

@@ -46,8 +46,8 @@ BLOCKS: dict[tuple[str, str], str] = {
     ("docs/mini-world.md", "seeds"): "kit.mini.injection.page:seed_table",
     ("docs/mini-world.md", "summary"): "kit.mini.injection.page:summary_sentence",
     ("docs/mini-world.md", "training"): "kit.mini.injection.page:training_table",
-    ("docs/reproductions.md", "pooled"): "kit.report.pooled:block",
-    ("docs/reproductions.md", "log"): "kit.report.log:block",
+    ("docs/reproductions.md", "pooled"): "kit.report.pooled:pooled_block",
+    ("docs/reproductions.md", "log"): "kit.report.pooled:log_block",
 }
 """(document, block) -> ``module:function`` giving the text. A document that is absent, or lacks
 the block, is left alone."""

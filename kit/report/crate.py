@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kit.errors import InvalidInput, Preflight
+from kit.errors import InvalidInput
 from kit.manifest.pin_types import Pin
 from kit.report.facts import hardware_line
-from kit.report.files import Run, write_file
+from kit.report.files import Run, needing, write_file
 from kit.report.text import one_line
 from kit.results.files import EVENTS, LABELS, PLAN, RECORD, RESULTS, SUMS
 from kit.results.plan import StepInstance
@@ -70,17 +70,11 @@ class _Builder:
     """Puts one crate together; entities are named by counters, never by untrusted text."""
 
     def __init__(self, run: Run, record: Record, agent: str, licence: str) -> None:
-        try:
+        with needing("the crate"):
             from rocrate.model.contextentity import ContextEntity
             from rocrate.model.person import Person
             from rocrate.model.softwareapplication import SoftwareApplication
             from rocrate.rocrate import ROCrate
-        except ImportError as error:
-            raise Preflight(
-                "the crate needs rocrate, which is not installed",
-                why=str(error),
-                next_step="pip install 'safety-repro-kit[report]'   (or: make setup)",
-            ) from error
         self.run, self.record = run, record
         self.entity, self.software = ContextEntity, SoftwareApplication
         self.crate: Any = ROCrate(version="1.3")

@@ -5,12 +5,14 @@ The verdict is required: a report says what ``kit verify`` said and decides noth
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 from kit import jsonfile
 from kit.durable import write_output
-from kit.errors import InvalidInput
+from kit.errors import InvalidInput, Preflight
 from kit.results import run
 from kit.results.files import VERDICT
 from kit.verify.basis import check_follows
@@ -60,3 +62,20 @@ def write_file(path: Path, content: str | bytes) -> None:
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     write_output(path, data, next_step="choose another place: -o FILE")
+
+
+@contextmanager
+def needing(what: str) -> Iterator[None]:
+    """Around imports of the extra ``report``, some of which may not be installed.
+
+    Raises:
+        Preflight: One is not.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise Preflight(
+            f"{what} needs a library that is not installed",
+            why=str(error),
+            next_step="pip install 'safety-repro-kit[report]'   (or: make setup)",
+        ) from error

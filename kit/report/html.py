@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit import __version__
-from kit.errors import Preflight
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.types import Manifest
 from kit.report import generations
 from kit.report.content import content
-from kit.report.files import Run
+from kit.report.files import Run, needing
 from kit.visible import visible
 
 if TYPE_CHECKING:
@@ -58,14 +57,8 @@ def render(
 
 
 def _environment() -> Environment:
-    try:
+    with needing("the report"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise Preflight(
-            "the report needs jinja2, which is not installed",
-            why=str(error),
-            next_step="pip install 'safety-repro-kit[report]'   (or: make setup)",
-        ) from error
     environment = Environment(
         loader=PackageLoader("kit.report", "templates"),
         autoescape=True,

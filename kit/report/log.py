@@ -7,8 +7,8 @@ carries a name only if its owner gives one.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +20,14 @@ from kit.durable import sha256_file
 from kit.errors import InvalidInput
 from kit.report.facts import hardware_line
 from kit.report.files import Run, write_file
-from kit.report.markdown import escape, table
 from kit.report.text import one_line
+from kit.results.files import RECORD, VERDICT
+from kit.results.plan import Plan
+from kit.results.record import Record
+from kit.verify.outcome import NOT_WHOLE
 from kit.verify.verdict import ClaimReport, RunVerdict, Verdict
 
 FOLDER = "reproductions"
-_LIBRARIES = ("torch", "transformers", "vllm", "deepspeed", "accelerate", "numpy")
 _LONGEST = 120
 
 
@@ -58,29 +60,24 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     profile: str
     variant: str
     verdict: RunVerdict
-    modified: bool
     brought: bool
     """The numbers were brought as a table and not run by the kit."""
-    claims: dict[str, int]
-    """Outcome -> number of primary claims."""
-    cells: dict[str, int]
-    """Verdict -> number of cells."""
+    changes: list[str] = []
+    """What of the run is not as the kit has it, or is absent; other seeds are no change."""
+    claims: list[ClaimEntry] = []
+    """Every primary claim with its numbers, so that entries can be pooled."""
     verdict_sha256: str
     date: str
     """UTC day on which the run ended."""
     hardware: str
     kit_version: str
     commit: str | None = None
-    dirty: bool | None = None
-    versions: dict[str, str] = {}
     name: str | None = None
-    seed: int | None = None
-    """What the smallest seed was moved to; None for the seeds of the manifest."""
-    modified_beyond_seed: bool = False
-    environment: str = ""
-    """Device and, on a GPU, its architecture."""
-    by_claim: list[ClaimEntry] = []
-    """Every primary claim with its numbers, so that entries can be pooled."""
+    seeds: list[int] = []
+    environment: dict[str, str] = {}
+    """The environment class: what the steps' keys say of device, types and libraries."""
+    code: dict[str, str] = {}
+    """Step kind -> digest of the code that made its outputs; empty where that is not recorded."""
 
 
 def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
@@ -115,7 +112,6 @@ def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
             why="an entry without hardware does not help the next reader",
             next_step="kit log add RUN --hardware 'what it ran on'",
         )
-    versions = record.versions if record is not None else {}
     when = (record.ended or record.started) if record is not None else ""
     return Entry(
         experiment=verdict.experiment,
@@ -123,34 +119,63 @@ def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
         profile=verdict.profile,
         variant=plan.variant if plan is not None else "",
         verdict=verdict.verdict,
-        modified=verdict.modified,
         brought=verdict.not_run_here,
-        claims=dict(sorted(Counter(c.outcome for c in verdict.claims if c.primary).items())),
-        cells=dict(sorted(Counter(cell.verdict for cell in verdict.cells).items())),
-        verdict_sha256=sha256_file(run.path / "verdict.json"),
+        changes=_changes(verdict),
+        claims=[_claim(claim, verdict) for claim in verdict.claims if claim.primary],
+        verdict_sha256=sha256_file(run.path / VERDICT),
         date=_day(when),
         hardware=_short(hardware or hardware_line(record.hardware if record else {})),
         kit_version=verdict.kit_version or (record.kit_version if record else ""),
         commit=record.commit if record is not None else None,
-        dirty=record.dirty if record is not None else None,
-        versions={lib: versions[lib] for lib in _LIBRARIES if versions.get(lib)},
         name=_short(name) or None,
-        seed=record.seed if record is not None else None,
-        modified_beyond_seed=any(not text.startswith("seed=") for text in verdict.overrides),
-        environment=_environment(run),
-        by_claim=[_claim(claim, verdict) for claim in verdict.claims if claim.primary],
+        seeds=_seeds(plan),
+        environment=_environment(plan),
+        code=_code(plan, record),
     )
 
 
-def _environment(run: Run) -> str:
-    known = run.record.environment if run.record is not None else {}
-    return ", ".join(str(known[key]) for key in ("device", "gpu_arch") if known.get(key))
+def _changes(verdict: Verdict) -> list[str]:
+    changed = [text for text in verdict.overrides if not text.startswith("seed=")]
+    if verdict.own_expectation:  # whose path is nobody else's business
+        changed = [text for text in changed if not text.startswith("compared with ")]
+        changed.append("compared with an expectation of its own")
+    absent = [reason for reason in verdict.reasons if reason.startswith(NOT_WHOLE)]
+    return [_short(text) for text in (*changed, *absent)]
+
+
+def _seeds(plan: Plan | None) -> list[int]:
+    """The seeds that its steps were given: fields ``seed`` of their axes, or an axis ``seed``."""
+    axes = [axis for step in (plan.instances if plan else ()) for axis in step.axes.items()]
+    given = [value.get("seed") if isinstance(value, dict) else value
+             for name, value in axes if isinstance(value, dict) or name == "seed"]  # fmt: skip
+    return sorted({seed for seed in given if isinstance(seed, int)})
+
+
+def _environment(plan: Plan | None) -> dict[str, str]:
+    fields: dict[str, set[str]] = {}
+    for step in plan.instances if plan is not None else ():
+        for name, value in step.environment.items():
+            if value not in (None, False):
+                fields.setdefault(name, set()).add(str(value))
+    return {name: "+".join(sorted(fields[name])) for name in sorted(fields)}
+
+
+def _code(plan: Plan | None, record: Record | None) -> dict[str, str]:
+    digests: dict[str, set[str]] = {}
+    for step in plan.instances if plan is not None else ():
+        made = record.steps.get(step.id) if record is not None else None
+        digests.setdefault(step.kind, set()).add(made.code if made is not None else "")
+    if any("" in known for known in digests.values()):
+        return {}
+    joined = {kind: ",".join(sorted(digests[kind])) for kind in sorted(digests)}
+    return {kind: sha256(text.encode()).hexdigest()[:16] for kind, text in joined.items()}
 
 
 def _claim(claim: ClaimReport, verdict: Verdict) -> ClaimEntry:
     cells = []
     for report in verdict.cells:
-        if report.id in claim.cells and report.value is not None:
+        good = report.verdict != "invalid" and report.value is not None
+        if report.id in claim.cells and good and report.value is not None:
             interval = report.value_interval
             cells.append(
                 CellEntry(
@@ -168,14 +193,16 @@ def add(run: Run, folder: Path, *, name: str = "", hardware: str = "") -> Path:
     """Write the entry of a run below ``folder``; the same run gives the same file."""
     made = entry(run, name=name, hardware=hardware)
     name_of_run = re.sub(r"[^a-z0-9.-]+", "-", f"{made.experiment}-{made.profile}")[:80]
-    path = folder / f"{made.date}-{name_of_run}-{made.verdict_sha256[:8]}.json"
+    # Two runs may have one verdict; their records differ, at least by the time.
+    own = next(run.path / file for file in (RECORD, VERDICT) if (run.path / file).is_file())
+    path = folder / f"{made.date}-{name_of_run}-{sha256_file(own)[:8]}.json"
     folder.mkdir(parents=True, exist_ok=True)
     write_file(path, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
     return path
 
 
 def entries(folder: Path) -> list[Entry]:
-    """The log, by experiment, profile and day.
+    """The log, by experiment, version, profile and day.
 
     Raises:
         InvalidInput: A file of the log is damaged.
@@ -185,46 +212,7 @@ def entries(folder: Path) -> list[Entry]:
         jsonfile.read(path, Entry, next_step=f"remove or mend {path.name}", version=1)
         for path in paths
     ]
-    return sorted(listed, key=lambda entry: (entry.experiment, entry.profile, entry.date))
-
-
-def matrix_markdown(folder: Path) -> str:
-    """The log as a Markdown table, for the documentation."""
-    listed = entries(folder)
-    if not listed:
-        return "Nobody has added a reproduction yet: `kit log add RUN`.\n"
-    rows = [
-        [
-            escape(entry.experiment),
-            f"{escape(entry.profile)}{f', {escape(entry.variant)}' if entry.variant else ''}",
-            f"**{entry.verdict}**{_marks(entry)}",
-            _claims(entry),
-            escape(entry.date),
-            escape(entry.hardware),
-            escape(entry.kit_version) + (f" ({escape(entry.commit[:8])})" if entry.commit else ""),
-            escape(entry.name) if entry.name else "\u2014",
-        ]
-        for entry in listed
-    ]
-    head = ["Experiment", "Profile", "Verdict", "Primary claims", "Day", "Hardware", "Kit", "By"]
-    return "\n".join(table(head, rows)).rstrip() + "\n"
-
-
-def block(root: Path) -> str:
-    """The log of a repository, for ``kit docs``."""
-    return matrix_markdown(root / FOLDER)
-
-
-def _marks(entry: Entry) -> str:
-    marks = [
-        word for word, said in (("modified", entry.modified), ("brought", entry.brought)) if said
-    ]
-    return f" ({', '.join(marks)})" if marks else ""
-
-
-def _claims(entry: Entry) -> str:
-    total = sum(entry.claims.values())
-    return f"{entry.claims.get('holds', 0)} of {total} hold" if total else "none"
+    return sorted(listed, key=lambda e: (e.experiment, e.version, e.profile, e.date))
 
 
 def _day(time: str) -> str:

@@ -110,4 +110,5 @@ def _runs(manifest: Manifest, log: list[Entry], *, small: bool) -> str:
         if item.compares == "published" and (name == _SMALL) == small
     }
     runs = [item for item in log if item.experiment == manifest.id and item.profile in names]
-    return ", ".join(f"{item.verdict} ({item.date})" for item in runs) or "not run"
+    said = (f"{i.verdict} ({i.date}{', changed' * bool(i.changes or i.brought)})" for i in runs)
+    return ", ".join(said) or "not run"

@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from kit.errors import Preflight, UsageError
+from kit.errors import UsageError
+from kit.report.files import needing
 from kit.report.text import plural
 from kit.results.labels import LabelFiles
 from kit.results.run import open_run
@@ -72,17 +73,11 @@ def to_latex(cells: Iterable[Cell]) -> str:
         Preflight: A library is missing.
     """
     head = ["cell", "value", "unit", "sd", "of"]
-    try:
+    with needing("a LaTeX table"):
         import pandas as pd
 
         frame = pd.DataFrame(_summaries(cells), columns=head)
         return str(frame.to_latex(index=False, escape=True))
-    except ImportError as error:
-        raise Preflight(
-            "a LaTeX table needs pandas and jinja2, and one is not installed",
-            why=str(error),
-            next_step="pip install 'safety-repro-kit[report]'   (or: make setup)",
-        ) from error
 
 
 def _summaries(cells: Iterable[Cell]) -> Iterator[tuple[str, ...]]:

@@ -11,7 +11,8 @@ import pytest
 from kit.errors import InvalidInput
 from kit.manifest import docs
 from kit.report.files import read_run
-from kit.report.log import add, entries, matrix_markdown
+from kit.report.log import add, entries
+from kit.report.pooled import page
 from tests.report.builders import verdict
 from tests.report.extremes import HOSTILE, write_hostile
 from tests.report.runs import write_run
@@ -23,11 +24,11 @@ def test_entry_binds_itself_to_the_verdict(tmp_path: Path) -> None:
     written = json.loads(path.read_text())
     digest = sha256((folder / "verdict.json").read_bytes()).hexdigest()
     assert written["verdict_sha256"] == digest
-    assert path.name == f"2026-11-21-tiny-adapt-mini-{digest[:8]}.json"
+    own = sha256((folder / "record.json").read_bytes()).hexdigest()
+    assert path.name == f"2026-11-21-tiny-adapt-mini-{own[:8]}.json"
     assert written["verdict"] == "PARTIALLY"
     assert written["hardware"] == "AMD EPYC 9554 (2 cores, 7.8 GB)"
-    assert written["claims"] == {"holds": 2, "undetermined": 1}
-    assert written["versions"] == {"torch": "2.13.0", "numpy": "2.4.6"}
+    assert [one["outcome"] for one in written["claims"]] == ["holds", "holds", "undetermined"]
     assert written["variant"] == "as-reported"
 
 
@@ -67,15 +68,16 @@ def test_hardware_must_be_known(tmp_path: Path) -> None:
 
 def test_matrix(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert "Nobody" in matrix_markdown(log)
+    assert "Nobody" in page(log)
     add(read_run(write_run(tmp_path / "b", verdict=verdict(experiment="zeta"))), log)
     changed = verdict(modified=True, overrides=["a.b=1"])
     add(read_run(write_run(tmp_path / "a", verdict=changed)), log, name="A|B")
-    lines = matrix_markdown(log).splitlines()
-    assert lines[0].startswith("| Experiment | Profile | Verdict |")
-    assert "| tiny-adapt | mini, as-reported | **PARTIALLY** (modified) | 2 of 3 hold |" in lines[2]
+    lines = page(log).splitlines()
+    assert lines[0].startswith("|  | Experiment | Profile | Verdict |")
+    assert "| 1 | tiny-adapt 1-A | mini, as-reported | **PARTIALLY** | 2 of 3 hold |" in lines[2]
+    assert "| no: changed: a.b=1 |" in lines[2]
     assert "A\\|B" in lines[2]
-    assert lines[3].startswith("| zeta |")
+    assert lines[3].startswith("| 2 | zeta ")
     assert [one.experiment for one in entries(log)] == ["tiny-adapt", "zeta"]
 
 
@@ -91,7 +93,7 @@ def test_kit_docs_renders_the_matrix(tmp_path: Path) -> None:
     (change,) = [one for one in docs.drift(tmp_path) if one.path == page]
     assert change.parts == ("log",)
     docs.write(tmp_path)
-    assert "| tiny-adapt | mini, as-reported | **PARTIALLY** |" in page.read_text()
+    assert "| 1 | tiny-adapt 1-A | mini, as-reported | **PARTIALLY** |" in page.read_text()
     assert "| A. Reader |" in page.read_text()
     assert docs.drift(tmp_path) == []
 
@@ -104,11 +106,11 @@ def test_the_repository_has_the_page() -> None:
 def test_damaged_entry_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(InvalidInput, match=r"bad\.json"):
-        matrix_markdown(tmp_path)
+        page(tmp_path)
 
 
 def test_hostile_run_stays_in_the_folder(tmp_path: Path) -> None:
     run = read_run(write_hostile(tmp_path / "run"))
     path = add(run, tmp_path / "log", name=HOSTILE[0] * 40, hardware=HOSTILE[8])
     assert path.parent == tmp_path / "log"
-    assert "<" not in matrix_markdown(tmp_path / "log")
+    assert "<" not in page(tmp_path / "log")

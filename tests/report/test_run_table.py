@@ -122,7 +122,7 @@ def test_latex_says_what_to_install(module: str, monkeypatch: pytest.MonkeyPatch
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, "pandas.io.formats.style", raising=False)
-    with pytest.raises(Preflight, match="needs pandas and jinja2") as caught:
+    with pytest.raises(Preflight, match="LaTeX table needs a library") as caught:
         to_latex(CELLS)
     assert "[report]" in caught.value.next_step
 

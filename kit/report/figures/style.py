@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from kit.errors import Preflight
+from kit.report.files import needing
 from kit.visible import visible
 
 if TYPE_CHECKING:
@@ -81,14 +81,8 @@ _RC: Any = {
 
 def require_matplotlib() -> None:
     """Say what to install where the extra ``report`` is missing."""
-    try:
+    with needing("the report"):
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise Preflight(
-            "the report needs matplotlib, which is not installed",
-            why=str(error),
-            next_step="pip install 'safety-repro-kit[report]'   (or: make setup)",
-        ) from error
 
 
 @contextmanager
