@@ -56,6 +56,7 @@ class GlobalBatches:
         width: Tokens a row.
         inner_steps: An outer step.
         tampers: Tamper-resistance passes an outer step.
+        held_out_texts: Texts of a row of the held-out batch: two of a pair.
     """
 
     adversary: int
@@ -64,6 +65,7 @@ class GlobalBatches:
     width: int
     inner_steps: int = 64
     tampers: int = 16
+    held_out_texts: int = 1
 
 
 @dataclass(frozen=True)
@@ -242,14 +244,20 @@ def _outer_step(
     collected = 4 * local * (setting.collected == "resident")
     waiting = outer + 4 * local * (setting.snapshot == "cuda")
 
-    def used(batch: int) -> float:
-        return passing(shape, setting, setting.tokens(batch, work.width))
+    judged = work.width * work.held_out_texts
+
+    def used(batch: int, width: int = work.width) -> float:
+        return passing(shape, setting, setting.tokens(batch, width))
 
     # What the reference model says of every layer, until it is compared.
     states = setting.tokens(work.retain, work.width) * (shape.layers + 1) * shape.hidden * 2
     peaks = {
         "inner step": always + waiting + collected + ADAM * local + used(work.adversary),
-        "tamper-resistance pass": always + waiting + collected + ADAM * local + used(work.held_out),
+        "tamper-resistance pass": always
+        + waiting
+        + collected
+        + ADAM * local
+        + used(work.held_out, judged),
         "retain pass": always + outer + collected + used(work.retain) + states,
         # A weight after the other: what an update makes meanwhile is as large as the largest.
         "outer update": always + SCHEDULE_FREE * local + 2 * shape.edge / setting.gpus,
@@ -263,7 +271,7 @@ def _outer_step(
     retained = batch_seconds(shape, setting, work.retain, work.width)
     seconds = (
         work.inner_steps * batch_seconds(shape, setting, work.adversary, work.width)
-        + work.tampers * batch_seconds(shape, setting, work.held_out, work.width)
+        + work.tampers * batch_seconds(shape, setting, work.held_out, judged)
         # The reference model's forward pass is a third of a forward and backward pass.
         + retained * 4 / 3
         + moved_seconds(shape, setting, tampers=work.tampers, retain=work.retain)

@@ -243,3 +243,20 @@ def test_the_table_of_a_shortened_red_team_asks_for_the_attacks_end() -> None:
     steps = {one.params["steps"] for one in plan.instances if one.step == "attack"}
     (table,) = (one for one in plan.instances if one.step == "table")
     assert [*steps] == table.params["steps"] == [50]
+
+
+def test_refusal_training_is_fitted_to_gpus_and_shortened() -> None:
+    only = ("seed=0", "method=tar", "adversary=adversary-1")
+    plan = plan_of("tar-refusal-full-size", 2, 139.0, fraction=0.02, only=only)
+    loop, attack = step(plan, "loop"), step(plan, "attack")
+    assert loop.params["outer_steps"] == 2
+    assert attack.params["steps"] == attack.params["measure_every"] == 4
+    assert step(plan, "recovery").params["steps"] == 2
+    assert sorted(step(plan, "requests").params["published"]) == [
+        "attack=64", "benign=64", "held-out=64", "rejected=64",
+    ]  # fmt: skip
+    for one in (loop, attack):
+        assert one.resources.gpus == 2
+        assert one.resources.gpu_memory_gb < 139
+        assert one.params["rows"] != 4  # the declared ones are for four GPUs of 80 GB
+    assert any(note.startswith("loop: 2 GPU(s), zero-3") for note in plan.notes)

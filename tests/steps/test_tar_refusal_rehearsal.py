@@ -45,6 +45,7 @@ def test_refusals_are_rehearsed_from_pairs_to_an_attacked_model(rehearsed: Steps
         forget_batch=2,
         held_out_batch=2,
         retain_batch=2,
+        reference="offloaded",
     )
     loop = rehearsed.run("loop", refusal.run_refuse, small, data="requests")
     assert loop.canaries["weights-moved"][0]

@@ -208,3 +208,15 @@ def test_what_the_user_chose_stays_and_the_rest_is_solved_for_it() -> None:
 def test_a_choice_that_the_engine_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match="zero-3 has no such setting"):
         solve(LLAMA3_8B, H100, BIO, Setting(4, 1, "zero-3"), {"weights_stay": True})
+
+
+def test_the_two_answers_of_a_pair_are_both_counted() -> None:
+    single = GlobalBatches(adversary=64, held_out=64, retain=64, width=1024)
+    pairs = replace(single, held_out_texts=2)
+    chosen = Setting(4, 4, "zero-3", checkpointing=True)
+    one, two = (count(chosen, LLAMA3_8B, work) for work in (single, pairs))
+    phase = "tamper-resistance pass"
+    assert two.peak_gib[phase] > one.peak_gib[phase]
+    assert two.peak_gib["inner step"] == one.peak_gib["inner step"]
+    assert two.seconds > one.seconds
+    assert two.passes == one.passes

@@ -16,7 +16,8 @@ from kit.steps.common import (
     tokenizer_and_format,
     tokenizer_of,
 )
-from kit.steps.tampering.kinds import SHARED, TRAJECTORY, shared_training
+from kit.steps.tampering.kinds import SHARED, TRAJECTORY, shared_training, shortened
+from kit.steps.tar import sizes
 from kit.steps.tar.kinds import COUNTS, TRAINING, leave
 from kit.steps.tar.refusal_params import (
     AnswerTuning,
@@ -39,6 +40,7 @@ PINS = ("hh", "magpie", "toxic-dpo")
     outputs=("pairs", "requests", "questions", COUNTS),
     environment=("transformers",),
     canaries=("counts-as-published",),
+    shortened=sizes.shorter_requests,
 )
 def run_requests(ctx: StepContext, params: Requests) -> None:
     """Write pairs and requests of a world, or the published pairs, in the model's chat format."""
@@ -99,17 +101,18 @@ def _published(ctx: StepContext, params: Requests) -> None:
     outputs=("model", TRAINING),
     canaries=("weights-moved",),
     model=ModelOutput("model", inherits="model"),
+    sized=sizes.refuse,
+    shortened=sizes.shorter_refuse,
 )
 def run_refuse(ctx: StepContext, params: Refuse) -> None:
     """Run TAR's outer loop with DPO, for refusals."""
     from kit.evals.sets import pad_id
     from kit.methods.tar.outer_loop import saved_weights
     from kit.methods.tar.pairs import read_pairs, with_reference
-    from kit.methods.tar.presets import preset
     from kit.methods.tar.refusal import RefusalData, train_refusal
     from kit.methods.tar.refusal_data import answers
-    from kit.methods.tar.settings import TarSettings
     from kit.train.engine import Precision
+    from kit.train.residence import frozen
 
     how = shared_training(ctx, params)
     source = ctx.model("model")
@@ -121,20 +124,21 @@ def run_refuse(ctx: StepContext, params: Refuse) -> None:
         read = read_pairs(data, name) if name else []
         return with_reference(read, reference, rows=params.rows, pad_id=pad)
 
-    settings = preset(params.preset, "refusal", **same_named(params, TarSettings))
+    settings = sizes.refusal_settings(params)
     judged = pairs(params.judged) if params.measure_every else []
+    known = RefusalData(
+        pairs(params.pairs),
+        answers(data, params.retain),
+        held_out=pairs(params.held_out),
+        judged=judged,
+        share=params.adversary_share,
+        by=params.divide_by,
+        redraw=params.redraw,
+    )
     trained, run = train_refusal(
         load_model(ctx, source, params.dtype, trainable=True),
-        reference,
-        RefusalData(
-            pairs(params.pairs),
-            answers(data, params.retain),
-            held_out=pairs(params.held_out),
-            judged=judged,
-            share=params.adversary_share,
-            by=params.divide_by,
-            redraw=params.redraw,
-        ),
+        frozen(reference, params.reference, ctx.device),  # asked about all pairs above
+        known,
         settings,
         seed=params.seed,
         pad_id=pad,
@@ -192,6 +196,8 @@ def run_refusal_safeguard(ctx: StepContext, params: RefusalSafeguard) -> None:
     inputs={"model": "model", "data": "step"},
     outputs=(TRAJECTORY,),
     canaries=("attack-ran",),
+    sized=sizes.tune,
+    shortened=shortened,
 )
 def run_answer_attack(ctx: StepContext, params: AnswerTuning) -> None:
     """Attack a model with answers and ask it on the way."""
@@ -207,6 +213,8 @@ def run_answer_attack(ctx: StepContext, params: AnswerTuning) -> None:
     outputs=(TRAJECTORY, "model"),
     canaries=("attack-ran",),
     model=ModelOutput("model", inherits="model"),
+    sized=sizes.tune,
+    shortened=shortened,
 )
 def run_answer_tune(ctx: StepContext, params: AnswerTuning) -> None:
     """Attack a model with answers, ask it on the way and keep it."""

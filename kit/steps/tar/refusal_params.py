@@ -44,8 +44,6 @@ class Refuse(OuterLoop, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Set of pairs that no training has, for the win rate on the way."""
     measure_every: Natural = 0
     """Outer steps between win rates; 0 measures none."""
-    engine: Literal["single-process", "zero-3"] = "single-process"
-    """How several GPUs share the work: the whole model on each, or everything sharded."""
 
 
 class RefusalSafeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
