@@ -1,8 +1,10 @@
 """A run as a Process Run Crate 0.6: an RO-Crate 1.3 zip that archives can read.
 
-Every executed step is a ``CreateAction`` with the step kind as its instrument, its pins and the
-steps before it as objects, and its outputs as results. Outputs that stay in the store are described
-by name and sha256, not copied. rocrate is imported here only; it costs most of a second.
+Every executed step is a ``CreateAction`` with the step kind as its instrument, the plan, its pins
+and the steps before it as objects, and its outputs as results. Outputs that stay in the store are
+described by name and sha256, not copied. Properties follow the table "Requirements" of the profile
+(Workflow Run RO-Crate working group, Process Run Crate 0.6, 2026-09-07). rocrate is imported here
+only; it costs most of a second.
 """
 
 from __future__ import annotations
@@ -12,16 +14,23 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kit.errors import InvalidInput
 from kit.manifest.pin_types import Pin
+from kit.report.details import step_command
 from kit.report.facts import hardware_line
 from kit.report.files import Run, needing, write_file
 from kit.report.text import one_line
 from kit.results.files import EVENTS, LABELS, PLAN, RECORD, RESULTS, SUMS
 from kit.results.plan import StepInstance
 from kit.results.record import Record, StepRecord
+from kit.visible import shorten
 
 PROFILE = "https://w3id.org/ro/wfrun/process/0.6"
+TERMS = "https://w3id.org/ro/terms/workflow-run#"
+LONGEST = 2000
+"""Characters of an action's description."""
 FILES = {
     RESULTS: ("Measured numbers", "application/json"),
     "verdict.json": ("Comparison with the published numbers", "application/json"),
@@ -33,9 +42,6 @@ FILES = {
     "report.html": ("The report", "text/html"),
 }
 """Files of a run directory that belong to the crate. Responses of models do not."""
-
-_STATUS = {"run": "CompletedActionStatus", "cached": "CompletedActionStatus"}
-_STATUS["failed"] = "FailedActionStatus"
 
 
 def export_crate(run: Run, out: Path, *, agent: str = "", licence: str = "") -> Path:
@@ -78,13 +84,22 @@ class _Builder:
         self.run, self.record = run, record
         self.entity, self.software = ContextEntity, SoftwareApplication
         self.crate: Any = ROCrate(version="1.3")
+        self.crate.metadata.extra_terms["environment"] = f"{TERMS}environment"
         self._describe(licence)
         self.files = {name: self._file(name) for name in FILES if (run.path / name).is_file()}
         who = {"name": one_line(agent) or "not stated"}
         self.agent = self.crate.add(Person(self.crate, "#agent", properties=who))
         commit = f"commit {record.commit}" if record.commit else "commit not recorded"
         self.kit = self._tool("#kit", "kit", record.kit_version, identifier=commit)
-        self.kinds: dict[str, Any] = {}
+        self.kit["softwareRequirements"] = [
+            self._tool(f"#library-{i}", name, version, url=f"https://pypi.org/project/{name}/")
+            for i, (name, version) in enumerate(record.versions.items())
+        ]
+        self.variables = [
+            self._add(f"#variable-{i}", "PropertyValue", name=name, value=value)
+            for i, (name, value) in enumerate(record.variables.items())
+        ]
+        self.kinds: dict[tuple[str, int], Any] = {}
         self.results: dict[str, list[Any]] = {}
 
     def build(self, instances: list[StepInstance], pins: list[Pin]) -> Any:
@@ -93,7 +108,7 @@ class _Builder:
         actions = []
         for i, instance in enumerate(instances):
             step = self.record.steps.get(instance.id)
-            if step is not None and step.state in _STATUS:
+            if step is not None and step.state in ("run", "cached", "failed"):
                 actions.append(self._step(i, instance, step, inputs))
         actions += self._comparison()
         self.crate.root_dataset["mentions"] = _plain(actions)
@@ -105,9 +120,9 @@ class _Builder:
         return self.crate.add(made)
 
     def _tool(self, id: str, name: str, version: str, **about: Any) -> Any:
-        """Software of the kit. It has no page of its own; a package URL names it without one."""
-        about |= {"name": name, "version": version, "softwareVersion": version}
-        about["url"] = f"pkg:generic/safety-repro-kit@{self.record.kit_version}"
+        """Software; the kit's has no page of its own, and a package URL names it without one."""
+        about |= {"name": one_line(name), "softwareVersion": one_line(version)}
+        about.setdefault("url", f"pkg:generic/safety-repro-kit@{self.record.kit_version}")
         return self.crate.add(self.software(self.crate, id, properties=about))
 
     def _describe(self, licence: str) -> None:
@@ -157,7 +172,8 @@ class _Builder:
     def _step(
         self, index: int, instance: StepInstance, step: StepRecord, inputs: dict[str, Any]
     ) -> Any:
-        objects = [inputs[use.pin] for use in instance.pins.values() if use.pin in inputs]
+        objects = [self.files[PLAN]]
+        objects += [inputs[use.pin] for use in instance.pins.values() if use.pin in inputs]
         for upstream in instance.upstream():
             objects += self.results.get(upstream, [])
         results = [
@@ -175,41 +191,48 @@ class _Builder:
         if self.run.plan is not None and instance.id == self.run.plan.results:
             shown += [self.files[n] for n in (RESULTS, LABELS) if n in self.files]
         taken = " (taken from the store)" if step.state == "cached" else ""
-        return self._action(
+        params = msgspec.json.encode(instance.params).decode()
+        command = step_command(self.run, instance)
+        action = self._action(
             f"#step-{index}",
             self._kind(instance),
             one_line(instance.id) + taken,
+            f"{command} with {params}",
             objects,
             shown,
             started=step.started or self.record.started,
             seconds=step.seconds,
-            status=_STATUS[step.state],
         )
+        if step.state == "failed":
+            action["actionStatus"] = "http://schema.org/FailedActionStatus"
+        if step.state != "cached" and self.variables:
+            action["environment"] = _plain(self.variables)
+        return action
 
     def _kind(self, instance: StepInstance) -> Any:
-        name = f"{one_line(instance.kind)} v{instance.version}"
-        if name not in self.kinds:
-            self.kinds[name] = self._tool(
-                f"#kind-{len(self.kinds)}", name, str(instance.version), isPartOf=self.kit
+        kind = (instance.kind, instance.version)
+        if kind not in self.kinds:
+            self.kinds[kind] = self._tool(
+                f"#kind-{len(self.kinds)}", kind[0], str(kind[1]), isPartOf=self.kit
             )
-        return self.kinds[name]
+        return self.kinds[kind]
 
     def _comparison(self) -> list[Any]:
         made = []
         ended = self.record.ended or self.record.started
         before = [self.files[RESULTS]] if RESULTS in self.files else []
-        for name, title in (("verdict.json", "kit verify"), ("report.html", "kit report")):
+        for name, command in (("verdict.json", "kit verify"), ("report.html", "kit report")):
             if name in self.files:
                 made.append(
                     self._action(
                         f"#{name.partition('.')[0]}",
                         self.kit,
-                        title,
+                        command,
+                        f"{command} runs/{self.run.name}",
                         before,
                         [self.files[name]],
                         started=ended,
                         seconds=0.0,
-                        status="CompletedActionStatus",
                     )
                 )
                 before = [self.files[name]]
@@ -220,19 +243,19 @@ class _Builder:
         id: str,
         instrument: Any,
         name: str,
+        description: str,
         objects: list[Any],
         results: list[Any],
         *,
         started: str,
         seconds: float,
-        status: str,
     ) -> Any:
         about = {
             "name": name,
-            "description": f"{name}: executed by {instrument['name']}",
+            "description": shorten(one_line(description), LONGEST),
             "startTime": later(started, 0.0),
             "endTime": later(started, seconds),
-            "actionStatus": f"http://schema.org/{status}",
+            "actionStatus": "http://schema.org/CompletedActionStatus",
         }
         action = self.crate.add_action(
             instrument,

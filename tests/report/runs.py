@@ -208,7 +208,7 @@ def record() -> dict[str, Any]:
         "versions": {"numpy": "2.4.6", "torch": "2.13.0"},
         "hardware": {"cpu": "AMD EPYC 9554", "cores": 2, "memory_gb": 7.8, "gpus": []},
         "environment": planned["environment"],
-        "variables": {},
+        "variables": {"TOKENIZERS_PARALLELISM": "false"},
         "options": {"threads": 1},
         "steps": {
             step["id"]: {

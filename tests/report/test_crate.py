@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import zipfile
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ def crate(tmp_path: Path) -> Path:
 def graph(path: Path) -> dict[str, dict[str, Any]]:
     with zipfile.ZipFile(path) as archive:
         document = json.loads(archive.read("ro-crate-metadata.json"))
-    assert document["@context"] == "https://w3id.org/ro/crate/1.3/context"
+    terms = {"environment": "https://w3id.org/ro/terms/workflow-run#environment"}
+    assert document["@context"] == ["https://w3id.org/ro/crate/1.3/context", terms]
     return {entity["@id"]: entity for entity in document["@graph"]}
 
 
@@ -69,7 +72,6 @@ def test_every_step_is_an_action_with_instrument_object_result_agent(crate: Path
     for action in made:
         (instrument,) = refs(action["instrument"])
         assert entities[instrument]["@type"] == "SoftwareApplication"
-        assert entities[instrument]["version"]
         assert refs(action["agent"]) == ["#agent"]
         assert action["endTime"] >= action["startTime"]
         assert action["actionStatus"].endswith("CompletedActionStatus")
@@ -77,11 +79,41 @@ def test_every_step_is_an_action_with_instrument_object_result_agent(crate: Path
     assert entities["#agent"]["name"] == "A. Reader"
 
 
+def test_the_table_of_the_profile_is_met(crate: Path) -> None:
+    """MUST and SHOULD of "Requirements" in Process Run Crate 0.6 (2026-09-07), line by line."""
+    entities = graph(crate)
+    tools = [e for e in entities.values() if e["@type"] == "SoftwareApplication"]
+    assert len(tools) >= 3
+    for tool in tools:
+        assert tool["name"]
+        assert tool["url"].startswith(("https://", "pkg:"))
+        assert tool["softwareVersion"]
+        assert "version" not in tool  # "SHOULD NOT specify both"
+        assert not re.search(r" v\d+$", tool["name"])  # the tool in general
+    for action in actions(entities):
+        assert set(refs(action["instrument"])) <= {tool["@id"] for tool in tools}
+        assert action["name"]
+        assert action["description"].startswith("kit ")  # command line and settings
+        assert datetime.fromisoformat(action["endTime"])
+        assert entities[refs(action["agent"])[0]]["@type"] in ("Person", "Organization")
+        assert "error" not in action
+        for used in (*refs(action.get("object", [])), *refs(action["result"])):
+            assert entities[used]["@type"] in ("File", "CreativeWork"), used
+    assert "environment" not in entities["#step-0"]  # from the store: made in an earlier run
+    step = entities["#step-1"]
+    assert step["description"].endswith(" with {}")
+    settings = {entities[id]["name"]: entities[id] for id in refs(step["environment"])}
+    assert settings["TOKENIZERS_PARALLELISM"]["@type"] == "PropertyValue"
+    assert settings["TOKENIZERS_PARALLELISM"]["value"] == "false"
+    libraries = {entities[id]["name"] for id in refs(entities["#kit"]["softwareRequirements"])}
+    assert "torch" in libraries
+
+
 def test_results_of_one_step_are_objects_of_the_next(crate: Path) -> None:
     entities = graph(crate)
     first, second = entities["#step-0"], entities["#step-1"]
-    assert refs(first["object"]) == ["#input-0"]
-    assert refs(second["object"]) == refs(first["result"])
+    assert refs(first["object"]) == ["plan.json", "#input-0"]
+    assert refs(second["object"]) == ["plan.json", *refs(first["result"])]
     (output,) = refs(first["result"])
     assert entities[output]["identifier"] == "sha256 " + "b4" * 32
     assert "taken from the store" in first["name"]
