@@ -121,7 +121,8 @@ class _Builder:
 
     def _tool(self, id: str, name: str, version: str, **about: Any) -> Any:
         """Software; the kit's has no page of its own, and a package URL names it without one."""
-        about |= {"name": one_line(name), "softwareVersion": one_line(version)}
+        # RO-Crate 1.3 wants ``version``; the profile, not ``softwareVersion`` beside it.
+        about |= {"name": one_line(name), "version": one_line(version)}
         about.setdefault("url", f"pkg:generic/safety-repro-kit@{self.record.kit_version}")
         return self.crate.add(self.software(self.crate, id, properties=about))
 

@@ -87,8 +87,8 @@ def test_the_table_of_the_profile_is_met(crate: Path) -> None:
     for tool in tools:
         assert tool["name"]
         assert tool["url"].startswith(("https://", "pkg:"))
-        assert tool["softwareVersion"]
-        assert "version" not in tool  # "SHOULD NOT specify both"
+        assert tool["version"]
+        assert "softwareVersion" not in tool  # "SHOULD NOT specify both"
         assert not re.search(r" v\d+$", tool["name"])  # the tool in general
     for action in actions(entities):
         assert set(refs(action["instrument"])) <= {tool["@id"] for tool in tools}
