@@ -1,6 +1,6 @@
 """How often verdicts are right, by simulation: false alarms of true replications, detected shifts.
 
-python -m benchmarks.simulate_verdicts [--name after] [--runs 300] [--only PART ...]
+python -m benchmarks.simulate_verdicts [--name after] [--runs 300] [--only PART ...] [--missing]
 
 writes ``benchmarks/verdicts.json`` (an entry a name, the other names are kept) and the tables of
 ``docs/verdicts.md``; it takes ten minutes on one core.
@@ -478,7 +478,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts, not all")
     parser.add_argument("--experiments", nargs="+", default=[], help="some; the others are kept")
+    parser.add_argument("--missing", action="store_true", help="experiments not in the record yet")
     args = parser.parse_args()
+    known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+    if args.missing:
+        there = known.get(args.name, {}).get("experiments", {})
+        args.experiments = [one for one in simulate_replications.experiments() if one not in there]
+        if not args.experiments:
+            parser.exit(message="no experiment is missing\n")
     commit = (
         os.environ.get("KIT_COMMIT")
         or subprocess.run(
@@ -490,14 +497,16 @@ def main() -> None:
         ).stdout.strip()
     )
     about = {"commit": commit, "date": datetime.now(UTC).date().isoformat()}
-    made = simulate(args.runs, args.seed, args.workers, args.only, args.experiments)
-    known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
-    if args.experiments and "experiments" in made:
-        kept = known.get(args.name, {}).get("experiments", {}) | made["experiments"]
-        made["experiments"] = dict(sorted(kept.items()))
-    commits = known.get(args.name, {}).get("commits", {}) | dict.fromkeys(args.only, commit)
-    known[args.name] = known.get(args.name, {}) | about | {"commits": commits} | made
-    RECORD.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    parts = ["experiments"] if args.missing else args.only
+    each = [[name] for name in args.experiments] if parts == ["experiments"] else []
+    for experiments in each or [args.experiments]:  # written one by one: what is done stays done
+        made = simulate(args.runs, args.seed, args.workers, parts, experiments)
+        if experiments and "experiments" in made:
+            kept = known.get(args.name, {}).get("experiments", {}) | made["experiments"]
+            made["experiments"] = dict(sorted(kept.items()))
+        commits = known.get(args.name, {}).get("commits", {}) | dict.fromkeys(parts, commit)
+        known[args.name] = known.get(args.name, {}) | about | {"commits": commits} | made
+        RECORD.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     if {"before", "after"} <= known.keys():
         write_verdicts.main()
 

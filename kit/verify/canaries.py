@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from itertools import combinations
 
 from kit.manifest.expectation_types import Expectation
@@ -22,11 +23,11 @@ MIXED = 3
 """A label vector tells two seeds apart when each label occurs at least this often."""
 COLLAPSED = 0.9
 """Share of one letter from which multiple-choice answers count as collapsed."""
-LIMITS: dict[Statistic, tuple[str, float]] = {
-    Statistic.EMPTY: ("at_most", 0.5),
-    Statistic.TRUNCATED: ("at_most", 0.5),
-    Statistic.REFUSED: ("at_most", 0.99),
-    Statistic.MEAN_TOKENS: ("at_least", 2.0),
+LIMITS = {
+    Statistic.EMPTY: ("at_most", Fraction("0.5")),
+    Statistic.TRUNCATED: ("at_most", Fraction("0.5")),
+    Statistic.REFUSED: ("at_most", Fraction("0.99")),
+    Statistic.MEAN_TOKENS: ("at_least", Fraction(2)),
 }
 """Statistic -> side and limit beyond which generations are not generations."""
 
@@ -216,7 +217,7 @@ def generation_statistics(
         unit = "number" if name is Statistic.MEAN_TOKENS else "fraction"
         own = bounds.get(cell.id)
         if own is not None and own.bound is not None and own.side is not None:
-            side, limit, unit = own.side, float(own.bound), cell.unit
+            side, limit, unit = own.side, Fraction(own.bound), cell.unit
         measured = measure(cell, unit if unit != "number" else cell.unit, "results", None)
         values = [seed.value for seed in measured.seeds]
         if not values and measured.value is not None:
