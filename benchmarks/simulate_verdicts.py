@@ -504,8 +504,10 @@ def main() -> None:
         if experiments and "experiments" in made:
             kept = known.get(args.name, {}).get("experiments", {}) | made["experiments"]
             made["experiments"] = dict(sorted(kept.items()))
-        commits = known.get(args.name, {}).get("commits", {}) | dict.fromkeys(parts, commit)
-        known[args.name] = known.get(args.name, {}) | about | {"commits": commits} | made
+        later = ["experiments added later"] if args.missing else parts
+        commits = known.get(args.name, {}).get("commits", {}) | dict.fromkeys(later, commit)
+        now = {} if args.missing else about
+        known[args.name] = known.get(args.name, {}) | now | {"commits": commits} | made
         RECORD.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     if {"before", "after"} <= known.keys():
         write_verdicts.main()
