@@ -27,17 +27,15 @@ def test_a_full_cell() -> None:
     )
     assert (line.published, line.value, line.interval) == ("1.9", "2.4", "[1.0, 5.5]")
     assert line.reference == "2.0 \u00b1 1.4"
-    assert line.summary == (
-        "difference +0.50 [\u22122.60, +3.70]; margin \u00b15.0 points (convention)"
-    )
+    assert line.summary == ("difference +0.5 [\u22122.6, +3.7]; margin \u00b15 points (convention)")
     facts = dict(line.facts)
     assert facts["margin"] == (
-        "\u00b15.0 points, chosen by convention: five points separate a working defence from a "
+        "\u00b15 points, chosen by convention: five points separate a working defence from a "
         "weak one"
     )
     assert facts["items"] == "5 of 208"
     assert facts["seeds"] == "22 seeds: " + ", ".join(f"{2 + i / 10:.1f}" for i in range(20))
-    assert facts["90 % interval of the difference"] == "[\u22122.10, +3.10]"
+    assert facts["90 % interval of the difference"] == "[\u22122.1, +3.1]"
     assert facts["p of no difference"] == "0.740, 0.930 after Benjamini\u2013Hochberg"
     assert facts["labels changed"] == "1.4 % of the items"
     assert (facts["would decide it"], facts["measured by"]) == ("700 items", "evaluate")
@@ -87,13 +85,13 @@ def test_what_is_printed_beside_a_value(
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [
-        ({}, "margin \u00b15.0 points"),
+        ({}, "margin \u00b15 points"),
         ({"margin": 0.25}, "margin \u00b10.25 points"),
         ({"margin": 0.5, "published": "12"}, "margin \u00b10.5 points"),
-        ({"unit": "loss", "published": "1.00"}, "margin \u00b15.00"),
+        ({"unit": "loss", "published": "1.00"}, "margin \u00b15"),
         ({"unit": "seconds", "published": "12"}, "margin \u00b15 s"),
-        ({"kind": "bound"}, "bound 5.0 %"),
-        ({"kind": "bound", "unit": "minutes"}, "bound 5.0 min"),
+        ({"kind": "bound"}, "bound 5 %"),
+        ({"kind": "bound", "unit": "minutes"}, "bound 5 min"),
         ({"kind": "bound", "unit": "loss", "margin": -0.123}, "bound \u22120.123"),
         ({"margin": None}, ""),
     ],
@@ -103,11 +101,11 @@ def test_a_margin_keeps_all_its_digits(changes: dict[str, Any], shown: str) -> N
 
 
 def test_a_difference_has_a_decimal_more_than_the_values_unless_it_counts() -> None:
-    assert difference(cell("t/a", interval=None), 1) == "difference +0.50"
-    assert difference(cell("t/a", unit="count", difference=-3.0, interval=None), 0) == (
-        "difference \u22123"
-    )
-    assert difference(cell("t/a", difference=None), 1) == ""
+    assert difference(cell("t/a", interval=None)) == "difference +0.50"
+    assert difference(
+        cell("t/a", unit="count", published="12", difference=-3.0, interval=None)
+    ) == ("difference \u22123")
+    assert difference(cell("t/a", difference=None)) == ""
     assert span(Interval(low=-1, high=0, level=0.95), 1, sign=True) == "[\u22121.0, 0.0]"
     assert word(cell("t/a", verdict="not-run")) == "not run"
 
