@@ -36,7 +36,7 @@ def test_a_full_cell() -> None:
     assert facts["items"] == "5 of 208"
     assert facts["seeds"] == "22 seeds: " + ", ".join(f"{2 + i / 10:.1f}" for i in range(20))
     assert facts["90 % interval of the difference"] == "[\u22122.1, +3.1]"
-    assert facts["p of no difference"] == "0.740, 0.930 after Benjamini\u2013Hochberg"
+    assert facts["p of no difference"] == "0.930 (Benjamini\u2013Hochberg)"
     assert facts["labels changed"] == "1.4 % of the items"
     assert (facts["would decide it"], facts["measured by"]) == ("700 items", "evaluate")
     assert (facts["note"], facts["compared by"]) == ("a note", "binomial")
