@@ -17,7 +17,7 @@ from kit.report.details import as_typed
 from kit.report.facts import declared_resources, measured_resources
 from kit.report.files import Run
 from kit.report.markdown import code, escape, table
-from kit.report.text import bytes_word, plural, probability
+from kit.report.text import bytes_word, p_equals, plural
 
 MOST_CLAIMS = 12
 MOST_INPUTS = 14
@@ -40,7 +40,7 @@ def of_run(run: Run, manifest: Manifest | None = None) -> str:
         [
             escape(claim.tested or claim.detail, 2000),
             f"{claim.outcome.replace('-', ' ')}"
-            + (f", p {_p(claim.p)}" if claim.p is not None else ""),
+            + (f", {escape(p_equals(claim.p))}" if claim.p is not None else ""),
             f"\u201c{escape(claim.sentence, 2000)}\u201d ({escape(claim.place, 2000)})"
             + (f" **{escape(claim.published)}**" if claim.published else ""),
         ]
@@ -164,11 +164,6 @@ def _pin(pin: Pin) -> str:
 
 def _rest(count: int, word: str, where: str) -> list[str]:
     return [f"- {plural(count, word)} in {where}", ""] if count > 0 else []
-
-
-def _p(value: float) -> str:
-    shown = probability(value)
-    return shown.replace("<", "&lt;") if shown.startswith("<") else f"= {shown}"
 
 
 def _modified(run: Run) -> str:

@@ -50,6 +50,8 @@ class Row(Struct, kw_only=True):
     """Named on the line only where the table has several units."""
     detailed: bool = True
     """False where the report had no room for the second line."""
+    kept: bool = True
+    """False where it had none for the line itself."""
 
 
 def row(

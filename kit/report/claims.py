@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from kit.report.cells import gravest_first
-from kit.report.text import plural, probability
+from kit.report.text import p_equals, plural
 from kit.verify.outcome import NOT_WHOLE
 from kit.verify.verdict import ClaimReport, Verdict
 
@@ -66,28 +66,18 @@ class Banner(Struct, kw_only=True):
 
 
 class ClaimRow(Struct, kw_only=True):
-    """One claim."""
+    """A claim, and what the report adds to what ``kit verify`` said."""
 
-    id: str
     anchor: str
-    sentence: str
-    place: str
-    outcome: str
+    said: ClaimReport
     css: str
-    primary: bool
     tested: str
     """What was tested here, with the measured numbers."""
-    published: str
-    """What became of the sentence at its own scale; empty where that was tested."""
     evidence: str
     """How it was decided, and its p once."""
-    needed: str
-    reason: str
     cells: list[tuple[str, str]]
     """(id, anchor) of the cells it rests on; the anchor is empty where the line was left out."""
     more_cells: int
-    unmeasured: bool
-    """The document never measured one of the cells."""
 
 
 def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Banner:
@@ -108,7 +98,7 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
         meaning="Something that a whole run has is missing here."
         if any(reason.startswith(NOT_WHOLE) for reason in verdict.reasons)
         else MEANING[word],
-        covers=_covers(verdict, primary, seeds),
+        covers=_covers(verdict, len(primary), seeds),
         omits=_omits(verdict, variant),
         marks=_marks(verdict, rehearsal or word == "REHEARSED"),
         reasons=[reason for reason in verdict.reasons if reason not in said],
@@ -125,25 +115,10 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
     )
 
 
-def _covers(verdict: Verdict, primary: list[ClaimReport], seeds: int) -> str:
-    outcomes: Counter[str] = Counter(claim.outcome for claim in primary)
-    said = ", ".join(
-        f"{outcomes[outcome]} {_VERB[outcome][outcomes[outcome] > 1]}"
-        for outcome in _VERB
-        if outcomes[outcome]
-    )
-    claims = plural(len(primary), "primary claim") + (f" ({said})" if said else "")
+def _covers(verdict: Verdict, primary: int, seeds: int) -> str:
     over = f", over {plural(seeds, 'seed')}" if seeds else ""
-    cells = plural(len(verdict.cells), "cell")
-    return f"It covers {claims} and {cells} at the {verdict.profile} profile{over}."
-
-
-_VERB = {
-    "holds": ("holds", "hold"),
-    "fails": ("fails", "fail"),
-    "undetermined": ("undetermined", "undetermined"),
-    "not-evaluated": ("not evaluated", "not evaluated"),
-}
+    what = f"{plural(primary, 'primary claim')} and {plural(len(verdict.cells), 'cell')}"
+    return f"It covers {what} at the {verdict.profile} profile{over}."
 
 
 def _omits(verdict: Verdict, variant: str) -> str:
@@ -186,38 +161,25 @@ def claim_rows(verdict: Verdict, anchors: Mapping[str, str], most: int = 12) -> 
 
 def brief(rows: Sequence[ClaimRow]) -> tuple[list[ClaimRow], int]:
     """Primary claims for the first screen, those that hold last; and how many of them are left."""
-    primary = sorted((r for r in rows if r.primary), key=lambda r: r.outcome == "holds")
-    most = max(MOST_BRIEF, sum(r.outcome != "holds" for r in primary))
+    primary = sorted((r for r in rows if r.said.primary), key=lambda r: r.said.outcome == "holds")
+    most = max(MOST_BRIEF, sum(r.said.outcome != "holds" for r in primary))
     return primary[:most], len(primary[most:])
 
 
 def _claim(anchor: str, claim: ClaimReport, anchors: Mapping[str, str], most: int) -> ClaimRow:
     return ClaimRow(
-        id=claim.id,
         anchor=anchor,
-        sentence=claim.sentence,
-        place=claim.place,
-        outcome=claim.outcome,
+        said=claim,
         css=CLASS[claim.outcome],
-        primary=claim.primary,
         tested=claim.tested or claim.detail,
-        published=claim.published,
         evidence=evidence(claim),
-        needed=claim.needed,
-        reason=claim.reason,
         cells=[(id, anchors.get(id, "")) for id in claim.cells[:most]],
         more_cells=max(0, len(claim.cells) - most),
-        unmeasured=claim.rests_on_unmeasured,
     )
 
 
 def evidence(claim: ClaimReport) -> str:
     """How a claim was decided, and its p once."""
     p = claim.p if claim.p_holm is None else claim.p_holm
-    shown = "" if p is None else f"p {_equals(p)}{' (Holm)' if claim.p_holm is not None else ''}"
+    shown = "" if p is None else f"{p_equals(p)}{' (Holm)' if claim.p_holm is not None else ''}"
     return ", ".join(part for part in (claim.method if claim.tested else "", shown) if part)
-
-
-def _equals(p: float) -> str:
-    shown = probability(p)
-    return shown if shown.startswith("<") else f"= {shown}"

@@ -16,7 +16,8 @@ from kit.report.files import Run
 from kit.report.text import bytes_word, plural, seconds_word
 from kit.results.files import LOGS, SLURM
 from kit.results.plan import StepInstance
-from kit.verify.verdict import CanaryReport, CellReport, Verdict
+from kit.results.record import StepRecord
+from kit.verify.verdict import CanaryReport, Verdict
 
 MOST_DEVIATIONS = 100
 MOST_STEPS = 300
@@ -30,8 +31,8 @@ class Deviation(Struct, kw_only=True):
     word: str
     css: str
     detail: str
-    evidence: str
-    why: str
+    evidence: str = ""
+    why: str = ""
 
 
 class Input(Struct, kw_only=True):
@@ -72,22 +73,15 @@ def deviations(verdict: Verdict) -> tuple[list[Deviation], int]:
     ]  # fmt: skip
     grave = [cell for cell in verdict.cells if SEVERITY[cell.verdict] <= SEVERITY["deviates"]]
     grave.sort(key=lambda cell: SEVERITY[cell.verdict])
-    shown += [_deviation(cell) for cell in grave[:MOST_DEVIATIONS]]
+    for cell in grave[:MOST_DEVIATIONS]:
+        by = f"Margin chosen by {cell.margin_source or 'nobody named'}: {cell.margin_reason}"
+        shown.append(
+            Deviation(
+                name=cell.id, word=word(cell), css=CLASS[cell.verdict], detail=cell.detail,
+                why=by if cell.margin_reason else "",
+            )
+        )  # fmt: skip
     return shown, max(0, len(grave) - MOST_DEVIATIONS)
-
-
-def _deviation(cell: CellReport) -> Deviation:
-    why = ""
-    if cell.margin_reason:
-        why = f"Margin chosen by {cell.margin_source or 'nobody named'}: {cell.margin_reason}"
-    return Deviation(
-        name=cell.id,
-        word=word(cell),
-        css=CLASS[cell.verdict],
-        detail=cell.detail,
-        evidence="",
-        why=why,
-    )
 
 
 def checks(verdict: Verdict) -> tuple[list[CanaryReport], int]:
@@ -204,24 +198,22 @@ def steps(run: Run) -> tuple[list[Step], int]:
     measured = Counter(cell.step for cell in cells if cell.step)
     made = []
     for step in planned[:MOST_STEPS]:
-        record = done.get(step.id)
-        cost = []
-        if record is not None and record.seconds:
-            cost.append(seconds_word(record.seconds))
-        if record is not None and record.peak_memory_gb:
-            cost.append(f"{record.peak_memory_gb:.1f} GB")
-        if record is not None and record.peak_gpu_memory_gb:
-            cost.append(f"{record.peak_gpu_memory_gb:.1f} GB GPU")
+        record = done.get(step.id, StepRecord(key=step.key, state=""))
+        cost = [
+            seconds_word(record.seconds) if record.seconds else "",
+            f"{record.peak_memory_gb:.1f} GB" if record.peak_memory_gb else "",
+            f"{record.peak_gpu_memory_gb:.1f} GB GPU" if record.peak_gpu_memory_gb else "",
+        ]
         made.append(
             Step(
                 id=step.id,
                 kind=f"{step.kind} v{step.version}",
                 command=step_command(run, step),
-                cost=", ".join(cost),
+                cost=", ".join(filter(None, cost)),
                 cells=plural(measured[step.id], "cell") if measured[step.id] else "",
-                cached=record is not None and record.state == "cached",
-                job=record.job if record is not None else "",
-                logs=log_links(record.logs) if record is not None else [],
+                cached=record.state == "cached",
+                job=record.job,
+                logs=log_links(record.logs),
             )
         )
     return made, max(0, len(planned) - MOST_STEPS)

@@ -42,29 +42,31 @@ def expected_points(
 
 
 def _of_curve(cell: ExpectedCell, unit: str) -> list[Mark]:
-    marks = [_mark(float(x), float(y), cell, unit) for x, y in cell.series]
-    return [mark for mark in marks if mark is not None]
+    return [mark for x, y in cell.series for mark in marked(float(x), float(y), cell, unit)]
 
 
 def _of_checkpoints(
     series: Series, line: str, curves: Sequence[Curve], expected: Mapping[str, ExpectedCell]
 ) -> list[Mark]:
     xs = sorted({point.x for curve in curves for point in curve.points})
-    marks = []
-    for x in xs:
-        cell = expected.get(checkpoint_id(series, line, x) or "")
-        said = None if cell is None else expected_number(cell)
-        mark = None if cell is None or said is None else _mark(x, said, cell, series.unit)
-        if mark is not None:
-            marks.append(mark)
-    return marks
+    cells = {x: expected.get(checkpoint_id(series, line, x) or "") for x in xs}
+    return [m for x, cell in cells.items() if cell is not None for m in mark(x, cell, series.unit)]
 
 
 def mark(x: float, cell: ExpectedCell, unit: str) -> list[Mark]:
     """The cell's number as a point over ``x``, in ``unit``; nothing where it has none."""
-    said = expected_number(cell)
-    made = None if said is None else _mark(x, said, cell, unit)
-    return [] if made is None else [made]
+    number = expected_number(cell)
+    return [] if number is None else marked(x, number, cell, unit)
+
+
+def marked(x: float, value: float, cell: ExpectedCell, unit: str) -> list[Mark]:
+    """A number of the cell over ``x``, in ``unit``; nothing where units do not compare."""
+    ratio = factor(cell.unit, unit)
+    if ratio is None:
+        return []
+    span, scale = expected_interval(cell, value), float(ratio)
+    interval = None if span is None else (span[0] * scale, span[1] * scale)
+    return [Mark(x=x, value=value * scale, interval=interval)]
 
 
 def expected_number(cell: ExpectedCell) -> float | None:
@@ -80,13 +82,3 @@ def expected_interval(cell: ExpectedCell, value: float) -> tuple[float, float] |
         return None
     share = share_interval(value, cell.n, cell.unit)
     return None if share is None else (share.low, share.high)
-
-
-def _mark(x: float, value: float, cell: ExpectedCell, unit: str) -> Mark | None:
-    ratio = factor(cell.unit, unit)
-    if ratio is None:
-        return None
-    span = expected_interval(cell, value)
-    scale = float(ratio)
-    interval = None if span is None else (span[0] * scale, span[1] * scale)
-    return Mark(x=x, value=value * scale, interval=interval)

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
 from kit import jsonfile
 from kit.errors import InvalidInput
 from kit.report.files import Run
@@ -27,17 +25,6 @@ LIMIT = 600
 """Characters of a response that are shown."""
 MOST = 200
 """Responses that are shown."""
-
-
-class Generation(Struct, frozen=True, kw_only=True):
-    """One line. The text is untrusted and possibly harmful."""
-
-    name: str
-    response: str
-    data: str = ""
-    """What the model was given to work on, with the attack in it."""
-    group: tuple[str, ...] = ()
-    """Token set and condition: responses of one group look alike."""
 
 
 def section(run: Run, *, show: bool, home: Path | None = None) -> dict[str, Any]:
@@ -64,18 +51,16 @@ def _chosen(files: list[tuple[str, Path]]) -> tuple[list[dict[str, str]], bool]:
             return firsts[:MOST], True
         seen: set[tuple[str, ...]] = set()
         for row in _read(path):
-            name = ", ".join(part for part in (where, row.name) if part)
-            kept = {
-                "name": name,
-                "data": shorten(row.data, LIMIT),
-                "response": shorten(row.response, LIMIT),
-            }
+            group = tuple(str(row[field]) for field in GROUP if field in row)
+            names = [where, *(str(row[field]) for field in NAMES if field in row)]
+            kept = {"name": ", ".join(filter(None, names))}
+            kept |= {key: shorten(row[key], LIMIT) for key in ("data", "response")}
             count += 1
-            if row.group not in seen:
+            if group not in seen:
                 firsts.append(kept)
             elif len(others) < MOST:
                 others.append(kept)
-            seen.add(row.group)
+            seen.add(group)
     return (firsts + others)[:MOST], count > MOST
 
 
@@ -96,20 +81,15 @@ def _files(run: Run, home: Path | None) -> Iterator[tuple[str, Path]]:
                 yield id, path
 
 
-def _read(path: Path) -> Iterator[Generation]:
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines with a text as ``response`` and one, maybe empty, as ``data``: what was worked on."""
     advice = "leave out --show-generations"
     for number, row in jsonfile.lines(path, dict[str, Any], next_step=advice):
-        response, data = row.get("response"), row.get("data")
-        if not isinstance(response, str):
+        if not isinstance(row.get("response"), str):
             raise InvalidInput(
                 "is not a response",
                 where=f"{path}:{number}",
                 why="it has no field 'response' with a text",
                 next_step=advice,
             )
-        yield Generation(
-            name=", ".join(str(row[field]) for field in NAMES if field in row),
-            response=response,
-            data=data if isinstance(data, str) else "",
-            group=tuple(str(row[field]) for field in GROUP if field in row),
-        )
+        yield row | {"data": row["data"] if isinstance(row.get("data"), str) else ""}

@@ -87,16 +87,18 @@ def _head(page: dict[str, Any]) -> list[str]:
 
 
 def _claims(page: dict[str, Any]) -> list[str]:
-    rows = [
-        [
-            f"**{claim.outcome.replace('-', ' ')}**" + (" (primary)" if claim.primary else ""),
-            escape(claim.tested),
-            f"\u201c{escape(claim.sentence)}\u201d ({escape(claim.place)})"
-            + (f" {escape(claim.published)}" if claim.published else ""),
-            escape(claim.evidence) or "\u2014",
-        ]
-        for claim in page["claims"][:MOST_ROWS]
-    ]
+    rows = []
+    for claim in page["claims"][:MOST_ROWS]:
+        said, outcome = claim.said, claim.said.outcome.replace("-", " ")
+        rows.append(
+            [
+                f"**{outcome}**" + (" (primary)" if said.primary else ""),
+                escape(claim.tested),
+                f"\u201c{escape(said.sentence)}\u201d ({escape(said.place)})"
+                + (f" {escape(said.published)}" if said.published else ""),
+                escape(claim.evidence) or "\u2014",
+            ]
+        )
     return ["## Claims", "", *table(["Outcome", "Tested", "Sentence", "Evidence"], rows)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from html import escape
 
 from msgspec import Struct
 
@@ -84,55 +85,25 @@ def tables(
 
 def _fit(made: list[Table]) -> None:
     """Keep lines and details while they fit, the gravest first."""
-    order = sorted(
-        (
-            (SEVERITY.get(line.verdict, 99), i, j)
-            for i, t in enumerate(made)
-            for j, line in _lines(t)
-        ),
-    )
+    lines = [line for table in made for line in table.rows]
     room, detail_room = ROW_BYTES, DETAIL_BYTES
-    dropped: set[tuple[int, int]] = set()
-    for _, i, j in order:
-        line = made[i].rows[j]
-        room -= _row_size(line)
-        if room < 0:
-            dropped.add((i, j))
-            continue
-        cost = _detail_size(line)
-        if cost <= detail_room:
-            detail_room -= cost
-        else:
-            line.detailed = False
-    for i, table in enumerate(made):
-        kept = [line for j, line in _lines(table) if (i, j) not in dropped]
+    for line in sorted(lines, key=lambda line: SEVERITY[line.verdict]):
+        room -= 62 + _size(
+            line.name, line.unit, line.published, line.reference, line.value, line.interval,
+            line.word,
+        )  # fmt: skip
+        line.kept = room >= 0
+        cost = 70 + 18 * len(line.facts)
+        cost += _size(line.title, line.summary, *(text for fact in line.facts for text in fact))
+        line.detailed = line.kept and cost <= detail_room
+        detail_room -= cost if line.detailed else 0
+    for table in made:
+        kept = [line for line in table.rows if line.kept]
         table.left_out = len(table.rows) - len(kept)
         table.rows = kept
         table.folded = sum(not line.detailed for line in kept)
 
 
-def _lines(table: Table) -> list[tuple[int, Row]]:
-    return list(enumerate(table.rows))
-
-
-def _size(text: str) -> int:
-    # Escaping makes a few characters longer; doubling non-ASCII and markup is a safe estimate.
-    return len(text.encode("utf-8", "replace")) + 5 * sum(text.count(c) for c in "<>&\"'")
-
-
-def _row_size(line: Row) -> int:
-    texts = (
-        line.name,
-        line.unit,
-        line.published,
-        line.reference,
-        line.value,
-        line.interval,
-        line.word,
-    )
-    return 62 + sum(_size(text) for text in texts)
-
-
-def _detail_size(line: Row) -> int:
-    facts = sum(_size(name) + _size(text) + 18 for name, text in line.facts)
-    return 70 + _size(line.summary) + _size(line.title) + facts
+def _size(*texts: str) -> int:
+    """Bytes of texts on the page, without the tags around them."""
+    return sum(len(escape(text).encode("utf-8", "replace")) for text in texts)

@@ -10,17 +10,6 @@ from kit.visible import visible
 MINUS = "\u2212"
 
 _DECIMALS = {"percent": 1, "fraction": 3, "count": 0, "loss": 4, "norm": 3, "ratio": 3}
-_UNIT_WORDS = {
-    "percent": "percent",
-    "fraction": "fraction",
-    "count": "count",
-    "seconds": "seconds",
-    "minutes": "minutes",
-    "ratio": "ratio",
-    "norm": "norm",
-    "loss": "loss",
-    "number": "",
-}
 
 
 def one_line(text: str) -> str:
@@ -55,9 +44,15 @@ def probability(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def p_equals(value: float) -> str:
+    """``p = 0.012`` or ``p < 0.001``."""
+    shown = probability(value)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+
+
 def unit_word(unit: str) -> str:
     """The unit in a caption."""
-    return _UNIT_WORDS.get(unit, unit)
+    return "" if unit == "number" else unit
 
 
 def seconds_word(seconds: float | None) -> str:

@@ -49,12 +49,14 @@ def test_a_size_is_said_only_where_all_files_have_one(tmp_path: Path) -> None:
 def test_deviations_are_the_grave_cells_after_the_claims_that_fail() -> None:
     words = ["match", "deviates", "inconclusive", "missing", "not-run", "invalid", "deviates"]
     cells = [cell(f"t/{i}", verdict=word) for i, word in enumerate(words)]
-    claims = [claim("held"), claim("lost", outcome="fails", detail="d", estimate="e", reason="r"),
-              claim("open", outcome="undetermined")]  # fmt: skip
+    lost = claim("lost", outcome="fails", tested="d", method="m", p_holm=0.5, reason="r")
+    claims = [claim("held"), lost, claim("open", outcome="undetermined")]
     shown, more = deviations(verdict(cells=cells, claims=claims))
     assert [each.name for each in shown] == ["lost", "t/5", "t/3", "t/1", "t/6"]
-    assert (shown[0].detail, shown[0].evidence, shown[0].why) == ("d", "p = 0.001 (Holm)", "r")
+    assert (shown[0].detail, shown[0].evidence) == ("d", "m, p = 0.500 (Holm)")
+    assert shown[0].why == "r"
     assert [each.css for each in shown] == ["bad", "void", "bad", "bad", "bad"]
+    assert (shown[3].detail, shown[3].evidence) == (cells[1].detail, "")  # says difference, margin
     assert shown[3].why.startswith("Margin chosen by convention: five points")
     assert more == 0
 

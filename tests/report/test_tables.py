@@ -95,7 +95,7 @@ def test_seeds_are_listed() -> None:
 def test_claims_primary_first_with_links_to_printed_lines_only() -> None:
     further = claim("z", primary=False, cells=["gone", "asr/x"])
     rows = claim_rows(verdict(claims=[further, claim("a")]), {"asr/x": "c7"})
-    assert [one.id for one in rows] == ["a", "z"]
+    assert [row.said.id for row in rows] == ["a", "z"]
     assert rows[1].cells == [("gone", ""), ("asr/x", "c7")]
     assert rows[0].evidence.endswith("p = 0.001 (Holm)")
     assert rows[0].evidence.count("p ") == 1
@@ -147,10 +147,10 @@ def test_the_tested_sentence_stands_before_the_published_one() -> None:
         tested="ASR falls from 94.2 to 8.9", published="8B: printed 1.9; not run here",
         p=0.01, p_holm=None,
     )  # fmt: skip
-    (one,) = claim_rows(verdict(claims=[said]), {})
-    assert (one.tested, one.published) == (said.tested, said.published)
-    assert one.evidence == "exact test, p = 0.010"
-    page = _environment().get_template("claims.html").render(claims=[one])
+    (line,) = claim_rows(verdict(claims=[said]), {})
+    assert (line.tested, line.said) == (said.tested, said)
+    assert line.evidence == "exact test, p = 0.010"
+    page = _environment().get_template("claims.html").render(claims=[line])
     assert page.index(said.tested) < page.index(said.sentence) < page.index(said.published)
     assert page.count("0.010") == 1
 
