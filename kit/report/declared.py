@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from kit.manifest.expectation_types import Expectation, ExpectedCell, Figure
-from kit.report.expected_points import expected_interval, expected_number, mark
+from kit.report.expected_points import expected_number, mark
 from kit.report.figures.cache import drawn
-from kit.report.figures.curves import curve, remarks_on
+from kit.report.figures.curves import Spot, curve, remarks_on
 from kit.report.figures.grid import Square, grid
-from kit.report.figures.trade_off import Setting, Spot, trade_off
+from kit.report.figures.trade_off import Setting, trade_off
 from kit.report.gallery import Picture
 from kit.report.text import plural, unit_word
 from kit.results.asks import with_answers
@@ -255,7 +255,7 @@ def _over(
     known = {cell.id: cell for cell in published.cells}
     across, upward = (matches(pattern, known) for pattern in (asked.cells, asked.upward))
     return [
-        (Spot(value=x.value, interval=x.interval), Spot(value=y.value, interval=y.interval))
+        (x, y)
         for key in across
         if key in upward
         for x in mark(0.0, known[across[key]], units[0])
@@ -265,7 +265,8 @@ def _over(
 
 def _setting(name: str, across: str, upward: str, numbers: Numbers) -> Setting:
     x, y = (_measured(numbers.measured.get(id)) for id in (across, upward))
-    u, v = (_published(numbers.expected.get(id)) for id in (across, upward))
+    cells = [numbers.expected.get(id) for id in (across, upward)]
+    u, v = (next(iter(mark(0.0, cell, cell.unit)), None) if cell else None for cell in cells)
     return Setting(
         name=name,
         measured=None if x is None or y is None else (x, y),
@@ -279,13 +280,6 @@ def _measured(cell: Measurement | None) -> Spot | None:
     span = value_interval(cell)
     interval = None if span is None else (span.low, span.high)
     return Spot(value=float(cell.value), interval=interval)
-
-
-def _published(cell: ExpectedCell | None) -> Spot | None:
-    said = None if cell is None else expected_number(cell)
-    if cell is None or said is None:
-        return None
-    return Spot(value=said, interval=expected_interval(cell, said))
 
 
 def _unit(id: str, numbers: Numbers) -> str:

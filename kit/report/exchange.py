@@ -64,8 +64,8 @@ def export_eee(run: Run, folder: Path, *, organization: str) -> list[Path]:
         model = _model(run, row, cells[reports[0].id])
         head = f"{run.verdict.experiment}/{model['id']}/{_epoch(run)}"
         name = UUID(bytes=sha256(f"{head}/{run.results_sha256}".encode()).digest()[:16], version=4)
-        place = Path("data", run.verdict.experiment, *model["id"].split("/"), f"{name}.json")
-        path, samples = folder / place, place.with_name(f"{name}_samples.jsonl")
+        relative = Path("data", run.verdict.experiment, *model["id"].split("/"), f"{name}.json")
+        path, samples = folder / relative, relative.with_name(f"{name}_samples.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         items = b"".join(_items(run, reports, cells, head, model["id"]))
         record = {

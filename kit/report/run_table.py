@@ -55,15 +55,15 @@ def _rows(cells: Iterable[Cell], labels: LabelFiles | None) -> Iterator[dict[str
             yield head | {"not_run": visible(cell.not_run or "")} | _number(cell, labels)
 
 
-def _number(one: Cell | SeedValue, labels: LabelFiles | None) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "value": "" if one.value is None else repr(one.value),
-        "k": "" if one.k is None else one.k,
-        "n": "" if one.n is None else one.n,
+def _number(of: Cell | SeedValue, labels: LabelFiles | None) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        "value": "" if of.value is None else repr(of.value),
+        "k": "" if of.k is None else of.k,
+        "n": "" if of.n is None else of.n,
     }
-    if labels is not None and one.labels is not None:
-        found["labels"] = "".join(str(bit) for bit in labels.get(one.labels).labels)
-    return found
+    if labels is not None and of.labels is not None:
+        columns["labels"] = "".join(str(bit) for bit in labels.get(of.labels).labels)
+    return columns
 
 
 def to_latex(cells: Iterable[Cell]) -> str:
@@ -84,7 +84,7 @@ def _summaries(cells: Iterable[Cell]) -> Iterator[tuple[str, ...]]:
     for cell in cells:
         if cell.trajectory is not None:
             continue
-        values = [one.value for one in cell.seeds]
+        values = [seed.value for seed in cell.seeds]
         if values:
             spread = f"{stdev(values):.4g}" if len(values) > 1 else "-"
             of = plural(len(values), "seed")

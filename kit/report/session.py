@@ -19,10 +19,12 @@ def manifest_of(run: Run) -> Manifest | None:
     from kit.manifest.catalog import Catalog
 
     try:
-        found = Catalog().manifest(_experiment(run))
+        manifest = Catalog().manifest(_experiment(run))
     except KitError:
         return None
-    return found if _comparable(found.version, run.verdict.version) else None
+    # Numbers compare within one N of a version N-X.
+    same = manifest.version.partition("-")[0] == run.verdict.version.partition("-")[0]
+    return manifest if same else None
 
 
 def expectation_of(run: Run) -> Expectation | None:
@@ -50,7 +52,7 @@ def published_of(run: Run) -> Expectation | None:
     try:
         catalog, experiment = Catalog(), _experiment(run)
         profiles = catalog.manifest(experiment).profiles
-        names = [name for name, one in profiles.items() if one.compares == "published"]
+        names = [name for name, item in profiles.items() if item.compares == "published"]
         if not names or run.verdict.profile in names:
             return None
         return catalog.expectation(experiment, names[0])
@@ -62,11 +64,6 @@ def _experiment(run: Run) -> str | Path:
     """What to ask the catalog for: the user's own manifest, or an id."""
     own = run.plan.manifest if run.plan is not None else ""
     return Path(own) if own else run.verdict.experiment
-
-
-def _comparable(one: str, other: str) -> bool:
-    """Whether two ``N-X`` versions have comparable numbers."""
-    return one.partition("-")[0] == other.partition("-")[0]
 
 
 def write_report(

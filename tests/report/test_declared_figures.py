@@ -13,9 +13,9 @@ from statsmodels.stats.proportion import proportion_confint
 from kit.manifest.expectation_types import Expectation, ExpectedCell, Figure, FigurePublished
 from kit.report.declared import MOST_ROWS, _over, declared
 from kit.report.expected_points import expected_points
-from kit.report.figures.curves import Mark, curve, remarks_on
+from kit.report.figures.curves import Mark, Spot, curve, remarks_on
 from kit.report.figures.grid import STRONGEST, Square, grid
-from kit.report.figures.trade_off import Setting, Spot, trade_off
+from kit.report.figures.trade_off import Setting, trade_off
 from kit.report.gallery import Picture
 from kit.results.curves import by_checkpoint
 from kit.results.ids import matches

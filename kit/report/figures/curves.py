@@ -23,12 +23,17 @@ MOST_LINES = 12
 MOST_POINTS = 400
 
 
-class Mark(Struct, frozen=True, kw_only=True):
+class Spot(Struct, frozen=True, kw_only=True):
+    """A value with its interval, in one direction."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+class Mark(Spot, frozen=True, kw_only=True):
     """A number that the expectation has for a point of a line."""
 
     x: float
-    value: float
-    interval: tuple[float, float] | None = None
 
 
 class Line(Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from kit.report.figures.curves import Spot
 from kit.report.figures.style import INK, MARKERS, MUTED, SERIES, draw, label
 
 if TYPE_CHECKING:
@@ -16,13 +17,6 @@ NAMED = 24
 """More points than this are not named in the figure."""
 WIDTH, LINE, APART = 4.2, 8.5, 5.0
 """Points: width of a character at most, height of a name, and its distance from its mark."""
-
-
-class Spot(Struct, frozen=True, kw_only=True):
-    """A value with its interval, in one direction."""
-
-    value: float
-    interval: tuple[float, float] | None = None
 
 
 class Setting(Struct, frozen=True, kw_only=True):
