@@ -96,8 +96,7 @@ def _profile(profile: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if profile["not_carried"]:
         yield f"    beforehand: {profile['not_carried']}", "yellow"
     yield "  inputs", "bold"
-    for pin in profile["inputs"]:
-        yield from _input(pin)
+    yield from _inputs(profile["inputs"])
     for name, model in profile["models"].items():
         at = ", ".join(f"{axis}={value}" for axis, value in model["at"].items())
         made = f"made by step {model['step']}" + (f" at {at}" if at else "")
@@ -110,6 +109,21 @@ def _profile(profile: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "  steps", "bold"
     for step in profile["steps"]:
         yield from _step(step)
+
+
+def _inputs(pins: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """One line for all that ships with the kit under a licence; the others one by one."""
+    shipped: dict[str, list[str]] = {}
+    for pin in pins:
+        if pin.get("kind") == "package" and not (pin["unconfirmed"] or pin["unavailable"]):
+            shipped.setdefault(pin["licence"], []).append(pin["id"])
+        else:
+            yield from _input(pin)
+    for licence, ids in shipped.items():
+        many = f"{len(ids)} inputs, " if len(ids) > 1 else ""
+        named = ids if len(ids) <= 4 else [*ids[:2], "...", ids[-1]]
+        yield f"    {', '.join(named)} ({many}in the kit)", ""
+        yield f"      licence: {licence}", "dim"
 
 
 def _input(pin: dict[str, Any]) -> Iterator[tuple[str, str]]:

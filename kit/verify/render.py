@@ -144,10 +144,17 @@ def lines(verdict: Verdict, every: bool = False) -> Iterable[str]:
         yield f"table {line.table}: {line.sentence}"
     for claim in verdict.claims:
         rank = "primary" if claim.primary else "claim"
-        yield f"{rank} {claim.id} {claim.outcome}: {claim.detail}"
+        yield f"{rank} {claim.id} {claim.outcome}: {_in_words(claim)}"
     yield from (f"caveat {caveat}" for caveat in verdict.caveats)
     yield from (f"term {word}: {said}" for word, said in (TERMS | verdict.terms).items())
     yield f"verdict {verdict.headline}"
+
+
+def _in_words(claim: ClaimReport) -> str:
+    """What was tested, rounded, and how it was decided, where both are known."""
+    if not claim.tested or not claim.method:
+        return claim.detail
+    return f"{claim.tested}; {claim.method}{claim.detail.partition(claim.method)[2]}"
 
 
 def shown(verdict: Verdict, every: bool) -> list[CellReport]:

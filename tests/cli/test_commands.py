@@ -96,6 +96,17 @@ def test_show(kit: Kit, repo: Path) -> None:
         assert text in out, text
 
 
+def test_show_names_what_ships_with_the_kit_on_one_line() -> None:
+    from kit.cli.show import _inputs
+
+    about = {"kind": "package", "licence": "Apache-2.0", "unconfirmed": None, "unavailable": None}
+    pins = [{**about, "id": f"mini-{i}"} for i in range(19)]
+    assert [text for text, _ in _inputs(pins)] == [
+        "    mini-0, mini-1, ..., mini-18 (19 inputs, in the kit)",
+        "      licence: Apache-2.0",
+    ]
+
+
 def test_show_one_profile_and_json(kit: Kit, repo: Path) -> None:
     found = json.loads(kit("show", "demo", "--profile", "paper", "--json").out)
     assert list(found["profiles"]) == ["paper"]

@@ -35,6 +35,16 @@ def test_the_tested_sentence_has_the_measured_numbers_and_the_published_one_its_
     assert said.outcome == "holds"
 
 
+def test_explained_claims_stand_in_words_with_how_they_were_decided() -> None:
+    verdict = asr(tested="200 steps bring ASR from {1} to {0}")
+    (line,) = (line for line in lines(verdict) if line.startswith("primary "))
+    assert line.startswith(
+        "primary c1 holds: 200 steps bring ASR from 93.8 % to 8.6 %; 5 pairs; 5 paired seeds"
+    )
+    assert line.count("(p ") == 1
+    assert "t/after" not in line
+
+
 def test_without_words_the_numbers_follow_the_claim() -> None:
     assert asr().claims[0].tested == "c1: 8.6 % < 93.8 %; 5 pairs"
     assert asr().claims[0].published == ""
