@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Manifest
-from kit.report.content import notes, variant_of
+from kit.report.claims import marks
+from kit.report.content import notes, rehearsal, variant_of
 from kit.report.details import as_typed
 from kit.report.facts import declared_resources, measured_resources
 from kit.report.files import Run
@@ -47,7 +48,7 @@ def of_run(run: Run, manifest: Manifest | None = None) -> str:
         for claim in sorted(verdict.claims, key=lambda claim: not claim.primary)
     ]
     started = as_typed(run.record.argv) if run.record is not None and run.record.argv else ""
-    unusual = [mark for mark in (_modified(run), _rehearsed(run)) if mark]
+    unusual = [f"{mark}: {why}" for mark, why in marks(verdict, rehearsal(run))]
     unusual += notes(run, manifest)
     title = manifest.title if manifest is not None else verdict.experiment
     return _page(
@@ -164,14 +165,3 @@ def _pin(pin: Pin) -> str:
 
 def _rest(count: int, word: str, where: str) -> list[str]:
     return [f"- {plural(count, word)} in {where}", ""] if count > 0 else []
-
-
-def _modified(run: Run) -> str:
-    changed = "; ".join(run.verdict.overrides)
-    return f"This run was modified: {changed or 'overrides'}." if run.verdict.modified else ""
-
-
-def _rehearsed(run: Run) -> str:
-    if run.verdict.verdict != "REHEARSED":
-        return ""
-    return "This was a rehearsal with stand-in data; it says nothing about any claim."

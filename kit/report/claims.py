@@ -100,7 +100,7 @@ def banner(verdict: Verdict, *, variant: str, rehearsal: bool, seeds: int) -> Ba
         else MEANING[word],
         covers=_covers(verdict, len(primary), seeds),
         omits=_omits(verdict, variant),
-        marks=_marks(verdict, rehearsal or word == "REHEARSED"),
+        marks=marks(verdict, rehearsal),
         reasons=[reason for reason in verdict.reasons if reason not in said],
         facts=[
             ("experiment", verdict.experiment),
@@ -122,35 +122,31 @@ def _covers(verdict: Verdict, primary: int, seeds: int) -> str:
 
 
 def _omits(verdict: Verdict, variant: str) -> str:
-    unmeasured = [c for c in verdict.cells if c.verdict in ("not-run", "not-compared", "missing")]
-    parts = []
-    if verdict.scope:
-        parts.append(f"anything but {verdict.scope}")
-    if unmeasured:
-        parts.append(plural(len(unmeasured), "cell") + " that has no comparison")
-        parts[-1] = parts[-1].replace("cells that has", "cells that have")
+    open_ = sum(c.verdict in ("not-run", "not-compared", "missing") for c in verdict.cells)
+    parts = [f"anything but {verdict.scope}"] if verdict.scope else []
+    if open_:
+        has = "that has" if open_ == 1 else "that have"
+        parts.append(f"{plural(open_, 'cell')} {has} no comparison")
     elif verdict.not_covered:
-        parts.append(
-            f"{plural(len(verdict.not_covered), 'point')} listed under \u201cnot run\u201d"
-        )
-    said = f"It says nothing about {', nor about '.join(parts)}." if parts else ""
+        points = plural(len(verdict.not_covered), "point")
+        parts.append(f"{points} listed under \u201cnot run\u201d")
+    said = [f"It says nothing about {', nor about '.join(parts)}."] if parts else []
     if variant == "as-reported":
-        said += " The document\u2019s protocol is repeated as it is, flaws included."
-    return said.strip() or "Nothing that the expectation lists was left out."
+        said.append("The document\u2019s protocol is repeated as it is, flaws included.")
+    return " ".join(said) or "Nothing that the expectation lists was left out."
 
 
-def _marks(verdict: Verdict, rehearsal: bool) -> list[tuple[str, str]]:
-    marks = []
-    if rehearsal:
-        marks.append(("rehearsal", "random weights and stand-in data in the published shapes"))
-    if verdict.modified:
-        changed = "; ".join(verdict.overrides) or "parameters were overridden"
-        marks.append(("modified", changed))
-    if verdict.not_run_here:
-        marks.append(("not run here", "the numbers were brought as a table"))
-    if verdict.exit_code == 4:
-        marks.append(("invalid", "a precondition broke; the affected numbers do not count"))
-    return marks
+def marks(verdict: Verdict, rehearsal: bool) -> list[tuple[str, str]]:
+    """What qualifies a verdict, each with an explanation."""
+    rehearsal = rehearsal or verdict.verdict == "REHEARSED"
+    changed = "; ".join(verdict.overrides) or "parameters were overridden"
+    known = [
+        (rehearsal, "rehearsal", "random weights and stand-in data in the published shapes"),
+        (verdict.modified, "modified", changed),
+        (verdict.not_run_here, "not run here", "the numbers were brought as a table"),
+        (verdict.exit_code == 4, "invalid", "a precondition broke; its numbers do not count"),
+    ]
+    return [(mark, why) for holds, mark, why in known if holds]
 
 
 def claim_rows(verdict: Verdict, anchors: Mapping[str, str], most: int = 12) -> list[ClaimRow]:
@@ -182,4 +178,4 @@ def evidence(claim: ClaimReport) -> str:
     """How a claim was decided, and its p once."""
     p = claim.p if claim.p_holm is None else claim.p_holm
     shown = "" if p is None else f"{p_equals(p)}{' (Holm)' if claim.p_holm is not None else ''}"
-    return ", ".join(part for part in (claim.method if claim.tested else "", shown) if part)
+    return ", ".join(filter(None, (claim.method if claim.tested else "", shown)))

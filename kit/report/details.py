@@ -119,16 +119,15 @@ def environment(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     groups: list[tuple[str, list[tuple[str, str]]]] = []
     record = run.record
     if record is not None:
-        source = [("commit", record.commit or "not recorded")]
-        if record.dirty is not None:
-            source.append(("uncommitted changes", "yes" if record.dirty else "no"))
-        source += [("kit", record.kit_version or run.verdict.kit_version)]
-        source += [
-            ("started", record.started),
-            ("ended", record.ended or ""),
-            ("took", seconds_word(record.seconds) if record.seconds else ""),
-        ]
-        groups.append(("Source", [(a, b) for a, b in source if b]))
+        source = {
+            "commit": record.commit or "not recorded",
+            "uncommitted changes": record.dirty,
+            "kit": record.kit_version or run.verdict.kit_version,
+            "started": record.started,
+            "ended": record.ended,
+            "took": seconds_word(record.seconds) if record.seconds else "",
+        }
+        groups.append(("Source", flat(source)))
         groups.append(("Hardware", flat(record.hardware)))
     kind = record.environment if record is not None and record.environment else {}
     if not kind and run.plan is not None:
@@ -137,9 +136,9 @@ def environment(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     if record is not None:
         versions = {"python": record.python, "platform": record.platform, **record.versions}
         groups.append(("Versions", list(versions.items())))
-    hashes = [("expectation", run.verdict.expectation_sha256)]
-    hashes.append(("results", run.verdict.results_sha256))
-    groups.append(("sha256 of what was compared", [(a, b) for a, b in hashes if b]))
+    verdict = run.verdict
+    hashes = {"expectation": verdict.expectation_sha256, "results": verdict.results_sha256}
+    groups.append(("sha256 of what was compared", flat(hashes)))
     return [(name, rows) for name, rows in groups if rows]
 
 
@@ -159,13 +158,9 @@ def _input(pin: Pin) -> Input:
     unhashed = sum(file.sha256 is None for file in pin.files)
     if unhashed:
         files += f", {unhashed} without sha256"
-    marks = []
-    if pin.unconfirmed:
-        marks.append(("unconfirmed", pin.unconfirmed))
-    if pin.unavailable:
-        marks.append(("unavailable", pin.unavailable))
-    if pin.gated:
-        marks.append(("gated", "the owner must grant access before it can be downloaded"))
+    gated = "the owner must grant access before it can be downloaded" if pin.gated else ""
+    known = [("unconfirmed", pin.unconfirmed), ("unavailable", pin.unavailable), ("gated", gated)]
+    marks = [(mark, why) for mark, why in known if why]
     return Input(
         id=pin.id, title=pin.title, origin=origin, licence=pin.licence, files=files, marks=marks
     )
@@ -173,16 +168,16 @@ def _input(pin: Pin) -> Input:
 
 def run_commands(run: Run) -> list[tuple[str, str]]:
     """(what it does, command) for the run as a whole."""
-    verdict = run.verdict
-    commands = []
-    if run.record is not None and run.record.argv:
-        commands.append(("this run was started with", as_typed(run.record.argv)))
-    whole = ["kit", "reproduce", verdict.experiment, "--profile", verdict.profile]
-    commands.append(("everything again: run, compare, report", shlex.join(whole)))
-    folder = f"runs/{run.name}"
-    commands.append(("only the comparison", shlex.join(["kit", "verify", folder])))
-    commands.append(("only this report", shlex.join(["kit", "report", folder])))
-    return commands
+    started = as_typed(run.record.argv) if run.record is not None and run.record.argv else ""
+    whole = ["kit", "reproduce", run.verdict.experiment, "--profile", run.verdict.profile]
+    folder = shlex.quote(f"runs/{run.name}")
+    commands = [
+        ("this run was started with", started),
+        ("everything again: run, compare, report", shlex.join(whole)),
+        ("only the comparison", f"kit verify {folder}"),
+        ("only this report", f"kit report {folder}"),
+    ]
+    return [(what, command) for what, command in commands if command]
 
 
 def as_typed(argv: list[str]) -> str:

@@ -9,6 +9,8 @@ from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Claim, Expectation
 from kit.manifest.load import load_expectation
 from kit.manifest.tables import table
+from kit.report.claims import evidence
+from kit.verify.claims import asked, claim_cells
 from kit.verify.published import PRINTED, verdict_on_itself
 from kit.verify.verdict import ClaimReport, Verdict
 
@@ -80,15 +82,15 @@ def _summary(claims: list[ClaimReport]) -> str:
 def _section(expected: Expectation, verdict: Verdict) -> str:
     numbers = sum(1 for cell in expected.cells if cell.value and cell.status in PRINTED)
     units = {cell.id: cell.unit for cell in expected.cells}
-    asked = {claim.id: asked_as(claim, units) for claim in expected.claims}
+    questions = {claim.id: _asked(claim, units) for claim in expected.claims}
     head = ["sentence", "place", "asked", "its numbers", "decided by", "outcome"]
     rows = [
         [
             f"\u201c{claim.sentence}\u201d" + ("" if claim.primary else " (secondary)"),
             claim.place,
-            asked[claim.id],
+            questions[claim.id],
             claim.estimate,
-            claim.method + ("" if claim.p is None else f", {_p(claim)}"),
+            evidence(claim),
             f"**{IN_ITS_OWN_NUMBERS.get(claim.outcome, claim.outcome)}**"
             + (", rests on a quoted number" if claim.rests_on_unmeasured else ""),
         ]
@@ -98,30 +100,16 @@ def _section(expected: Expectation, verdict: Verdict) -> str:
     return f"## {expected.experiment}\n\n{numbers} printed numbers.\n\n{lines}\n"
 
 
-def asked_as(claim: Claim, units: Mapping[str, str]) -> str:
+def _asked(claim: Claim, units: Mapping[str, str]) -> str:
     """The question a sentence was turned into, in words."""
-    cells = claim.cells or [cell for pair in claim.pairs for cell in pair]
-    percent = units.get(cells[0]) == "percent" if cells else False
-    points = f"{claim.margin} points" if percent else claim.margin
-    side = "at most" if claim.side == "at_most" else "at least"
-    if claim.kind == "threshold":
-        return f"{side} {claim.value}{' %' if percent else ''}"
-    if claim.kind == "ratio":
-        return f"first over second {side} {claim.value}"
-    if claim.kind == "within":
-        limits = {None: "no further apart than {}", "at_most": "first no more than {} above"}
-        return limits.get(claim.side, "first no more than {} below").format(points)
-    far = f" by {points} or more" if float(claim.margin) else ""
-    if claim.kind == "order":
-        return f"first is lower{far}" if len(cells) == 2 else f"rising{far}"
-    how = "down" if claim.side == "at_most" else "up"
-    return f"each goes {how}{far}"
-
-
-def _p(claim: ClaimReport) -> str:
-    p = claim.p if claim.p_holm is None else claim.p_holm
-    assert p is not None
-    return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+    cells = claim_cells(claim)
+    said = asked(claim, units.get(cells[0], "number")).removesuffix(" asked")
+    way = ""
+    if claim.kind == "direction":
+        way = f"each goes {'down' if claim.side == 'at_most' else 'up'}"
+    elif claim.kind == "order":
+        way = "first is lower" if len(cells) == 2 else "rising"
+    return ", ".join(filter(None, (way, said)))
 
 
 def _inert(text: str) -> str:

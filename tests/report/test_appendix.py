@@ -52,8 +52,8 @@ def test_without_plan_and_record(tmp_path: Path) -> None:
 def test_rehearsed_and_modified_are_said(tmp_path: Path) -> None:
     made = verdict(verdict="REHEARSED", exit_code=0, modified=True, overrides=["a.b=1"])
     text = of_run(read_run(write_run(tmp_path / "run", verdict=made)))
-    assert "This run was modified: a.b=1." in text
-    assert "rehearsal with stand-in data" in text
+    assert "modified: a.b=1" in text
+    assert "rehearsal: random weights and stand-in data" in text
 
 
 def test_hostile_run_is_inert(tmp_path: Path) -> None:
