@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+from kit.train.costs import ModelShape, Setting
+from kit.train.plan import Attack, GlobalBatches, Machine, solve
 
 HERE = Path(__file__).parent
 SMALL, LARGE, TAMPER = "adversary 32 x 256", "adversary 64 x 256", "tamper resistance 64 x 256"
@@ -29,6 +33,10 @@ def lines() -> list[str]:
         *_passes(own, sharded_record("zero-3-plain")),
         "",
         *_whole(own),
+        "",
+        *_rehearsed(),
+        "",
+        *_four(own),
         "",
         *_kernels(),
         "",
@@ -81,6 +89,100 @@ def _whole(own: dict[str, Any]) -> list[str]:
         f"750 such steps are {hours:.1f} GPU-hours (computed from this step alone). An attack of "
         f"500 steps at 64 x 256 takes {500 * own[LARGE]['median']:.0f} s at the median of "
         f"{len(own[LARGE]['seconds'])} steps.",
+    ]
+
+
+def rehearsal(name: str) -> dict[str, Any]:
+    """The newest rehearsal of an experiment on two H200."""
+    files = sorted(HERE.glob(f"rehearsal-{name}-2xh200-*.json"))
+    values: dict[str, Any] = json.loads(files[-1].read_text(encoding="utf-8"))
+    return values
+
+
+def training(record: dict[str, Any], step: str) -> dict[str, Any]:
+    """What a rehearsal says of a step that was shared by GPUs."""
+    made = (t for id, t in record["trainings"].items() if id.partition("[")[0] == step)
+    return next(made)
+
+
+def update_seconds() -> float:
+    """Median of an attack step's update on two GPUs, after the first step."""
+    return median(training(rehearsal("tar-red-team"), "attack")["seconds"]["update"][1:])
+
+
+def _rehearsed() -> list[str]:
+    """By the kit's own commands: outer steps and attack steps, part by part."""
+    bio, red = rehearsal("tar-bio"), rehearsal("tar-red-team")
+    tar, attack = training(bio, "tar"), training(red, "attack")
+    parts = {name: values for name, values in tar["seconds"].items() if name != "starting"}
+    count = len(parts["inner steps"])
+    wholes = [sum(values[i] for values in parts.values()) for i in range(count)]
+    params, warm = tar["params"], median(wholes[2:])
+    passes, update = (median(attack["seconds"][name][1:]) for name in ("passes", "update"))
+    steps = len(attack["seconds"]["passes"])
+    return [
+        f"By `kit rehearse tar-bio` and `kit rehearse tar-red-team --fraction {red['fraction']:g}` "
+        f"(`{red['script']}`, {red['date']}; the records hold the whole commands), sums in fp32, "
+        f"{params['rows']} rows a pass, outer state and reference model offloaded:",
+        "",
+        "| seconds of an outer step, 64 inner steps at "
+        f"{params['forget_batch']} x 256 | {' | '.join(map(str, range(1, count + 1)))} |",
+        f"|---|{'---|' * count}",
+        *(
+            f"| {name} | {' | '.join(f'{v:.1f}' for v in values)} |"
+            for name, values in parts.items()
+        ),
+        f"| whole | {' | '.join(f'{v:.1f}' for v in wholes)} |",
+        "",
+        f"The rehearsal was cut {bio['cut']}: {count} whole ones, not five. The first compiles "
+        "and makes the snapshot's page-locked memory, the second that of the outer optimizer's "
+        f"state. Warm ones take {warm:.1f} s: 750 are {750 * warm * 2 / 3600:.1f} GPU-hours, "
+        f"computed from the {count - 2} warm ones. Its attack and table were not reached.",
+        "",
+        f"The red team's attack ran whole: {steps} steps at 64 x 256, {passes + update:.3f} s "
+        f"each (median behind the first; passes {passes:.3f}, update {update:.3f}), "
+        f"{500 * (passes + update):.0f} s for 500; measuring "
+        f"{attack['seconds']['measuring'][-1]:.1f} s. "
+        f"The plan's memory was {red['plan_error']['gpu_memory']:.0%} off there: 105 GiB of each "
+        "GPU were taken in training, 131 when the whole model was measured behind it, most likely "
+        "beside what torch kept for further passes. Since then that is given back before (not "
+        "measured again).",
+    ]
+
+
+def _four(own: dict[str, Any]) -> list[str]:
+    """What nobody could run: four GPUs, by the plan and by arithmetic."""
+    shape = ModelShape.declared("llama-3-8b")
+    wanted = Setting(4, 1, "fsdp", compiled=True, communication="bfloat16")
+    made = [
+        "Computed, not run: four GPUs were never lent. By `kit/train/plan.py`, which meets the "
+        "records of two GPUs; sums in bf16:",
+        "",
+        "| four GPUs of | outer step, inner batch 32, s | 64, s | peak GiB a GPU | 750 outer "
+        "steps, GPU-hours | 500 attack steps at 64 x 256, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for gib, card in ((139.0, "141 GB"), (79.2, "80 GB")):
+        machine = Machine(4, gib, 512)
+        small, large = (
+            solve(shape, machine, GlobalBatches(rows, 64, 64, 256), wanted) for rows in (32, 64)
+        )
+        attack = solve(shape, machine, Attack(64, 256), wanted)
+        made.append(
+            f"| {card} | {small.seconds:.1f} | {large.seconds:.1f} | "
+            f"{max(small.highest, large.highest):.1f} | {750 * small.seconds * 4 / 3600:.1f} | "
+            f"{500 * attack.seconds:.0f} |"
+        )
+    step, update = own[SMALL]["median"], update_seconds()
+    return [
+        *made,
+        "| asked, at most | 23 (141 GB), 27 | 34 (141 GB), 36 | 76 | 19.2 (141 GB), 22.5 | 200 |",
+        "",
+        f"The 500 steps are 500 x {step:.3f} s, two GPUs' step at 32 rows: as many tokens a GPU as "
+        f"four have of 64 rows. Of it {update:.3f} s are the update, which reads and writes each "
+        "GPU's own share of the weights and so takes half as long on four: "
+        f"{step - update / 2:.3f} s, {500 * (step - update / 2):.0f} s for 500. What four do to "
+        "the traffic (three quarters of the weights come from others, not half) neither knows.",
     ]
 
 

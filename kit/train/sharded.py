@@ -311,6 +311,9 @@ class Sharded(ABC):
     def evaluating(self, weights: str = AVERAGED) -> Iterator[nn.Module]:
         """The model for measuring: every process has all of it, in the compute type."""
         chosen = self.averaged() if checked_weights(weights) == AVERAGED else nullcontext()
+        if self.device.type == "cuda":
+            # What passes left cached is of other sizes: the whole model would come on top of it.
+            torch.cuda.empty_cache()
         with kept_random_state(), torch.no_grad(), chosen, self.whole() as model:
             model.eval()
             try:

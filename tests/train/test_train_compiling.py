@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -84,3 +87,16 @@ def test_passes_without_gradients_are_left_alone(quick) -> None:
     with compiled_layers(adapted), torch.no_grad():
         block_outputs(adapted, *batch(3), [2])
     assert counters["stats"]["unique_graphs"] == 0
+
+
+def test_one_graph_serves_all_layers_of_a_sharded_model() -> None:
+    """12 layers under ZeRO-3 and fully_shard: a graph a layer would stop at dynamo's limit, 8."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.train.compiled_graphs"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout.splitlines()[-1])
+    assert made == {name: {"graphs": 1, "breaks": 0} for name in ("zero-3", "fsdp")}

@@ -220,3 +220,23 @@ def test_the_two_answers_of_a_pair_are_both_counted() -> None:
     assert two.peak_gib["inner step"] == one.peak_gib["inner step"]
     assert two.seconds > one.seconds
     assert two.passes == one.passes
+
+
+def rehearsed(name: str, step: str) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    made = record(f"rehearsal-{name}-2xh200-torch2.11.0-2026-11-28")["trainings"]
+    training = next(one for id, one in made.items() if id.partition("[")[0] == step)
+    return training["params"], training["seconds"]
+
+
+def test_seconds_are_those_of_the_rehearsals_by_the_kits_own_commands() -> None:
+    params, parts = rehearsed("tar-bio", "tar")
+    names = ("engine", "compiled", "weights_stay", "communication", "outer_state", "reference")
+    chosen = Setting(2, params["rows"], snapshot="cpu", **{name: params[name] for name in names})
+    work = GlobalBatches(params["forget_batch"], 64, 64, 256, params["inner_steps"])
+    warm = sum(values[-1] for name, values in parts.items() if name != "starting")
+    assert count(chosen, LLAMA3_8B, work).seconds == pytest.approx(warm, rel=0.15)
+
+    params, parts = rehearsed("tar-red-team", "attack")
+    chosen = Setting(2, params["rows"], **{name: params[name] for name in names[:4]})
+    step = parts["passes"][-1] + parts["update"][-1]
+    assert count(chosen, LLAMA3_8B, Attack(64, 256)).seconds == pytest.approx(step, rel=0.15)
