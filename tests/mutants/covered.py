@@ -8,7 +8,9 @@ them: so a line's tests are where to begin, and its files of tests are run as wh
 from __future__ import annotations
 
 import ast
+import difflib
 import gzip
+import hashlib
 import json
 import os
 import time
@@ -132,6 +134,8 @@ def _innermost(source: str, line: int) -> tuple[ast.stmt | None, bool]:
 def measure(tree: Path, file: str, to: Path, until: float) -> dict[str, Any]:
     """What the tests of one file run, how long they take, and which fail.
 
+    What fails is run once more without measuring, which some tests do not bear.
+
     Raises:
         TimeOver: Everything has to stop.
     """
@@ -143,7 +147,19 @@ def measure(tree: Path, file: str, to: Path, until: float) -> dict[str, Any]:
     )  # fmt: skip
     lines = json.loads(to.read_text()) if to.is_file() else {}
     failed = [*ran.failed] if ran.ended else [*ran.failed, file]
-    return {"file": file, "seconds": ran.seconds, "failed": failed, "lines": lines}
+    if failed:
+        again = forked(
+            tree, [file], until=until, first=False, cpu_seconds=FILE_SECONDS,
+            only=None if file in failed else failed,
+        )  # fmt: skip
+        failed = [*again.failed] if again.ended else [*again.failed, file]
+        ran.seconds.update(again.seconds)
+    return {"file": file, "sha": _sha(tree / file), "seconds": ran.seconds, "failed": failed,
+            "lines": lines}  # fmt: skip
+
+
+def _sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def joined(parts: Iterable[dict[str, Any]]) -> Map:
@@ -161,18 +177,54 @@ def joined(parts: Iterable[dict[str, Any]]) -> Map:
     return made
 
 
-def keep(parts: list[dict[str, Any]], file: Path) -> None:
-    """Write what was measured, for a run that goes on."""
+def keep(parts: list[dict[str, Any]], file: Path, root: Path) -> None:
+    """Write what was measured in a repository, with its sources: for a later run."""
     part = file.with_suffix(".part")
     with gzip.open(part, "wt", encoding="utf-8") as out:
-        json.dump(parts, out)
+        json.dump({"sources": _sources(root), "parts": parts}, out)
     part.replace(file)
 
 
-def kept(file: Path) -> list[dict[str, Any]]:
-    """What was measured before; nothing where nothing was."""
+def kept(file: Path, root: Path) -> list[dict[str, Any]]:
+    """What was measured before, of files of tests that are the same; nothing where nothing was.
+
+    Where lines of ``kit/`` have moved since, tests move with them; a changed stretch has the tests
+    of what stood there.
+    """
     if not file.is_file():
         return []
     with gzip.open(file, "rt", encoding="utf-8") as taken:
-        made: list[dict[str, Any]] = json.load(taken)
+        made = json.load(taken)
+    then, now = made["sources"], _sources(root)
+    moves = {path: moved(then[path], now[path]) for path in then.keys() & now.keys()
+             if then[path] != now[path]}  # fmt: skip
+    parts = [part for part in made["parts"] if part["sha"] == _sha(root / part["file"])]
+    for part in parts:
+        for path in part["lines"].keys() & moves.keys():
+            lines: dict[str, list[str]] = {}
+            for line, tests in part["lines"][path].items():
+                for other in moves[path].get(int(line), ()):
+                    lines[str(other)] = sorted({*lines.get(str(other), ()), *tests})
+            part["lines"][path] = lines
+    return parts
+
+
+def moved(then: str, now: str) -> dict[int, list[int]]:
+    """Line of a text -> the lines of a later text that stand for it."""
+    made: dict[int, list[int]] = defaultdict(list)
+    old, new = then.splitlines(), now.splitlines()
+    codes = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    for tag, i, j, first, last in codes:
+        if tag == "equal":
+            for at in range(i, j):
+                made[at + 1].append(first + at - i + 1)
+        else:
+            around = range(i, j) if i < j else range(max(i - 1, 0), i)
+            for at in around:
+                made[at + 1] += range(first + 1, last + 1)
     return made
+
+
+def _sources(root: Path) -> dict[str, str]:
+    files = sorted((root / "kit").rglob("*.py"))
+    return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in files}

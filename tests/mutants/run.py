@@ -1,14 +1,15 @@
 """``python -m tests.mutants.run COUNT SEED RECORD``: plant bugs and see which the tests notice.
 
 First coverage.py measures which tests run which lines (:mod:`tests.mutants.covered`; kept beside
-the record as ``.map.gz``: delete it when the code has moved). Then every worker (``--jobs``) takes
-bugs in the sample's order, in a copy of the repository of its own, and the record is written as
-they are decided. What it has already is not tried again, so that a run that was stopped, by
-``--seconds`` or by hand, goes on. ``--again`` tries those that survived once more, after the tests
-were mended: what the first pass said stays in the record. What can be no bug is excluded by rules
-before the sample is drawn (:mod:`tests.mutants.rules`) and counted; a bug of the sample that is
-none all the same (no input makes a difference) is marked in the record by hand, ``equivalent``,
-with the reason. ``--named`` tries those of ``named.json`` instead, which once lived.
+the record as ``.map.gz``: later only files of tests that have changed are measured again). Then
+every worker (``--jobs``) takes bugs in the sample's order, in a copy of the repository of its own,
+and the record is written as they are decided. What it has already is not tried again, so that a
+run that was stopped, by ``--seconds`` or by hand, goes on. ``--again`` tries those that survived
+once more, after the tests were mended: what the first pass said stays in the record. What can be no
+bug is excluded by rules before the sample is drawn (:mod:`tests.mutants.rules`) and counted; a bug
+of the sample that is none all the same (no input makes a difference) is marked in the record by
+hand, ``equivalent``, with the reason. ``--named`` tries those of ``named.json`` instead, which once
+lived.
 
 Not a tool such as mutmut or cosmic-ray: what decides the time here is which tests are run for a
 mutant, and that they need no new process with torch in it (:mod:`tests.mutants.tried`).
@@ -143,7 +144,7 @@ def over(todo: list[Any], act: Any, jobs: int, folder: str, until: float, decide
 
 def measured(names: list[str], jobs: int, folder: str, until: float, keeping: Path) -> Map:
     """What the tests of some files run; what ``keeping`` has already is not measured again."""
-    parts = kept(keeping)
+    parts = kept(keeping, ROOT)
     known = {part["file"] for part in parts}
     todo = [name for name in names if name not in known]
 
@@ -160,7 +161,7 @@ def measured(names: list[str], jobs: int, folder: str, until: float, keeping: Pa
 
     over(todo, act, jobs, folder, until, decided)
     if todo:
-        keep(parts, keeping)
+        keep(parts, keeping, ROOT)
     return joined(parts)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.mutants import run
-from tests.mutants.covered import joined, measure, statement
+from tests.mutants.covered import joined, keep, kept, measure, statement
 from tests.mutants.fork import ROOT, TimeOver
 from tests.mutants.plant import Mutant, mutants, sample
 from tests.mutants.rules import RULES, rule
@@ -99,6 +99,22 @@ def test_a_test_that_fails_only_after_others_notices_nothing(bench: Bench, tree:
     bench.map.seconds |= dict.fromkeys(tests, 0.0)
     bench.map.lines["kit/room/sums.py"][2] = tests
     assert not bench.tried(planted("the condition is turned round"))["killed"]
+
+
+def test_a_map_moves_with_the_lines(
+    tree: Path, parts: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    file, path = tmp_path / "kept.map.gz", tree / "kit/room/sums.py"
+    keep(parts, file, tree)
+    lines = joined(kept(file, tree)).lines["kit/room/sums.py"]
+    assert lines == joined(parts).lines["kit/room/sums.py"]
+    path.write_text("import os\n\n" + SOURCE.replace("return a + 1", "b = a\n    return b + 1"))
+    later = joined(kept(file, tree)).lines["kit/room/sums.py"]
+    assert (later[4], later[6]) == (lines[2], lines[4])
+    assert later[10] == later[11] == lines[8]
+    (tree / OTHER).write_text("def test_nothing():\n    pass\n")
+    assert {part["file"] for part in kept(file, tree)} == {SUMS, "tests/room/test_gone.py"}
+    assert kept(tmp_path / "none.map.gz", tree) == []
 
 
 def test_no_time_is_no_verdict(bench: Bench) -> None:
