@@ -65,8 +65,7 @@ def command(
 def _selftest(basis: Basis, as_json: bool, every: bool, expectation: Path | None) -> None:
     import msgspec
 
-    from kit.verify.selftest import selftest
-    from kit.verify.selftest_text import lines, screen
+    from kit.verify.selftest import lines, screen, selftest
     from kit.verify.tampered import try_all
 
     outcome = selftest(basis.subject)

@@ -28,7 +28,7 @@ from kit.engine.slurm.options import SlurmOptions
 from kit.engine.store import Level, Store
 from kit.errors import Interrupted, KitError, Preflight, StepFailed, raise_all
 from kit.pins.store import PinStore
-from kit.results.files import CLOSED, EVENTS, LOGS, PLAN, RECORD, SLURM, SUMS
+from kit.results.files import EVENTS, LOGS, PLAN, RECORD, SLURM, close
 from kit.results.plan import Plan, StepInstance
 from kit.results.record import Blind, Record
 
@@ -104,13 +104,6 @@ def new_run_dir(parent: Path, experiment: str, profile: str, *, rehearsal: bool 
             what, where=str(parent), next_step="choose another folder: --runs-dir DIR"
         ) from None
     raise Preflight(f"there are already 10,000 runs called {base}", where=str(parent))
-
-
-def close(folder: Path) -> None:
-    """Write the hashes of what a run has left, whatever its end, as ``sha256sum`` does."""
-    left = (name for name in CLOSED if (folder / name).is_file())
-    lines = [f"{sha256_file(folder / name)}  {name}\n" for name in left]
-    write_atomic(folder / SUMS, "".join(lines).encode())
 
 
 class Session:

@@ -8,17 +8,15 @@ from kit.engine.wiring import duplicates
 from kit.errors import KitError
 from kit.lint.core import EXPECTATION, ExpectationContext, waived
 from kit.manifest.catalog import SUFFIXES
-from kit.manifest.derived import FORMULAS, UNITLESS, Undecidable, agrees, interval
+from kit.manifest.derived import FORMULAS, Undecidable, in_unit
 from kit.manifest.expectation_types import ExpectedCell
-from kit.manifest.grim import WHOLE, attainable, counts, nearest_shares
 from kit.manifest.names import nearest
-from kit.manifest.printed import Printed
+from kit.manifest.printed import WHOLE, Printed, counts, nearest_shares
 from kit.manifest.reference_record import read_record
 from kit.manifest.source import Hit
 from kit.results.ids import ALL, EXTRA
 
 _UNFINISHED = ("running", "diverged", "cancelled", "unreported")
-_SECONDS = {"minutes": 60, "seconds": 1}
 
 
 @EXPECTATION.rule("duplicate-id")
@@ -183,7 +181,7 @@ def grim(context: ExpectationContext) -> Iterator[Hit]:
         if not 0 <= printed.value <= whole:
             continue
         message, hint = "", "check the digits and n; if the document prints it so, note 'grim: ...'"
-        if not attainable(printed, cell.n, whole):
+        if not counts(printed, cell.n, whole):
             near = [
                 f"{k}/{cell.n} = {float(s):.4g}" for k, s in nearest_shares(printed, cell.n, whole)
             ]
@@ -229,35 +227,24 @@ def _recompute(cell: ExpectedCell, sources: list[ExpectedCell], index: int) -> I
     inputs = [_printed(source) for source in sources]
     if result is None or any(item is None for item in inputs):
         return
-    units = {source.unit for source in sources}
-    if len(units) > 1 and not units <= set(_SECONDS):
-        yield Hit(path, f"cell {cell.id!r} mixes the units {', '.join(sorted(units))}")
-        return
-    times = {cell.unit} | units <= set(_SECONDS)
-    if formula not in UNITLESS and not times and {cell.unit} != units:
-        yield Hit(path, f"cell {cell.id!r} is a {cell.unit} of cells in {units.pop()}")
-        return
-    known = [
-        item.scaled(_SECONDS.get(source.unit, 1))
-        for item, source in zip(inputs, sources, strict=True)
-        if item is not None
-    ]
-    factor = 100 if formula in UNITLESS and cell.unit == "percent" else 1
-    if formula not in UNITLESS:
-        result = result.scaled(_SECONDS.get(cell.unit, 1))
+    known = [(n, source.unit) for n, source in zip(inputs, sources, strict=True) if n is not None]
     try:
-        if agrees(formula, known, result, factor):
-            return
-        low, high = interval(formula, known)
+        span = in_unit(formula, known, cell.unit)
     except Undecidable as error:
         yield Hit(path, f"cell {cell.id!r} cannot be recomputed: {error}", level="info")
         return
-    span = f"{float(low * factor):.4g} to {float(high * factor):.4g}"
+    if span is None:
+        units = ", ".join(sorted({source.unit for source in sources}))
+        yield Hit(path, f"cell {cell.id!r} is a {cell.unit} of cells in {units}")
+        return
+    low, high = span
+    if low <= result.high and result.low <= high:
+        return
     noted = waived(cell.note, "derived")
     yield Hit(
         path,
-        f"cell {cell.id!r}: {formula} of the printed numbers is {span}, not {cell.value}"
-        + (f"; noted: {cell.note}" if noted else ""),
+        f"cell {cell.id!r}: {formula} of the printed numbers is {float(low):.4g} to "
+        f"{float(high):.4g}, not {cell.value}" + (f"; noted: {cell.note}" if noted else ""),
         "" if noted else "check the cells; if the document prints it so, note 'derived: ...'",
         level="warning" if noted else "error",
     )

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from kit.manifest.printed import Printed
+from kit.manifest.printed import WHOLE, Printed, factor
 
 Formula = Callable[[Sequence[Fraction]], Fraction]
 
@@ -66,14 +66,24 @@ def _divisor(formula: str, inputs: Sequence[Printed]) -> tuple[Fraction, Fractio
     return None
 
 
-def agrees(formula: str, inputs: Sequence[Printed], printed: Printed, factor: int = 1) -> bool:
-    """Whether the printed result can come from the printed inputs.
+def in_unit(
+    formula: str, inputs: Sequence[tuple[Printed, str]], unit: str
+) -> tuple[Fraction, Fraction] | None:
+    """The same in the unit of the derived cell; ``None`` where the units do not compare.
 
     Args:
         formula: Name in :data:`FORMULAS`.
-        inputs: In the formula's order, all in one unit.
-        printed: The printed result.
-        factor: What the result is multiplied by (100 when it is printed in percent).
+        inputs: Each with its unit, in the formula's order.
+        unit: Of the result.
+
+    Raises:
+        Undecidable: As above.
     """
-    low, high = interval(formula, inputs)
-    return low * factor <= printed.high and printed.low <= high * factor
+    common = inputs[0][1] if formula in UNITLESS else unit
+    ratios = [factor(own, common) for _, own in inputs]
+    known = [n.scaled(ratio) for (n, _), ratio in zip(inputs, ratios, strict=True) if ratio]
+    if len(known) < len(inputs):
+        return None
+    low, high = interval(formula, known)
+    whole = WHOLE.get(unit, 1) if formula in UNITLESS else 1
+    return low * whole, high * whole

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kit.manifest.expectation_types import ExpectedCell
+from kit.manifest.printed import factor
 from kit.report.figures.curves import Mark
 from kit.results.curves import checkpoint_id
 from kit.results.types import Cell, Curve, Series
-from kit.verify.numbers import factor
 from kit.verify.trajectory import share_interval
 
 

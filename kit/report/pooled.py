@@ -14,11 +14,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.manifest.printed import factor
 from kit.report.files import needing
 from kit.report.log import FOLDER, CellEntry, ClaimEntry, Entry, entries
 from kit.report.markdown import escape, table
 from kit.report.text import listed
-from kit.verify.numbers import factor, rounded, show_p
+from kit.verify.numbers import rounded, show_p
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from kit.durable import sha256_file, write_atomic
 from kit.results.labels import Labels
 from kit.results.types import Cell, Results, Series
 
@@ -58,15 +58,18 @@ def write_table(
         cells=list(cells),
         series=list(series),
     )
-    (folder / RESULTS).write_bytes(_json(results) + b"\n")
+    (folder / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
     lines = b"".join(msgspec.json.encode(line) + b"\n" for line in labels)
     (folder / LABELS).write_bytes(lines)
+
+
+def close(folder: Path) -> None:
+    """Write the hashes of what a run has left, whatever its end, as ``sha256sum`` does."""
+    left = (name for name in CLOSED if (folder / name).is_file())
+    lines = [f"{sha256_file(folder / name)}  {name}\n" for name in left]
+    write_atomic(folder / SUMS, "".join(lines).encode())
 
 
 def stored(store: Path, key: str) -> Path:
     """Where a store keeps the outputs of a step."""
     return store / key[:2] / key
-
-
-def _json(value: Any) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value))

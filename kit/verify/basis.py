@@ -63,8 +63,7 @@ def read_basis(
     """
     if results is None:
         return _of_run(open_run(Path(run)), expectation)
-    from kit.verify.counts import with_counts
-    from kit.verify.tables import read_table
+    from kit.verify.tables import read_table, with_counts
 
     file, root = _expectation(run, profile, expectation)
     loaded = read_expectation(file)
@@ -232,8 +231,7 @@ def _beforehand(file: Path) -> list[str]:
     """What was known before the run about what it can show."""
     from kit.verify.published import not_carried
 
-    said = not_carried(file)
-    return [said] if said else []
+    return list(filter(None, [not_carried(file)]))
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -301,8 +299,8 @@ def encode(verdict: Verdict) -> bytes:
 def deliver(basis: Basis, verdict: Verdict, junit: Path | None = None) -> None:
     """Write ``verdict.json`` into the run directory, and the JUnit file if asked for."""
     if junit is not None:
-        from kit.verify.junit import write_junit
+        from kit.verify.junit import document
 
-        write_junit(verdict, junit)
+        write_output(junit, document(verdict))
     if basis.output is not None:
         write_output(basis.output, encode(verdict))

@@ -10,18 +10,15 @@ from kit.manifest.expectation_types import ExpectedCell, Tolerance
 from kit.manifest.printed import Printed
 from kit.results.asks import of_single_curve
 from kit.results.labels import LabelSource
+from kit.verify.derived import ratio
 from kit.verify.finding import Finding, invalid
-from kit.verify.kinds.binomial import binomial
-from kit.verify.kinds.bounded import bound
 from kit.verify.kinds.curve import trajectory
-from kit.verify.kinds.never import never
-from kit.verify.kinds.pairwise import flip, paired
-from kit.verify.kinds.plain import absolute, exact, relative
+from kit.verify.kinds.items import binomial, flip, paired
+from kit.verify.kinds.plain import absolute, bound, exact, never, relative
 from kit.verify.kinds.seeded import seeds
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import PROPORTIONS, show
 from kit.verify.pairs import ItemsDiffer, discordance
-from kit.verify.ratios import ratio
 from kit.verify.seeds import baseline
 
 NEEDS: dict[str, tuple[str, ...]] = {

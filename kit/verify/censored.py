@@ -19,34 +19,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import comb
+from typing import NamedTuple
 
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import show
 
 
 @dataclass(frozen=True)
-class Bounded:
+class Contrast:
+    """Evidence about ``estimate = a - w * b - at``.
+
+    Attributes:
+        estimate: Exact, in the unit of ``a``; of first crossings of which some never happened,
+            only the share of comparisons that go this way less that of the others.
+        above: One-sided p of "larger than 0"; None without a noise model.
+        below: One-sided p of "smaller than 0"; None without a noise model.
+        method: How it was tested.
+    """
+
+    estimate: Fraction
+    above: float | None
+    below: float | None
+    method: str
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided."""
+        if self.above is None or self.below is None:
+            return None
+        return min(1.0, 2 * min(self.above, self.below))
+
+    def flipped(self) -> Contrast:
+        """The contrast with its sign turned."""
+        return Contrast(-self.estimate, self.below, self.above, self.method)
+
+
+class Bounded(NamedTuple):
     """A number, or only what it is larger than."""
 
     value: Fraction
     beyond: bool = False
-
-
-@dataclass(frozen=True)
-class Ordering:
-    """Evidence about "the first is larger" and "the first is smaller".
-
-    Attributes:
-        lead: Share of surely larger less share of surely smaller comparisons.
-        above: One-sided p of "larger".
-        below: One-sided p of "smaller".
-        method: How it was tested.
-    """
-
-    lead: Fraction
-    above: float
-    below: float
-    method: str
 
 
 def values_of(cell: Measurement) -> list[tuple[str, Bounded]]:
@@ -57,7 +69,7 @@ def values_of(cell: Measurement) -> list[tuple[str, Bounded]]:
     return [(seed.id, Bounded(seed.value, seed.beyond)) for seed in cell.seeds]
 
 
-def ordering(a: Measurement, b: Measurement | None, at: Fraction, weight: Fraction) -> Ordering:
+def ordering(a: Measurement, b: Measurement | None, at: Fraction, weight: Fraction) -> Contrast:
     """Test ``a - weight * b`` (or ``a`` alone) against ``at``; ``weight`` in units of ``a``."""
     ours = values_of(a)
     if b is None:
@@ -85,7 +97,7 @@ def compare(x: Bounded, y: Bounded) -> int:
     return (x.value > y.value) - (x.value < y.value)
 
 
-def _signs(outcomes: Sequence[int], what: str) -> Ordering:
+def _signs(outcomes: Sequence[int], what: str) -> Contrast:
     """Exact sign test; comparisons without a known order are left out, and said."""
     more, fewer = outcomes.count(1), outcomes.count(-1)
     known = more + fewer
@@ -94,7 +106,7 @@ def _signs(outcomes: Sequence[int], what: str) -> Ordering:
     if open_:
         method += f" ({open_} of unknown or equal order left out)"
     lead = Fraction(more - fewer, len(outcomes))
-    return Ordering(lead, _heads(more, known), _heads(fewer, known), method)
+    return Contrast(lead, _heads(more, known), _heads(fewer, known), method)
 
 
 def _heads(count: int, of: int) -> float:
@@ -102,7 +114,7 @@ def _heads(count: int, of: int) -> float:
     return float(Fraction(sum(comb(of, i) for i in range(count, of + 1)), 2**of))
 
 
-def _ranks(ours: Sequence[Bounded], theirs: Sequence[Bounded]) -> Ordering:
+def _ranks(ours: Sequence[Bounded], theirs: Sequence[Bounded]) -> Contrast:
     pooled = _cut([*ours, *theirs])
     scores = [sum(compare(x, y) for y in pooled) for x in pooled]
     m = len(ours)
@@ -112,7 +124,7 @@ def _ranks(ours: Sequence[Bounded], theirs: Sequence[Bounded]) -> Ordering:
     above = sum(count for value, count in ways.items() if value >= total) / every
     below = sum(count for value, count in ways.items() if value <= total) / every
     method = f"exact rank test of {m} against {len(theirs)} seeds with censoring (Gehan)"
-    return Ordering(Fraction(total, m * len(theirs)), above, below, method)
+    return Contrast(Fraction(total, m * len(theirs)), above, below, method)
 
 
 def _cut(values: Sequence[Bounded]) -> list[Bounded]:

@@ -17,8 +17,8 @@ from msgspec import structs
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Claim
 from kit.results.asks import of_single_curve, split
-from kit.verify.censored import in_words, values_of
-from kit.verify.contrast import Contrast, contrast
+from kit.verify.censored import Contrast, in_words, values_of
+from kit.verify.contrast import contrast
 from kit.verify.finding import ALPHA
 from kit.verify.measurement import Measurement
 from kit.verify.multiple import at_least, holm

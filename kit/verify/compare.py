@@ -123,16 +123,11 @@ def _cells(first: Run, second: Run) -> list[CellPair]:
 
 def _pair(first: Measurement, second: Measurement) -> CellPair:
     if first.value is None or second.value is None:
-        same = (first.value, first.seeds, first.curves) == (
-            second.value,
-            second.seeds,
-            second.curves,
-        )
+        ours, theirs = ((side.value, side.seeds, side.curves) for side in (first, second))
+        same = ours == theirs
         return CellPair(id=first.id, unit=first.unit, says="same" if same else "differs")
     difference = contrast(first, second, Fraction(0))
-    p = None
-    if difference.above is not None and difference.below is not None:
-        p = min(1.0, 2 * min(difference.above, difference.below))
+    p = difference.p
     says = "differs" if p is None or p < ALPHA else "noise"
     if first.value == second.value and [s.value for s in first.seeds] == [
         s.value for s in second.seeds

@@ -7,13 +7,13 @@ numbers are compared as they stand, and the method says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from math import inf, sqrt
 
-from kit.verify.censored import ordering
+from kit.manifest.printed import factor
+from kit.verify.censored import Contrast, ordering
 from kit.verify.measurement import Measurement
-from kit.verify.numbers import factor, scale_of
+from kit.verify.numbers import scale_of
 from kit.verify.pairs import ItemsDiffer, discordance, tango_tails
 from kit.verify.proportions import (
     FAR,
@@ -26,29 +26,6 @@ from kit.verify.proportions import (
 )
 from kit.verify.seeds import Spread, combined, group, item_sd, mean_spread, seed_group
 from kit.verify.special import normal_tail, root
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Evidence about ``estimate = a - w * b - at``.
-
-    Attributes:
-        estimate: Exact, in the unit of ``a``; of first crossings of which some never happened,
-            only the share of comparisons that go this way less that of the others.
-        above: One-sided p of "larger than 0"; None without a noise model.
-        below: One-sided p of "smaller than 0"; None without a noise model.
-        method: How it was tested.
-    """
-
-    estimate: Fraction
-    above: float | None
-    below: float | None
-    method: str
-
-    def flipped(self) -> Contrast:
-        """The contrast with its sign turned."""
-        return Contrast(-self.estimate, self.below, self.above, self.method)
-
 
 PLAIN = "as measured, without uncertainty"
 EQUAL = "all seeds give the same number, compared as it stands"
@@ -68,8 +45,7 @@ def contrast(
             raise ValueError(f"units {a.unit!r} ({a.id}) and {b.unit!r} ({b.id}) do not compare")
         weight *= ratio
     if a.censored or (b is not None and b.censored):
-        known = ordering(a, b, at, weight)
-        return Contrast(known.lead, known.above, known.below, known.method)
+        return ordering(a, b, at, weight)
     assert a.value is not None
     if b is None:
         return _alone(a, a.value - at, at)

@@ -18,15 +18,13 @@ from kit.verify.canaries import built_in, from_steps
 from kit.verify.cells import judge
 from kit.verify.censored import in_words
 from kit.verify.claims import asked, claim_cells, report_claims
-from kit.verify.dependence import sides_of
+from kit.verify.derived import recomputed, with_ratios
 from kit.verify.finding import Finding
 from kit.verify.measurement import Measurement, measure
-from kit.verify.multiple import normal_score, omnibus, with_q
+from kit.verify.multiple import normal_score, omnibus, sides_of, with_q
 from kit.verify.numbers import show, some
 from kit.verify.outcome import decide_run, uncovered
 from kit.verify.preconditions import check_pair
-from kit.verify.ratios import with_ratios
-from kit.verify.recompute import recomputed
 from kit.verify.seeds import baseline
 from kit.verify.trajectory import value_interval
 from kit.verify.verdict import EXIT_CODES, CellReport, ClaimReport, Verdict

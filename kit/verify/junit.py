@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
-from kit.durable import write_output
 from kit.verify.verdict import Verdict
 
 _SKIPPED = frozenset({"not-run", "not-compared", "inconclusive", "undetermined", "not-evaluated"})
@@ -13,7 +11,7 @@ _FAILED = frozenset({"deviates", "fails"})
 _BROKEN = frozenset({"invalid", "missing"})
 
 
-def junit(verdict: Verdict) -> bytes:
+def document(verdict: Verdict) -> bytes:
     """The document. Deviating cells and failing claims are failures."""
     suites = ET.Element("testsuites", name=f"{verdict.experiment}.{verdict.profile}")
     cells = ET.SubElement(suites, "testsuite", name="cells")
@@ -34,8 +32,8 @@ def junit(verdict: Verdict) -> bytes:
             suite.set(name, str(len(suite.findall(f"testcase/{tag}"))))
         suite.set("tests", str(len(suite)))
     ET.indent(suites)
-    document: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
-    return document
+    content: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return content
 
 
 def _add_test(
@@ -51,8 +49,3 @@ def _add_test(
 def _clean(text: str) -> str:
     """Without the control characters that XML 1.0 cannot hold."""
     return "".join(c if c in "\t\n\r" or " " <= c < "\ufffe" or c > "\uffff" else "?" for c in text)
-
-
-def write_junit(verdict: Verdict, path: Path) -> None:
-    """Write the document, whole or not at all."""
-    write_output(path, junit(verdict))

@@ -9,10 +9,11 @@ from itertools import pairwise
 from math import isfinite
 
 from kit.errors import InvalidInput
+from kit.manifest.printed import factor
 from kit.results.asks import curves_of
 from kit.results.labels import Labels, LabelSource
 from kit.results.types import Cell, Curve, Point, SeedValue, Series
-from kit.verify.numbers import PROPORTIONS, exact, factor, scale_of
+from kit.verify.numbers import PROPORTIONS, exact, scale_of
 from kit.verify.proportions import Ratio
 
 AGREE = Fraction(1, 1_000_000)

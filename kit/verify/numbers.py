@@ -12,19 +12,12 @@ from fractions import Fraction
 from functools import lru_cache
 from math import floor, isfinite, log10
 
-from kit.manifest.printed import Printed
+from kit.manifest.printed import WHOLE, Printed
 
-PROPORTIONS = frozenset({"percent", "fraction"})
+PROPORTIONS = WHOLE.keys()
 
 _LEAST = {"percent": 1, "fraction": 2, "ratio": 2, "count": 0}
 """Unit -> decimals that are always printed."""
-
-_TO_BASE: dict[str, tuple[str, Fraction]] = {
-    "percent": ("fraction", Fraction(1, 100)),
-    "fraction": ("fraction", Fraction(1)),
-    "minutes": ("seconds", Fraction(60)),
-    "seconds": ("seconds", Fraction(1)),
-}
 
 
 @lru_cache(maxsize=65536)
@@ -52,24 +45,9 @@ def exact(value: float) -> Fraction:
     return Fraction(repr(float(value)))
 
 
-def factor(source: str, target: str) -> Fraction | None:
-    """By what a number in ``source`` is multiplied to stand in ``target``; None if impossible.
-
-    >>> factor("fraction", "percent")
-    Fraction(100, 1)
-    >>> factor("loss", "percent") is None
-    True
-    """
-    if source == target:
-        return Fraction(1)
-    base_source, to_source = _TO_BASE.get(source, (source, Fraction(1)))
-    base_target, to_target = _TO_BASE.get(target, (target, Fraction(1)))
-    return to_source / to_target if base_source == base_target else None
-
-
 def scale_of(unit: str) -> float:
     """Size of the whole in this unit: 100 for percent, else 1."""
-    return 100.0 if unit == "percent" else 1.0
+    return float(WHOLE.get(unit, 1))
 
 
 def show(value: float | Fraction, signed: bool = False) -> str:

@@ -16,9 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 from kit.manifest.expectation_types import Expectation, ExpectedCell
-from kit.manifest.grim import WHOLE, attainable
 from kit.manifest.load import load_expectation
-from kit.manifest.printed import Printed
+from kit.manifest.printed import WHOLE, Printed, counts
 from kit.results.types import Cell, Results
 from kit.verify.core import Subject, verify
 from kit.verify.tables import csv_table
@@ -44,7 +43,7 @@ def _items(cell: ExpectedCell) -> dict[str, str]:
         return {}
     if cell.k is not None:
         return {"value": "", "k": str(cell.k), "n": str(cell.n)}
-    possible = attainable(Printed.parse(cell.value), cell.n, WHOLE[cell.unit])
+    possible = counts(Printed.parse(cell.value), cell.n, WHOLE[cell.unit])
     return {"n": str(cell.n)} if possible else {}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from kit.manifest.expectation_types import ExpectedCell
 from kit.verify.finding import Finding
-from kit.verify.kinds.pairwise import paired
+from kit.verify.kinds.items import paired
 from kit.verify.measurement import Measurement, Seed
 from kit.verify.numbers import exact, scale_of
 from kit.verify.proportions import Z95

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from kit.durable import sha256_file
 from kit.errors import KitError
-from kit.results.files import CLOSED, EVENTS, LABELS, PLAN, RECORD, RESULTS, SUMS
+from kit.results.files import CLOSED, EVENTS, LABELS, PLAN, RECORD, RESULTS, SUMS, close
 from kit.results.ids import EXTRA
 from kit.verify.basis import read_basis, verdict_of
 
@@ -94,18 +94,13 @@ def _said(run: Path, expectation: Path | None) -> list[str]:
     return [verdict.verdict, *verdict.reasons]
 
 
-def fit(run: Path) -> None:
-    """Make the hashes in a run directory those of its files."""
+def fit(run: Path, *, named: bool = True) -> None:
+    """Make the hashes in a run directory those of its files; the record names that of the table."""
     if (run / RECORD).is_file():
-        record = _read(run / RECORD)
-        _write(run / RECORD, record | {"results_sha256": sha256_file(run / RESULTS)})
-    _close(run)
-
-
-def _close(run: Path) -> None:
+        digest = sha256_file(run / RESULTS) if named else ""
+        _write(run / RECORD, _read(run / RECORD) | {"results_sha256": digest})
     if (run / SUMS).is_file():
-        here = [name for name in CLOSED if (run / name).is_file()]
-        (run / SUMS).write_text("".join(f"{sha256_file(run / name)}  {name}\n" for name in here))
+        close(run)
 
 
 def _read(path: Path) -> Json:
@@ -253,11 +248,8 @@ def _unknown_step(table: Json) -> None:
 
 def _without_hash(run: Path) -> bool:
     """The record does not name the table."""
-    if not (run / RECORD).is_file():
-        return False
-    _write(run / RECORD, _read(run / RECORD) | {"results_sha256": ""})
-    _close(run)
-    return True
+    fit(run, named=False)
+    return (run / RECORD).is_file()
 
 
 TAMPERINGS = (

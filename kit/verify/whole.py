@@ -25,9 +25,9 @@ from kit.results.plan import Plan, StepInstance
 from kit.results.record import Record
 from kit.results.run import Run
 from kit.results.types import Cell, Results, SeedValue
+from kit.verify.derived import undefined
 from kit.verify.measurement import Measurement, measure
 from kit.verify.numbers import some
-from kit.verify.recompute import undefined
 
 SLACK = timedelta(minutes=1)
 """Time by which two clocks of one run may be apart."""

@@ -39,7 +39,7 @@ from kit.report.markdown import render_markdown
 from kit.results.labels import read_labels
 from kit.results.plan import read_plan
 from kit.results.run import open_run
-from kit.verify.records import Unreadable, read_records
+from kit.verify.diverge import Unreadable, read_records
 from kit.verify.tables import read_table
 from kit.verify.whole import absences
 from tests import run_files

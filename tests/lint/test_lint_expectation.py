@@ -332,7 +332,7 @@ def test_a_divisor_that_may_be_zero_is_said_not_judged(repo: Path) -> None:
         (
             [("unit: percent\n    n: 208", "unit: seconds")],
             "derived",
-            "mixes the units percent, seconds",
+            "is a ratio of cells in percent, seconds",
         ),
         ([("    kind: order\n", '    kind: order\n    value: "5"\n')], "", "value"),
         ([("    kind: order\n", "    kind: order\n    side: at_most\n")], "", "side"),

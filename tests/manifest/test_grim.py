@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.manifest.derived import FORMULAS, Undecidable, agrees, interval
-from kit.manifest.grim import attainable, counts, nearest_shares
-from kit.manifest.printed import Printed
+from kit.manifest.derived import FORMULAS, Undecidable, interval
+from kit.manifest.printed import Printed, counts, nearest_shares
 
 QUICK = settings(max_examples=300, deadline=None, derandomize=True)
 
@@ -91,6 +90,15 @@ def test_neighbours_for_messages() -> None:
     assert [k for k, _ in nearest_shares(Printed.parse("100.0"), 10)] == [10]
     with pytest.raises(ValueError, match="at least 1"):
         counts(Printed.parse("1"), 0)
+
+
+def attainable(printed: Printed, n: int, whole: int = 100) -> bool:
+    return len(counts(printed, n, whole)) > 0
+
+
+def agrees(formula: str, inputs: list[Printed], printed: Printed, factor: int = 1) -> bool:
+    low, high = interval(formula, inputs)
+    return low * factor <= printed.high and printed.low <= high * factor
 
 
 def numbers(*texts: str) -> list[Printed]:

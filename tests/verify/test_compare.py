@@ -14,8 +14,7 @@ from kit.cli.main import run as kit
 from kit.results.record import FileRecord
 from kit.results.run import Run
 from kit.verify.compare import CellPair, Comparison, lines
-from kit.verify.diverge import diverge, read_side
-from kit.verify.records import Unreadable, escape, first_difference, inserted
+from kit.verify.diverge import Unreadable, diverge, escape, first_difference, inserted, read_side
 from kit.verify.tampered import fit
 from tests import run_files
 from tests.verify.conftest import cells_of, write_run

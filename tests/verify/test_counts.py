@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kit.cli.main import run as kit
 from kit.errors import InvalidInput, Many
 from kit.results.types import Cell, Results, SeedValue
-from kit.verify.counts import with_counts
+from kit.verify.tables import with_counts
 
 
 def table(*cells: Cell) -> Results:

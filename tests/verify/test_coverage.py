@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 
 from kit.verify.finding import Finding
-from kit.verify.kinds.binomial import binomial
-from kit.verify.kinds.bounded import bound
-from kit.verify.kinds.pairwise import flip, paired
+from kit.verify.kinds.items import binomial, flip, paired
+from kit.verify.kinds.plain import bound
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import printed
 from kit.verify.seeds import group, welch

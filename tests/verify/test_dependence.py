@@ -8,8 +8,7 @@ from scipy import stats
 
 from kit.manifest.expectation_types import ExpectedCell
 from kit.verify.core import Subject, verify
-from kit.verify.dependence import Sides, drawn_limit, shift_p
-from kit.verify.multiple import chance_limit
+from kit.verify.multiple import Sides, chance_limit, drawn_limit, shift_p
 from kit.verify.verdict import Omnibus
 from tests.verify.builders import expectation, expected_cell, reference, seeded, table, tolerance
 

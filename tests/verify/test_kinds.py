@@ -11,7 +11,7 @@ from kit.errors import InvalidInput
 from kit.manifest.printed import Printed
 from kit.results.types import Cell
 from kit.verify.finding import Finding
-from kit.verify.kinds.pairwise import flip
+from kit.verify.kinds.items import flip
 from kit.verify.verdict import CellReport
 from tests.verify.builders import (
     expected_cell,

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from kit.manifest.expectation_types import ExpectedCell
 from kit.results.types import Cell, SeedValue
-from kit.verify.kinds.binomial import binomial
-from kit.verify.kinds.pairwise import flip, paired
+from kit.verify.kinds.items import binomial, flip, paired
 from kit.verify.numbers import printed
 from kit.verify.verdict import CellReport
 from tests.verify.builders import expected_cell, one, reference, share, tolerance

@@ -8,8 +8,7 @@ from msgspec import structs
 from kit.results.types import Cell, SeedValue
 from kit.verify.core import Subject
 from kit.verify.plants import STRUCTURAL, flipped, swapped
-from kit.verify.selftest import PlantReport, SelfTest, selftest
-from kit.verify.selftest_text import HEIGHT, WIDTH, lines, screen
+from kit.verify.selftest import HEIGHT, WIDTH, PlantReport, SelfTest, lines, screen, selftest
 from kit.verify.tampered import Outcome
 from tests.verify.builders import (
     expectation,
