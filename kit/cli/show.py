@@ -26,7 +26,7 @@ def command(experiment: str, profiles: tuple[str, ...], as_json: bool, template:
     EXPERIMENT is an id (see `kit list`) or the path of a manifest.
     """
     from kit.manifest.catalog import Catalog
-    from kit.manifest.describe import describe
+    from kit.manifest.summary import describe
 
     if template:
         click.echo(_template(experiment, profiles), nl=False)

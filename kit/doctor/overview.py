@@ -8,8 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from kit.doctor import unfit
-from kit.doctor.core import Check, ok, warn
-from kit.doctor.needs import estimate
+from kit.doctor.core import Check, estimate, ok, warn
 from kit.errors import KitError
 from kit.manifest.catalog import Catalog
 from kit.pins.store import PinStore

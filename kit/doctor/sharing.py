@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kit.doctor.core import Needs
-from kit.doctor.needs import estimate
+from kit.doctor.core import Needs, estimate
 from kit.engine.environment import Machine, this_machine
 from kit.engine.planner import make_plan
 from kit.engine.registry import load_registry

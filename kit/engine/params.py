@@ -14,8 +14,7 @@ import msgspec
 from kit.engine.registry import StepKind, draws_fault, params_of, size_fault
 from kit.errors import InvalidInput, UsageError
 from kit.manifest.matrix import BadReference, axis_id, combinations, resolve
-from kit.manifest.names import nearest
-from kit.manifest.source import Hit, PathTuple
+from kit.manifest.source import Hit, PathTuple, nearest
 from kit.manifest.types import Profile, StepSpec, values_of
 
 

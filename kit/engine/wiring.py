@@ -6,6 +6,7 @@ Planning stops at the first, ``kit validate`` prints them all with file, line an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,16 +20,14 @@ from kit.manifest.matrix import (
     BadReference,
     axis_id,
     combinations,
-    count_points,
     meanings,
     pin_ids,
     profile_faults,
     read_steps,
     resolve,
 )
-from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin
-from kit.manifest.source import Hit, PathTuple
+from kit.manifest.source import Hit, PathTuple, nearest
 from kit.manifest.types import (
     AxisValue,
     InputRef,
@@ -183,7 +182,7 @@ def axis_known(use: Use) -> Iterator[Hit]:
                     f"profile {use.name!r} has no axis {axis!r}",
                     nearest(axis, matrix) or f"its axes: {', '.join(matrix) or 'none'}",
                 )
-        count = count_points(use.profile, step.each)
+        count = math.prod(len(matrix.get(axis, ())) for axis in step.each)
         if count > MOST_POINTS:
             yield Hit(
                 ("steps", index, "each"),

@@ -10,10 +10,9 @@ from kit.lint.core import EXPECTATION, ExpectationContext, waived
 from kit.manifest.catalog import SUFFIXES
 from kit.manifest.derived import FORMULAS, Undecidable, in_unit
 from kit.manifest.expectation_types import ExpectedCell
-from kit.manifest.names import nearest
 from kit.manifest.printed import WHOLE, Printed, counts, nearest_shares
 from kit.manifest.reference_record import read_record
-from kit.manifest.source import Hit
+from kit.manifest.source import Hit, nearest
 from kit.results.ids import ALL, EXTRA
 
 _UNFINISHED = ("running", "diverged", "cancelled", "unreported")

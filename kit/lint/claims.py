@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from kit.lint.core import EXPECTATION, ExpectationContext
 from kit.manifest.expectation_types import Claim, Figure
-from kit.manifest.names import nearest
-from kit.manifest.source import Hit
+from kit.manifest.source import Hit, nearest
 from kit.results.asks import split
 from kit.results.ids import matches
 from kit.verify.claims import UNMEASURED, claim_faults

@@ -12,8 +12,7 @@ from kit.engine.wiring import RULES, Rule, Use, duplicates
 from kit.errors import KitError
 from kit.lint.core import MANIFEST, ManifestContext
 from kit.manifest.matrix import BadReference, models, pin_ids, read_steps
-from kit.manifest.names import nearest
-from kit.manifest.source import Hit, PathTuple
+from kit.manifest.source import Hit, PathTuple, nearest
 from kit.manifest.types import Manifest, Sourced, StepSpec
 
 _PLACEHOLDERS = {"todo", "tbd", "n/a", "none", "unknown", "...", "xxx"}

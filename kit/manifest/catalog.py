@@ -11,8 +11,8 @@ from kit.manifest.expectation_types import Expectation
 from kit.manifest.home import find_root, open_folder
 from kit.manifest.load import Loaded, read_expectation, read_manifest, read_pins
 from kit.manifest.matrix import needed_pins
-from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin, Pins
+from kit.manifest.source import nearest
 from kit.manifest.types import Manifest
 
 SUFFIXES = (".yaml", ".yml", ".json")

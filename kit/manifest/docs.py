@@ -16,7 +16,7 @@ from typing import Any
 
 from kit.durable import write_text
 from kit.errors import InvalidInput
-from kit.manifest.names import nearest
+from kit.manifest.source import nearest
 from kit.manifest.text import read_text
 
 FILES: dict[str, str] = {

@@ -57,7 +57,7 @@ def expand(root: Node, problems: Problems) -> Node:
     used: set[int] = set()
     written = Node("list", *_position(entries["cells"][1]))
     for entry in _items(entries["cells"]):
-        pattern = _child(entry, "id")
+        pattern = entry.value_of("id")
         if pattern is None or len(written.items) + count(str(pattern.value)) > MOST_CELLS:
             problems.at(entry, f"more than {MOST_CELLS:,} cells")
             break
@@ -141,13 +141,8 @@ def _items(entry: tuple[Node, Node] | None) -> list[Node]:
     return entry[1].items if entry is not None else []
 
 
-def _child(node: Node, name: str) -> Node | None:
-    entry = node.child(name)
-    return entry[1] if entry is not None else None
-
-
 def _text(node: Node, name: str) -> str:
-    child = _child(node, name)
+    child = node.value_of(name)
     return str(child.value) if child is not None else ""
 
 

@@ -18,9 +18,8 @@ from kit.errors import InvalidInput, Many
 from kit.manifest.expand import expand
 from kit.manifest.expectation_types import Expectation, ExpectationFile
 from kit.manifest.matrix import profile_faults
-from kit.manifest.pin_types import Pins
+from kit.manifest.pin_types import Pins, Register
 from kit.manifest.reference_record import with_references
-from kit.manifest.register_types import Register
 from kit.manifest.source import Node, Problems, Source, shown
 from kit.manifest.text import check_characters, read_text
 from kit.manifest.types import Manifest
@@ -108,16 +107,6 @@ def read_expectation(
     raise Many(problems.sorted())
 
 
-def load_manifest(path: Path | str) -> Manifest:
-    """The manifest in a file."""
-    return read_manifest(path).value
-
-
-def load_pins(path: Path | str) -> Pins:
-    """The pins in a file."""
-    return read_pins(path).value
-
-
 def load_expectation(path: Path | str) -> Expectation:
     """The expectation in a file."""
     return read_expectation(path).value
@@ -188,8 +177,7 @@ def _typed(source: Source, kind: type[T], problems: Problems) -> T | None:
 
 
 def _schema_problems(data: Any, source: Source, name: str) -> Problems:
-    from kit.manifest.explain import explain
-    from kit.manifest.validator import validator
+    from kit.manifest.explain import explain, validator
 
     problems = Problems(source.name)
     for error in validator(name).iter_errors(data):

@@ -7,7 +7,6 @@ them for one combination of axis values; lint follows them to find out whether e
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -272,11 +271,6 @@ class Point:
         if not self.labels:
             return step
         return f"{step}[{','.join(f'{axis}={label}' for axis, label in self.labels.items())}]"
-
-
-def count_points(profile: Profile, each: Sequence[str]) -> int:
-    """How many combinations the axes in ``each`` have before any is excluded."""
-    return math.prod(len(profile.matrix.get(axis, ())) for axis in each)
 
 
 def points(profile: Profile, each: Sequence[str]) -> list[Point]:

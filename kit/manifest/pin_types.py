@@ -1,4 +1,4 @@
-"""Types of ``manifests/pins.yaml``: every input, exactly."""
+"""Types of ``manifests/pins.yaml``, every input exactly, and of a register of others' kits."""
 
 from __future__ import annotations
 
@@ -90,3 +90,23 @@ class Pins(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     schema_version: Literal[1]
     pins: list[Pin]
+
+
+class ExternalKit(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A repository with manifests of its own, such as `kit new` begins."""
+
+    id: Identifier
+    title: Annotated[str, Meta(min_length=1)]
+    repository: Annotated[str, Meta(pattern=r"^https://[^\s/@]+/\S+$(?!\n)")]
+    """Address that ``git clone`` takes."""
+    commit: Revision
+    experiments: Annotated[list[str], Meta(min_length=1)]
+    """Manifests in it, as paths that ``kit reproduce`` takes."""
+    licence: str = ""
+
+
+class Register(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The file."""
+
+    schema_version: Literal[1]
+    kits: list[ExternalKit]

@@ -14,8 +14,7 @@ from typing import Any, get_args
 import msgspec
 
 from kit.manifest.expectation_types import ExpectationFile
-from kit.manifest.pin_types import Pins
-from kit.manifest.register_types import Register
+from kit.manifest.pin_types import Pins, Register
 from kit.manifest.types import Identifier, Manifest
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

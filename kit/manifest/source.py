@@ -6,12 +6,20 @@ check) can point at the place a human has to edit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from kit.errors import InvalidInput, KitError, Many
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """``did you mean 'x'?``, or empty when nothing is near."""
+    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"did you mean {matches[0]!r}?" if matches else ""
+
 
 PathTuple = tuple[str | int, ...]
 """A place in a document: keys and list indices from the root. Of a list whose items have ids, an id

@@ -21,8 +21,8 @@ from typing import Literal
 
 from kit.durable import write_json
 from kit.errors import InvalidInput, KitError, Preflight
-from kit.manifest.names import nearest
 from kit.manifest.pin_types import Pin, PinnedFile, Pins
+from kit.manifest.source import nearest
 
 Status = Literal["ok", "unconfirmed", "absent", "wrong", "unavailable"]
 SINGLE = ("file", "wheel")

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from kit.doctor import containers, examine, machine, software
-from kit.doctor.core import Check, Needs
+from kit.doctor.core import Check, Needs, estimate
 from kit.doctor.inputs import Download
-from kit.doctor.needs import estimate
 from kit.doctor.overview import Runnable, lines, overview
 from kit.engine import hardware
 from kit.engine.registry import Registry, StepKind

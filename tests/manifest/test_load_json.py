@@ -9,15 +9,15 @@ import msgspec
 import pytest
 
 from kit.errors import KitError, Many
-from kit.manifest.load import load_manifest, parse
+from kit.manifest.load import parse, read_manifest
 from tests.manifest.test_load_yaml import DEMO, errors, write
 
 
 def test_the_same_manifest_as_json(tmp_path: Path) -> None:
-    manifest = load_manifest(DEMO)
+    manifest = read_manifest(DEMO).value
     text = msgspec.json.encode(manifest)
     for name in ("x.json", "x.yaml"):
-        assert load_manifest(write(tmp_path, text, name)) == manifest
+        assert read_manifest(write(tmp_path, text, name)).value == manifest
 
 
 def test_positions(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.errors import KitError
-from kit.manifest.load import load_expectation, load_manifest, load_pins, parse
+from kit.manifest.explain import validator
+from kit.manifest.load import parse, read_expectation, read_manifest, read_pins
 from kit.manifest.schema import TYPES
-from kit.manifest.validator import validator
 from tests.manifest.test_load_yaml import DEMO
 
 QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
-LOADERS = (parse, load_manifest, load_pins, load_expectation)
+LOADERS = (parse, read_manifest, read_pins, read_expectation)
 
 
 def load_everything(data: bytes, suffix: str) -> None:
@@ -127,7 +127,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-DOCUMENT = msgspec.to_builtins(load_manifest(DEMO))
+DOCUMENT = msgspec.to_builtins(read_manifest(DEMO).value)
 PLACES = [place for place in _places(DOCUMENT) if place]
 REPLACEMENTS = st.one_of(
     VALUES,

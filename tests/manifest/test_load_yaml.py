@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kit.errors import InvalidInput, KitError, Many
-from kit.manifest.load import load_manifest, load_pins, parse, read_manifest, read_pins
+from kit.manifest.load import parse, read_manifest, read_pins
 
 DATA = Path(__file__).parents[1] / "demo" / "data" / "repo" / "manifests"
 DEMO = DATA / "defensive_tokens" / "demo.yaml"
@@ -29,7 +29,7 @@ def errors(path: Path, load: object = parse) -> list[str]:
 
 
 def test_a_manifest_loads() -> None:
-    manifest = load_manifest(DEMO)
+    manifest = read_manifest(DEMO).value
     assert manifest.id == "demo"
     assert manifest.profiles["mini"].matrix["seed"] == [1, 2]
     assert manifest.profiles["paper"].resources["train"].gpu_memory_gb == 24.0
@@ -163,7 +163,7 @@ def test_many_problems_are_reported_together(tmp_path: Path) -> None:
 def test_problems_of_notation_and_of_the_schema_are_reported_together(tmp_path: Path) -> None:
     text = DEMO.read_text().replace("id: demo\n", "id: Demo\nid: demo\n", 1)
     text = text.replace("variant: as-reported", "variant: reported")
-    found = errors(write(tmp_path, text), load_manifest)
+    found = errors(write(tmp_path, text), read_manifest)
     assert len(found) == 3
     assert "id must be a name of lower-case letters" in found[0]
     assert "duplicate key 'id'" in found[1]
@@ -212,14 +212,14 @@ def test_an_unquoted_revision_has_its_own_message(tmp_path: Path, text: str) -> 
         "schema_version: 1\npins:\n  - id: a\n    kind: hf-model\n    title: t\n"
         f"    licence: l\n    repo: a/b\n    revision: {text}\n"
     )
-    (error,) = errors(write(tmp_path, pins), load_pins)
+    (error,) = errors(write(tmp_path, pins), read_pins)
     assert "x.yaml:8:15: the revision must be text in quotes" in error
     assert f'write revision: "{text}"' in error
 
 
 def test_a_quoted_but_short_revision(tmp_path: Path) -> None:
     text = (DATA / "pins.yaml").read_text().replace("0123456789abcdef" * 2 + "01234567", "0123e45")
-    (error,) = errors(write(tmp_path, text), load_pins)
+    (error,) = errors(write(tmp_path, text), read_pins)
     assert "a full commit: 40 lower-case hexadecimal digits" in error
 
 

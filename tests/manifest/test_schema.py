@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from kit.manifest.catalog import Catalog
-from kit.manifest.load import load_expectation, load_manifest
+from kit.manifest.load import read_expectation, read_manifest
 from kit.manifest.schema import DRAFT, TYPES, described_schema, field_docstrings, schema_files
 from kit.manifest.types import Sourced
 from tests.manifest.test_load_yaml import DATA, DEMO, errors, write
@@ -46,7 +46,7 @@ def test_every_file_of_the_repository_passes_both_validators() -> None:
 def broken(tmp_path: Path, change: tuple[str, str], file: Path = DEMO) -> list[str]:
     text = file.read_text()
     assert change[0] in text
-    load: Any = load_expectation if "expected" in str(file) else load_manifest
+    load: Any = read_expectation if "expected" in str(file) else read_manifest
     return errors(write(tmp_path, text.replace(*change, 1)), load)
 
 

@@ -8,12 +8,10 @@ import pytest
 
 from kit.errors import InvalidInput, KitError, Preflight, UsageError
 from kit.manifest.catalog import Catalog
-from kit.manifest.load import load_pins
+from kit.manifest.load import read_pins
 from kit.pins import Event, Retry
-from kit.pins.command import fetch_experiment
-from kit.pins.confirm import confirm, git_blob
+from kit.pins.command import confirm, fetch_experiment, git_blob, write_pins
 from kit.pins.store import PinStore
-from kit.pins.write_pins import write_pins
 from tests.demo.fixtures import sha
 from tests.demo.hub_server import FakeHub, Repo
 from tests.demo.hub_server import git_blob as blob_of
@@ -62,7 +60,9 @@ def test_what_was_unconfirmed_is_completed(repo: Path, world: FakeHub) -> None:
     events = run(repo)
     assert ("big-new", "written") in [(event.pin, event.what) for event in events]
     after = (repo / "manifests" / "pins.yaml").read_text()
-    (pin,) = [pin for pin in load_pins(repo / "manifests/pins.yaml").pins if pin.id == "big-new"]
+    (pin,) = [
+        pin for pin in read_pins(repo / "manifests/pins.yaml").value.pins if pin.id == "big-new"
+    ]
     assert pin.unconfirmed is None
     assert {file.path: (file.sha256, file.size) for file in pin.files} == {
         "config.json": (sha(b"{}"), 2),
@@ -126,7 +126,7 @@ def test_a_plain_file_is_confirmed_by_reading_it_again(repo: Path, world: FakeHu
     )
     pins.write_text(text)
     run(repo)
-    after = load_pins(pins).pins[0]
+    after = read_pins(pins).value.pins[0]
     assert after.unconfirmed is None
     assert after.source.startswith("computed from the file; confirmed at the source")
 
@@ -182,7 +182,7 @@ def test_the_file_is_left_alone_when_the_result_would_be_invalid(
     def refuse(path: Path) -> None:
         raise InvalidInput("no")
 
-    monkeypatch.setattr("kit.pins.write_pins.load_pins", refuse)
+    monkeypatch.setattr("kit.pins.command.read_pins", refuse)
     with pytest.raises(KitError):
         run(repo)
     assert pins.read_bytes() == before
@@ -201,7 +201,7 @@ def test_the_repository_file_survives_a_round_trip(tmp_path: Path) -> None:
     source = Path(__file__).parents[2] / "manifests" / "pins.yaml"
     target = tmp_path / "pins.yaml"
     target.write_text(source.read_text())
-    (pin,) = [pin for pin in load_pins(source).pins if pin.id == "alpaca-cleaned"]
+    (pin,) = [pin for pin in read_pins(source).value.pins if pin.id == "alpaca-cleaned"]
     (file,) = pin.files
     done = msgspec.structs.replace(file, sha256=sha(b"x"), size=1)
     assert write_pins(target, [msgspec.structs.replace(pin, files=[done])]) == ["alpaca-cleaned"]
