@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +62,7 @@ def parse_override(text: str, steps: Sequence[str]) -> Override:
 def typed(
     kind: StepKind, values: Mapping[str, Any], overrides: Sequence[Override], *, step: str
 ) -> msgspec.Struct:
-    """The kind's parameter struct.
+    """The kind's parameter struct; what a manifest says has passed :func:`parameter_faults`.
 
     Args:
         kind: The step kind.
@@ -72,31 +71,21 @@ def typed(
         step: Step id, for messages.
 
     Raises:
-        InvalidInput: Unknown, missing or ill-typed parameter in the manifest.
-        UsageError: The same in an override.
+        InvalidInput: Parameters that the kind refuses together.
+        UsageError: An unknown or ill-typed parameter in an override.
     """
     fields = {field.name: field for field in msgspec.structs.fields(kind.params)}
-    for name in (*values, *(override.param for override in overrides)):
-        if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            error = UsageError if name not in values else InvalidInput
-            raise error(
-                f"step kind {kind.name!r} has no parameter {name!r}",
-                where=f"{step}.{name}",
-                next_step=(f"did you mean {close[0]!r}? " if close else "")
-                + f"parameters: {', '.join(fields) or 'none'}",
-            )
     chosen = dict(values)
     for override in overrides:
+        if override.param not in fields:
+            raise UsageError(
+                f"step kind {kind.name!r} has no parameter {override.param!r}",
+                where=f"{step}.{override.param}",
+                next_step=nearest(override.param, fields)
+                or f"parameters: {', '.join(fields) or 'none'}",
+            )
         chosen[override.param] = _fitting(
             fields[override.param].type, override, step, values.get(override.param)
-        )
-    missing = [name for name, field in fields.items() if field.required and name not in chosen]
-    if missing:
-        raise InvalidInput(
-            f"step kind {kind.name!r} needs the parameter {missing[0]!r}",
-            where=f"{step}.{missing[0]}",
-            next_step=f"add it under 'set: {step}:' in the profile",
         )
     try:
         return params_of(kind, chosen)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+from msgspec import Struct
 
 from kit.engine.registry import Cards, Sized
 
@@ -22,6 +23,23 @@ _CHOSEN = (
 )  # fmt: skip
 _START_MINUTES = 2.0
 """Of processes, libraries and weights; estimated."""
+
+
+class Sharded(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a training says of the GPUs that share it."""
+
+    engine: Literal["single-process", "zero-3", "fsdp"] = "single-process"
+    """How several GPUs share the work: the whole model on each, or everything sharded, by DeepSpeed
+    or by torch."""
+    compiled: bool = False
+    """Sharded only: decoder layers are compiled."""
+    checkpointing: bool = False
+    """Sharded only: decoder layers are computed again in the backward pass."""
+    weights_stay: bool = False
+    """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
+    communication: Literal["float32", "bfloat16"] = "float32"
+    """Sharded only: type in which gradients are summed over GPUs; they are added up over passes and
+    held in fp32. Sums in bf16 are faster and round each GPU's share to 8 bits."""
 
 
 def make_engine(ctx: StepContext, params: Any) -> EngineFactory:

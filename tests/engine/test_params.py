@@ -43,14 +43,14 @@ def test_an_integer_given_for_a_float_keys_as_a_float() -> None:
 
 
 def test_unknown_parameter_suggests() -> None:
-    with pytest.raises(InvalidInput, match="no parameter 'stepz'") as caught:
-        convert({"stepz": 3})
+    with pytest.raises(UsageError, match="no parameter 'stepz'") as caught:
+        convert({"steps": 3}, "train.stepz=3")
     assert caught.value.where == "train.stepz"
     assert "did you mean 'steps'" in caught.value.next_step
 
 
 def test_missing_parameter() -> None:
-    with pytest.raises(InvalidInput, match="needs the parameter 'steps'"):
+    with pytest.raises(InvalidInput, match="missing required field `steps`"):
         convert({})
 
 

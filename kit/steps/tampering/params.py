@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from kit.steps.sharding import Sharded
+
 Count = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 
 
-class FineTuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class FineTuning(Sharded, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every fine-tuning attack has, whatever it is watched with."""
 
     seed: Natural
@@ -59,18 +61,6 @@ class FineTuning(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Of a schedule-free optimizer, which weights are measured and kept."""
     rows: Count = 64
     """Most texts in a forward pass; changes no loss."""
-    engine: Literal["single-process", "zero-3", "fsdp"] = "single-process"
-    """How several GPUs share the work: the whole model on each, or everything sharded, by DeepSpeed
-    or by torch."""
-    compiled: bool = False
-    """Sharded only: decoder layers are compiled."""
-    checkpointing: bool = False
-    """Sharded only: decoder layers are computed again in the backward pass."""
-    weights_stay: bool = False
-    """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
-    communication: Literal["float32", "bfloat16"] = "float32"
-    """Sharded only: type in which gradients are summed over GPUs; they are added up over passes and
-    held in fp32. Sums in bf16 are faster and round each GPU's share to 8 bits."""
     measure_every: Count = 10
     """Steps between the points of the trajectory; 0 and the last step are points too."""
     dtype: Literal["float32", "bfloat16"] = "float32"

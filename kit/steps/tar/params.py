@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from kit.steps.sharding import Sharded
+
 Count = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 Rate = Annotated[float, Meta(gt=0)]
 
 
-class Safeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Safeguard(Sharded, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Parameters of ``tar/safeguard``."""
 
     method: Literal["random-mapping", "max-entropy", "min-posterior", "llmu", "rmu"]
@@ -39,18 +41,6 @@ class Safeguard(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the model as it is loaded; trained weights are fp32."""
     compute: Literal["float32", "bfloat16"] = "float32"
-    engine: Literal["single-process", "zero-3", "fsdp"] = "single-process"
-    """How several GPUs share the work: the whole model on each, or everything sharded, by DeepSpeed
-    or by torch."""
-    compiled: bool = False
-    """Sharded only: decoder layers are compiled."""
-    checkpointing: bool = False
-    """Sharded only: decoder layers are computed again in the backward pass."""
-    weights_stay: bool = False
-    """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
-    communication: Literal["float32", "bfloat16"] = "float32"
-    """Sharded only: type in which gradients are summed over GPUs; they are added up over passes and
-    held in fp32. Sums in bf16 are faster and round each GPU's share to 8 bits."""
 
 
 class OuterLoop(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
