@@ -12,6 +12,7 @@ from kit.manifest.pin_types import Pin
 from kit.pins.problems import hub_page, offline
 from kit.pins.retry import Transient
 from kit.pins.store import PinStore
+from kit.verify.numbers import some
 
 
 class Download(Struct, frozen=True, kw_only=True):
@@ -66,16 +67,16 @@ def inputs(store: PinStore, ids: list[str], experiment: str, profile: str) -> It
         else:
             absent.append(id)
     if here:
-        yield ok("inputs", f"{len(here)} here: {_some(here)}")
+        yield ok("inputs", f"{len(here)} here: {some(here, 6)}")
     if unconfirmed:
         yield warn(
             "unconfirmed inputs",
-            f"here, but a revision or hash was never confirmed: {_some(unconfirmed)}",
+            f"here, but a revision or hash was never confirmed: {some(unconfirmed, 6)}",
             f"{command} --write-pins",
         )
     if absent:
         still = download(store, absent).words()
-        detail = f"{len(absent)} still to fetch, {still}: {_some(absent)}"
+        detail = f"{len(absent)} still to fetch, {still}: {some(absent, 6)}"
         if offline():
             yield fail(
                 "inputs", f"{detail}; the network is off", f"unset HF_HUB_OFFLINE; {command}"
@@ -124,8 +125,3 @@ def gated_missing(store: PinStore, ids: list[str]) -> list[Pin]:
     """Gated pins that still have to be fetched."""
     pins = [store.pin(id) for id in ids]
     return [pin for pin in pins if pin.gated and not store.state(pin.id).ready]
-
-
-def _some(names: list[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -121,6 +121,20 @@ def environment_class(
     return chosen
 
 
+def require_gpus(instance: StepInstance, present: int, next_step: str) -> None:
+    """Refuse a step that wants more GPUs than there are.
+
+    Raises:
+        Preflight: It does.
+    """
+    if instance.resources.gpus > present:
+        raise Preflight(
+            f"the step needs {instance.resources.gpus} GPU(s), this machine has {present}",
+            where=instance.id,
+            next_step=next_step,
+        )
+
+
 def require_environment(instance: StepInstance, machine: Machine) -> None:
     """Refuse to compute under a key that says something else of the machine.
 

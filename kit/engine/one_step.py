@@ -10,7 +10,7 @@ import msgspec
 
 from kit.durable import explain
 from kit.engine import hardware
-from kit.engine.environment import require_environment, this_machine
+from kit.engine.environment import require_environment, require_gpus, this_machine
 from kit.engine.keys import require_own_keys
 from kit.engine.launch import Nodes
 from kit.engine.process import worker_environment
@@ -18,7 +18,7 @@ from kit.engine.registry import load_registry
 from kit.engine.session import Options, complain, run_steps
 from kit.engine.store import RECORD, Store
 from kit.engine.torchrun import join
-from kit.errors import InvalidInput, Preflight, UsageError
+from kit.errors import InvalidInput, UsageError
 from kit.pins.store import PinStore
 from kit.results.plan import Plan, StepInstance
 
@@ -88,7 +88,11 @@ def run_instance(
     if nodes is not None:
         plan = _share(plan, instance, nodes)
         instance = plan.instance(step)
-    _enough_gpus(instance)
+    require_gpus(
+        instance,
+        len(hardware.gpus()),
+        "run it where they are; for several nodes: kit plan EXP --launch slurm STEP",
+    )
     if nodes is not None:
         nodes.export()
         if nodes.rank:
@@ -132,13 +136,3 @@ def _share(plan: Plan, instance: StepInstance, nodes: Nodes) -> Plan:
     return msgspec.structs.replace(
         plan, instances=[own if other.id == own.id else other for other in plan.instances]
     )
-
-
-def _enough_gpus(instance: StepInstance) -> None:
-    wanted, present = instance.resources.gpus, len(hardware.gpus())
-    if wanted > present:
-        raise Preflight(
-            f"the step needs {wanted} GPU(s) here, this machine has {present}",
-            where=instance.id,
-            next_step="run it where they are; for several nodes: kit plan EXP --launch slurm STEP",
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kit.engine.batch import solve
-from kit.engine.environment import UNKNOWN_ARCH
+from kit.engine.environment import UNKNOWN_ARCH, require_gpus
 from kit.engine.store import Level, Store
 from kit.errors import KitError, Preflight, raise_all
 from kit.pins.store import PinStore
@@ -41,13 +41,9 @@ def preflight(plan: Plan, store: Store, pins: PinStore, gpus: int | None) -> Non
     most = max(rest, key=lambda instance: instance.resources.gpus, default=None)
     if gpus is None:
         _ready_for_slurm(most)
-    elif most is not None and most.resources.gpus > gpus:
-        raise Preflight(
-            f"the step needs {most.resources.gpus} GPU(s), this machine has {gpus}",
-            where=most.id,
-            next_step=_other_split(most, gpus)
-            + "run it on a machine that has them, or try --profile mini, which needs none",
-        )
+    elif most is not None:
+        elsewhere = "run it on a machine that has them, or try --profile mini, which needs none"
+        require_gpus(most, gpus, _other_split(most, gpus) + elsewhere)
     if plan.rehearsal:
         return  # stand-ins take the place of the inputs
     problems: list[KitError] = []

@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 from kit.engine.wiring import duplicates
 from kit.lint.core import PINS, PinsContext
 from kit.manifest.source import Hit
-from kit.pins.store import PACKAGE, SINGLE
+from kit.pins.store import HUB, PACKAGE, SINGLE
 
-HUB = ("hf-model", "hf-dataset")
 FETCHED = (*HUB, *SINGLE)
 _BELONGS = {
     "repo": HUB,

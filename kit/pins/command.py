@@ -32,9 +32,7 @@ from kit.manifest.text import read_text
 from kit.pins import http, hub, problems
 from kit.pins.fetcher import Event, Fetched, Fetcher, Listener
 from kit.pins.retry import Retry, Transient
-from kit.pins.store import PinStore, not_ready
-
-HUB = ("hf-model", "hf-dataset")
+from kit.pins.store import HUB, PinStore, not_ready
 
 
 def resolve_revision(pin: Pin, retry: Retry) -> Pin:

@@ -18,7 +18,7 @@ from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins import http, hub, problems, wheel
 from kit.pins.retry import Retry, Transient
-from kit.pins.store import PinState, PinStore, not_ready, unavailable
+from kit.pins.store import HUB, PinState, PinStore, not_ready, unavailable
 
 SPARE = 1.02
 """Disk space asked for, relative to the bytes that will come."""
@@ -170,7 +170,7 @@ class Fetcher:
         """Sizes first: refuse what does not fit, and a large file that is already known wrong."""
         measured = []
         for file in missing:
-            if pin.kind in ("hf-model", "hf-dataset"):
+            if pin.kind in HUB:
                 file = self._ask(pin, file)
             measured.append(file)
         known = [file.size for file in measured if file.size is not None]

@@ -25,6 +25,7 @@ from kit.manifest.pin_types import Pin, PinnedFile, Pins
 from kit.manifest.source import nearest
 
 Status = Literal["ok", "unconfirmed", "absent", "wrong", "unavailable"]
+HUB = ("hf-model", "hf-dataset")
 SINGLE = ("file", "wheel")
 """Kinds of pins that are one file; a step gets its path."""
 PACKAGE = Path(__file__).resolve().parents[1]

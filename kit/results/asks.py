@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
+from kit.manifest.printed import WHOLE
 from kit.results.types import Cell, Curve, LineRef, Point, Results, SeedValue, Series
 
 _ASK = re.compile(r"end|max|min|area|first-(above|below):[-+]?[0-9]{1,40}(\.[0-9]{1,40})?")
-_WHOLE = {"percent": 100, "fraction": 1}
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def _of_curve(curve: Curve, ask: Ask, unit: str, *, alone: bool) -> SeedValue:
 def _past(point: Point, ask: Ask, unit: str) -> bool:
     assert ask.level is not None
     value = Fraction(repr(point.value))
-    if point.k is not None and point.n is not None and unit in _WHOLE:
-        value = Fraction(_WHOLE[unit] * point.k, point.n)
+    if point.k is not None and point.n is not None and unit in WHOLE:
+        value = Fraction(WHOLE[unit] * point.k, point.n)
     return value > ask.level if ask.kind == "first-above" else value < ask.level
 
 

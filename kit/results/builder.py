@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
+from msgspec import structs
+
 from kit.results.axes import Origin
 from kit.results.curves import Curves, Line
 from kit.results.files import LABELS, write_table
@@ -293,7 +295,7 @@ class TableBuilder:
         """
         if len({id.group for id, _ in self._measurements}) > 1:
             for measured in list(self._measurements.values()):
-                self.add(replace(measured, id=measured.id.in_group(ALL), labels=None))
+                self.add(replace(measured, id=replace(measured.id, group=ALL), labels=None))
 
     def build(self) -> Table:
         """The table of everything that was added.
@@ -364,13 +366,5 @@ def _listed(measured: Measurement, lines: list[Labels]) -> str | None:
     if measured.labels is None:
         return None
     id = f"{measured.id}#{measured.replicate}"
-    lines.append(
-        Labels(
-            id=id,
-            items=measured.labels.items,
-            labels=measured.labels.labels,
-            choices=measured.labels.choices,
-            answers=measured.labels.answers,
-        )
-    )
+    lines.append(structs.replace(measured.labels, id=id))
     return f"{LABELS}#{id}"

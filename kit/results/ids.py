@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 ALL = "all"
@@ -79,10 +79,6 @@ class CellId:
         if self.about_generations:
             return f"{STATS}/{self.group}/{row}/{self.metric}"
         return f"{self.group}/{self.metric}/{row}"
-
-    def in_group(self, group: str) -> CellId:
-        """The same cell of another group."""
-        return replace(self, group=group)
 
 
 def parse(text: str) -> CellId:
