@@ -22,7 +22,7 @@ from typing import Any
 
 from kit.engine.registry import Registry, StepKind, params_of
 from kit.engine.store import Store, StoredStep
-from kit.manifest.names import nearest
+from kit.manifest.source import nearest
 from kit.results.plan import Plan, StepInstance
 
 WHERE = (
