@@ -25,9 +25,6 @@ SEVERITY = {
 }
 """What a reader must not overlook comes first when space runs out."""
 
-_SUFFIX = {"percent": " %", "seconds": " s", "minutes": " min"}
-_POINTS = {"percent": " points", "seconds": " s", "minutes": " min"}
-
 
 class Row(Struct, kw_only=True):
     """One line of a table, and the line under it."""
@@ -43,8 +40,8 @@ class Row(Struct, kw_only=True):
     verdict: str
     word: str
     """The verdict as printed: with ``shifted`` where that applies."""
-    detail: str
     summary: str
+    """How the two numbers compare, as ``kit verify`` says it."""
     facts: list[tuple[str, str]]
     unit: str = ""
     """Named on the line only where the table has several units."""
@@ -73,8 +70,7 @@ def row(
         interval=span(cell.value_interval, places),
         verdict=cell.verdict,
         word=word(cell),
-        detail=cell.detail,
-        summary=_summary(cell),
+        summary=cell.detail or cell.status,
         facts=_facts(cell, expected, measured, places),
     )
 
@@ -117,29 +113,6 @@ def spread(mean: str, sd: str, unit: str) -> str:
     return f"{number(float(mean), digits)} \u00b1 {number(size, digits)}"
 
 
-def margin(cell: CellReport) -> str:
-    """The margin as it was written, with its unit; empty where the cell has none."""
-    if cell.margin is None:
-        return ""
-    shown = f"{cell.margin:.6g}".replace("-", "\u2212")
-    if cell.kind == "bound":
-        return f"bound {shown}{_SUFFIX.get(cell.unit, '')}"
-    return f"margin \u00b1{shown}{_POINTS.get(cell.unit, '')}"
-
-
-def difference(cell: CellReport) -> str:
-    """Measured minus published with its interval, as exact as the interval is wide."""
-    if cell.difference is None:
-        return ""
-    places = decimals_of(cell.published, cell.unit) + (cell.unit != "count")
-    if cell.interval is not None:
-        places = _supported(cell.interval, cell.unit)
-    shown = f"difference {number(cell.difference, places, sign=True)}"
-    if cell.interval is not None:
-        shown += f" {span(cell.interval, places, sign=True)}"
-    return shown
-
-
 def _compared(cell: CellReport, expected: ExpectedCell | None) -> tuple[str, str]:
     reference = ""
     if expected is not None and expected.reference is not None:
@@ -157,26 +130,17 @@ def _compared(cell: CellReport, expected: ExpectedCell | None) -> tuple[str, str
     return shown, reference or "\u2014"
 
 
-def _summary(cell: CellReport) -> str:
-    allowed = margin(cell)
-    if allowed and cell.margin_source:
-        allowed += f" ({cell.margin_source})"
-    parts = [part for part in (difference(cell), allowed) if part]
-    return "; ".join(parts) or cell.status
-
-
 def _facts(
     cell: CellReport, expected: ExpectedCell | None, measured: Cell | None, places: int
 ) -> list[tuple[str, str]]:
     narrow = cell.interval_equivalence
     facts = [
         ("cell", cell.id),
-        ("says", cell.detail),
         ("place", cell.place),
         ("status", cell.status if cell.status != "reported" else ""),
         ("note", expected.note if expected is not None else ""),
         ("compared by", cell.kind or ""),
-        ("margin", _margin_reason(cell)),
+        ("margin", _margin(cell)),
         ("items", _items(cell)),
         ("seeds", _seeds(cell, measured, places)),
         (
@@ -191,13 +155,11 @@ def _facts(
     return [(name, text) for name, text in facts if text]
 
 
-def _margin_reason(cell: CellReport) -> str:
-    shown = margin(cell)
-    if not shown:
+def _margin(cell: CellReport) -> str:
+    if cell.margin is None or not cell.margin_source:
         return ""
-    source = f", chosen by {cell.margin_source}" if cell.margin_source else ""
     reason = f": {cell.margin_reason}" if cell.margin_reason else ""
-    return shown.removeprefix("margin ") + source + reason
+    return f"chosen by {cell.margin_source}{reason}"
 
 
 def _items(cell: CellReport) -> str:

@@ -128,7 +128,7 @@ def _table(each: Table) -> list[str]:
         ]
         for row in rows
     ]
-    head = ["Cell", "Published", "Reference", "This run", "95 % interval", "Difference, margin"]
+    head = ["Cell", "Published", "Reference", "This run", "95 % interval", "How they compare"]
     lines += table([*head, "Verdict"], cells)
     left = len(each.rows) + each.left_out - len(rows)
     return [*lines, f"{plural(left, 'further cell')} in verdict.json.", ""] if left else lines

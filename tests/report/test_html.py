@@ -107,7 +107,7 @@ def test_numbers_stand_in_the_table_with_margin_and_source(tiny: str) -> None:
     text = Page(tiny).text
     assert "33.7" in text
     assert "[28.0, 40.8]" in text
-    assert "margin \u00b15 points (convention)" in text
+    assert "chosen by convention: five points separate" in text
     assert "five points separate a working defence from a weak one" in text
     assert "deviates" in text
     assert "no-gpu: needs eight GPUs." in text

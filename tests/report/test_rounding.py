@@ -52,9 +52,7 @@ def test_a_line_and_its_details_have_no_digit_that_nothing_supports() -> None:
     line = row(made, "c1")
     assert line.value == "98.3"
     assert line.interval == "[96.3, 100.0]"
-    assert line.summary == (
-        "difference \u22120.4 [\u22122.4, +1.5]; margin \u00b15 points (convention)"
-    )
+    assert line.summary == made.detail
     facts = dict(line.facts)
     assert facts["90 % interval of the difference"] == "[\u22122.0, +1.2]"
     assert facts["p of no difference"] == "0.980 (Benjamini\u2013Hochberg)"

@@ -65,16 +65,6 @@ def test_measured_precision_follows_the_published_string() -> None:
         "c0",
     )
     assert line.value == "0.050"
-    assert "difference \u22120.0004" in line.summary
-
-
-def test_bound_is_called_a_bound() -> None:
-    line = row(cell("a/b", kind="bound", margin=1.0), "c0")
-    assert "bound 1 %" in line.summary
-
-
-def test_margin_finer_than_the_printed_string_is_not_rounded_away() -> None:
-    assert "margin \u00b10.25 points" in row(cell("a/b", margin=0.25), "c0").summary
 
 
 def test_statuses_without_a_number_are_named() -> None:
