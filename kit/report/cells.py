@@ -133,7 +133,7 @@ def _compared(cell: CellReport, expected: ExpectedCell | None) -> tuple[str, str
 def _facts(
     cell: CellReport, expected: ExpectedCell | None, measured: Cell | None, places: int
 ) -> list[tuple[str, str]]:
-    narrow = cell.interval_equivalence
+    narrow, flips = cell.interval_equivalence, cell.flip_rate
     facts = [
         ("cell", cell.id),
         ("place", cell.place),
@@ -148,7 +148,7 @@ def _facts(
             span(narrow, _supported(narrow, cell.unit), sign=True) if narrow else "",
         ),
         ("p of no difference", _p(cell)),
-        ("labels changed", _share(cell.flip_rate)),
+        ("labels changed", "" if flips is None else f"{100 * flips:.1f} % of the items"),
         ("would decide it", cell.needed or ""),
         ("measured by", measured.step if measured is not None else ""),
     ]
@@ -183,10 +183,6 @@ def _p(cell: CellReport) -> str:
     if cell.q is None:
         return probability(cell.p)
     return f"{probability(cell.q)} (Benjamini\u2013Hochberg)"
-
-
-def _share(rate: float | None) -> str:
-    return "" if rate is None else f"{100 * rate:.1f} % of the items"
 
 
 def gravest_first(words: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -211,12 +211,8 @@ def _trade_off(
     ids = _ids(numbers)
     across, upward = (matches(pattern, ids) for pattern in figure.cells)
     both = [key for key in across if key in upward]
-    settings = [_setting(" ".join(key), across[key], upward[key], numbers) for key in both]
-    settings = [
-        setting
-        for setting in settings
-        if setting.measured is not None or setting.published is not None
-    ]
+    every = [_setting(" ".join(key), across[key], upward[key], numbers) for key in both]
+    settings = [each for each in every if each.measured or each.published]
     drawn_ = settings[:MOST_POINTS]
     units = [_unit(next(iter(ids.values()), ""), numbers) for ids in (across, upward)]
     labels = tuple(

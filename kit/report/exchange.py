@@ -182,14 +182,11 @@ def _pins(run: Run, cell: Cell) -> list[Pin]:
     """Every pin that the step of a cell, or a step before it, read."""
     if run.plan is None or cell.step not in run.plan.by_id:
         return list(run.plan.pins) if run.plan is not None else []
-    seen, todo, ids = set(), [cell.step], set()
-    while todo:
-        name = todo.pop()
-        if name not in seen:
-            seen.add(name)
-            instance = run.plan.by_id[name]
+    wanted, ids = {cell.step}, set()
+    for instance in reversed(run.plan.instances):  # each stands after what it reads
+        if instance.id in wanted:
+            wanted.update(instance.upstream())
             ids |= {use.pin for use in instance.pins.values()}
-            todo += instance.upstream()
     return [pin for pin in run.plan.pins if pin.id in ids]
 
 

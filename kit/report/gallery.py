@@ -14,11 +14,11 @@ from kit.report.figures.cache import drawn
 from kit.report.figures.calibration import ENOUGH, calibration
 from kit.report.figures.curves import curve, remarks_on
 from kit.report.figures.forest import LIMIT, ForestRow, forest
-from kit.report.figures.style import require_matplotlib
 from kit.report.text import plural, unit_word
 from kit.results.types import Results
 from kit.verify.verdict import CellReport, Verdict
 
+_POSSIBLE = {"percent": (0.0, 100.0), "fraction": (0.0, 1.0)}
 MOST_FORESTS = 8
 SVG_BYTES = 180_000
 """For all curves together, and again for all forest plots."""
@@ -36,7 +36,6 @@ class Picture(Struct, kw_only=True):
 
 def forests(verdict: Verdict, expected: Mapping[str, ExpectedCell]) -> tuple[list[Picture], str]:
     """One forest plot per table and unit, and a remark on those that were left out."""
-    require_matplotlib()
     groups: dict[tuple[str, str], list[CellReport]] = {}
     for cell in verdict.cells:
         known = expected.get(cell.id)
@@ -87,7 +86,8 @@ def _forest_row(cell: CellReport, expected: ExpectedCell | None) -> ForestRow:
     zone = None
     if published is not None and cell.margin is not None and cell.kind != "bound":
         width = cell.margin * abs(published) if cell.kind == "relative" else cell.margin
-        zone = _possible(cell.unit, published - width, published + width)
+        lowest, highest = _POSSIBLE.get(cell.unit, (-math.inf, math.inf))
+        zone = (max(lowest, published - width), min(highest, published + width))
     reference = None
     if expected is not None and expected.reference is not None and expected.reference.values:
         values = [float(value) for value in expected.reference.values]
@@ -104,11 +104,6 @@ def _forest_row(cell: CellReport, expected: ExpectedCell | None) -> ForestRow:
     )
 
 
-def _possible(unit: str, low: float, high: float) -> tuple[float, float]:
-    top = {"percent": 100.0, "fraction": 1.0}.get(unit, math.inf)
-    return (max(0.0, low), min(top, high)) if unit in ("percent", "fraction") else (low, high)
-
-
 def _number(cell: CellReport) -> float | None:
     try:
         return float(cell.published) if cell.published is not None else None
@@ -120,7 +115,6 @@ def curves(
     results: Results | None, expected: Mapping[str, ExpectedCell]
 ) -> tuple[list[Picture], str]:
     """Every series of the results, as far as the room reaches, and a remark on the rest."""
-    require_matplotlib()
     made: list[Picture] = []
     room = SVG_BYTES
     if results is None:
@@ -147,7 +141,6 @@ def calibration_picture(verdict: Verdict) -> tuple[Picture | None, str]:
             f"{'has' if len(scores) == 1 else 'have'} a noise model; "
             f"fewer than {ENOUGH} show nothing about calibration."
         )
-    require_matplotlib()
     caption = (
         f"Normal scores of {plural(len(scores), 'cell')}, sorted, against those expected if every "
         "difference were noise (dashed). Cells share models and prompts, so they are not "

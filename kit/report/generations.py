@@ -21,10 +21,8 @@ FILE = "responses.jsonl"
 NAMES = ("set", "condition", "sample_id", "id", "item")
 """Fields that say which response it is."""
 GROUP = ("set", "condition")
-LIMIT = 600
-"""Characters of a response that are shown."""
-MOST = 200
-"""Responses that are shown."""
+LIMIT, MOST = 600, 200
+"""Characters of a response, and responses, that are shown."""
 
 
 def section(run: Run, *, show: bool, home: Path | None = None) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def render(
         home: Kit home, where steps keep their responses.
     """
     environment = _environment()
-    script, style = _part("report.js"), _part("report.css")
+    parts = (resources.files("kit.report") / "templates" / f"report.{end}" for end in ("js", "css"))
+    script, style = (part.read_text(encoding="utf-8") for part in parts)
     page = environment.get_template("report.html")
     return page.render(
         script=_trusted(script),
@@ -84,7 +85,3 @@ def _trusted(markup: str) -> Any:
     from markupsafe import Markup
 
     return Markup(markup)
-
-
-def _part(name: str) -> str:
-    return (resources.files("kit.report") / "templates" / name).read_text(encoding="utf-8")

@@ -17,10 +17,8 @@ from kit.report.tables import Table
 from kit.report.text import one_line, plural
 from kit.visible import shorten
 
-MOST_ROWS = 40
-"""Lines of one table; gravest verdicts are kept where there are more."""
-MOST_TABLES = 12
-MOST_ITEMS = 20
+MOST_ROWS, MOST_TABLES, MOST_ITEMS = 40, 12, 20
+"""Of a table, whose gravest lines are kept; of tables; of entries of any other list."""
 _MARKUP = re.compile(
     r"([\\`*|~$])"  # always
     r"|(?<![^\W_])(_)|(_)(?![^\W_])"  # not inside of a word

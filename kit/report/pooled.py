@@ -18,8 +18,7 @@ from kit.manifest.printed import factor
 from kit.report.files import needing
 from kit.report.log import FOLDER, CellEntry, ClaimEntry, Entry, entries
 from kit.report.markdown import escape, table
-from kit.report.text import listed
-from kit.verify.numbers import rounded, show_p
+from kit.verify.numbers import rounded, show_p, some
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +93,7 @@ def _one_group(members: Sequence[tuple[int, Entry]]) -> Iterator[Listed]:
         why, repeats = first[number], False
         if not why and entry.code != usual:
             kinds = [kind for kind in entry.code if entry.code[kind] != usual.get(kind)]
-            why = f"other code than most entries: {listed(kinds or list(usual))}"
+            why = f"other code than most entries: {some(kinds or list(usual))}"
         for other in earlier if not why else ():
             if entry.seeds == other.entry.seeds:
                 repeats = entry.environment == other.entry.environment

@@ -18,10 +18,8 @@ from kit.report.text import plural, unit_word
 from kit.results.types import Cell
 from kit.verify.verdict import CellReport, Verdict
 
-ROW_BYTES = 1_230_000
-"""For the lines of all tables together."""
-DETAIL_BYTES = 220_000
-"""For what folds out under the lines."""
+ROW_BYTES, DETAIL_BYTES = 1_230_000, 220_000
+"""For the lines of all tables together, and for what folds out under them."""
 
 
 class Table(Struct, kw_only=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from kit.visible import visible
 
@@ -79,13 +78,3 @@ def bytes_word(size: float | None) -> str:
 def plural(count: int, word: str, many: str | None = None) -> str:
     """``1 cell``, ``2 cells``."""
     return f"{count:,} {word if count == 1 else many or word + 's'}".replace(",", "\u202f")
-
-
-def listed(items: Sequence[str], limit: int = 3) -> str:
-    """``a, b and 4 more``."""
-    shown, rest = list(items[:limit]), len(items) - limit
-    if rest > 0:
-        shown.append(f"{rest} more")
-    if len(shown) < 2:
-        return "".join(shown)
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -158,7 +158,7 @@ def test_what_is_not_pooled_is_shown_with_the_sentence_why() -> None:
 
 def test_of_two_codes_with_equally_many_entries_the_newer_is_pooled() -> None:
     log = [run(1), run(2000, code={"defensive-tokens/adapt": "0c" * 8}, date="2026-11-29")]
-    assert apart(log) == [f"other code than most entries: {' and '.join(CODE)}", ""]
+    assert apart(log) == [f"other code than most entries: {', '.join(CODE)}", ""]
 
 
 def test_profiles_and_versions_are_never_mixed() -> None:

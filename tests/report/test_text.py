@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from kit.report.text import (
     bytes_word,
     decimals_of,
-    listed,
     number,
     one_line,
     plural,
@@ -86,5 +85,4 @@ def test_words() -> None:
     assert bytes_word(None) == "\u2014"
     assert plural(1, "cell") == "1 cell"
     assert plural(12000, "cell") == "12\u202f000 cells"
-    assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
     assert shorten("abcdef", 3) == "abc \u2026 [3 more characters]"

@@ -79,15 +79,10 @@ _RC: Any = {
 }
 
 
-def require_matplotlib() -> None:
-    """Say what to install where the extra ``report`` is missing."""
-    with needing("the report"):
-        import matplotlib  # noqa: F401
-
-
 @contextmanager
 def _look(name: str) -> Iterator[None]:
-    import matplotlib as mpl
+    with needing("the report"):
+        import matplotlib as mpl
 
     # Glyphs that matplotlib's own font lacks are drawn by the browser, which has more fonts.
     with mpl.rc_context({**_RC, "svg.hashsalt": f"kit-{name}"}), warnings.catch_warnings():
