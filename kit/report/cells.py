@@ -11,6 +11,7 @@ from kit.manifest.expectation_types import ExpectedCell
 from kit.report.text import decimals_of, number, plural, probability
 from kit.results.types import Cell
 from kit.verify.numbers import places as digits_of
+from kit.verify.numbers import points, show
 from kit.verify.verdict import CellReport, Interval
 
 SEVERITY = {
@@ -122,12 +123,8 @@ def _compared(cell: CellReport, expected: ExpectedCell | None) -> tuple[str, str
         return "\u2014", reference or (cell.published or "").replace("-", "\u2212") or "\u2014"
     if cell.published is not None:
         return cell.published.replace("-", "\u2212"), reference or "\u2014"
-    shown = (
-        cell.status
-        if cell.status in ("running", "diverged", "cancelled", "unreported")
-        else "\u2014"
-    )
-    return shown, reference or "\u2014"
+    named = cell.status in ("running", "diverged", "cancelled", "unreported")
+    return cell.status if named else "\u2014", reference or "\u2014"
 
 
 def _facts(
@@ -156,10 +153,11 @@ def _facts(
 
 
 def _margin(cell: CellReport) -> str:
-    if cell.margin is None or not cell.margin_source:
+    if cell.margin is None:
         return ""
+    source = f", chosen by {cell.margin_source}" if cell.margin_source else ""
     reason = f": {cell.margin_reason}" if cell.margin_reason else ""
-    return f"chosen by {cell.margin_source}{reason}"
+    return show(cell.margin) + points(cell.unit) + source + reason
 
 
 def _items(cell: CellReport) -> str:

@@ -28,7 +28,7 @@ def test_a_full_cell() -> None:
     assert line.summary == made.detail
     facts = dict(line.facts)
     assert facts["margin"] == (
-        "chosen by convention: five points separate a working defence from a weak one"
+        "5 points, chosen by convention: five points separate a working defence from a weak one"
     )
     assert facts["items"] == "5 of 208"
     assert facts["seeds"] == "22 seeds: " + ", ".join(f"{2 + i / 10:.1f}" for i in range(20))
