@@ -257,8 +257,15 @@ def _killed(error: StepFailed) -> Killed:
 
 
 def _patient(instance: StepInstance, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of torchrun: it waits as long for its ranks as the step may need."""
-    return {**environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(stop_seconds(instance)))}
+    """The environment of torchrun: it waits as long for its ranks as the step may need.
+
+    Unless somebody chose otherwise, GPU memory is had in segments that grow, as it was when the
+    memory of plans was measured.
+    """
+    named = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    grows = {} if any(name in environ for name in named) else {named[1]: "expandable_segments:True"}
+    patience = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(stop_seconds(instance)))}
+    return {**environ, **grows, **patience}
 
 
 def _stop(child: subprocess.Popen[bytes], seconds: float, ranks: Sequence[int] = ()) -> None:

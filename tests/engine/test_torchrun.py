@@ -187,3 +187,17 @@ def test_a_rank_that_hangs_does_not_keep_the_failure_back(tmp_path: Path) -> Non
     with pytest.raises(Carried, match="rank 0 does not like this"):
         perform(job_of(tmp_path, "stuck"), REGISTRY, lambda item: None)
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("name", ["", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_gpu_memory_grows_in_segments_unless_somebody_chose_otherwise(
+    tmp_path: Path, name: str
+) -> None:
+    given = {"HOME": "h"} | ({name: "max_split_size_mb:64"} if name else {})
+    made = torchrun._patient(job_of(tmp_path).instance, given)
+    assert given.items() <= made.items()
+    grows = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    assert made.keys() - given.keys() == {
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", *({} if name else grows),
+    }  # fmt: skip
+    assert name or made.items() >= grows.items()
