@@ -19,6 +19,7 @@ RULES = {
     "speed": "how much at once, how often to look, what is kept in memory: no result depends on it",
     "durability": "fsync: seen only when the power goes",
     "drawing": "widths, sizes and places of a picture's lines, and the indentation of a text",
+    "limit": "the number itself of a constant that bounds how much is shown, read or accepted",
     "gpu": "the branch of a condition on CUDA and calls of torch.cuda: reached on a GPU alone",
 }
 SPEED_KEYWORDS = {
@@ -30,10 +31,19 @@ SPEED_NAMES = re.compile(
     r"^_?(\w*CHUNK|\w*BLOCK_BYTES|_BLOCK|BLOCK_SIZE|\w*POLL\w*|\w*REFRESH\w*|ROWS(_AT_A_TIME)?"
     r"|WRITERS|SCAN|SETS_AT_ONCE|READS_A_SECOND|\w*PROGRESS_SECONDS)$"
 )
+LIMIT_NAMES = re.compile(
+    r"^_?(MOST|MOST_(CELLS|CHECKS|CLAIMS|DEVIATIONS|FORESTS|IDS|INPUTS|ITEMS|LINES|NAMED|POINTS"
+    r"|PROBLEMS|ROWS|STEPS|TABLES|UNUSUAL)|LONGEST|LIMIT|MAX_\w+|LARGEST_(FLOAT|COUNT)|NAMED|SHOWN"
+    r"|\w+_BYTES|MANY|WIDE|AROUND)$"
+)
+LIMIT_FILES = re.compile(
+    r"^kit/(errors|manifest/|pins/|engine/|report/|cli/|lm/load|verify/(compare|render|records)"
+    r"|methods/defensive_tokens/alpaca)"
+)
 DRAWING_KEYWORDS = {
     "alpha", "borderpad", "capsize", "columnspacing", "dpi", "fontsize", "handlelength", "indent",
     "labelspacing", "length", "linewidth", "markeredgewidth", "markersize", "ncols", "pad",
-    "rotation", "width", "zorder",
+    "rotation", "width", "xytext", "zorder",
 }  # fmt: skip
 
 
@@ -74,9 +84,13 @@ def _of(path: str, node: ast.AST, outer: ast.AST | None, source: str) -> str | N
             return "speed"
         if called in ("os.fsync", "fsync_dir"):
             return "durability"
+        if path.startswith("kit/report/figures/") and called in ("draw", "ax.margins"):
+            return "drawing"
     name = node.targets[0] if isinstance(node, ast.Assign) else None
     if isinstance(name, ast.Name) and SPEED_NAMES.match(name.id):
         return "speed"
+    if isinstance(name, ast.Name) and LIMIT_NAMES.match(name.id) and LIMIT_FILES.match(path):
+        return "limit"
     if isinstance(node, ast.IfExp) and _ending(node):
         return "plural"
     if isinstance(outer, ast.If) and node in outer.body and _cuda(outer.test):

@@ -168,6 +168,24 @@ def test_the_rules_exclude_no_more_than_they_say(source: str, old: str, name: st
     assert rule("kit/room/sums.py", source, start, start + len(old)) == name
 
 
+@pytest.mark.parametrize(
+    ("path", "source", "old", "name"),
+    [
+        ("kit/report/markdown.py", "MOST_ROWS = 40", "40", "limit"),
+        ("kit/report/markdown.py", "shown = rows[:MOST_ROWS + 1]", "1", None),
+        ("kit/steps/defensive_tokens/training.py", "MOST_MASKED = 0.01", "0.01", None),
+        ("kit/report/figures/forest.py", "return draw(name, 7.2, 0.75)", "7.2", "drawing"),
+        ("kit/report/figures/forest.py", "ax.set_ylim(4, -0.6)", "4", None),
+        ("kit/report/gallery.py", "draw(name, 7.2)", "7.2", None),
+    ],
+)
+def test_limits_and_sizes_are_excluded_where_they_are(
+    path: str, source: str, old: str, name: str | None
+) -> None:
+    start = source.index(old)
+    assert rule(path, source, start, start + len(old)) == name
+
+
 def test_a_sample_counts_what_it_leaves_out() -> None:
     every, excluded = sample(ROOT, 150, 1)
     assert len(every) == 150
