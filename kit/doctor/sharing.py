@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 
-import msgspec
+from msgspec.structs import replace
 
 from kit.doctor.core import Needs, estimate
 from kit.engine.environment import Machine, this_machine
@@ -12,7 +13,6 @@ from kit.engine.planner import make_plan
 from kit.engine.registry import load_registry
 from kit.errors import KitError, Preflight, UsageError
 from kit.manifest.catalog import Catalog
-from kit.manifest.types import Manifest
 from kit.pins.store import PinStore
 from kit.results.plan import Plan
 
@@ -29,7 +29,7 @@ def needs_of(
     gpus: int | None = None,
     gpu_gb: float | None = None,
 ) -> Needs:
-    """What a profile needs: as declared, or fitted to the GPUs that are named.
+    """What a profile needs: as declared, or where its sharing steps do with the GPUs named.
 
     Args:
         catalog: The experiments.
@@ -43,50 +43,45 @@ def needs_of(
         Preflight: They do not do; the sentence says what is missing.
         UsageError: No step shares its work.
     """
-    if gpus is not None or gpu_gb is not None:
-        return fitted(catalog, experiment, profile, store, gpus=gpus, gpu_gb=gpu_gb)
-    needs = estimate(catalog.manifest(experiment), profile)
-    if not needs.gpus:
-        return needs
-    return msgspec.structs.replace(
-        needs,
-        shared=tuple(choices(catalog, experiment, profile, store)),
-        instead=here_instead(catalog, experiment, profile, store, needs),
-    )
-
-
-def fitted(
-    catalog: Catalog,
-    experiment: str,
-    profile: str,
-    store: PinStore,
-    *,
-    gpus: int | None,
-    gpu_gb: float | None,
-) -> Needs:
-    """What a profile needs where its sharing steps do with these GPUs; see :func:`needs_of`."""
     manifest = catalog.manifest(experiment)
-    plan = _plan(manifest, profile, store, this_machine(), gpus, gpu_gb)
-    notes = tuple(plan.notes[len(manifest.notes) :])
-    if not notes:
-        raise UsageError(
-            f"no step of {experiment} ({profile}) shares its work among GPUs: other GPUs would "
-            "change nothing",
-            next_step="leave --gpus and --gpu-memory out",
+    declared, written = estimate(manifest, profile), len(manifest.notes)
+    planned = partial(
+        make_plan,
+        manifest,
+        profile,
+        pins=store.pins,
+        digests=store,
+        registry=load_registry(),
+        rehearsal=True,
+    )
+    if gpus is not None or gpu_gb is not None:
+        plan = planned(machine=this_machine(), gpus=gpus, gpu_gb=gpu_gb)
+        if len(plan.notes) == written:
+            raise UsageError(
+                f"no step of {experiment} ({profile}) shares its work among GPUs: other GPUs "
+                "would change nothing",
+                next_step="leave --gpus and --gpu-memory out",
+            )
+        needs = [instance.resources for instance in plan.instances]
+        return replace(
+            declared,
+            gpus=max(need.gpus for need in needs),
+            gpu_memory_gb=max(need.gpu_memory_gb for need in needs),
+            memory_gb=max(need.memory_gb for need in needs),
+            shared=tuple(plan.notes[written:]),
         )
-    needs = [instance.resources for instance in plan.instances]
-    return msgspec.structs.replace(
-        estimate(manifest, profile),
-        gpus=max(need.gpus for need in needs),
-        gpu_memory_gb=max(need.gpu_memory_gb for need in needs),
-        memory_gb=max(need.memory_gb for need in needs),
-        shared=notes,
+    if not declared.gpus:
+        return declared
+    again = partial(needs_of, catalog, experiment, profile, store)
+    command = f"kit doctor {experiment} --profile {profile}"
+    return replace(
+        declared,
+        shared=_choices(planned, written),
+        instead=here_instead(again, declared, command),
     )
 
 
-def here_instead(
-    catalog: Catalog, experiment: str, profile: str, store: PinStore, needs: Needs
-) -> str:
+def here_instead(fitted: Callable[..., Needs], needs: Needs, command: str) -> str:
     """What to type where this machine's GPUs are not those declared but would do; or why not."""
     present = [gpu for gpu in this_machine().gpus if gpu.memory_gb]
     enough = [gpu for gpu in present if gpu.memory_gb >= needs.gpu_memory_gb]
@@ -94,54 +89,31 @@ def here_instead(
         return ""
     count = len(present)
     try:
-        other = fitted(catalog, experiment, profile, store, gpus=count, gpu_gb=None)
+        other = fitted(gpus=count)
     except Preflight as error:
         return f"use a machine with {needs.gpus} GPUs of {needs.gpu_memory_gb:g} GB: {error.what}"
     except KitError:
         return ""
     return (
         f"add --gpus {count} to kit run: these do, with {other.gpu_memory_gb:g} GB each and "
-        f"{other.memory_gb:g} GB of the machine's memory "
-        f"(kit doctor {experiment} --profile {profile} --gpus {count})"
+        f"{other.memory_gb:g} GB of the machine's memory ({command} --gpus {count})"
     )
 
 
-def choices(catalog: Catalog, experiment: str, profile: str, store: PinStore) -> Iterator[str]:
+def _choices(planned: Callable[..., Plan], written: int) -> tuple[str, ...]:
     """On which usual GPUs steps that share their work would do: one sentence, or none."""
-    manifest = catalog.manifest(experiment)
     said = []
     for gpus, gpu_gb in USUAL:
         try:
-            plan = _plan(manifest, profile, store, Machine(), gpus, gpu_gb)
+            plan = planned(machine=Machine(), gpus=gpus, gpu_gb=gpu_gb)
         except Preflight:
             said.append(f"{gpus} x {gpu_gb:g} GB do not do")
             continue
         except KitError:
-            return
-        if len(plan.notes) == len(manifest.notes):
-            return
+            return ()
+        if len(plan.notes) == written:
+            return ()
         most = max(instance.resources.gpu_memory_gb for instance in plan.instances)
         hours = plan.totals(set(), set()).gpu_hours
         said.append(f"{gpus} x {gpu_gb:g} GB do ({most:g} GB used, {hours:.0f} GPU hours)")
-    yield f"{'; '.join(said)}; computed for H100 and H200, chosen by --gpus"
-
-
-def _plan(
-    manifest: Manifest,
-    profile: str,
-    store: PinStore,
-    machine: Machine,
-    gpus: int | None,
-    gpu_gb: float | None,
-) -> Plan:
-    return make_plan(
-        manifest,
-        profile,
-        pins=store.pins,
-        digests=store,
-        registry=load_registry(),
-        machine=machine,
-        rehearsal=True,
-        gpus=gpus,
-        gpu_gb=gpu_gb,
-    )
+    return (f"{'; '.join(said)}; computed for H100 and H200, chosen by --gpus",)

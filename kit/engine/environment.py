@@ -135,7 +135,11 @@ def require_gpus(instance: StepInstance, present: int, next_step: str) -> None:
         )
 
 
-def require_environment(instance: StepInstance, machine: Machine) -> None:
+def require_environment(
+    instance: StepInstance,
+    machine: Machine,
+    next_step: str = "make the plan where it runs: kit plan or kit export, in the same image",
+) -> None:
     """Refuse to compute under a key that says something else of the machine.
 
     A plan file travels: made on a laptop, run in an image. What its keys say of library versions
@@ -156,5 +160,5 @@ def require_environment(instance: StepInstance, machine: Machine) -> None:
             f"the plan was made for {', '.join(other)}",
             where=instance.id,
             why="outputs would be stored under a key that does not tell how they were made",
-            next_step="make the plan where it runs: kit plan or kit export, in the same image",
+            next_step=next_step,
         )

@@ -16,14 +16,7 @@ from msgspec import Struct
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Reference
-
-FACTORS = {
-    ("fraction", "percent"): 100.0,
-    ("percent", "fraction"): 0.01,
-    ("minutes", "seconds"): 60.0,
-    ("seconds", "minutes"): 1 / 60,
-}
-"""(from, to) -> factor, for units that measure the same."""
+from kit.manifest.printed import factor
 
 
 class _Replicate(Struct):
@@ -58,8 +51,8 @@ class Measured:
 
     def in_unit(self, unit: str) -> dict[str, float]:
         """The values in the unit of the expectation."""
-        factor = FACTORS.get((self.unit, unit), 1.0)
-        return {seed: factor * value for seed, value in self.values.items()}
+        times = float(factor(self.unit, unit) or 1)
+        return {seed: times * value for seed, value in self.values.items()}
 
 
 def read_record(path: Path) -> dict[str, Measured]:

@@ -19,13 +19,13 @@ from typing import Any
 import msgspec
 
 from kit.engine import hardware
-from kit.engine.environment import require_environment, this_machine
+from kit.engine.environment import require_environment, require_gpus, this_machine
 from kit.engine.events import STEP_ENDS, Event, EventLog, event
 from kit.engine.failures import failure_of
 from kit.engine.job import Job, stop_seconds
 from kit.engine.local import LocalExecutor
 from kit.engine.runner import STOP_MARGIN
-from kit.errors import Preflight, StepFailed
+from kit.errors import StepFailed
 from kit.results.plan import StepInstance
 
 
@@ -53,7 +53,7 @@ class StepTask:
         signal.signal(signal.SIGTERM, lambda number, frame: self._stop())
         try:
             self._pass_on(_started(self._job.instance))
-            check(self._job.instance, self._executor)
+            check(self._job.instance)
             self._begun = not self._asked  # a signal may have come before there was a step to stop
             if self._begun:
                 self._executor.start(self._job)
@@ -136,27 +136,19 @@ def _started(instance: StepInstance) -> Event:
     )
 
 
-def check(instance: StepInstance, executor: LocalExecutor) -> None:
+def check(instance: StepInstance) -> None:
     """Refuse a node that is not what the plan was made for.
 
     Raises:
         Preflight: Too few GPUs, GPUs of another architecture, or other library versions (these
             are part of the key).
     """
-    planned, here = instance.environment.get("gpu_arch"), this_machine()
-    if not executor.fits(instance):
-        raise Preflight(
-            f"the step needs {instance.resources.gpus} GPU(s), the job has {len(here.gpus)}",
-            where=instance.id,
-            next_step="ask for them by --slurm gpu.gres=gpu:N or as your cluster wants it",
-        )
-    if planned is not None and here.gpus and planned != here.gpu_arch:
-        raise Preflight(
-            f"the plan is for GPUs of {planned}, the node {socket.gethostname()} has "
-            f"{here.gpu_arch}",
-            where=instance.id,
-            why="the architecture is part of the step's key: its numbers would get a wrong name",
-            next_step="choose nodes by --slurm gpu.constraint=NAME, or plan for these: "
-            f"KIT_GPU_ARCH={here.gpu_arch}",
-        )
-    require_environment(instance, here)
+    here = this_machine()
+    gres = "ask for them by --slurm gpu.gres=gpu:N or as your cluster wants it"
+    require_gpus(instance, len(here.gpus), gres)
+    require_environment(
+        instance,
+        here,
+        next_step="choose nodes by --slurm gpu.constraint=NAME, or make the plan where it runs, in "
+        f"the same image and for these GPUs: KIT_GPU_ARCH={here.gpu_arch}",
+    )
