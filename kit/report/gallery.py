@@ -50,14 +50,9 @@ def forests(verdict: Verdict, expected: Mapping[str, ExpectedCell]) -> tuple[lis
         if (table, unit) in chosen and room > 0:
             made.append(_forest(f"forest-{i}", table, unit, cells, expected))
             room -= len(made[-1].svg)
-    left = len(groups) - len(made)
-    remark = ""
-    if left > 0:
-        remark = (
-            f"{plural(left, 'further table')} would make a figure; those with the gravest "
-            "verdicts are drawn."
-        )
-    return made, remark
+    left = plural(len(groups) - len(made), "further table")
+    remark = f"{left} would make a figure; those with the gravest verdicts are drawn."
+    return made, remark if len(groups) > len(made) else ""
 
 
 def _forest(

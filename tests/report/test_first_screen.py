@@ -67,9 +67,10 @@ def measured(page: Path, width: int, height: int) -> dict[str, list[float] | flo
     return dict(json.loads(said[1].replace("&quot;", '"')))
 
 
-# Most claims and caveats; more claims than are listed; a grid; a trade-off with many names.
+# Most claims and caveats; more claims than are listed; a tall grid; many names; a wide grid.
 @pytest.mark.parametrize(
-    "experiment", ["tiny-adapt", "ct-lora-versus-full", "bos-layout", "procrustes-transfer"]
+    "experiment",
+    ["tiny-adapt", "ct-lora-versus-full", "ct-tamper-short", "procrustes-transfer", "tar-red-team"],
 )
 def test_the_first_screen_has_verdict_claims_and_the_whole_figure(
     tmp_path: Path, experiment: str

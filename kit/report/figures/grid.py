@@ -56,7 +56,7 @@ def grid(
             _square(ax, square)
         ax.set_xlim(-0.5, len(columns) - 0.5)
         ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_xticks(range(len(columns)), [label(text, 16) for text in columns])
+        ax.set_xticks(range(len(columns)), [_broken(label(text, 20)) for text in columns])
         ax.set_yticks(range(len(rows)), [label(text, 28) for text in rows])
         ax.tick_params(length=0)
         for spine in ax.spines.values():
@@ -64,8 +64,14 @@ def grid(
         ax.set_xlabel(label(labels[0]))
         ax.set_ylabel(label(labels[1]))
 
-    width = min(10.0, max(4.2, 2.2 + 0.95 * len(columns)))
+    width = min(12.0, max(4.2, 2.0 + 1.0 * len(columns)))
     return draw(name, width, 1.0 + 0.5 * len(rows), paint)
+
+
+def _broken(name: str) -> str:
+    """A long name on two lines, so that it does not run into its neighbour's."""
+    head, hyphen, tail = name.rpartition("-")
+    return f"{head}-\n{tail}" if hyphen and len(name) > 11 else name
 
 
 def _square(ax: Axes, square: Square) -> None:
