@@ -91,8 +91,7 @@ def _table(plan: Plan, cached: Collection[str], totals: Totals) -> None:
         table.add_column(title, overflow="fold")
     for title in ("instances", "cached", *gpus, "memory GB", "minutes"):
         table.add_column(title, justify="right")
-    for step in dict.fromkeys(instance.step for instance in plan.instances):
-        instances = [instance for instance in plan.instances if instance.step == step]
+    for step, instances in plan.by_step.items():
         needs = [instance.resources for instance in instances]
         table.add_row(
             Text(step),

@@ -70,11 +70,8 @@ class Rehearsal(Struct, frozen=True, kw_only=True):
 
 def findings(plan: Plan, record: Record) -> list[StepFinding]:
     """Compare what was measured with the plan, step by step."""
-    by_step: dict[str, list[StepInstance]] = {}
-    for instance in plan.instances:
-        by_step.setdefault(instance.step, []).append(instance)
     made = []
-    for step, instances in by_step.items():
+    for step, instances in plan.by_step.items():
         needs, ran = [instance.resources for instance in instances], _ran(instances, record)
         longest = max((step.seconds for step in ran), default=None)
         made.append(

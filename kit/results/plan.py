@@ -147,6 +147,14 @@ class Plan(Struct, kw_only=True, dict=True):
         """Instance id -> instance."""
         return {instance.id: instance for instance in self.instances}
 
+    @cached_property
+    def by_step(self) -> dict[str, list[StepInstance]]:
+        """Step -> its instances."""
+        grouped: dict[str, list[StepInstance]] = {}
+        for instance in self.instances:
+            grouped.setdefault(instance.step, []).append(instance)
+        return grouped
+
     def instance(self, id: str) -> StepInstance:
         """The instance of this id.
 

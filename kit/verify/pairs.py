@@ -6,6 +6,7 @@ about the difference ``(b - c) / n``, which is why pairing decides where proport
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import lru_cache
 from math import ceil, floor, sqrt
 from typing import Any
@@ -155,11 +156,7 @@ def two_sided(n: int, f: float, d: int) -> float:
 @lru_cache(maxsize=4096)
 def critical_difference(n: int, f: float) -> int:
     """Smallest net count with ``P(|net| >= d) <= 0.05``."""
-    low, high = 0, n + 1  # two_sided(low) > alpha >= two_sided(high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if two_sided(n, f, middle) <= ALPHA else (middle, high)
-    return high
+    return 1 + bisect_left(range(1, n + 1), True, key=lambda d: two_sided(n, f, d) <= ALPHA)
 
 
 @lru_cache(maxsize=4096)
@@ -175,8 +172,4 @@ def equivalence_difference(n: int, f: float, margin: float) -> int | None:
 
     if margin <= 0 or not rejected(0):
         return None
-    low, high = 0, n  # rejected(low); not rejected(high) unless every count is
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if rejected(middle) else (low, middle)
-    return low
+    return bisect_left(range(1, n), True, key=lambda d: not rejected(d))

@@ -156,7 +156,7 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
     """Every expected cell has the replicates that the axes of its step give it."""
     wanted = _expected(results, expected)
     named = any(cell.step for cell in results.cells)
-    steps = _by_step(plan)
+    steps = plan.by_step
     axes = {
         step: Axes([instance.axes for instance in same], plan.roles or None)
         for step, same in steps.items()
@@ -199,13 +199,6 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
         yield f"replicates of {len(fewer)} cells are not there: {some(fewer)}"
     if stray:
         yield f"{len(stray)} cells name no step of {PLAN}: {some(stray)}"
-
-
-def _by_step(plan: Plan) -> dict[str, list[StepInstance]]:
-    same: dict[str, list[StepInstance]] = {}
-    for instance in plan.instances:
-        same.setdefault(instance.step, []).append(instance)
-    return same
 
 
 def _of(cell: Cell, instance: StepInstance, group: str) -> bool:
