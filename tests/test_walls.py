@@ -133,7 +133,9 @@ CLUSTER = (
     "cli/plan.py",
 )
 """Where ``nodes`` are a cluster's."""
-NAMED_ROOMS = ("cli", "engine", "verify", "manifest", "pins", "results", "lint", "doctor", "steps")
+NAMED_ROOMS = (
+    "cli", "engine", "verify", "manifest", "pins", "results", "lint", "doctor", "steps", "report",
+)  # fmt: skip
 
 
 def _unwanted(path: Path) -> list[str]:

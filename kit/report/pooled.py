@@ -77,10 +77,10 @@ class Listed:
 def standing(log: Sequence[Entry]) -> list[Listed]:
     """Every entry, in the order of the log, with why it is not pooled where it is not."""
     numbered = list(enumerate(log, start=1))
-    found: list[Listed] = []
+    entered: list[Listed] = []
     for _, members in groupby(numbered, key=lambda item: Listed(*item).group):
-        found += _one_group(list(members))
-    return found
+        entered += _one_group(list(members))
+    return entered
 
 
 def _one_group(members: Sequence[tuple[int, Entry]]) -> Iterator[Listed]:
@@ -190,8 +190,8 @@ def _random_effects(y: Vector, variance: Vector) -> tuple[Vector, float]:
     if len(y) == 1:
         return np.ones(1), 0.0
     with np.errstate(divide="ignore", invalid="ignore"):  # its I² of equal estimates
-        found = combine_effects(y, variance, method_re="pm")
-    return found.weights_rel_re, float(found.tau2)
+        effects = combine_effects(y, variance, method_re="pm")
+    return effects.weights_rel_re, float(effects.tau2)
 
 
 @dataclass(frozen=True)
@@ -278,8 +278,8 @@ def _estimate(measured: Sequence[tuple[CellEntry, Listed]]) -> Iterator[tuple[st
 
 def page(folder: Path) -> str:
     """The log and what it says together, as Markdown."""
-    found = standing(entries(folder))
-    return f"{log_markdown(found)}\n## Together\n\n{pooled_markdown(found)}"
+    entered = standing(entries(folder))
+    return f"{log_markdown(entered)}\n## Together\n\n{pooled_markdown(entered)}"
 
 
 def log_block(root: Path) -> str:
@@ -292,11 +292,11 @@ def pooled_block(root: Path) -> str:
     return pooled_markdown(standing(entries(root / FOLDER)))
 
 
-def log_markdown(found: Sequence[Listed]) -> str:
+def log_markdown(entered: Sequence[Listed]) -> str:
     """A line an entry."""
-    if not found:
+    if not entered:
         return "Nobody has added a reproduction yet: `kit log add RUN`.\n"
-    rows = [_row(item, item.entry) for item in found]
+    rows = [_row(item, item.entry) for item in entered]
     head = ["", "Experiment", "Profile", "Verdict", "Primary claims", "Pooled"]
     head += ["Day", "Hardware", "Kit", "By"]
     return "\n".join(table(head, rows)).rstrip() + "\n"
@@ -318,10 +318,10 @@ def _row(item: Listed, entry: Entry) -> list[str]:
     ]
 
 
-def pooled_markdown(found: Sequence[Listed]) -> str:
+def pooled_markdown(entered: Sequence[Listed]) -> str:
     """How entries are put together, and a line a claim of every group that has some."""
     rows = []
-    for (experiment, version, profile), group in groupby(found, key=lambda item: item.group):
+    for (experiment, version, profile), group in groupby(entered, key=lambda item: item.group):
         members = list(group)
         numbers = ", ".join(str(item.number) for item in members if not item.apart)
         for claim in pool(members):
@@ -350,8 +350,8 @@ def _no_unit(cell: str) -> str:
     return f"{escape(cell)}: units do not compare"
 
 
-def _number(found: tuple[str, str, Combined]) -> str:
-    cell, unit, together = found
+def _number(estimate: tuple[str, str, Combined]) -> str:
+    cell, unit, together = estimate
     half = _LEVEL * together.error
     value, width = (rounded(number, half, unit) for number in (together.value, half))
     text = f"{escape(cell)} {value} \u00b1 {width} {escape(unit)}"
