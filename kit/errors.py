@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from kit.plural import plural
 from kit.visible import shorten, visible
 
 EXIT_OK = 0
@@ -119,7 +120,7 @@ class Many(KitError):
     def __init__(self, errors: Sequence[KitError]) -> None:
         if not errors:
             raise ValueError("Many needs at least one error")
-        super().__init__(f"{len(errors)} problems")
+        super().__init__(plural(len(errors), "problem"))
         self.errors = tuple(errors)
         self.exit_code = max(error.exit_code for error in self.errors)
 

@@ -9,6 +9,7 @@ import click
 from kit.cli.planning import GPU_MEMORY, GPUS, PROFILE
 from kit.cli.state import JSON, console, print_json
 from kit.errors import EXIT_INVALID, EXIT_OK
+from kit.plural import plural
 
 if TYPE_CHECKING:
     from kit.doctor import Check
@@ -84,7 +85,7 @@ def _headline(experiment: str | None, profile: str, checks: list[Check]) -> str:
 
 
 def _count(failures: int) -> str:
-    return "1 thing is" if failures == 1 else f"{failures} things are"
+    return plural(failures, "thing is", "things are")
 
 
 def _print(headline: str, checks: list[Check]) -> None:
@@ -101,4 +102,5 @@ def _closing(experiment: str | None, checks: list[Check], fitting: list[Runnable
     if experiment is not None and able:
         click.echo(f"can run here: kit reproduce {experiment} --profile {able[0].profile}")
     levels = [check.level for check in checks]
-    click.echo(f"{levels.count('FAIL')} failures, {levels.count('WARN')} warnings")
+    failures, warnings = levels.count("FAIL"), levels.count("WARN")
+    click.echo(f"{plural(failures, 'failure')}, {plural(warnings, 'warning')}")

@@ -8,6 +8,7 @@ import click
 
 from kit.cli.planning import PROFILE
 from kit.cli.state import state
+from kit.plural import plural
 
 
 @click.command("fetch")
@@ -55,6 +56,6 @@ def command(experiment: str, profile: str, own: tuple[str, ...], write_pins: boo
     )
     if mode != "json":
         waiting = [item.state.id for item in done if item.state.status == "unconfirmed"]
-        click.echo(f"{len(done)} pins ready")
+        click.echo(f"{plural(len(done), 'pin')} ready")
         if waiting:
             click.echo(f"not confirmed by anyone yet: {', '.join(waiting)}")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from kit.plural import plural
+
 
 @click.command(name="reference")
 @click.argument("experiment", metavar="EXP")
@@ -37,5 +39,6 @@ def command(experiment: str, runs: tuple[Path, ...]) -> None:
     record, cells = update(
         path, read_expectation(path, references=False).value, opened, catalog.root
     )
-    click.echo(f"{catalog.relative(path)}: {cells} cells with values of {len(runs)} runs")
+    said = f"{plural(cells, 'cell')} with values of {plural(len(runs), 'run')}"
+    click.echo(f"{catalog.relative(path)}: {said}")
     click.echo(catalog.relative(record))

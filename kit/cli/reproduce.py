@@ -37,9 +37,9 @@ def command(**given: Any) -> int:
 
 def finish(folder: Path) -> int:
     """Verify a run, write its report, and end with the verdict and the report's path."""
-    from kit.cli.state import console, state
+    from kit.cli.state import console, print_json, state
     from kit.report.session import write_report
-    from kit.verify.basis import deliver, encode, read_basis, verdict_of
+    from kit.verify.basis import deliver, read_basis, verdict_of
     from kit.verify.render import render
 
     basis = read_basis(str(folder))
@@ -47,7 +47,7 @@ def finish(folder: Path) -> int:
     deliver(basis, verdict)
     report = write_report(folder)
     if state().mode() == "json":
-        click.echo(encode(verdict), nl=False)
+        print_json(verdict)
         click.echo(str(report))
     else:
         render(verdict, console(), path=str(report))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kit.cli.state import JSON, console, print_json, state
+from kit.plural import plural
 
 if TYPE_CHECKING:
     from kit.manifest.catalog import Catalog
@@ -87,7 +88,7 @@ def _lines(about: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _profile(profile: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if profile["claims"]:
-        yield f"  claims ({profile['cells']} cells)", "bold"
+        yield f"  claims ({plural(profile['cells'], 'cell')})", "bold"
     for claim in profile["claims"]:
         mark = "primary" if claim["primary"] else "also"
         yield f'    [{mark}] {claim["id"]}: "{claim["sentence"]}" ({claim["place"]})', ""
@@ -120,9 +121,8 @@ def _inputs(pins: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         else:
             yield from _input(pin)
     for licence, ids in shipped.items():
-        many = f"{len(ids)} inputs, " if len(ids) > 1 else ""
         named = ids if len(ids) <= 4 else [*ids[:2], "...", ids[-1]]
-        yield f"    {', '.join(named)} ({many}in the kit)", ""
+        yield f"    {', '.join(named)} ({plural(len(ids), 'input')}, in the kit)", ""
         yield f"      licence: {licence}", "dim"
 
 

@@ -63,10 +63,11 @@ JSON = click.option(
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """One JSON document on stdout; on one line where lines are what programs read."""
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+    line = state().mode() == "json"
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=-1 if line else 2).decode())
 
 
 def print_or_write(text: str, file: Path | None) -> None:

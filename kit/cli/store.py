@@ -11,6 +11,7 @@ import click
 from kit.cli.planning import RUNS_DIR
 from kit.cli.state import JSON, console, print_json
 from kit.errors import UsageError
+from kit.plural import plural
 
 if TYPE_CHECKING:
     from kit.engine.inventory import Held
@@ -40,7 +41,7 @@ def command(context: click.Context, runs_dir: Path, as_json: bool) -> None:
     dropped = sum(output.dropped for output in held)
     total = _size(sum(output.gb for output in held)).strip()
     more = f", {dropped} of them dropped after use" if dropped else ""
-    out.print(f"{total} in {len(held)} finished steps{more}; {store.home}", markup=False)
+    out.print(f"{total} in {plural(len(held), 'finished step')}{more}; {store.home}", markup=False)
 
 
 @command.command("remove")
@@ -72,11 +73,11 @@ def remove_command(
     going = chosen(held, run=name, experiment=experiment, older_than=older_than)
     size = _size(sum(output.gb for output in going)).strip()
     if dry_run:
-        click.echo(f"would remove {len(going)} steps, {size}")
+        click.echo(f"would remove {plural(len(going), 'step')}, {size}")
         return
     gone, busy = remove(store, [output.key for output in going])
     more = f"; {busy} are in use" if busy else ""
-    click.echo(f"removed {gone} steps of {len(going)}, {size}{more}")
+    click.echo(f"removed {gone} of {plural(len(going), 'step')}, {size}{more}")
 
 
 def _held(runs_dir: Path) -> tuple[Store, list[Held]]:

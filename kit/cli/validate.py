@@ -8,6 +8,7 @@ import click
 
 from kit.cli.state import JSON, console, print_json
 from kit.errors import EXIT_INVALID, EXIT_OK
+from kit.plural import plural
 
 _STYLE = {"error": "red", "warning": "yellow", "info": "dim"}
 
@@ -38,7 +39,7 @@ def command(paths: tuple[Path, ...], as_json: bool, quiet: bool) -> int:
         for finding in shown:
             out.print(finding.render(), style=_STYLE[finding.level], markup=False, soft_wrap=True)
         click.echo(
-            f"{len(chosen)} files: {levels.count('error')} errors, "
-            f"{levels.count('warning')} warnings, {levels.count('info')} notes"
+            f"{plural(len(chosen), 'file')}: {plural(levels.count('error'), 'error')}, "
+            f"{plural(levels.count('warning'), 'warning')}, {plural(levels.count('info'), 'note')}"
         )
     return EXIT_INVALID if "error" in levels else EXIT_OK

@@ -53,7 +53,7 @@ def command(
     verdict = bases.verdict_of(basis)
     bases.deliver(basis, verdict, junit)
     if as_json:
-        click.echo(bases.encode(verdict), nl=False)
+        print_json(verdict)
     else:
         from kit.verify.render import render
 

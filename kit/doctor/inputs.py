@@ -12,6 +12,7 @@ from kit.manifest.pin_types import Pin
 from kit.pins.problems import hub_page, offline
 from kit.pins.retry import Transient
 from kit.pins.store import PinStore
+from kit.plural import plural
 from kit.verify.numbers import some
 
 
@@ -28,7 +29,7 @@ class Download(Struct, frozen=True, kw_only=True):
         known = f"{self.size / 1e9:.1f} GB" if self.size > 5e7 else "less than 50 MB"
         if not self.unknown:
             return known
-        files = f"{self.unknown} files of unknown size"
+        files = f"{plural(self.unknown, 'file')} of unknown size"
         return f"{known} and {files}" if self.size else files
 
 
@@ -96,7 +97,8 @@ def access(
         pages = " and ".join(hub_page(pin) for pin in pins)
         yield fail(
             "licences",
-            f"{len(pins)} gated repositories, and there is no token: {names}",
+            plural(len(pins), "gated repository", "gated repositories")
+            + f", and there is no token: {names}",
             f"accept the conditions at {pages}; then: hf auth login",
         )
         return

@@ -24,6 +24,7 @@ from kit.engine.hardware import memory_gb
 from kit.engine.registry import Attributes, Cards, StepKind
 from kit.errors import InvalidInput, Preflight
 from kit.manifest.types import Resources
+from kit.plural import plural
 
 FIELDS = ("global_batch", "micro_batch", "accumulation")
 USUAL_GPU_GB = 79.0
@@ -49,7 +50,7 @@ class Split(Struct, frozen=True, kw_only=True):
         """For people."""
         return (
             f"{self.global_batch} = micro-batch {self.micro_batch} x accumulation "
-            f"{self.accumulation} x {self.world} GPU(s)"
+            f"{self.accumulation} x {plural(self.world, 'GPU')}"
         )
 
 
@@ -125,7 +126,7 @@ def fit(
         if written.global_batch != batch:
             better = solve(batch, world=world, largest_micro=max(1, micro), where=where)
             raise InvalidInput(
-                f"micro-batch {micro} x accumulation {passes} x {world} GPU(s) = "
+                f"micro-batch {micro} x accumulation {passes} x {plural(world, 'GPU')} = "
                 f"{written.global_batch}, the published batch is {batch}",
                 where=where,
                 next_step=f"{better.words()}: --set {where.partition('[')[0]}.micro_batch="
@@ -145,8 +146,9 @@ def fit(
         resources, gpus=world, minutes=resources.minutes * declared / world
     )
     note = (
-        f"{where.partition('[')[0]}: {world} GPU(s) instead of {declared}; batch {split.words()}. "
-        "Another environment class; the planned memory a GPU is that of the published setting."
+        f"{where.partition('[')[0]}: {plural(world, 'GPU')} instead of {declared}; batch "
+        f"{split.words()}. Another environment class; the planned memory a GPU is that of the "
+        "published setting."
     )
     return params, resources, note
 

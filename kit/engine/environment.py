@@ -17,6 +17,7 @@ from kit.engine.hardware import Gpu, gpus
 from kit.engine.registry import StepKind
 from kit.errors import InvalidInput, Preflight
 from kit.manifest.types import Resources
+from kit.plural import plural
 from kit.results.plan import StepInstance
 
 LIBRARIES = (
@@ -129,7 +130,7 @@ def require_gpus(instance: StepInstance, present: int, next_step: str) -> None:
     """
     if instance.resources.gpus > present:
         raise Preflight(
-            f"the step needs {instance.resources.gpus} GPU(s), this machine has {present}",
+            f"the step needs {plural(instance.resources.gpus, 'GPU')}, this machine has {present}",
             where=instance.id,
             next_step=next_step,
         )

@@ -19,6 +19,7 @@ from kit.engine.batch import FIELDS, Split
 from kit.engine.process import OFFLINE
 from kit.engine.slurm.options import GPU_CPUS, SlurmOptions, request
 from kit.errors import UsageError
+from kit.plural import plural
 from kit.results.plan import Plan, StepInstance
 
 NODES_VARIABLE = "KIT_LAUNCH"
@@ -93,14 +94,14 @@ def lines(
     gpus = instance.resources.gpus
     if instance.launch != "torchrun" or gpus < 1:
         raise UsageError(
-            f"{instance.id} is not a step for many GPUs: it has {gpus} GPU(s), launch "
+            f"{instance.id} is not a step for many GPUs: it has {plural(gpus, 'GPU')}, launch "
             f"{instance.launch!r}",
             next_step="kit run, also with --executor slurm, starts it by itself",
         )
     count = nodes or math.ceil(gpus / GPUS_PER_NODE)
     if gpus % count:
         raise UsageError(
-            f"{gpus} GPUs cannot be shared evenly by {count} nodes",
+            f"{plural(gpus, 'GPU')} cannot be shared evenly by {plural(count, 'node')}",
             where=instance.id,
             next_step="--nodes N with N dividing the GPUs, or --gpus N with another split",
         )
@@ -111,8 +112,8 @@ def lines(
 def _head(plan: Plan, instance: StepInstance, nodes: int) -> list[str]:
     gpus = instance.resources.gpus
     made = [
-        f"# {instance.id} of {plan.experiment} ({plan.profile}): {nodes} node(s) x "
-        f"{gpus // nodes} GPU(s)"
+        f"# {instance.id} of {plan.experiment} ({plan.profile}): {plural(nodes, 'node')} x "
+        f"{plural(gpus // nodes, 'GPU')}"
     ]
     if set(FIELDS) <= instance.params.keys():
         split = Split(

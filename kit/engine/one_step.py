@@ -20,6 +20,7 @@ from kit.engine.store import RECORD, Store
 from kit.engine.torchrun import join
 from kit.errors import InvalidInput, UsageError
 from kit.pins.store import PinStore
+from kit.plural import plural
 from kit.results.plan import Plan, StepInstance
 
 
@@ -126,7 +127,8 @@ def _share(plan: Plan, instance: StepInstance, nodes: Nodes) -> Plan:
     gpus, rest = divmod(instance.resources.gpus, nodes.count)
     if instance.launch != "torchrun" or rest or not gpus:
         raise UsageError(
-            f"a step of {instance.resources.gpus} GPU(s) cannot run on {nodes.count} nodes",
+            f"a step of {plural(instance.resources.gpus, 'GPU')} cannot run on "
+            + plural(nodes.count, "node"),
             where=instance.id,
             why="every node has the same number of GPUs, and the kind must be one for torchrun",
             next_step="choose nodes that divide its GPUs, or plan for others: kit plan --gpus N",

@@ -28,6 +28,7 @@ from kit.engine.slurm.options import SlurmOptions
 from kit.engine.store import Level, Store
 from kit.errors import Interrupted, KitError, Preflight, StepFailed, raise_all
 from kit.pins.store import PinStore
+from kit.plural import plural
 from kit.results.files import EVENTS, LOGS, PLAN, RECORD, SLURM, close
 from kit.results.plan import Plan, StepInstance
 from kit.results.record import Blind, Record
@@ -329,7 +330,8 @@ def run_steps(
             digests=digests,
         )
         chosen = len(plan.instances) if only is None else len(only)
-        words = f"{plan.experiment} {plan.profile}, {chosen} steps, {options.at_once} at once"
+        words = f"{plan.experiment} {plan.profile}, {plural(chosen, 'step')}"
+        words += f", {options.at_once} at once"
         emit(event("run-started", experiment=plan.experiment, profile=plan.profile, summary=words))
         if stale:
             emit(event("note", text=_stale(stale, fresh=options.fresh)))
@@ -349,7 +351,8 @@ def run_steps(
 def _stale(steps: Sequence[StepInstance], *, fresh: bool) -> str:
     """What is said of finished steps whose code has changed, before anything runs."""
     kinds = ", ".join(dict.fromkeys(step.kind for step in steps))
-    said = f"{len(steps)} finished steps were made by other code than today's ({kinds}): "
+    said = plural(len(steps), "finished step was", "finished steps were")
+    said += f" made by other code than today's ({kinds}): "
     if fresh:
         return said + "they are made again"
     return said + "taken as they are; --fresh makes them again, and so does a raised version"

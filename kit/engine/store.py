@@ -27,6 +27,7 @@ from kit.durable import fsync_dir, sha256_file, write_atomic
 from kit.engine.keys import digest
 from kit.engine.locks import key_lock, lock_if_free, shared_lock
 from kit.errors import InvalidInput, Preflight, StepFailed
+from kit.plural import plural
 from kit.results.files import stored
 from kit.results.record import FileRecord
 from kit.results.types import Canary
@@ -336,7 +337,7 @@ def _check(path: Path, record: FileRecord, level: Level) -> str:
     try:
         size = path.stat().st_size
         if size != record.size:
-            return f"has {size} bytes, {record.size} were written"
+            return f"has {plural(size, 'byte')}, {record.size} were written"
         if level == "all" or (level == "small" and size < SMALL):
             sha256 = sha256_file(path)
             if sha256 != record.sha256:

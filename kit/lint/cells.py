@@ -13,6 +13,7 @@ from kit.manifest.expectation_types import ExpectedCell
 from kit.manifest.printed import WHOLE, Printed, counts, nearest_shares
 from kit.manifest.reference_record import read_record
 from kit.manifest.source import Hit, nearest
+from kit.plural import plural
 from kit.results.ids import ALL, EXTRA
 
 _UNFINISHED = ("running", "diverged", "cancelled", "unreported")
@@ -89,7 +90,7 @@ def reference_runs(context: ExpectationContext) -> Iterator[Hit]:
     if lacking and not any(cell.reference for _, cell in cells):
         yield Hit(
             ("cells",),
-            f"no reference runs yet: {len(lacking)} cells have nothing to compare with",
+            f"no reference runs yet: {plural(len(lacking), 'cell')} with nothing to compare with",
             hint,
             level="warning",
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from kit.lint.core import EXPECTATION, ExpectationContext
 from kit.manifest.expectation_types import Claim, Figure
 from kit.manifest.source import Hit, nearest
+from kit.plural import plural
 from kit.results.asks import split
 from kit.results.ids import matches
 from kit.verify.claims import UNMEASURED, claim_faults
@@ -108,7 +109,7 @@ def primary_claims(context: ExpectationContext) -> Iterator[Hit]:
     if not 1 <= primary <= MOST_PRIMARY:
         yield Hit(
             ("claims",),
-            f"{primary} primary claims; there must be 1 to {MOST_PRIMARY}",
+            f"{plural(primary, 'primary claim')}; there must be 1 to {MOST_PRIMARY}",
             "mark the claims that the document stands or falls with",
         )
 
@@ -190,7 +191,7 @@ def claim_words(context: ExpectationContext) -> Iterator[Hit]:
                 yield Hit(
                     ("claims", index, "tested"),
                     f"claim {claim.id!r}: {{{number}}} is no cell of it",
-                    f"the claim has {count} cells; the first is {{0}}",
+                    f"the claim has {plural(count, 'cell')}; the first is {{0}}",
                 )
     for index, caveat in enumerate(expectation.caveats):
         for name in re.findall(r"\{([^}]*)\}", caveat):

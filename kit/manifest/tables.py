@@ -8,6 +8,7 @@ from typing import Any
 from kit.manifest.catalog import Catalog
 from kit.manifest.schema import described_schema
 from kit.manifest.summary import ExperimentSummary, ProfileSummary, summaries
+from kit.plural import plural
 
 
 def cell(text: str) -> str:
@@ -40,7 +41,8 @@ def _row(item: ExperimentSummary) -> list[str]:
 
 
 def _compared(profile: ProfileSummary) -> str:
-    return f"{profile.profile}: {profile.cells} cells, {profile.primary_claims} primary claims"
+    claims = plural(profile.primary_claims, "primary claim")
+    return f"{profile.profile}: {plural(profile.cells, 'cell')}, {claims}"
 
 
 def fields(root: Path) -> str:

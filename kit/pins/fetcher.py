@@ -19,6 +19,7 @@ from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins import http, hub, problems, wheel
 from kit.pins.retry import Retry, Transient
 from kit.pins.store import HUB, PinState, PinStore, not_ready, unavailable
+from kit.plural import plural
 
 SPARE = 1.02
 """Disk space asked for, relative to the bytes that will come."""
@@ -175,7 +176,7 @@ class Fetcher:
             measured.append(file)
         known = [file.size for file in measured if file.size is not None]
         whole = sum(known)
-        detail = f"{len(measured)} file(s), {whole:,} bytes"
+        detail = f"{plural(len(measured), 'file')}, {plural(whole, 'byte')}"
         self.listener(Event(pin.id, "size", detail, whole))
         folder = self.store.home
         folder.mkdir(parents=True, exist_ok=True)

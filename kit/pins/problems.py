@@ -9,6 +9,7 @@ from pathlib import Path
 from kit.errors import InvalidInput, KitError, Preflight
 from kit.manifest.pin_types import Pin
 from kit.pins.store import variable
+from kit.plural import plural
 
 
 def offline() -> bool:
@@ -26,7 +27,7 @@ def hub_page(pin: Pin) -> str:
 def is_offline(pin: Pin, missing: int) -> Preflight:
     """Something is missing and the network is off."""
     return Preflight(
-        f"pin {pin.id!r}: {missing} file(s) missing, and the network is switched off",
+        f"pin {pin.id!r}: {plural(missing, 'file')} missing, and the network is switched off",
         why="HF_HUB_OFFLINE (or KIT_OFFLINE) is set",
         next_step="unset it and run kit fetch, or fetch on another machine and copy $KIT_HOME/pins",
     )

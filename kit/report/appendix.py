@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.pin_types import Pin
 from kit.manifest.types import Manifest
+from kit.plural import plural
 from kit.report.claims import marks
 from kit.report.content import notes, rehearsal, variant_of
 from kit.report.details import as_typed
 from kit.report.facts import declared_resources, measured_resources
 from kit.report.files import Run
 from kit.report.markdown import code, escape, table
-from kit.report.text import bytes_word, p_equals, plural
+from kit.report.text import bytes_word, p_equals
 
 MOST_CLAIMS = 12
 MOST_INPUTS = 14

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from kit.manifest.expectation_types import ExpectedCell
-from kit.report.text import decimals_of, number, plural, probability
+from kit.plural import plural
+from kit.report.text import decimals_of, number, probability
 from kit.results.types import Cell
 from kit.verify.numbers import places as digits_of
 from kit.verify.numbers import points, show

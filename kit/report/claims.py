@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from kit.plural import plural
 from kit.report.cells import gravest_first
-from kit.report.text import p_equals, plural
+from kit.report.text import p_equals
 from kit.verify.outcome import NOT_WHOLE
 from kit.verify.verdict import ClaimReport, Verdict
 
@@ -144,6 +145,7 @@ def marks(verdict: Verdict, rehearsal: bool) -> list[tuple[str, str]]:
         (rehearsal, "rehearsal", "random weights and stand-in data in the published shapes"),
         (verdict.modified, "modified", changed),
         (verdict.not_run_here, "not run here", "the numbers were brought as a table"),
+        (verdict.blind is not None, "blind", verdict.blind.words if verdict.blind else ""),
         (verdict.exit_code == 4, "invalid", "a precondition broke; its numbers do not count"),
     ]
     return [(mark, why) for holds, mark, why in known if holds]

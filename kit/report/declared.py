@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from kit.manifest.expectation_types import Expectation, ExpectedCell, Figure
+from kit.plural import plural
 from kit.report.expected_points import expected_number, mark
 from kit.report.figures.cache import drawn
 from kit.report.figures.curves import Spot, curve, remarks_on
 from kit.report.figures.grid import Square, grid
 from kit.report.figures.trade_off import Setting, trade_off
 from kit.report.gallery import Picture
-from kit.report.text import plural, unit_word
+from kit.report.text import unit_word
 from kit.results.asks import with_answers
 from kit.results.ids import matches
 from kit.results.types import Cell, Curve, Point, Results, Series

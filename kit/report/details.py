@@ -10,10 +10,11 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from kit.manifest.pin_types import Pin
+from kit.plural import plural
 from kit.report.cells import SEVERITY, word
 from kit.report.claims import CLASS, evidence
 from kit.report.files import Run
-from kit.report.text import bytes_word, plural, seconds_word
+from kit.report.text import bytes_word, seconds_word
 from kit.results.files import LOGS, SLURM
 from kit.results.plan import StepInstance
 from kit.results.record import StepRecord
@@ -107,7 +108,7 @@ def not_run(verdict: Verdict, most: int = 60) -> list[tuple[str, str]]:
         name = ids[0] if len(ids) == 1 else f"{plural(len(ids), 'cell')}, such as {ids[0]}"
         rows.append((f"{name} ({verdict_word.replace('-', ' ')})", detail))
     if len(reasons) > most:
-        rows.append(("", f"and {len(reasons) - most} more reasons, in verdict.json"))
+        rows.append(("", f"and {plural(len(reasons) - most, 'more reason')}, in verdict.json"))
     for claim in verdict.claims:
         if claim.outcome == "not-evaluated" and claim.id not in said:
             rows.append((f"claim {claim.id} (not evaluated)", claim.detail))

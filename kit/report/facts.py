@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kit.manifest.types import Manifest, Profile
+from kit.plural import plural
 from kit.report.files import Run
-from kit.report.text import plural, seconds_word
+from kit.report.text import seconds_word
 
 
 def hardware_line(hardware: dict[str, Any]) -> str:
@@ -17,7 +18,7 @@ def hardware_line(hardware: dict[str, Any]) -> str:
         names[name] = names.get(name, 0) + 1
     parts = [f"{count} x {name}" for name, count in names.items()]
     processor = str(hardware.get("cpu") or "processor not recorded")
-    size = [f"{hardware['cores']} cores"] if hardware.get("cores") else []
+    size = [plural(hardware["cores"], "core")] if hardware.get("cores") else []
     size += [f"{hardware['memory_gb']:g} GB"] if hardware.get("memory_gb") else []
     parts.append(f"{processor} ({', '.join(size)})" if size else processor)
     return ", ".join(parts)

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from kit.manifest.expectation_types import ExpectedCell
+from kit.plural import plural
 from kit.report.cells import SEVERITY
 from kit.report.expected_points import expected_points
 from kit.report.figures.cache import drawn
 from kit.report.figures.calibration import ENOUGH, calibration
 from kit.report.figures.curves import curve, remarks_on
 from kit.report.figures.forest import LIMIT, ForestRow, forest
-from kit.report.text import plural, unit_word
+from kit.report.text import unit_word
 from kit.results.types import Results
 from kit.verify.verdict import CellReport, Verdict
 

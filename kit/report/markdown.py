@@ -11,10 +11,11 @@ from typing import Any
 
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.types import Manifest
+from kit.plural import plural
 from kit.report.content import content
 from kit.report.files import Run
 from kit.report.tables import Table
-from kit.report.text import one_line, plural
+from kit.report.text import one_line
 from kit.visible import shorten
 
 MOST_ROWS, MOST_TABLES, MOST_ITEMS = 40, 12, 20

@@ -8,8 +8,8 @@ from statistics import stdev
 from typing import Any
 
 from kit.errors import UsageError
+from kit.plural import plural
 from kit.report.files import needing
-from kit.report.text import plural
 from kit.results.labels import LabelFiles
 from kit.results.run import open_run
 from kit.results.types import Cell, SeedValue

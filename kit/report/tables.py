@@ -13,8 +13,9 @@ from html import escape
 from msgspec import Struct
 
 from kit.manifest.expectation_types import ExpectedCell
+from kit.plural import plural
 from kit.report.cells import SEVERITY, Row, gravest_first, row
-from kit.report.text import plural, unit_word
+from kit.report.text import unit_word
 from kit.results.types import Cell
 from kit.verify.verdict import CellReport, Verdict
 

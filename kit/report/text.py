@@ -73,8 +73,3 @@ def bytes_word(size: float | None) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 99.5 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def plural(count: int, word: str, many: str | None = None) -> str:
-    """``1 cell``, ``2 cells``."""
-    return f"{count:,} {word if count == 1 else many or word + 's'}".replace(",", "\u202f")

@@ -25,6 +25,7 @@ from statistics import fmean
 
 from msgspec import structs
 
+from kit.plural import plural
 from kit.results.axes import Origin
 from kit.results.curves import Curves, Line
 from kit.results.files import LABELS, write_table
@@ -102,7 +103,7 @@ class Observation:
         flags = [int(label) for label in labels]
         for name, given in (("items", items), ("choices", choices), ("answers", answers)):
             if given and len(given) != len(flags):
-                raise ValueError(f"{len(given)} {name} for {len(flags)} labels")
+                raise ValueError(f"{len(given)} {name} for {plural(len(flags), 'label')}")
         if set(flags) - {0, 1}:
             raise ValueError("a label of a proportion is 0 or 1")
         line = Labels(

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from kit import jsonfile
 from kit.errors import InvalidInput
+from kit.plural import plural
 
 
 class Labels(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -132,7 +133,8 @@ def _problem(line: Labels, seen: dict[str, Labels]) -> str:
     for name in ("items", "choices", "answers"):
         entries = getattr(line, name)
         if entries and len(entries) != line.n:
-            return f"field {name!r} of {line.id!r} has {len(entries)} entries for {line.n} labels"
+            values = plural(len(entries), "value")
+            return f"field {name!r} of {line.id!r}: {values} for {line.n} labels"
     if len(set(line.items)) != len(line.items):
         return f"field 'items' of {line.id!r} names an item twice"
     return ""

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from kit.plural import plural
+
 RECORD_VERSION = 1
 
 
@@ -59,17 +61,11 @@ class Blind(Struct, frozen=True, kw_only=True):
     from_store: int
     """Steps that were taken from the store; how they were made this run cannot say."""
 
-    def words(self, results_sha256: str) -> str:
-        """A sentence for every report."""
-        said = (
-            f"blind: the results ({results_sha256[:16]}) were hashed before the expectation was "
-            "read, which no step's Python code could open"
-        )
-        if self.from_store:
-            said += (
-                f"; {self.from_store} steps came from the store and may have been made otherwise"
-            )
-        return said
+    @property
+    def words(self) -> str:
+        """Half a line, for the end of a run and the head of a report."""
+        cached = f"; {plural(self.from_store, 'step')} cached" if self.from_store else ""
+        return f"results hashed before the expectation was read{cached}"
 
 
 class Record(Struct, kw_only=True):

@@ -171,10 +171,7 @@ class Run:
     def notes(self) -> list[str]:
         """Departures that every report repeats."""
         sides = (self.record, self.plan)
-        said = next((list(side.notes) for side in sides if side is not None and side.notes), [])
-        if self.record is not None and self.record.blind is not None:
-            said.append(self.record.blind.words(self.record.results_sha256))
-        return said
+        return next((list(side.notes) for side in sides if side is not None and side.notes), [])
 
     @property
     def manifest(self) -> str:

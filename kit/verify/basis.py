@@ -14,6 +14,7 @@ from kit.errors import InvalidInput, KitError, Many, UsageError
 from kit.manifest.expectation_types import Expectation, ExpectedCell, Unit
 from kit.manifest.load import Loaded, read_expectation
 from kit.manifest.shipped import edited
+from kit.plural import plural
 from kit.results.files import RESULTS, VERDICT
 from kit.results.labels import LabelFiles
 from kit.results.run import Run, open_run
@@ -103,6 +104,7 @@ def _of_run(run: Run, expectation: Path | None) -> Basis:
         replicate=_replicate(run),
         notes=[*run.notes, *(_beforehand(against[1]) if against else [])],
         absent=absences(run, expected),
+        blind=run.record.blind if run.record is not None else None,
         uncompared=against is None,
     )
     basis = Basis(subject, sha256_file(where), run.path / VERDICT)
@@ -223,7 +225,7 @@ def _changes(run: Run) -> list[str]:
         changed.append(f"code with changes that {record.commit or 'no commit'} does not have")
     stale = [id for id, step in record.steps.items() if step.stale] if record else []
     if stale:
-        changed.append(f"{len(stale)} finished steps of earlier code ({stale[0]}, ...)")
+        changed.append(f"{plural(len(stale), 'finished step')} of earlier code ({stale[0]}, ...)")
     return changed
 
 

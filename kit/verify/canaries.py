@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import combinations
 
 from kit.manifest.expectation_types import Expectation
+from kit.plural import plural
 from kit.results.ids import Statistic, row_of, statistic_of
 from kit.results.labels import Labels, LabelSource
 from kit.results.types import Cell, Results
@@ -167,7 +168,8 @@ def letter_collapse(results: Results, labels: LabelSource) -> list[CanaryReport]
             if detail:
                 reports.append(_report("letter-collapse", False, f"{cell.id}: {detail}", [cell.id]))
     if checked and not reports:
-        return [_report("letter-collapse", True, f"{checked} sets of answers use several letters")]
+        sets = plural(checked, "set of answers uses", "sets of answers use")
+        return [_report("letter-collapse", True, f"{sets} several letters")]
     return reports
 
 

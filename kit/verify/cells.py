@@ -8,6 +8,7 @@ from fractions import Fraction
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
 from kit.manifest.printed import Printed
+from kit.plural import plural
 from kit.results.asks import of_single_curve
 from kit.results.labels import LabelSource
 from kit.verify.derived import ratio
@@ -172,8 +173,8 @@ def _precondition(expected: ExpectedCell, cell: Measurement, rule: Tolerance) ->
     """What makes a comparison meaningless before it starts; empty when nothing does."""
     if rule.kind in OF_ITEMS and cell.seeds:
         return (
-            f"{len(cell.seeds)} seeds measured, and {rule.kind!r} compares one run: items and "
-            "seeds are never pooled; the kind for seeds is 'seeds'"
+            f"{plural(len(cell.seeds), 'seed')} measured, and {rule.kind!r} compares one run: "
+            "items and seeds are never pooled; the kind for seeds is 'seeds'"
         )
     if expected.n is None:
         return ""

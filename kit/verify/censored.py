@@ -21,6 +21,7 @@ from fractions import Fraction
 from math import comb
 from typing import NamedTuple
 
+from kit.plural import plural
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import show
 
@@ -123,7 +124,7 @@ def _ranks(ours: Sequence[Bounded], theirs: Sequence[Bounded]) -> Contrast:
     every = comb(len(pooled), m)
     above = sum(count for value, count in ways.items() if value >= total) / every
     below = sum(count for value, count in ways.items() if value <= total) / every
-    method = f"exact rank test of {m} against {len(theirs)} seeds with censoring (Gehan)"
+    method = f"exact rank test of {m} against {plural(len(theirs), 'seed')} with censoring (Gehan)"
     return Contrast(Fraction(total, m * len(theirs)), above, below, method)
 
 

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Claim
+from kit.plural import plural
 from kit.results.asks import of_single_curve, split
 from kit.verify.censored import Contrast, in_words, values_of
 from kit.verify.contrast import contrast
@@ -94,7 +95,7 @@ def claim_faults(claim: Claim) -> Iterator[str]:
             yield "a pair is [before, after]"
         needed = claim.at_least_pairs
         if needed is not None and not 1 <= needed <= len(claim.pairs):
-            yield f"at_least_pairs is {needed}, there are {len(claim.pairs)} pairs"
+            yield f"at_least_pairs is {needed}, there are {plural(len(claim.pairs), 'pair')}"
 
 
 def _order(claim: Claim, cells: Mapping[str, Measurement]) -> Evidence:

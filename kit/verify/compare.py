@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from kit.errors import InvalidInput
+from kit.plural import plural
 from kit.results.files import RESULTS
 from kit.results.run import Run
 from kit.verify.contrast import contrast
@@ -16,7 +17,7 @@ from kit.verify.diverge import Divergence, compare_files, diverge, read_side
 from kit.verify.finding import ALPHA
 from kit.verify.measurement import Measurement, measure
 from kit.verify.multiple import with_q
-from kit.verify.numbers import points, show, show_p
+from kit.verify.numbers import points, show, show_p, some
 
 _RANKS = {"differs": 0, "noise": 2, "same": 3}
 """What is only in one run stands between the two kinds of difference."""
@@ -49,6 +50,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
     cells: list[CellPair]
     divergence: Divergence | None = None
     identical: bool
+    code: list[str] = []
+    """How the code of the two runs is known to differ."""
     notes: list[str] = []
 
 
@@ -85,8 +88,8 @@ def compare(
         steps = run.record.steps.values() if run.record is not None else ()
         if steps and all(step.state == "cached" for step in steps):
             notes.append(
-                f"all {len(steps)} steps of the {side} run came from the store: nothing was "
-                "computed again, so that being the same is no repetition"
+                f"all of the {side} run ({plural(len(steps), 'step')}) came from the store: "
+                "nothing was computed again, so that being the same is no repetition"
             )
     if first.results.profile != second.results.profile:
         notes.append(f"profiles {first.results.profile} and {second.results.profile}")
@@ -97,8 +100,27 @@ def compare(
         cells=cells,
         divergence=divergence,
         identical=same,
+        code=_code(first, second, notes),
         notes=notes,
     )
+
+
+def _code(first: Run, second: Run, notes: list[str]) -> list[str]:
+    """Steps of both runs that other code made; where that is not recorded it is a note."""
+    records = (first.record, second.record)
+    made = [{id: step.code for id, step in record.steps.items()} for record in records if record]
+    both = [id for id in made[0] if id in made[1]] if len(made) == 2 else []
+    blank = [id for id in both if not (made[0][id] and made[1][id])]
+    apart = [id for id in both if id not in blank and made[0][id] != made[1][id]]
+    steps = first.plan.by_id if first.plan is not None else {}
+    kinds = list(dict.fromkeys(steps[id].kind if id in steps else id for id in apart))
+    said = [f"{len(apart)} of {len(both)} steps ran other code: {some(kinds, 5)}"] if apart else []
+    for side, record in zip(("first", "second"), records, strict=True):
+        if record is not None and record.dirty:
+            said.append(f"of the {side} run had changes that {record.commit or 'no commit'} lacks")
+    if blank:
+        notes.append(f"which code made {len(blank)} of {len(both)} steps is not recorded")
+    return said
 
 
 def _cells(first: Run, second: Run) -> list[CellPair]:
@@ -156,12 +178,13 @@ def _files(first: Path, second: Path) -> Divergence | None:
 
 
 def lines(outcome: Comparison, *, every: bool = False) -> Iterable[str]:
-    """The comparison as lines: where the runs part, then the cells, real differences first.
+    """The comparison as lines: code, where the runs part, then cells, real differences first.
 
     Args:
         outcome: Of :func:`compare`.
         every: Whether all cells have lines of their own, those that are the same too.
     """
+    yield from (f"code {words}" for words in outcome.code)
     yield from _parting(outcome)
     yield from (f"note {note}" for note in outcome.notes)
     ranked = sorted(outcome.cells, key=lambda cell: _RANKS.get(cell.says, 1))

@@ -11,8 +11,10 @@ from msgspec import structs
 from kit import __version__
 from kit.errors import at
 from kit.manifest.expectation_types import Claim, Expectation, ExpectedCell
+from kit.plural import plural
 from kit.results.asks import split, with_answers
 from kit.results.labels import LabelSource, LabelTable
+from kit.results.record import Blind
 from kit.results.types import Cell, Results
 from kit.verify.canaries import built_in, from_steps
 from kit.verify.cells import judge
@@ -60,6 +62,7 @@ class Subject:
         replicate: What a replicate is called.
         notes: Sentences the verdict repeats.
         absent: What a whole run has and this one lacks, a sentence each.
+        blind: That the run was blind.
         uncompared: There is no expectation; ``expected`` lists what was measured.
     """
 
@@ -78,6 +81,7 @@ class Subject:
     replicate: str = "seed"
     notes: Sequence[str] = ()
     absent: Sequence[str] = ()
+    blind: Blind | None = None
     uncompared: bool = False
 
 
@@ -155,6 +159,7 @@ def verify(subject: Subject) -> Verdict:
         exit_code=EXIT_CODES[verdict],
         modified=bool(subject.overrides),
         overrides=list(subject.overrides),
+        blind=subject.blind,
         not_run_here=subject.not_run_here,
         reasons=reasons,
         cells=reports,
@@ -204,7 +209,8 @@ def _parts(expected: Expectation) -> set[str]:
 
 
 def _unlisted(extra: Sequence[str]) -> list[str]:
-    said = f"{len(extra)} measured cells are not in the expectation and not compared"
+    said = plural(len(extra), "measured cell is", "measured cells are")
+    said += " not in the expectation and not compared"
     return [f"{said}: {some(extra, 5)}"] if extra else []
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 
 from kit import jsonfile
 from kit.durable import sha256_file
+from kit.plural import plural
 from kit.results.files import stored
 from kit.results.plan import StepInstance
 from kit.results.record import FileRecord
@@ -88,8 +89,8 @@ def first_difference(first: Path, second: Path) -> RecordDifference | None:
             f"after record {total}",
             "number of records",
             "",
-            f"{len(ours)} records",
-            f"{len(theirs)} records",
+            plural(len(ours), "record"),
+            plural(len(theirs), "record"),
         )
     return None
 

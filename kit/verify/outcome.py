@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kit.plural import plural
 from kit.verify.multiple import chance_limit
 from kit.verify.numbers import some
 from kit.verify.verdict import CellReport, ClaimReport, Omnibus, RunVerdict
@@ -82,7 +83,7 @@ def _gaps(cells: Sequence[CellReport]) -> list[str]:
     for kind in ("invalid", "missing"):
         ids = [cell.id for cell in cells if cell.verdict == kind]
         if ids:
-            gaps.append(f"{len(ids)} cells {kind}: {some(ids, 5)}")
+            gaps.append(f"{plural(len(ids), 'cell')} {kind}: {some(ids, 5)}")
     return gaps
 
 

@@ -17,6 +17,7 @@ from kit.durable import write_output
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import Expectation
 from kit.manifest.reference_record import measured
+from kit.plural import plural
 from kit.results.asks import with_answers
 from kit.results.run import Run
 from kit.verify.preconditions import check_pair
@@ -58,7 +59,8 @@ def _check_code(runs: Sequence[Run]) -> None:
         stale = [id for id, step in record.steps.items() if step.stale] if record else []
         if stale:
             raise InvalidInput(
-                f"{len(stale)} finished steps were made by earlier code ({stale[0]}, ...)",
+                plural(len(stale), "finished step was", "finished steps were")
+                + f" made by earlier code ({stale[0]}, ...)",
                 where=str(run.path),
                 why="a reference would mix what old and new code measured",
                 next_step="make them again: kit run EXP --fresh; or raise the step's version",

@@ -14,6 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from kit.plural import plural
 from kit.verify.numbers import show
 from kit.verify.verdict import CellReport, ClaimReport, Verdict
 from kit.visible import visible
@@ -65,10 +66,9 @@ def ending(verdict: Verdict, path: str = "", next_step: str = "") -> list[tuple[
     head = _wrapped(verdict.headline or verdict.verdict, "", verdict.verdict)
     tail = [(path or next_step, "")] if path or next_step else []
     first = [line for reason in others(verdict) for line in _wrapped(reason, "  ", "open")][:5]
-    notes = []
+    notes = [(f"  blind: {verdict.blind.words}", "")] if verdict.blind is not None else []
     if verdict.caveats:
-        many = len(verdict.caveats)
-        said = f"{many} caveats decide" if many > 1 else "a caveat decides"
+        said = plural(len(verdict.caveats), "caveat decides", "caveats decide")
         notes += _wrapped(f"{said} how far this reaches (--explain, or the report)", "  ", "")
     room = HEIGHT - len(head) - len(first) - len(notes) - len(tail)
     return [*head, *first, *_claims(verdict, room), *notes, *tail]
@@ -107,7 +107,7 @@ def _claims(verdict: Verdict, room: int) -> list[tuple[str, str]]:
 
 
 def _count(number: int) -> str:
-    return f"{number} primary claim{'s hold' if number > 1 else ' holds'}"
+    return plural(number, "primary claim holds", "primary claims hold")
 
 
 def _claim(claim: ClaimReport) -> list[tuple[str, str]]:
@@ -131,6 +131,7 @@ def _wrapped(text: str, indent: str, word: str) -> list[tuple[str, str]]:
 def lines(verdict: Verdict, every: bool = False) -> Iterable[str]:
     """One line a cell, claim, canary and table; the first word says which."""
     yield from (f"modified {what}" for what in verdict.overrides)
+    yield from [f"blind {verdict.blind.words}"] if verdict.blind is not None else ()
     yield from (f"reason {reason}" for reason in verdict.reasons)
     yield from _canaries(verdict)
     listed = shown(verdict, every)

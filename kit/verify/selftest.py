@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 
 from kit.errors import KitError
 from kit.manifest.expectation_types import ExpectedCell
+from kit.plural import plural
 from kit.results.asks import with_answers
 from kit.verify.cells import judge
 from kit.verify.core import Subject, verify
@@ -211,11 +212,12 @@ def screen(outcome: SelfTest) -> list[str]:
             + (f"; NOT CAUGHT: {some(through, 4)}" if through else "")
         )
     if outcome.untested:
-        rest += _wrapped(f"{len(outcome.untested)} cells not tested: not measured, or not compared")
+        untested = plural(len(outcome.untested), "cell")
+        rest += _wrapped(f"{untested} not tested: not measured, or not compared")
     rest.append("--all has a line a cell, --json everything")
     if not errors:
         return ["no cell can be redrawn", *rest]
-    head = f"{len(errors)} cells, redrawn {outcome.trials} times at the published truth and beside"
+    head = f"{plural(len(errors), 'cell')}, redrawn {outcome.trials} times at the published truth and beside"
     return [f"{head} it:", *_errors(errors, HEIGHT - len(rest) - 2), *rest]
 
 

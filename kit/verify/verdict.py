@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from kit.errors import EXIT_CLAIM_FAILED, EXIT_INCOMPLETE, EXIT_OK
+from kit.results.record import Blind
 
 SCHEMA_VERSION = 1
 """As the first release writes it."""
@@ -219,6 +220,8 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Something is not as the kit has it: see ``overrides``."""
     overrides: list[str] = []
     """Overrides of the run record; uncommitted changes of the code; an edited expectation."""
+    blind: Blind | None = None
+    """Steps could not open the expectation until the results were hashed; None: nobody asked."""
     not_run_here: bool = False
     """The numbers were brought as a table; nothing was run by this kit."""
     reasons: list[str] = []

@@ -18,6 +18,7 @@ from msgspec import Struct
 from kit.durable import sha256_file
 from kit.manifest.expectation_types import Expectation, ExpectedCell
 from kit.manifest.pin_types import Pin
+from kit.plural import plural
 from kit.results.axes import Axes, name_of
 from kit.results.files import EVENTS, LABELS, PLAN, RECORD, RESULTS, SUMS
 from kit.results.ids import ALL, EXTRA
@@ -118,10 +119,11 @@ def _by_plan(plan: Plan, record: Record) -> Iterator[str]:
         yield f"{len(lost)} of {len(steps)} steps are not in {RECORD}: {some(lost)}"
     other = [step.id for step in steps if step.id in done and record.steps[step.id].key != step.key]
     if other:
-        yield f"{len(other)} steps stand in {RECORD} under another key: {some(other)}"
+        stand = plural(len(other), "step stands", "steps stand")
+        yield f"{stand} in {RECORD} under another key: {some(other)}"
     open_ = [id for id in done if record.steps[id].state not in ("run", "cached")]
     if open_:
-        yield f"{len(open_)} steps did not finish: {some(open_)}"
+        yield f"{plural(len(open_), 'step')} did not finish: {some(open_)}"
     digests = {use.pin: use.digest for step in steps for use in step.pins.values()}
     wanted = {
         pin.id: (pin.repo, pin.revision, pin.url, digests.get(pin.id, ""), _files(pin))
@@ -133,7 +135,7 @@ def _by_plan(plan: Plan, record: Record) -> Iterator[str]:
     }
     pins = [id for id in {**wanted, **used} if wanted.get(id) != used.get(id)]
     if pins:
-        yield f"{len(pins)} pins of {PLAN} are not those of {RECORD}: {some(pins)}"
+        yield f"{plural(len(pins), 'pin')} of {PLAN} not as {RECORD} has it: {some(pins)}"
 
 
 def _files(pin: Pin) -> dict[str, str | None]:
@@ -196,9 +198,9 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
         if lost:
             fewer.append(f"{cell.id} ({len(lost)} of {len(planned)}: {some(lost)})")
     if fewer:
-        yield f"replicates of {len(fewer)} cells are not there: {some(fewer)}"
+        yield f"replicates of {plural(len(fewer), 'cell')} are not there: {some(fewer)}"
     if stray:
-        yield f"{len(stray)} cells name no step of {PLAN}: {some(stray)}"
+        yield f"{plural(len(stray), 'cell names', 'cells name')} no step of {PLAN}: {some(stray)}"
 
 
 def _of(cell: Cell, instance: StepInstance, group: str) -> bool:
@@ -229,7 +231,7 @@ def _by_expectation(run: Run, expected: Expectation) -> Iterator[str]:
     table = {cell.id: cell for cell in run.results.cells}
     absent = [id for id in expected.present if id not in table]
     if absent:
-        yield f"{len(absent)} cells beside the listed ones are not there: {some(absent)}"
+        yield f"not there beside the listed ones: {plural(len(absent), 'cell')}: {some(absent)}"
     measured = [
         (cell, table[cell.id])
         for cell in expected.cells
@@ -237,7 +239,7 @@ def _by_expectation(run: Run, expected: Expectation) -> Iterator[str]:
     ]
     bare = _without(measured, lambda part: part.k is not None and part.n is not None)
     if bare:
-        yield f"counts (k of n) of {len(bare)} cells are not there: {some(bare)}"
+        yield f"counts (k of n) of {plural(len(bare), 'cell')} are not there: {some(bare)}"
     groups = {id.partition("/")[0] for id in table if not id.startswith(EXTRA)}
     labelled = [
         (cell, measured_cell)
@@ -250,7 +252,7 @@ def _by_expectation(run: Run, expected: Expectation) -> Iterator[str]:
 
     blank = _without(labelled, has_items)
     if blank:
-        yield f"labels of single items of {len(blank)} cells are not there: {some(blank)}"
+        yield f"labels of single items of {plural(len(blank), 'cell')} are not there: {some(blank)}"
 
 
 def _without(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from kit.manifest.expectation_types import Claim, Expectation, ExpectedCell
+from kit.plural import plural
 from kit.verify.censored import in_words
 from kit.verify.claims import claim_cells
 from kit.verify.finding import ALPHA
@@ -151,7 +152,7 @@ def _score(verdict: Verdict) -> str:
     if verdict.verdict == "REHEARSED":
         return "stand-in weights and data: says nothing about any claim"
     if verdict.verdict == "NOT COMPARED":
-        return f"no expectation; {len(verdict.cells)} cells measured"
+        return f"no expectation; {plural(len(verdict.cells), 'cell')} measured"
     primary = [claim.outcome for claim in verdict.claims if claim.primary]
     if not primary:
         good = sum(cell.verdict in ("match", "reproduced") for cell in verdict.cells)

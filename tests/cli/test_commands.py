@@ -168,7 +168,7 @@ def test_validate_reports_every_error_with_its_place(kit: Kit, repo: Path) -> No
     lines = found.out.splitlines()
     assert any(":14:14: error:" in line and "[step-kind]" in line for line in lines)
     assert any(":40:17: error:" in line and "[axis-values]" in line for line in lines)
-    assert "1 files: 2 errors" in lines[-1]
+    assert "1 file: 2 errors" in lines[-1]
 
 
 def test_validate_a_file_the_schema_refuses(kit: Kit, repo: Path) -> None:
@@ -198,7 +198,7 @@ def test_validate_quietly(kit: Kit, repo: Path) -> None:
 def test_fetch_and_then_offline(kit: Kit, served: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     found = kit("fetch", "demo", "--profile", "paper")
     assert found.code == 0
-    assert "fetch big-new: size 1 file(s), 2 bytes" in found.out
+    assert "fetch big-new: size 1 file, 2 bytes" in found.out
     assert found.out.splitlines()[-1] == "2 pins ready"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     again = kit("fetch", "demo", "--profile", "paper")

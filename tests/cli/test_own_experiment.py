@@ -165,7 +165,7 @@ def test_an_id_of_the_repository_does_not_borrow_its_numbers(kit: Type, paper: P
     found = kit("verify", run)
     assert found.returncode == 3
     assert "NOT COMPARED" in found.stdout
-    assert "(no expectation; 1 cells measured)" in found.stdout
+    assert "(no expectation; 1 cell measured)" in found.stdout
     found = kit("report", run)
     assert found.returncode == 0, found.stderr
     text = (paper.parent / run / "report.html").read_text()

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +36,79 @@ def test_standard_output_is_one_json_document(
     assert isinstance(json.loads(capsys.readouterr().out), dict | list)
     # Here is no GPU, and doctor says so by its exit code.
     assert code == (errors.EXIT_INVALID if words[0] == "doctor" else errors.EXIT_OK)
+
+
+def stream(printed: str) -> tuple[list[dict[str, Any]], str]:
+    """The objects of a stream, and the path that ends it; empty where it ends with an object."""
+    lines = printed.splitlines()
+    path = "" if lines[-1].startswith("{") else lines.pop()
+    return [json.loads(line) for line in lines], path
+
+
+@pytest.fixture
+def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    assert kit(["new", str(tmp_path / "paper")]) == 0
+    monkeypatch.chdir(tmp_path / "paper")
+    return tmp_path / "paper"
+
+
+def reproduce(paper: Path) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as a program would."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("KIT_")}
+    line = ["--progress", "json", "reproduce", "./paper.yaml", "--blind", "--jobs", "1"]
+    return subprocess.run(
+        [sys.executable, "-m", "kit.cli.main", *line],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=paper,
+        env={**environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_the_stream_of_reproduce_is_as_documented(paper: Path) -> None:
+    done = reproduce(paper)
+    objects, path = stream(done.stdout)
+    doctor, *events, verdict = objects
+    assert doctor["can_run"] is True
+    assert {check["level"] for check in doctor["checks"]} <= {"OK", "WARN", "FAIL"}
+    names = [event["event"] for event in events]
+    start = names.index("run-started")
+    assert start > 0
+    assert all(name.startswith("fetch.") for name in names[:start])
+    assert all({"pin", "detail"} <= event.keys() for event in events[:start])
+    assert all("time" in event for event in events[start:])
+    assert "step-done" in names
+    assert names[-1] == "run-finished"
+    report = paper / path
+    assert report.name == "report.html"
+    assert report.is_file()
+    assert verdict == json.loads((report.parent / "verdict.json").read_text())
+    assert done.returncode == verdict["exit_code"]
+    assert verdict["blind"] == {"from_store": 0}
+
+
+def test_the_stream_of_a_failed_run_ends_with_its_event(paper: Path) -> None:
+    method = paper / "paper" / "method.py"
+    method.write_text(
+        method.read_text().replace("strength = random", "1 / 0\n    strength = random")
+    )
+    done = reproduce(paper)
+    objects, path = stream(done.stdout)
+    assert path == ""
+    assert objects[-1]["event"] == "run-failed"
+    assert done.returncode == errors.EXIT_FAILED
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_the_stream_of_an_unfit_machine_is_the_check_alone(
+    paper: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(paper / "data")
+    code = kit(["--progress", "json", "reproduce", "./paper.yaml"])
+    objects, path = stream(capsys.readouterr().out)
+    assert (code, path, len(objects)) == (errors.EXIT_INVALID, "", 1)
+    assert objects[0]["can_run"] is False
 
 
 def test_the_exit_codes_are_those_of_the_kit() -> None:

@@ -34,7 +34,7 @@ def test_what_is_here_absent_and_unavailable(catalog: Catalog, tmp_path: Path) -
     assert ("FAIL", "input tiny-old", "kit fetch demo --profile mini --pin tiny-old=PATH") in lines
     (absent,) = [check for check in found if check.level == "WARN"]
     assert "2 still to fetch, " in absent.detail
-    assert "files of unknown size: " in absent.detail
+    assert "1 file of unknown size: " in absent.detail
     assert absent.detail.endswith("tiny-data, big-old")
 
 
@@ -42,7 +42,7 @@ def test_what_is_unknown_is_not_called_small() -> None:
     assert inputs.Download(unknown=3).words() == "3 files of unknown size"
     assert inputs.Download(size=1000).words() == "less than 50 MB"
     assert inputs.Download(size=2 * 10**9, unknown=1).words() == (
-        "2.0 GB and 1 files of unknown size"
+        "2.0 GB and 1 file of unknown size"
     )
 
 

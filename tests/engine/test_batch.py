@@ -97,8 +97,8 @@ def test_fewer_gpus_keep_the_batch_and_change_the_key() -> None:
     assert split_of(plan) == (8, 4, 2, "2x8x4")
     assert plan.instances[0].key != shared().instances[0].key
     assert plan.instances[0].resources.minutes == 4.0  # a quarter of the GPUs
-    assert "2 GPU(s) instead of 8" in plan.notes[0]
-    assert "64 = micro-batch 8 x accumulation 4 x 2 GPU(s)" in plan.notes[0]
+    assert "2 GPUs instead of 8" in plan.notes[0]
+    assert "64 = micro-batch 8 x accumulation 4 x 2 GPUs" in plan.notes[0]
     assert not plan.modified
 
 
@@ -144,4 +144,4 @@ def test_too_few_gpus_are_offered_a_split(tmp_path: Path) -> None:
 
 def test_words() -> None:
     split = Split(world=4, micro_batch=8, accumulation=2)
-    assert split.words() == "64 = micro-batch 8 x accumulation 2 x 4 GPU(s)"
+    assert split.words() == "64 = micro-batch 8 x accumulation 2 x 4 GPUs"

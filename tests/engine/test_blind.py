@@ -22,13 +22,15 @@ RECORD = EXPECTED.parents[1] / "reference" / "tiny-adapt.mini.jsonl"
 
 def test_the_record_and_every_report_say_so(run_toy: Callable[..., Path]) -> None:
     folder = run_toy(blind=True)
-    (note,) = Run(folder).notes
-    table = sha256((folder / "results.json").read_bytes()).hexdigest()
-    assert note.startswith(f"blind: the results ({table[:16]}) were hashed before")
-    assert "store" not in note
-    again = run_toy(blind=True)
-    steps = len(record(again)["steps"])
-    assert f"{steps} steps came from the store" in Run(again).notes[-1]
+    made = record(folder)
+    assert made["blind"] == {"from_store": 0}
+    assert made["results_sha256"] == sha256((folder / "results.json").read_bytes()).hexdigest()
+    again = Run(run_toy(blind=True)).record
+    assert again is not None
+    assert again.blind is not None
+    assert again.blind.words == (
+        f"results hashed before the expectation was read; {len(again.steps)} steps cached"
+    )
     assert record(run_toy())["blind"] is None
 
 

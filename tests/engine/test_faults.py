@@ -159,7 +159,7 @@ def test_a_file_of_an_input_lost_before_its_reader_starts(tmp_path: Path, how: s
 
     done = Harness(plan, tmp_path, FakeExecutor(before=lose))
     (error,) = done.outcome.errors
-    assert "names.json: " + ("is gone" if how == "gone" else "has 1 bytes") in error.what
+    assert "names.json: " + ("is gone" if how == "gone" else "has 1 byte,") in error.what
     assert Harness(plan, tmp_path).in_state("run") >= {"a", "b"}
 
 

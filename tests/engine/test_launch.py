@@ -41,7 +41,7 @@ def test_a_batch_script() -> None:
     assert text.startswith("#!/bin/bash\n#SBATCH --job-name=kit-train\n")
     for line in ("nodes=2", "ntasks-per-node=1", "gpus-per-node=8", "cpus-per-task=32", "requeue"):
         assert f"#SBATCH --{line}" in text
-    assert "# batch 64 = micro-batch 4 x accumulation 1 x 16 GPU(s)" in text
+    assert "# batch 64 = micro-batch 4 x accumulation 1 x 16 GPUs" in text
     assert "srun --kill-on-bad-exit=1 kit step plan.json train --nodes 2 --rendezvous" in text
     for name in ("NCCL_DEBUG", "OMP_NUM_THREADS", "HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1"):
         assert name in text

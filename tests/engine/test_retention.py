@@ -190,7 +190,7 @@ def test_the_command_lists_and_removes(
     assert len(json.loads(kit("--json", *where))) == len(list(store.finished())) == 11
     assert "3 x toy/make" in kit(*where)
     assert "would remove 4 steps" in kit("remove", "--run", second.name, "--dry-run", *where)
-    assert "removed 4 steps of 4" in kit("remove", "--run", second.name, *where)
+    assert "removed 4 of 4 steps" in kit("remove", "--run", second.name, *where)
     assert len(list(store.finished())) == 7
     key = next(store.finished())
     with store.reading([key]):

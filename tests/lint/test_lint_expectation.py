@@ -219,7 +219,7 @@ def test_before_the_first_reference_runs_there_is_one_warning(repo: Path) -> Non
     (repo / FILE).write_text(text)
     (hit,) = [f for f in lint(repo) if f.rule == "reference-runs"]
     assert hit.level == "warning"
-    assert "3 cells have nothing to compare with" in hit.message
+    assert "3 cells with nothing to compare with" in hit.message
     assert hit.next_step == "kit reference demo RUN..."
 
 

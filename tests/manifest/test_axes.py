@@ -34,7 +34,7 @@ def test_a_seed_is_a_whole_number_that_libraries_take(tmp_path: Path, seed: str)
 
 
 def test_a_parameter_called_seed_is_one(tmp_path: Path) -> None:
-    with pytest.raises(Many, match="1 problems") as caught:
+    with pytest.raises(Many, match=r"1 problem$") as caught:
         read(tmp_path, 'seed: "${seed}", name', "seed: -1, name")
     assert "-1' is no seed" in str(caught.value.errors[0])
     read(tmp_path, 'seed: "${seed}", name', "seed: 4294967295, name")

@@ -37,7 +37,7 @@ def test_blocks_are_filled_and_then_stable(repo: Path) -> None:
     assert text.startswith("# Kit\n\n<!-- generated:experiments -->\n| experiment |")
     assert text.endswith("<!-- /generated -->\n\nTail.\n")
     assert "| `demo` | A small experiment for the tests | as-reported | mini, paper |" in text
-    assert "paper: 3 cells, 1 primary claims" in text
+    assert "paper: 3 cells, 1 primary claim |" in text
     assert (repo / "manifests" / "schema" / "pins.json").is_file()
     assert docs.drift(repo) == []
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.plural import plural
 from kit.report.details import (
     MOST_CHECKS,
     MOST_DEVIATIONS,
@@ -107,7 +108,8 @@ def test_long_lists_of_what_was_not_run_say_how_much_is_left(count: int, more: i
     cells = [cell(f"a/{i}", verdict="not-run", detail=f"because {i}") for i in range(count)]
     rows = not_run(verdict(cells=cells, claims=[], not_covered=[]), most=3)
     assert [name for name, _ in rows[:3]] == [f"a/{i} (not run)" for i in range(3)]
-    assert rows[3:] == ([("", f"and {more} more reasons, in verdict.json")] if more else [])
+    left = f"and {plural(more, 'more reason')}, in verdict.json"
+    assert rows[3:] == ([("", left)] if more else [])
 
 
 def test_steps_say_what_they_cost_and_measured(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.report.files import read_run
+from kit.report.html import render
 from kit.report.markdown import code, escape, render_markdown
+from kit.results.record import Blind
 from tests.report.builders import cell, verdict
 from tests.report.extremes import HOSTILE, large_verdict, write_hostile
 from tests.report.runs import write_run
@@ -29,6 +31,19 @@ def test_sections_and_content(tmp_path: Path) -> None:
     assert "| 33.7 |" in text
     assert "`kit reproduce tiny-adapt --profile mini`" in text
     assert "\n\n\n" not in text
+
+
+def test_a_blind_run_says_so_in_the_head(tmp_path: Path) -> None:
+    for name, blind, words in (
+        ("a", None, ""),
+        ("b", Blind(from_store=0), "**blind**: results hashed before the expectation was read"),
+        ("c", Blind(from_store=3), "hashed before the expectation was read; 3 steps cached"),
+    ):
+        run = read_run(write_run(tmp_path / name, verdict=verdict(blind=blind)))
+        head, page = render_markdown(run).partition("## Claims")[0], render(run)
+        assert ("blind" in head) == ("blind" in page) == (blind is not None)
+        assert words in head
+        assert words.replace("**blind**: ", "") in page.partition("</section>")[0]
 
 
 def test_same_run_same_text(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.plural import plural
 from kit.report.text import (
     bytes_word,
     decimals_of,
     number,
     one_line,
-    plural,
     probability,
     seconds_word,
 )
@@ -84,5 +84,5 @@ def test_words() -> None:
     assert bytes_word(1_800_000) == "1.8 MB"
     assert bytes_word(None) == "\u2014"
     assert plural(1, "cell") == "1 cell"
-    assert plural(12000, "cell") == "12\u202f000 cells"
+    assert plural(12000, "cell") == "12,000 cells"
     assert shorten("abcdef", 3) == "abc \u2026 [3 more characters]"

@@ -176,7 +176,7 @@ def test_an_unknown_cell_is_refused_from_elsewhere_and_noted_in_a_run(
     more = [*cells_of(), {"id": "t9/more", "unit": "loss", "value": 1.0}]
     write_run(run_dir, more)
     assert kit(["verify", str(run_dir)]) == 0
-    note = "1 measured cells are not in the expectation and not compared: t9/more"
+    note = "1 measured cell is not in the expectation and not compared: t9/more"
     assert note in verdict_of(run_dir)["notes"]
     (run_dir / "verdict.json").unlink()
     capsys.readouterr()
@@ -205,9 +205,7 @@ def test_the_table_of_a_run_can_be_brought_whole(
     write_run(run_dir, [cell | {"step": "evaluate"} for cell in more])
     assert kit(["verify", "made", "--results", str(run_dir / "results.json"), "--json"]) == 0
     verdict = json.loads(capsys.readouterr().out)
-    assert (
-        "1 measured cells are not in the expectation and not compared: t9/more" in verdict["notes"]
-    )
+    assert "1 measured cell is not in the expectation and not compared: t9/more" in verdict["notes"]
     assert (verdict["verdict"], verdict["not_run_here"]) == ("REPRODUCED", True)
 
 

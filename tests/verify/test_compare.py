@@ -220,8 +220,28 @@ def test_a_run_out_of_the_store_is_no_repetition(
     fit(two[0])
     kit(["compare", str(two[0]), str(two[1])])
     said = capsys.readouterr().out
-    assert f"all {len(content['steps'])} steps of the first run came from the store" in said
+    assert f"all of the first run ({len(content['steps'])} steps) came from the store" in said
     assert "second run came" not in said
+
+
+def test_other_code_is_said_first(
+    two: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, digest, dirty in ((two[0], "0a" * 32, False), (two[1], "0b" * 32, True)):
+        record = json.loads((path / "record.json").read_text())
+        step = next(iter(record["steps"].values()))
+        step["code"], record["dirty"], record["commit"] = digest, dirty, "c0ffee"
+        (path / "record.json").write_text(json.dumps(record))
+        fit(path)
+    kit(["compare", str(two[0]), str(two[1])])
+    said = capsys.readouterr().out.splitlines()
+    total = len(record["steps"])
+    assert said[0].startswith(f"code 1 of {total} steps ran other code: ")
+    assert said[1] == "code of the second run had changes that c0ffee lacks"
+    assert said[2].startswith("first difference: ")
+    assert f"note which code made {total - 1} of {total} steps is not recorded" in said
+    kit(["compare", str(two[0]), str(two[1]), "--json"])
+    assert len(json.loads(capsys.readouterr().out)["code"]) == 2
 
 
 def test_real_differences_come_before_noise_and_few_are_listed() -> None:

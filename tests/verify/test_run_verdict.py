@@ -42,7 +42,7 @@ def test_primary_claims_decide(count: int, broken: tuple[str, ...]) -> None:
             assert verdict == ("PARTIALLY" if held else "INCOMPLETE")
         assert reasons[0] == f"{held} of {count} primary claims hold"
         assert sum("undetermined: " in why for why in reasons) == words.count("undetermined")
-        assert any(why.startswith("1 cells ") for why in reasons) != whole
+        assert any(why.startswith("1 cell ") for why in reasons) != whole
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -169,7 +169,7 @@ def test_the_screen_says_which_slips_and_copies_are_caught() -> None:
     assert line in said
     through = "Copies of the run that say what is not so: 1 of 2 caught; NOT CAUGHT: labels removed"
     assert through in " ".join(line.strip() for line in said)
-    assert "1 cells not tested: not measured, or not compared" in said
+    assert "1 cell not tested: not measured, or not compared" in said
 
 
 def test_the_self_test_fits_a_screen_however_large_the_table() -> None:

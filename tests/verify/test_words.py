@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from kit.results.record import Blind
 from kit.verify.numbers import places
 from kit.verify.render import HEIGHT, WIDTH, ending, lines
 from kit.verify.verdict import ClaimReport, Interval, Verdict
@@ -101,15 +103,25 @@ def test_the_end_has_fifteen_lines_of_eighty_columns(held: int, still: int) -> N
     verdict = Verdict(
         experiment="e", profile="mini", version="1-A", verdict="NOT REPRODUCED", exit_code=1,
         cells=[], claims=claims, headline="NOT REPRODUCED at miniature scale " + "word " * 20,
-        caveats=["a", "b", "c"], reasons=["not whole: " + "absent " * 30, "fails: id-fails-0"],
+        caveats=["a", "b", "c"], blind=Blind(from_store=1_000),
+        reasons=["not whole: " + "absent " * 30, "fails: id-fails-0"],
     )  # fmt: skip
     said = [line for line, _ in ending(verdict, "runs/e/report.html")]
     assert len(said) <= HEIGHT
     assert max(map(len, said)) <= WIDTH
     assert said[-1] == "runs/e/report.html"
+    assert "  blind: results hashed before the expectation was read; 1,000 steps cached" in said
     assert any(line.startswith("  fails: fails number 0") for line in said)
     assert not any("id-" in line for line in said)
     assert held == 0 or any("primary claim" in line or "holds:" in line for line in said)
+
+
+def test_a_blind_run_says_so_and_another_does_not() -> None:
+    assert not any("blind" in line for line, _ in ending(asr()))
+    blind = structs.replace(asr(), blind=Blind(from_store=0))
+    line = "  blind: results hashed before the expectation was read"
+    assert [said for said, _ in ending(blind)].count(line) == 1
+    assert line.strip().replace(":", "", 1) in list(lines(blind))
 
 
 def test_what_is_a_seed_is_one_explain_away() -> None:

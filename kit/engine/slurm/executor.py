@@ -23,6 +23,7 @@ from kit.engine.slurm.cluster import Cluster, Seen, SubmissionRefused, advice
 from kit.engine.slurm.options import SlurmOptions, request, shared_by
 from kit.engine.slurm.task import StepTask
 from kit.engine.store import RECORD, Store
+from kit.plural import plural
 from kit.results.plan import StepInstance
 
 MOST_IN_ARRAY = 1000
@@ -166,7 +167,7 @@ class SlurmExecutor:
             submitted.id, submitted.gone_since, submitted.stopped = id, None, False
             self._submitted[submitted.job.instance.id] = submitted
             asked = f"time {needs['time']} min, {needs.get('mem', 'memory as given')}"
-            gpus = f", {needs['gpus_per_node']} GPU(s)" if "gpus_per_node" in needs else ""
+            gpus = f", {plural(needs['gpus_per_node'], 'GPU')}" if "gpus_per_node" in needs else ""
             events.append(
                 event(
                     "step-submitted",

@@ -26,6 +26,7 @@ from kit.engine.job import Job, stop_seconds
 from kit.engine.local import LocalExecutor
 from kit.engine.runner import STOP_MARGIN
 from kit.errors import StepFailed
+from kit.plural import plural
 from kit.results.plan import StepInstance
 
 
@@ -125,7 +126,7 @@ def _started(instance: StepInstance) -> Event:
     if "SLURM_ARRAY_JOB_ID" in environ:
         job = f"{environ['SLURM_ARRAY_JOB_ID']}_{environ.get('SLURM_ARRAY_TASK_ID', '')}"
     host, times = socket.gethostname(), int(environ.get("SLURM_RESTART_COUNT", "0") or 0)
-    again = f", restarted {times} time(s)" if times else ""
+    again = f", restarted {plural(times, 'time')}" if times else ""
     return event(
         "job-started",
         instance.id,

@@ -18,6 +18,7 @@ from math import sqrt
 
 from kit.manifest.expectation_types import ExpectedCell
 from kit.manifest.printed import Printed
+from kit.plural import plural
 from kit.results.types import Curve
 from kit.verify.finding import (
     ALPHA,
@@ -247,4 +248,4 @@ def _how(cell: Measurement, worst: Residual) -> str:
         return "no noise model"
     low, high = worst.narrow
     span = f"90 % interval there {_rounded(worst, low, cell)} to {_rounded(worst, high, cell)}"
-    return f"{span}, {len(cell.curves)} seeds" if len(cell.curves) > 1 else f"{span}, a single run"
+    return f"{span}, {plural(len(cell.curves), 'seed') if cell.curves[1:] else 'a single run'}"
