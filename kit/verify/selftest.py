@@ -217,8 +217,8 @@ def screen(outcome: SelfTest) -> list[str]:
     rest.append("--all has a line a cell, --json everything")
     if not errors:
         return ["no cell can be redrawn", *rest]
-    head = f"{plural(len(errors), 'cell')}, redrawn {outcome.trials} times at the published truth and beside"
-    return [f"{head} it:", *_errors(errors, HEIGHT - len(rest) - 2), *rest]
+    head = f"{plural(len(errors), 'cell')}, redrawn {outcome.trials} times at the published truth"
+    return [f"{head} and beside it:", *_errors(errors, HEIGHT - len(rest) - 2), *rest]
 
 
 def _sorted(
