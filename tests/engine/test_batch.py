@@ -134,7 +134,7 @@ def test_kinds_without_a_batch_are_left_alone() -> None:
 
 
 def test_too_few_gpus_are_offered_a_split(tmp_path: Path) -> None:
-    with pytest.raises(Preflight, match=r"needs 8 GPU\(s\), this machine has 2") as caught:
+    with pytest.raises(Preflight, match=r"needs 8 GPUs, this machine has 2") as caught:
         preflight(shared(), Store(tmp_path), ToyPins(tmp_path), 2)
     assert "--gpus 2 shares its batch otherwise, 64 = " in caught.value.next_step
     with pytest.raises(Preflight) as caught:

@@ -93,9 +93,9 @@ def run_here(plan: Plan, folder: Path, nodes: Nodes | None) -> None:
 
 def test_too_few_gpus_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Preflight, match=r"needs 8 GPU\(s\), this machine has"):
+    with pytest.raises(Preflight, match=r"needs 8 GPUs, this machine has"):
         run_here(shared(), tmp_path, None)
-    with pytest.raises(Preflight, match=r"needs 4 GPU\(s\), this machine has"):
+    with pytest.raises(Preflight, match=r"needs 4 GPUs, this machine has"):
         run_here(shared(), tmp_path, Nodes(count=2, rank=1, host="h", port=3))
     with pytest.raises(UsageError, match="cannot run on 3 nodes"):
         run_here(shared(), tmp_path, Nodes(count=3, rank=1, host="h", port=3))
