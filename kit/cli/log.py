@@ -15,7 +15,8 @@ def command() -> None:
 _folder = click.option(
     "--folder",
     type=click.Path(path_type=Path),
-    help="Folder of the log.  [default: reproductions/ of the repository]",
+    help="Folder of the log.  [default: reproductions/ of the repository; beside a manifest of "
+    "your own]",
 )
 
 
@@ -33,8 +34,9 @@ def add(run: Path, name: str, hardware: str, folder: Path | None) -> None:
     from kit.report import log
     from kit.report.files import read_run
 
-    path = log.add(read_run(run), _log_folder(folder), name=name, hardware=hardware)
-    click.echo(str(path))
+    made = read_run(run)
+    own = Path(made.manifest).parent / log.FOLDER if made.manifest else None
+    click.echo(str(log.add(made, folder or own or _here(), name=name, hardware=hardware)))
 
 
 @command.command()
@@ -46,11 +48,12 @@ def show(folder: Path | None) -> None:
     """
     from kit.report.pooled import page
 
-    click.echo(page(_log_folder(folder)), nl=False)
+    click.echo(page(folder or _here()), nl=False)
 
 
-def _log_folder(folder: Path | None) -> Path:
+def _here() -> Path:
+    """The log of the current folder, where there is a log, else of the repository."""
     from kit.manifest.home import writable_root
     from kit.report.log import FOLDER
 
-    return folder if folder is not None else writable_root() / FOLDER
+    return Path(FOLDER) if Path(FOLDER).is_dir() else writable_root() / FOLDER

@@ -514,7 +514,7 @@ def test_too_few_gpus_stop_the_run_before_it_starts(
         "set": {"make": {"seed": "${seed}"}},
         "resources": {"make": {"gpus": 8}},
     }
-    with pytest.raises(Preflight, match=r"needs 8 GPU\(s\), this machine has 0") as caught:
+    with pytest.raises(Preflight, match=r"needs 8 GPUs, this machine has 0") as caught:
         run_toy(plan_of(manifest(profiles={"mini": profile})))
     assert caught.value.exit_code == EXIT_INVALID
 

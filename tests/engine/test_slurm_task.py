@@ -224,7 +224,7 @@ def test_a_node_that_fits() -> None:
 
 @pytest.mark.usefixtures("node")
 def test_a_job_with_too_few_gpus() -> None:
-    with pytest.raises(Preflight, match=r"needs 4 GPU\(s\), this machine has 2") as told:
+    with pytest.raises(Preflight, match=r"needs 4 GPUs, this machine has 2") as told:
         check(shared(gpus=4, accumulation=2, machine=this_machine()).instances[0])
     assert "--slurm gpu.gres" in told.value.next_step
 

@@ -266,3 +266,16 @@ def test_kit_log_show_says_what_is_pooled_and_what_it_gives(
     assert RULE in shown
     assert "## Together" in shown
     assert "| 2 holds" in shown
+
+
+def test_the_log_of_a_paper_of_ones_own_is_beside_its_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    planned = plan() | {"manifest": str(tmp_path / "paper.yaml")}
+    folder = write_run(tmp_path / "run", plan=planned)
+    assert kit(["log", "add", str(folder)]) == 0
+    written = Path(capsys.readouterr().out.strip())
+    assert written.parent == tmp_path / "reproductions"
+    assert kit(["log", "show"]) == 0
+    assert "| 1 | tiny-adapt 1-A |" in capsys.readouterr().out
