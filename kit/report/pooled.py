@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.manifest.printed import factor
+from kit.plural import plural
 from kit.report.files import needing
 from kit.report.log import FOLDER, CellEntry, ClaimEntry, Entry, entries
 from kit.report.markdown import escape, table
@@ -340,7 +341,9 @@ def pooled_markdown(entered: Sequence[Listed]) -> str:
 
 
 def _says(claim: PooledClaim) -> str:
-    says = ", ".join(f"{count} {word}" for word, count in sorted(claim.outcomes.items()))
+    several = {"holds": "hold", "fails": "fail"}
+    counts = sorted(claim.outcomes.items())
+    says = ", ".join(plural(count, word, several.get(word, word)) for word, count in counts)
     says += "".join(f"; a repeat: {word}" for word in claim.otherwise)
     p = f" ({escape(show_p(claim.p))})" if claim.p is not None else ""
     return f"**contested**: {says}{p}" if claim.contested else says + p

@@ -106,21 +106,30 @@ def compare(
 
 
 def _code(first: Run, second: Run, notes: list[str]) -> list[str]:
-    """Steps of both runs that other code made; where that is not recorded it is a note."""
-    records = (first.record, second.record)
-    made = [{id: step.code for id, step in record.steps.items()} for record in records if record]
-    both = [id for id in made[0] if id in made[1]] if len(made) == 2 else []
-    blank = [id for id in both if not (made[0][id] and made[1][id])]
-    apart = [id for id in both if id not in blank and made[0][id] != made[1][id]]
-    steps = first.plan.by_id if first.plan is not None else {}
-    kinds = list(dict.fromkeys(steps[id].kind if id in steps else id for id in apart))
-    said = [f"{len(apart)} of {len(both)} steps ran other code: {some(kinds, 5)}"] if apart else []
-    for side, record in zip(("first", "second"), records, strict=True):
-        if record is not None and record.dirty:
-            said.append(f"of the {side} run had changes that {record.commit or 'no commit'} lacks")
+    """Step kinds that ran other code; where that is not recorded it is a note."""
+    ours, theirs = _digests(first), _digests(second)
+    both = [kind for kind in ours if kind in theirs]
+    blank = [kind for kind in both if "" in ours[kind] | theirs[kind]]
+    apart = [kind for kind in both if kind not in blank and ours[kind] != theirs[kind]]
+    said = [f"differs in {some(apart, 5)}"] if apart else []
+    for side, run in (("first", first), ("second", second)):
+        if run.record is not None and run.record.dirty:
+            said.append(
+                f"of the {side} run had changes that {run.record.commit or 'no commit'} lacks"
+            )
     if blank:
-        notes.append(f"which code made {len(blank)} of {len(both)} steps is not recorded")
+        notes.append(f"which code ran is not recorded for {some(blank, 5)}")
     return said
+
+
+def _digests(run: Run) -> dict[str, set[str]]:
+    """Step kind -> digests of the code that made its steps: seeds, and so ids, may be others."""
+    found: dict[str, set[str]] = {}
+    if run.plan is not None and run.record is not None:
+        for id, step in run.record.steps.items():
+            if id in run.plan.by_id:
+                found.setdefault(run.plan.by_id[id].kind, set()).add(step.code)
+    return found
 
 
 def _cells(first: Run, second: Run) -> list[CellPair]:

@@ -265,7 +265,7 @@ def test_kit_log_show_says_what_is_pooled_and_what_it_gives(
     assert "no: changed: 2 steps of other code" in shown
     assert RULE in shown
     assert "## Together" in shown
-    assert "| 2 holds" in shown
+    assert "| 2 hold (" in shown
 
 
 def test_the_log_of_a_paper_of_ones_own_is_beside_its_manifest(
