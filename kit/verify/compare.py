@@ -124,12 +124,12 @@ def _code(first: Run, second: Run, notes: list[str]) -> list[str]:
 
 def _digests(run: Run) -> dict[str, set[str]]:
     """Step kind -> digests of the code that made its steps: seeds, and so ids, may be others."""
-    found: dict[str, set[str]] = {}
+    digests: dict[str, set[str]] = {}
     if run.plan is not None and run.record is not None:
         for id, step in run.record.steps.items():
             if id in run.plan.by_id:
-                found.setdefault(run.plan.by_id[id].kind, set()).add(step.code)
-    return found
+                digests.setdefault(run.plan.by_id[id].kind, set()).add(step.code)
+    return digests
 
 
 def _cells(first: Run, second: Run) -> list[CellPair]:
