@@ -271,7 +271,7 @@ TAMPERINGS = (
     Tampering("record of a failed run", _file(RECORD, _set(status="failed")), "recorded as failed"),
     Tampering("record of three steps", _file(RECORD, _three_steps), f"steps are not in {RECORD}"),
     Tampering("record with other keys", _file(RECORD, _other_keys), "under another key"),
-    Tampering("record with other pins", _file(RECORD, _other_pins), f"are not those of {RECORD}"),
+    Tampering("record with other pins", _file(RECORD, _other_pins), f"not as {RECORD} has it"),
     Tampering(
         "record of an older run with uncommitted changes",
         _file(RECORD, _set(started="2019-03-04T05:06:07.000Z", commit="0" * 40, dirty=True)),
@@ -279,7 +279,7 @@ TAMPERINGS = (
     ),
     Tampering("a failed step in the record", _file(RECORD, _unfinished_step), "did not finish"),
     Tampering("plan of another seed", _file(PLAN, _set(seed=987654321)), "differ in seed"),
-    Tampering("a cell of no step", _file(RESULTS, _unknown_step), f"name no step of {PLAN}"),
+    Tampering("a cell of no step", _file(RESULTS, _unknown_step), f"no step of {PLAN}"),
     Tampering("no hash of the table", _without_hash, "does not name the sha256", fitted=False),
     Tampering("events removed", _removed(EVENTS), "knows no run that began"),
     Tampering("record removed", _removed(RECORD), f"{RECORD} is not there"),

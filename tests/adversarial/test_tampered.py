@@ -97,5 +97,5 @@ def test_a_statistic_over_several_steps_names_none_and_has_all_replicates_of_som
     (run_dir / "record.json").write_text(json.dumps(record))
     run_files.close(run_dir)
     _, said = outcome(run_dir, capsys)
-    assert ("name no step of plan.json: all/mean-over-arm/none" not in said) is whole
+    assert ("no step of plan.json: all/mean-over-arm/none" not in said) is whole
     assert ("not whole" not in said) is whole
