@@ -100,8 +100,7 @@ class Map:
         """Tests that run the line of a bug, or its statement, or for a constant its module."""
         known = self.lines.get(mutant.path, {})
         span = statement(source, mutant.line)
-        head = not span or isinstance(_innermost(source, mutant.line)[0], FUNCTIONS)
-        for lines in ([] if head else [mutant.line], span or known):
+        for lines in ([] if declares(source, mutant.line) else [mutant.line], span or known):
             if tests := {test for line in lines for test in known.get(line, ())}:
                 return [test for test in sorted(tests) if test in self.seconds]
         return []
@@ -119,6 +118,12 @@ def statement(source: str, line: int) -> range:
     if not isinstance(inner, FUNCTIONS) and (body := getattr(inner, "body", None)):
         last = max(inner.lineno, body[0].lineno - 1)
     return range(inner.lineno, last + 1)
+
+
+def declares(source: str, line: int) -> bool:
+    """Whether a line runs at an import: of a module, a class, or the head of a function."""
+    inner, within = _innermost(source, line)
+    return not within or isinstance(inner, FUNCTIONS)
 
 
 def _innermost(source: str, line: int) -> tuple[ast.stmt | None, bool]:

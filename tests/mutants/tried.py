@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tests.mutants.covered import Map
+from tests.mutants.covered import Map, declares
 from tests.mutants.fork import Ran, forked
 from tests.mutants.plant import Mutant
 
@@ -26,6 +26,8 @@ COVERING_SECONDS = 80.0
 OTHER_SECONDS = 40.0
 """Of tests beside them, in the likeliest files."""
 OTHER_FILES = 8
+DEFAULTS = ("tests/test_defaults.py",)
+"""Files that look at what every module declares."""
 BATCHES = (4.0, 20.0, 60.0)
 """Seconds of the tests that are run together, first to last."""
 
@@ -96,7 +98,7 @@ class Bench:
         path = self.tree / mutant.path
         source = path.read_text(encoding="utf-8")
         covering = self.map.of(mutant, source)
-        files = likely(mutant, self.tree)
+        files = [*(DEFAULTS if declares(source, mutant.line) else ()), *likely(mutant, self.tree)]
         spent, by, ran, not_run = 0.0, "", 0, [*self.map.failed, *self.shaky]
         try:
             for batch in self._batches(covering, files, set(not_run)):
