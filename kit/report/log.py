@@ -23,7 +23,6 @@ from kit.report.files import Run, write_file
 from kit.report.text import one_line
 from kit.results.files import RECORD, VERDICT
 from kit.results.plan import Plan
-from kit.results.record import Record
 from kit.verify.outcome import NOT_WHOLE
 from kit.verify.verdict import ClaimReport, RunVerdict, Verdict
 
@@ -130,7 +129,7 @@ def entry(run: Run, *, name: str = "", hardware: str = "") -> Entry:
         name=_short(name) or None,
         seeds=_seeds(plan),
         environment=_environment(plan),
-        code=_code(plan, record),
+        code=_code(run),
     )
 
 
@@ -160,11 +159,8 @@ def _environment(plan: Plan | None) -> dict[str, str]:
     return {name: "+".join(sorted(fields[name])) for name in sorted(fields)}
 
 
-def _code(plan: Plan | None, record: Record | None) -> dict[str, str]:
-    digests: dict[str, set[str]] = {}
-    for step in plan.instances if plan is not None else ():
-        made = record.steps.get(step.id) if record is not None else None
-        digests.setdefault(step.kind, set()).add(made.code if made is not None else "")
+def _code(run: Run) -> dict[str, str]:
+    digests = run.code
     if any("" in known for known in digests.values()):
         return {}
     joined = {kind: ",".join(sorted(digests[kind])) for kind in sorted(digests)}
@@ -174,8 +170,8 @@ def _code(plan: Plan | None, record: Record | None) -> dict[str, str]:
 def _claim(claim: ClaimReport, verdict: Verdict) -> ClaimEntry:
     cells = []
     for report in verdict.cells:
-        good = report.verdict != "invalid" and report.value is not None
-        if report.id in claim.cells and good and report.value is not None:
+        counts = report.id in claim.cells and report.verdict != "invalid"
+        if counts and report.value is not None:
             interval = report.value_interval
             cells.append(
                 CellEntry(

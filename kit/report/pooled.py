@@ -204,7 +204,7 @@ class PooledClaim:
         outcomes: Outcome -> number of pooled entries.
         p: That it holds, over all seeds; None where no entry had noise to test against.
         estimates: Cell, unit and what the entries give together.
-        units: Cells left out because entries measured them in units that do not compare.
+        units: Sentences on cells that entries measured in units that do not compare.
         contested: Entries disagree beyond chance.
         otherwise: Outcomes that only repeats have.
     """
@@ -237,7 +237,7 @@ def _pool(id: str, known: Sequence[tuple[ClaimEntry, Listed]]) -> PooledClaim:
     for cell in dict.fromkeys(cell.id for claim, _ in pooled for cell in claim.cells):
         measured = [(c, item) for claim, item in pooled for c in claim.cells if c.id == cell]
         if any(factor(c.unit, measured[0][0].unit) is None for c, _ in measured):
-            units.append(cell)
+            units.append(f"{escape(cell)}: units do not compare")
         else:
             estimates += _estimate(measured)
     apart = any(together.p < DISAGREE / len(estimates) for _, _, together in estimates)
@@ -332,7 +332,7 @@ def pooled_markdown(entered: Sequence[Listed]) -> str:
                     escape(claim.id),
                     numbers,
                     _says(claim),
-                    "; ".join([*map(_number, claim.estimates), *map(_no_unit, claim.units)]),
+                    "; ".join([*map(_number, claim.estimates), *claim.units]),
                 ]
             )
     head = ["Experiment", "Claim", "Entries", "Outcomes", "Together"]
@@ -347,10 +347,6 @@ def _says(claim: PooledClaim) -> str:
     says += "".join(f"; a repeat: {word}" for word in claim.otherwise)
     p = f" ({escape(show_p(claim.p))})" if claim.p is not None else ""
     return f"**contested**: {says}{p}" if claim.contested else says + p
-
-
-def _no_unit(cell: str) -> str:
-    return f"{escape(cell)}: units do not compare"
 
 
 def _number(estimate: tuple[str, str, Combined]) -> str:

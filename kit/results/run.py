@@ -163,6 +163,16 @@ class Run:
         return changed
 
     @property
+    def code(self) -> dict[str, set[str]]:
+        """Step kind -> digests of the code that made its steps; "" where that is not recorded."""
+        steps = self.record.steps if self.record is not None else {}
+        digests: dict[str, set[str]] = {}
+        for instance in self.plan.instances if self.plan is not None else ():
+            made = steps.get(instance.id)
+            digests.setdefault(instance.kind, set()).add(made.code if made is not None else "")
+        return digests
+
+    @property
     def rehearsal(self) -> bool:
         """Whether weights and data were stand-ins."""
         return any(side is not None and side.rehearsal for side in (self.record, self.plan))

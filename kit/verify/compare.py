@@ -107,7 +107,7 @@ def compare(
 
 def _code(first: Run, second: Run, notes: list[str]) -> list[str]:
     """Step kinds that ran other code; where that is not recorded it is a note."""
-    ours, theirs = _digests(first), _digests(second)
+    ours, theirs = first.code, second.code
     both = [kind for kind in ours if kind in theirs]
     blank = [kind for kind in both if "" in ours[kind] | theirs[kind]]
     apart = [kind for kind in both if kind not in blank and ours[kind] != theirs[kind]]
@@ -120,16 +120,6 @@ def _code(first: Run, second: Run, notes: list[str]) -> list[str]:
     if blank:
         notes.append(f"which code ran is not recorded for {some(blank, 5)}")
     return said
-
-
-def _digests(run: Run) -> dict[str, set[str]]:
-    """Step kind -> digests of the code that made its steps: seeds, and so ids, may be others."""
-    digests: dict[str, set[str]] = {}
-    if run.plan is not None and run.record is not None:
-        for id, step in run.record.steps.items():
-            if id in run.plan.by_id:
-                digests.setdefault(run.plan.by_id[id].kind, set()).add(step.code)
-    return digests
 
 
 def _cells(first: Run, second: Run) -> list[CellPair]:

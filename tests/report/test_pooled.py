@@ -207,7 +207,7 @@ def test_units_are_compared_before_anything_is_pooled() -> None:
     assert found.value == pytest.approx(8.9)
     (claim,) = pool(standing([run(1), run(5, cell={"unit": "nats"})]))
     assert claim.estimates == []
-    assert claim.units == ["t1/asr/adapt"]
+    assert claim.units == ["t1/asr/adapt: units do not compare"]
     assert "units do not compare" in pooled_markdown(
         standing([run(1), run(5, cell={"unit": "nats"})])
     )
