@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from kit.engine.code import changed
+from kit.engine.registry import Registry
 from kit.engine.slurm.executor import SlurmExecutor
 from kit.errors import InvalidInput
 from kit.lm.load import MOST_NAMED, _some
@@ -80,3 +82,8 @@ def test_a_cluster_that_stops_is_asked_every_second_or_oftener(
 ) -> None:
     here: Any = SimpleNamespace(options=SimpleNamespace(refresh=refresh), _stopping=True)
     assert SlurmExecutor._ask_every(here, 0.0) == seconds
+
+
+@pytest.mark.parametrize("entry", [None, SimpleNamespace(code="")])
+def test_of_a_step_whose_code_nobody_recorded_nothing_is_said(entry: Any) -> None:
+    assert changed(entry, Registry()) is False
