@@ -141,10 +141,7 @@ def welch(here: Group, there: Group) -> Spread | None:
         variance, df = many.sd**2 * (1 + 1 / many.size), float(many.size - 1)
         how = f"prediction interval from {many.size} seeds"
     else:
-        first, second = here.sd**2 / here.size, there.sd**2 / there.size
-        variance = first + second
-        parts = first**2 / (here.size - 1) + second**2 / (there.size - 1)
-        df = variance**2 / parts if parts > 0 else 0.0
+        variance, df = combined([(of.sd**2 / of.size, of.size - 1) for of in (here, there)])
         how = f"Welch interval of {here.size} against {there.size} seeds"
     if variance > 0 and df > 0:
         return Spread(sqrt(variance), df, how)
