@@ -246,12 +246,34 @@ def transfer() -> list[str]:
     ]
 
 
+def decoding() -> list[str]:
+    """A step of greedy decoding: plain, in fixed shapes run by the host, recorded and replayed."""
+    values = json.loads(max(HERE.glob("decoding-*.json")).read_text(encoding="utf-8"))
+    machine = values["machine"]
+    lines = [
+        f"1x {machine['gpu']}, torch {machine['torch'].split('+')[0]}, transformers "
+        f"{machine['transformers']}, {machine['date']}; shape {values['shape']}, random weights.",
+        "",
+        "| rows | way | ms a step | of these on the GPU | first tokens, s | peak GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in values["rows"]:
+        busy = f"{row['gpu_ms_per_step']:.1f}" if "gpu_ms_per_step" in row else "not profiled"
+        lines.append(
+            f"| {row['rows']} | {row['way']} | {row['ms_per_step']:.1f} | {busy} | "
+            f"{row['seconds_of_first_tokens']:.2f} for {row['first_tokens']} | "
+            f"{row['peak_reserved_gb']:.1f} |"
+        )
+    return lines
+
+
 def tables() -> str:
     """All tables."""
     parts = [
         ("Prefix training, 8B, 16 examples a step", training()),
         ("Alignment", alignment()),
         ("Generation, 8B", generation()),
+        ("A step of decoding, 0.5B", decoding()),
         ("Checkpoint transfer, 6.9B, 32 pairs a step", transfer()),
         ("TAR, 8B, sharded over two GPUs", sharded_page.lines()),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from kit.manifest.catalog import Catalog
@@ -25,6 +26,8 @@ _HEAD = [
     "run at full size",
 ]
 _SMALL = "small"
+# Of a rehearsal's file name: not every step, or not every layer, was in it.
+_PART = re.compile("(steps|layers)-")
 
 
 def block(root: Path) -> str:
@@ -97,7 +100,7 @@ def _rehearsed(root: Path, experiment: str, *, small: bool) -> str:
             continue
         gpus = [gpu["name"].removeprefix("NVIDIA ") for gpu in record["hardware"]["gpus"]]
         if gpus:
-            part = ", a part" if record.get("fraction") or "steps-" in path.name else ""
+            part = ", a part" if record.get("fraction") or _PART.search(path.name) else ""
             cards.append(f"{len(gpus)} x {gpus[0].split()[0]}{part}")
     return ", ".join(cards) or "no"
 
