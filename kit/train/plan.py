@@ -115,9 +115,9 @@ class Plan:
             if getattr(chosen, name) == "offloaded"
         ]
         parts = [
-            f"{chosen.gpus} GPU(s), {chosen.engine}{', compiled' * chosen.compiled}",
+            f"GPUs: {chosen.gpus}, {chosen.engine}{', compiled' * chosen.compiled}",
             f"{chosen.rows} rows a pass",
-            ", ".join(f"{name} in {count} pass(es)" for name, count in self.passes.items()),
+            ", ".join(f"passes for {name}: {count}" for name, count in self.passes.items()),
             "layers computed again" if chosen.checkpointing else "nothing computed again",
             f"offloaded: {', '.join(away) or 'nothing'}",
             f"{self.highest:.1f} GiB a GPU ({max(self.peak_gib, key=lambda p: self.peak_gib[p])})",

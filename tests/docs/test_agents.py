@@ -101,13 +101,11 @@ def test_the_stream_of_a_failed_run_ends_with_its_event(paper: Path) -> None:
     assert "ZeroDivisionError" in done.stderr
 
 
-def test_the_stream_of_an_unfit_machine_is_the_check_alone(
-    paper: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_stream_of_an_unfit_machine_is_the_check_alone(paper: Path) -> None:
     shutil.rmtree(paper / "data")
-    code = kit(["--progress", "json", "reproduce", "./paper.yaml"])
-    objects, path = stream(capsys.readouterr().out)
-    assert (code, path, len(objects)) == (errors.EXIT_INVALID, "", 1)
+    done = reproduce(paper)
+    objects, path = stream(done.stdout)
+    assert (done.returncode, path, len(objects)) == (errors.EXIT_INVALID, "", 1)
     assert objects[0]["can_run"] is False
 
 

@@ -33,7 +33,7 @@ from kit.methods.defensive_tokens import alpaca, attack_texts, released
 from kit.mini import record as mini_record
 from kit.mini.facts import files as facts_files
 from kit.pins.store import HashMemory, OwnPaths
-from kit.report import generations, log
+from kit.report import generations, log, pooled
 from kit.report.files import Run
 from kit.report.markdown import render_markdown
 from kit.results.labels import read_labels
@@ -204,7 +204,7 @@ READERS: dict[str, Reader] = {
         _lines({"response": "r", "data": "d", "set": "s"}, {"response": "q"}),
         lambda path: list(generations._read(path)),
     ),
-    "log": Reader("log/a.json", _ENTRY, lambda p: log.matrix_markdown(p.parent)),
+    "log": Reader("log/a.json", _ENTRY, lambda p: pooled.page(p.parent)),
     "compared": Reader("x.jsonl", _lines({"id": 1, "prompt": "p"}, {"id": 2}), _compared),
     "events": Reader(
         "events.jsonl", _lines({"event": "a", "t": "x"}, {}), lambda p: list(read_events(p))

@@ -147,7 +147,7 @@ def test_the_plan_fits_itself_to_the_gpus() -> None:
     assert small.params["reference"] == "offloaded"
     for published in ("inner_steps", "outer_steps", "forget_batch", "held_out_batch"):
         assert small.params[published] == large.params[published]
-    assert any(note.startswith("tar: 2 GPU(s), fsdp, compiled") for note in two.notes)
+    assert any(note.startswith("tar: GPUs: 2, fsdp, compiled") for note in two.notes)
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
@@ -194,7 +194,7 @@ def test_without_a_word_the_declared_setting_stays() -> None:
     }
     plan = make_plan(catalog.manifest("tar-bio-full-size"), "paper", **arguments)
     assert step(plan, "tar").resources.gpus == 4
-    assert not any("GPU(s)" in note for note in plan.notes)
+    assert not any("GPUs: " in note for note in plan.notes)
 
 
 def test_the_declared_setting_is_the_plan_for_four_gpus_of_80_gb() -> None:
@@ -259,4 +259,4 @@ def test_refusal_training_is_fitted_to_gpus_and_shortened() -> None:
         assert one.resources.gpus == 2
         assert one.resources.gpu_memory_gb < 139
         assert one.params["rows"] != 4  # the declared ones are for four GPUs of 80 GB
-    assert any(note.startswith("loop: 2 GPU(s), zero-3") for note in plan.notes)
+    assert any(note.startswith("loop: GPUs: 2, zero-3") for note in plan.notes)

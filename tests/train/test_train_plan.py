@@ -167,7 +167,7 @@ def test_more_gpus_are_faster_and_hold_more(gib: float) -> None:
 def test_the_rows_of_several_passes_are_told_by_batch() -> None:
     plan = solve(LLAMA3_8B, Machine(2, 79.2, 512), BIO, OWN)
     assert plan.passes["held_out"] == 2 * plan.passes["adversary"]
-    assert "held_out in 4 pass(es)" in plan.words()
+    assert "passes for held_out: 4" in plan.words()
     assert "offloaded: outer state, collected, reference" in plan.words()
 
 
