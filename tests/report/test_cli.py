@@ -58,6 +58,7 @@ def test_generations_do_not_go_into_markdown(folder: Path) -> None:
 def test_missing_extra_says_what_to_install(
     folder: Path, module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("KIT_HOME", str(folder / "home"))  # no figure drawn before is kept there
     monkeypatch.setitem(sys.modules, module, None)
     assert kit(["report", str(folder)]) == 4
     assert "pip install 'safety-repro-kit[report]'" in capsys.readouterr().err
