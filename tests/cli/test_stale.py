@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from kit.cli.main import run
 from kit.errors import EXIT_FAILED
+from tests.typed import typed
 
-ROOT = Path(__file__).parents[2]
 Type = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -28,19 +27,7 @@ def paper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 @pytest.fixture
 def kit(paper: Path) -> Type:
     """The command line, another process each time, in that folder."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("KIT_")}
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "kit.cli.main", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=paper,
-            env={**environ, "PYTHONPATH": str(ROOT)},
-        )
-
-    return call
+    return partial(typed, paper)
 
 
 def last(done: subprocess.CompletedProcess[str]) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 
 from kit import errors
 from kit.cli.main import run as kit
+from tests.typed import typed
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "AGENTS.md").read_text(encoding="utf-8")
@@ -54,16 +53,8 @@ def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def reproduce(paper: Path) -> subprocess.CompletedProcess[str]:
     """In a process of its own, as a program would."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("KIT_")}
     line = ["--progress", "json", "reproduce", "./paper.yaml", "--blind", "--jobs", "1"]
-    return subprocess.run(
-        [sys.executable, "-m", "kit.cli.main", *line],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=paper,
-        env={**environ, "PYTHONPATH": str(ROOT)},
-    )
+    return typed(paper, *line)
 
 
 def test_the_stream_of_reproduce_is_as_documented(paper: Path) -> None:

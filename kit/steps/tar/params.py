@@ -43,7 +43,7 @@ class Safeguard(Sharded, frozen=True, forbid_unknown_fields=True, kw_only=True):
     compute: Literal["float32", "bfloat16"] = "float32"
 
 
-class OuterLoop(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class OuterLoop(Sharded, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A preset of TAR's outer loop, and the settings that differ from it."""
 
     seed: Natural
@@ -73,18 +73,6 @@ class OuterLoop(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sharded only: where the outer optimizer's state is during an attack."""
     snapshot: Literal["cpu", "cuda"] | None = None
     """Where the weights wait for an attack's end; where they are if absent."""
-    engine: Literal["single-process", "zero-3", "fsdp"] = "single-process"
-    """How several GPUs share the work: the whole model on each, or everything sharded, by DeepSpeed
-    or by torch."""
-    compiled: bool = False
-    """Sharded only: decoder layers are compiled."""
-    checkpointing: bool = False
-    """Sharded only: decoder layers are computed again in the backward pass."""
-    weights_stay: bool = False
-    """fsdp only: gathered weights stay until the backward pass, for 2 bytes a parameter."""
-    communication: Literal["float32", "bfloat16"] = "float32"
-    """Sharded only: type in which gradients are summed over GPUs; they are added up over passes and
-    held in fp32. Sums in bf16 are faster and round each GPU's share to 8 bits."""
     collected: Literal["resident", "offloaded"] = "resident"
     """Sharded only: where tamper-resistance gradients wait for an attack's end."""
     reference: Literal["resident", "offloaded"] = "resident"
