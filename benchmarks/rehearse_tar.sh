@@ -7,9 +7,9 @@
 # A tenth of every number is rehearsed (--fraction 0.1). Data and initial safeguard are the same in
 # both, so the second takes them from the store; called again, so does everything that was finished.
 # Inner steps an outer step: the published 64 where the time that is left allows it, else fewer, and
-# the records say how many. Cold, red-team takes 240 s on two H200 and bio alone about 570: both do
-# not fit into ten minutes (the run of 2026-11-28 was cut in bio's fifth outer step). OUT gets an
-# archive without weights; 70 GB of disk, 200 GB of memory.
+# the records say how many. On two H200 red-team took 250 s and bio behind it, with data and safeguard
+# from the store, 415 s to the end of five outer steps and more than 500 with its attack: both do not
+# fit into ten minutes. OUT gets an archive without weights; 70 GB of disk, 200 GB of memory.
 OUT=$1; S=$(date +%s); LIMIT=${LIMIT:-540}; W=${WORK:-/tmp/rehearse-tar}; mkdir -p "$W" "$OUT"
 shift; WANTED=" ${*:-red-team bio} "
 export PYTHONPATH=$PWD:$PYTHONPATH HF_HUB_OFFLINE=1 PYTHONWARNINGS=ignore OMP_NUM_THREADS=8

@@ -92,6 +92,9 @@ def _whole(own: dict[str, Any]) -> list[str]:
     ]
 
 
+SUMS = {"float32": "fp32", "bfloat16": "bf16"}
+
+
 def rehearsal(name: str) -> dict[str, Any]:
     """The newest rehearsal of an experiment on two H200."""
     files = sorted(HERE.glob(f"rehearsal-{name}-2xh200-*.json"))
@@ -122,7 +125,7 @@ def _rehearsed() -> list[str]:
     steps = len(attack["seconds"]["passes"])
     return [
         f"By `kit rehearse tar-bio` and `kit rehearse tar-red-team --fraction {red['fraction']:g}` "
-        f"(`{red['script']}`, {red['date']}; the records hold the whole commands), sums in fp32, "
+        f"(`{red['script']}`, {red['date']}; the records hold the whole commands), sums in {SUMS[params['communication']]}, "
         f"{params['rows']} rows a pass, outer state and reference model offloaded:",
         "",
         "| seconds of an outer step, 64 inner steps at "
@@ -134,19 +137,20 @@ def _rehearsed() -> list[str]:
         ),
         f"| whole | {' | '.join(f'{v:.1f}' for v in wholes)} |",
         "",
-        f"The rehearsal was cut {bio['cut']}: {count} whole ones, not five. The first compiles "
-        "and makes the snapshot's page-locked memory, the second that of the outer optimizer's "
-        f"state. Warm ones take {warm:.1f} s: 750 are {750 * warm * 2 / 3600:.1f} GPU-hours, "
-        f"computed from the {count - 2} warm ones. Its attack and table were not reached.",
+        f"The first of the {count} compiles and makes the snapshot's page-locked memory, the second "
+        f"that of the outer optimizer's state. Warm ones take {warm:.1f} s: 750 are "
+        f"{750 * warm * 2 / 3600:.1f} GPU-hours, computed from the {count - 2} warm ones. The attack "
+        "behind them ran its 2 steps and was measured; the command was ended by its time limit "
+        "while the attack was still saving, so its table was not reached.",
         "",
         f"The red team's attack ran whole: {steps} steps at 64 x 256, {passes + update:.3f} s "
         f"each (median behind the first; passes {passes:.3f}, update {update:.3f}), "
         f"{500 * (passes + update):.0f} s for 500; measuring "
         f"{attack['seconds']['measuring'][-1]:.1f} s. "
         f"The plan's memory was {red['plan_error']['gpu_memory']:.0%} off there: 105 GiB of each "
-        "GPU were taken in training, 131 when the whole model was measured behind it, most likely "
-        "beside what torch kept for further passes. Since then that is given back before (not "
-        "measured again).",
+        "GPU were taken in training, 126 when the loss of texts was measured behind it. 256 texts "
+        "of 256 tokens passed at once, whose scores take 16.8 GB in bf16, twice. Since then a pass "
+        "has at most 2^30 scores (not measured again on two GPUs).",
     ]
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from kit.lm.model import output_rows
 from kit.train.batching import IGNORE, Example, collate
+from kit.train.costs import SCORES
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 POSITIONS = 1024
 """Positions whose fp32 distribution exists at once."""
@@ -35,7 +38,7 @@ class TextScore:
 
 @torch.no_grad()
 def text_score(
-    model: nn.Module, examples: Sequence[Example], pad_id: int, *, rows: int = 32
+    model: PreTrainedModel, examples: Sequence[Example], pad_id: int, *, rows: int = 32
 ) -> TextScore:
     """Loss and entropy of a causal language model at the label tokens of examples.
 
@@ -43,7 +46,8 @@ def text_score(
         model: In evaluation mode, with adapters or without.
         examples: Texts with their prompts.
         pad_id: Fills rows; changes nothing.
-        rows: Texts in a forward pass; bounds memory.
+        rows: Most texts in a forward pass; fewer where their scores would be more than
+            :data:`kit.train.costs.SCORES`.
 
     Raises:
         ValueError: No label token in any example.
@@ -51,8 +55,8 @@ def text_score(
     device = next(model.parameters()).device
     order = sorted(examples, key=lambda example: len(example.ids))
     loss, entropy, count = 0.0, 0.0, 0
-    for start in range(0, len(order), rows):
-        batch = collate(order[start : start + rows], pad_id, device)
+    for texts in _batches(order, rows, SCORES // output_rows(model)):
+        batch = collate(texts, pad_id, device)
         scores = model(
             input_ids=batch.ids,
             attention_mask=batch.attention_mask,
@@ -73,6 +77,18 @@ def text_score(
     if not count:
         raise ValueError("no token of the texts is a label")
     return TextScore(loss / count, entropy / count, count)
+
+
+def _batches(order: Sequence[Example], rows: int, positions: int) -> Iterator[list[Example]]:
+    """Texts by rising length, with at most so many rows and padded positions; at least one."""
+    texts: list[Example] = []
+    for example in order:
+        if texts and (len(texts) == rows or (len(texts) + 1) * len(example.ids) > positions):
+            yield texts
+            texts = []
+        texts.append(example)
+    if texts:
+        yield texts
 
 
 def _sums(scores: Tensor, targets: Tensor) -> tuple[float, float]:

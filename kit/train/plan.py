@@ -16,6 +16,7 @@ from kit.train.costs import (
     ADAM,
     GIB,
     SCHEDULE_FREE,
+    SCORES,
     ModelShape,
     Setting,
     batch_seconds,
@@ -230,7 +231,8 @@ def _attack(
     always = held(shape, setting) + ADAM * local
     peaks = {
         "training step": always + passing(shape, setting, setting.tokens(work.batch, work.width)),
-        "measuring": always + 2 * shape.parameters * work.measured,
+        # The whole model, and the scores of texts and those that labels are read from, in bf16.
+        "measuring": always + (2 * shape.parameters + 4 * SCORES) * work.measured,
     }
     return peaks, 0.0, batch_seconds(shape, setting, work.batch, work.width)
 

@@ -21,6 +21,7 @@ from kit.evals.collapse import (
     repetition,
 )
 from kit.evals.multiple_choice import Scored
+from kit.evals import texts
 from kit.evals.texts import text_score
 from kit.train.batching import Example
 from tests.train.tiny import VOCABULARY, llama
@@ -160,6 +161,24 @@ def test_text_score_like_one_text_at_a_time_in_float64():
         assert got.tokens == len(losses)
         assert got.loss == pytest.approx(sum(losses) / len(losses), abs=1e-5)
         assert got.entropy == pytest.approx(sum(entropies) / len(entropies), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("positions", "widths"), [(10**9, [9]), (10, [5, 6, 7, 9]), (15, [5, 7, 9]), (18, [6, 9])]
+)
+def test_memory_for_scores_bounds_the_texts_of_a_pass(monkeypatch, positions, widths):
+    """At the vocabulary of Llama 3 the 256 texts of a pass would need 34 GB for scores alone."""
+    model, seen = llama().eval(), []
+    whole = text_score(model, examples(), 0)
+    model.register_forward_pre_hook(
+        lambda module, args, given: seen.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    monkeypatch.setattr(texts, "SCORES", positions * VOCABULARY)
+    got = text_score(model, examples(), 0)
+    assert all(rows == 1 or rows * width <= positions for rows, width in seen)
+    assert sum(rows for rows, _ in seen) == len(examples())
+    assert (got.loss, got.entropy) == pytest.approx((whole.loss, whole.entropy), abs=1e-6)
+    assert [width for _, width in seen] == widths
 
 
 def test_entropy_at_its_ends():
