@@ -62,6 +62,7 @@ VARIANTS: dict[str, Zero3Settings | FsdpSettings] = {
     ),
     "fsdp": FsdpSettings(),
     "fsdp compiled": FsdpSettings(compiled=True),
+    "fsdp compiled, bf16 sums": FsdpSettings(compiled=True, communication="bfloat16"),
     "fsdp compiled, weights stay": FsdpSettings(compiled=True, gather_twice=False),
     "fsdp compiled, weights stay, bf16 sums": FsdpSettings(
         compiled=True, gather_twice=False, communication="bfloat16"
