@@ -126,7 +126,8 @@ def _rehearsed() -> list[str]:
     return [
         f"By `kit rehearse tar-bio` and `kit rehearse tar-red-team --fraction {red['fraction']:g}` "
         f"(`{red['script']}`, {red['date']}; the records hold the whole commands), sums in "
-        f"{SUMS[params['communication']]}, {params['rows']} rows a pass, outer state and reference model offloaded:",
+        f"{SUMS[params['communication']]}, {params['rows']} rows a pass, outer state and "
+        "reference model offloaded:",
         "",
         "| seconds of an outer step, 64 inner steps at "
         f"{params['forget_batch']} x 256 | {' | '.join(map(str, range(1, count + 1)))} |",
@@ -140,8 +141,8 @@ def _rehearsed() -> list[str]:
         f"The first of the {count} compiles and makes the snapshot's page-locked memory, the "
         f"second that of the outer optimizer's state. Warm ones take {warm:.1f} s: 750 are "
         f"{750 * warm * 2 / 3600:.1f} GPU-hours, computed from the {count - 2} warm ones. The "
-        "attack behind them ran its 2 steps and was measured; the command was ended by its time limit "
-        "while the attack was still saving, so its table was not reached.",
+        "attack behind them ran its 2 steps and was measured; the command was ended by its time "
+        "limit while the attack was still saving, so its table was not reached.",
         "",
         f"The red team's attack ran whole: {steps} steps at 64 x 256, {passes + update:.3f} s "
         f"each (median behind the first; passes {passes:.3f}, update {update:.3f}), "

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from scipy.stats import entropy as scipy_entropy
 
+from kit.evals import texts
 from kit.evals.collapse import (
     FEWEST_QUESTIONS,
     MOST_ONE_LETTER,
@@ -21,7 +22,6 @@ from kit.evals.collapse import (
     repetition,
 )
 from kit.evals.multiple_choice import Scored
-from kit.evals import texts
 from kit.evals.texts import text_score
 from kit.train.batching import Example
 from tests.train.tiny import VOCABULARY, llama
