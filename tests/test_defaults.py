@@ -76,7 +76,8 @@ def of_module(module: ModuleType) -> Iterator[tuple[str, Any]]:
             for method, inner in vars(thing).items():
                 function = getattr(inner, "__func__", inner)
                 made_here = getattr(function, "__module__", "") == module.__name__
-                if isinstance(function, FunctionType) and made_here and method != "__init__":
+                generated = method == "__init__" and dataclasses.is_dataclass(thing)
+                if isinstance(function, FunctionType) and made_here and not generated:
                     for field, value in of_function(function):
                         yield f"{name}.{method}({field})", value
         elif isinstance(thing, FunctionType):
