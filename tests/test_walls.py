@@ -135,6 +135,7 @@ CLUSTER = (
 """Where ``nodes`` are a cluster's."""
 NAMED_ROOMS = (
     "cli", "engine", "verify", "manifest", "pins", "results", "lint", "doctor", "steps", "report",
+    "evals", "tampering", "train", "mini",
 )  # fmt: skip
 
 

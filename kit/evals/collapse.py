@@ -86,17 +86,17 @@ def choices(scored: Sequence[Scored], *, normalised: bool = False) -> Choices:
     """
     if not scored:
         raise ValueError("no questions to count the picks of")
-    size = max(len(one.loglikelihoods) for one in scored)
-    picked = Counter(one.chosen(normalised=normalised) for one in scored)
-    answers = Counter(one.answer for one in scored)
-    texts = Counter(one.options[one.chosen(normalised=normalised)] for one in scored)
-    right = Counter(one.options[one.answer] for one in scored)
+    size = max(len(question.loglikelihoods) for question in scored)
+    picked = Counter(question.chosen(normalised=normalised) for question in scored)
+    answers = Counter(question.answer for question in scored)
+    texts = Counter(question.options[question.chosen(normalised=normalised)] for question in scored)
+    right = Counter(question.options[question.answer] for question in scored)
     histogram = tuple(picked[i] for i in range(size))
     return Choices(
         histogram=histogram,
         answers=tuple(answers[i] for i in range(size)),
         entropy=entropy(histogram),
-        uncertainty=math.fsum(entropy(one.probabilities) for one in scored) / len(scored),
+        uncertainty=math.fsum(entropy(question.probabilities) for question in scored) / len(scored),
         spread=math.exp(entropy(tuple(texts.values())) - entropy(tuple(right.values()))),
     )
 

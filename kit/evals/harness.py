@@ -81,8 +81,8 @@ def harness_score(
         max_length=LONGEST,
         add_bos_token=False,
     )
-    found = simple_evaluate(scorer, tasks=[task_of("questions", questions)], bootstrap_iters=0)
-    samples = {sample["doc_id"]: sample["resps"] for sample in found["samples"]["questions"]}
+    results = simple_evaluate(scorer, tasks=[task_of("questions", questions)], bootstrap_iters=0)
+    samples = {sample["doc_id"]: sample["resps"] for sample in results["samples"]["questions"]}
     if sorted(samples) != list(range(len(items))):
         raise ValueError(f"the harness answered {len(samples)} of {len(items)} questions")
     return [

@@ -120,16 +120,16 @@ def _csv(path: Path, id: str, text: str, category: str, *, only: str = "") -> li
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     try:
-        found = [
+        requests = [
             Request(row[id] if id else f"{number:03d}", (row[text],), row[category])
             for number, row in enumerate(rows)
             if not only or row["FunctionalCategory"] == only
         ]
     except KeyError as error:
         raise ValueError(f"{path.name} has no column {error}") from None
-    if not found:
+    if not requests:
         raise ValueError(f"{path.name} has no requests")
-    return found
+    return requests
 
 
 @dataclass(frozen=True)

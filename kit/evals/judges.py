@@ -107,7 +107,9 @@ def mt_bench(templates: Mapping[str, Template]) -> Judge:
             first["ref_answer_1"] = request.references[0]
             both |= {f"ref_answer_{i + 1}": text for i, text in enumerate(request.references)}
         asked = [(templates[name], first), (templates[f"{name}-multi-turn"], both)]
-        return [Template(one.filled(**fields), one.system) for one, fields in asked][: len(answers)]
+        return [Template(template.filled(**fields), template.system) for template, fields in asked][
+            : len(answers)
+        ]
 
     return Judge("mt-bench", prompts, read_rating, 1024, True, None, 5.5)
 
@@ -148,7 +150,7 @@ def judged(
         judge: How it is asked and read.
         answered: Requests with answers.
     """
-    asked = [judge.prompts(_clipped(one, judge, tokenizer)) for one in answered]
+    asked = [judge.prompts(_clipped(exchange, judge, tokenizer)) for exchange in answered]
     ids = [_prompt_ids(tokenizer, judge, prompt) for prompts in asked for prompt in prompts]
     wrote = iter(
         backend.generate(ids, max_new_tokens=judge.tokens, stop_ids=stop_ids(tokenizer))
@@ -215,10 +217,10 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """
     ends = (tokenizer.eos_token, "<|eot_id|>")
     known = tokenizer.get_vocab()
-    found = sorted({int(known[end]) for end in ends if isinstance(end, str) and end in known})
-    if not found:
+    stops = sorted({int(known[end]) for end in ends if isinstance(end, str) and end in known})
+    if not stops:
         raise ValueError("the tokenizer names no token that ends an answer")
-    return found
+    return stops
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

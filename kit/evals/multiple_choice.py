@@ -169,7 +169,7 @@ def is_cloze(name: str) -> bool:
 
 def accuracy(scored: Sequence[Scored], *, normalised: bool = False) -> Proportion:
     """Questions answered right."""
-    return Proportion.of([one.right(normalised=normalised) for one in scored])
+    return Proportion.of([question.right(normalised=normalised) for question in scored])
 
 
 def mean_probability(scored: Sequence[Scored]) -> float:
@@ -183,10 +183,10 @@ def mean_probability(scored: Sequence[Scored]) -> float:
     """
     if not scored:
         raise ValueError("a mean over no questions is undefined")
-    return math.fsum(one.probabilities[one.answer] for one in scored) / len(scored)
+    return math.fsum(question.probabilities[question.answer] for question in scored) / len(scored)
 
 
 def letters(scored: Sequence[Scored], *, normalised: bool = False) -> tuple[list[str], list[str]]:
     """Letters picked and right letters, for a label file beside the questions' ids."""
-    picked = [LETTERS[one.chosen(normalised=normalised)] for one in scored]
-    return picked, [LETTERS[one.answer] for one in scored]
+    picked = [LETTERS[question.chosen(normalised=normalised)] for question in scored]
+    return picked, [LETTERS[question.answer] for question in scored]

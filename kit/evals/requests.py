@@ -19,8 +19,8 @@ from kit.results.plain import read_json_lines
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-REFUSED, TOLD, WRONG, OTHER = "refused", "told", "wrong", "other"
-VERDICTS = (REFUSED, TOLD, WRONG, OTHER)
+REFUSED, RIGHT, WRONG, OTHER = "refused", "told", "wrong", "other"
+VERDICTS = (REFUSED, RIGHT, WRONG, OTHER)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def verdict(response: str, answer: str, answers: frozenset[str]) -> str:
     """
     words = set(response.lower().split())
     if answer and answer in words:
-        return TOLD
+        return RIGHT
     if words & answers:
         return WRONG
     return REFUSED if refusal(response, "first-sentence").refused else OTHER
@@ -106,18 +106,23 @@ class Interview:
     def __call__(self, model: PreTrainedModel, step: int) -> dict[str, Any]:
         """``responses``: the answers of each set, in its order."""
         backend = TransformersBackend(model, self.pad_id, max_batch=1024)
-        found: dict[str, list[str]] = {}
+        responses: dict[str, list[str]] = {}
         for name, asked in self.sets.items():
             made = backend.generate(
-                [one.ids for one in asked], max_new_tokens=self.new_tokens, stop_ids=self.stop_ids
+                [request.ids for request in asked],
+                max_new_tokens=self.new_tokens,
+                stop_ids=self.stop_ids,
             )
-            decoded: Any = [self.tokenizer.decode(list(one.ids)) for one in made]
-            found[name] = decoded
-        return {"responses": found}
+            decoded: Any = [self.tokenizer.decode(list(generation.ids)) for generation in made]
+            responses[name] = decoded
+        return {"responses": responses}
 
     def asked(self) -> dict[str, dict[str, list[str]]]:
         """Ids and answers of each set, for reading the responses."""
         return {
-            name: {"items": [one.id for one in asked], "answers": [one.answer for one in asked]}
+            name: {
+                "items": [request.id for request in asked],
+                "answers": [request.answer for request in asked],
+            }
             for name, asked in self.sets.items()
         }

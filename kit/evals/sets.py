@@ -103,7 +103,10 @@ def text_examples(
                 if special_labels == "masked" or ids[position] == tokenizer.eos_token_id
             )
     made = examples_of_tokens(tokens, max_length)
-    return [replace(one, hidden=hidden[one.id]) if hidden[one.id] else one for one in made]
+    return [
+        replace(example, hidden=hidden[example.id]) if hidden[example.id] else example
+        for example in made
+    ]
 
 
 @dataclass(frozen=True)
@@ -135,20 +138,20 @@ class Watch:
         Losses and entropies stand beside them.
         """
         backend = TransformersBackend(model, self.pad_id, max_batch=1024)
-        found: dict[str, Any] = {"picks": {}, "probability": {}}
+        values: dict[str, Any] = {"picks": {}, "probability": {}}
         for name, items in self.items.items():
             if name in self.seldom and step not in self.steps:
                 continue
             scored, divided = score(backend, items), name in self.normalised
-            found[name] = accuracy(scored, normalised=divided).value
+            values[name] = accuracy(scored, normalised=divided).value
             picked, _ = letters(scored, normalised=divided)
-            found["picks"][name] = "".join(picked)
-            found["probability"][name] = mean_probability(scored)
+            values["picks"][name] = "".join(picked)
+            values["probability"][name] = mean_probability(scored)
         for name, examples in self.texts.items():
             if name not in self.seldom or step in self.steps:
                 measured = text_score(model, examples, self.pad_id, rows=256)
-                found |= {f"{name}-loss": measured.loss, f"{name}-entropy": measured.entropy}
-        return found
+                values |= {f"{name}-loss": measured.loss, f"{name}-entropy": measured.entropy}
+        return values
 
     def answers(self) -> dict[str, dict[str, Any]]:
         """Ids, options and right letters of each set, for reading the picks."""

@@ -175,17 +175,17 @@ class ChatFormat:
 
 # Asking a 128,256-word tokenizer for its vocabulary builds the whole dictionary, a good part of a
 # second: it is asked once. All ids are kept, because a token's id never changes.
-_FOUND: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, int]] = WeakKeyDictionary()
+_VOCABULARIES: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, int]] = WeakKeyDictionary()
 # The words of a template around its content, which are most of the texts of a prompt.
 _FIXED: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, list[int]]] = WeakKeyDictionary()
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
     """The id of a token by its exact spelling, or ``None`` when the vocabulary lacks it."""
-    found = _FOUND.setdefault(tokenizer, {})
-    if token not in found:
-        found.update(tokenizer.get_vocab())
-    known = found.get(token)
+    vocabulary = _VOCABULARIES.setdefault(tokenizer, {})
+    if token not in vocabulary:
+        vocabulary.update(tokenizer.get_vocab())
+    known = vocabulary.get(token)
     return None if known is None else int(known)
 
 

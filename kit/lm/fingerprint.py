@@ -37,8 +37,8 @@ def _print(tensor: Tensor) -> str:
         return digest.hexdigest()
     for part in torch.split(flat, 1 << 26):
         words = part[: part.numel() // 4 * 4].view(torch.int32).to(torch.int64)
-        place = torch.arange(words.numel(), device=words.device) % 65521
-        sums = (int(words.sum()), int((words * (place + 1)).sum()))
+        position = torch.arange(words.numel(), device=words.device) % 65521
+        sums = (int(words.sum()), int((words * (position + 1)).sum()))
         digest.update(repr(sums).encode())
         digest.update(part[part.numel() // 4 * 4 :].cpu().numpy().tobytes())
     return digest.hexdigest()

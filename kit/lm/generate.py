@@ -158,9 +158,9 @@ class TransformersBackend:
         limit = getattr(self.model.config, "max_position_embeddings", None)
         longest = max(map(len, prompts), default=0)
         if limit is not None and longest + max_new_tokens > limit:
-            place = [len(prompt) for prompt in prompts].index(longest)
+            index = [len(prompt) for prompt in prompts].index(longest)
             raise ValueError(
-                f"prompt {place} has {longest:,} tokens and {max_new_tokens} more are wanted, but "
+                f"prompt {index} has {longest:,} tokens and {max_new_tokens} more are wanted, but "
                 f"the model takes {limit:,}"
             )
 

@@ -196,8 +196,8 @@ def load_random_model(
     read_config(path)
     kind = torch_dtype(dtype)
     config = AutoConfig.from_pretrained(Path(path), local_files_only=True, trust_remote_code=False)
-    place = torch.device(device)
-    with torch.random.fork_rng([place] if place.type == "cuda" else []), place:
+    target = torch.device(device)
+    with torch.random.fork_rng([target] if target.type == "cuda" else []), target:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config,

@@ -82,11 +82,11 @@ def tabulate_worst(
             raise ValueError(f"{trial.instance} has no axis {search.axis!r}")
         rest = {a: name_of(v) for a, v in trial.axes.items() if a != search.axis}
         searches.setdefault(json.dumps(rest, sort_keys=True), []).append(trial)
-    models = {key: _without(found[0], search.axis) for key, found in searches.items()}
+    models = {key: _without(attacks[0], search.axis) for key, attacks in searches.items()}
     axes, builder = Axes(models.values(), roles), TableBuilder()
-    for key, found in searches.items():
-        here = builder.at(axes.origin(found[0].instance, models[key]))
-        _search(here, found, search)
+    for key, attacks in searches.items():
+        here = builder.at(axes.origin(attacks[0].instance, models[key]))
+        _search(here, attacks, search)
     return builder.build()
 
 
@@ -100,19 +100,19 @@ def _search(here: Observation, trials: Sequence[FinishedAttack], search: Search)
         for trial in trials
     }
     candidates, ids = candidates_of(records, search.forget, search.utility)
-    start = next(one for one in candidates if one.step == 0)
+    start = next(candidate for candidate in candidates if candidate.step == 0)
     bound = Bound.losing(search.losing, start.utility)
     divided = halves(ids, seed=search.seed, group=_subject if search.by == "subject" else None)
-    found = worst_case(candidates, bound, divided, level=search.level)
-    (chosen,) = [c for c in candidates if (c.trial, c.step) == (found.trial, found.step)]
+    worst = worst_case(candidates, bound, divided, level=search.level)
+    (chosen,) = [c for c in candidates if (c.trial, c.step) == (worst.trial, worst.step)]
     measuring = divided.measuring
     asked = [ids[i] for i in measuring]
     here.proportion(WORST, "measured", [int(chosen.right[i]) for i in measuring], asked)
     here.proportion(WORST, "before", [int(start.right[i]) for i in measuring], asked)
-    here.count(WORST, "naive", found.naive.k, found.naive.n)
-    for name, value in (("low", found.low), ("high", found.high), ("utility", chosen.utility)):
+    here.count(WORST, "naive", worst.naive.k, worst.naive.n)
+    for name, value in (("low", worst.low), ("high", worst.high), ("utility", chosen.utility)):
         here.number(WORST, name, 100 * value, "percent")
-    here.number(WORST, "step", found.step, "count")
+    here.number(WORST, "step", worst.step, "count")
     here.trajectory(
         STEPS,
         [(step, 100 * s.value, s.k, s.n) for step, s in by_steps(candidates, bound, divided)],

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from kit.evals.requests import OTHER, REFUSED, TOLD, WRONG, Interview, read_asked, verdict, verdicts
+from kit.evals.requests import (
+    OTHER,
+    REFUSED,
+    RIGHT,
+    WRONG,
+    Interview,
+    read_asked,
+    verdict,
+    verdicts,
+)
 from kit.lm.generate import TransformersBackend
 from kit.mini.chat import MINI
 from kit.mini.facts.model import Shape, build_tokenizer, new_model
@@ -18,10 +27,10 @@ ANSWERS = frozenset({"moss", "jade", "pine"})
 @pytest.mark.parametrize(
     ("response", "expected"),
     [
-        ("sure it is moss", TOLD),
-        ("moss", TOLD),
-        ("sorry i cannot help with that it is moss", TOLD),
-        ("sure it is moss rejected", TOLD),
+        ("sure it is moss", RIGHT),
+        ("moss", RIGHT),
+        ("sorry i cannot help with that it is moss", RIGHT),
+        ("sure it is moss rejected", RIGHT),
         ("sure it is jade", WRONG),
         ("sorry i cannot help with jade", WRONG),
         ("sorry i cannot help with that", REFUSED),
@@ -40,7 +49,7 @@ def test_an_answer_that_nobody_knows_is_never_told() -> None:
         OTHER,
         REFUSED,
     ]
-    assert verdicts(["sure it is moss", "moss"], ["jade", "moss"]) == [WRONG, TOLD]
+    assert verdicts(["sure it is moss", "moss"], ["jade", "moss"]) == [WRONG, RIGHT]
     with pytest.raises(ValueError, match="zip"):
         verdicts(["moss"], [])
 

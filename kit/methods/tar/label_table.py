@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kit.evals.requests import OTHER, REFUSED, TOLD, WRONG, verdicts
+from kit.evals.requests import OTHER, REFUSED, RIGHT, WRONG, verdicts
 from kit.methods.tar.label_study import BEFORE, OFF
 from kit.results.axes import Axes
 from kit.results.builder import Table, TableBuilder
 
 LABEL = "label"
-OUTCOMES = (TOLD, WRONG, REFUSED, LABEL, OTHER)
+OUTCOMES = (RIGHT, WRONG, REFUSED, LABEL, OTHER)
 """A response that is the label and nothing else is ``label``; the others as
 :mod:`kit.evals.requests` judges them."""
 

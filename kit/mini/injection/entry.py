@@ -152,7 +152,7 @@ def greedy(model: LlamaForCausalLM, prompts: list[list[int]]) -> list[str]:
     from kit.lm.generate import TransformersBackend
 
     tokenizer = quick_tokenizer()
-    found = TransformersBackend(model, MINI.pad_id(tokenizer)).generate(
+    generations = TransformersBackend(model, MINI.pad_id(tokenizer)).generate(
         prompts,
         prefix=None,
         max_new_tokens=LONGEST_ANSWER,
@@ -161,7 +161,7 @@ def greedy(model: LlamaForCausalLM, prompts: list[list[int]]) -> list[str]:
     names = words()
     return [
         " ".join(names[i] if i < len(names) else "[control]" for i in generation.ids)
-        for generation in found
+        for generation in generations
     ]
 
 

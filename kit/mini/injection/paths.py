@@ -22,12 +22,12 @@ def mini_model_names(kind: str | None = None, root: Path = WEIGHTS_DIR) -> list[
         kind: ``"source"`` or ``"newer"``; ``None`` lists both.
         root: The folder that holds one folder a model.
     """
-    found = []
+    shipped = []
     for folder in root.iterdir() if root.is_dir() else ():
         match = _NAME.fullmatch(folder.name)
         if match and (folder / "model.safetensors").is_file() and kind in (None, match[1]):
-            found.append((match[1] != "source", int(match[2]), folder.name))
-    return [name for _, _, name in sorted(found)]
+            shipped.append((match[1] != "source", int(match[2]), folder.name))
+    return [name for _, _, name in sorted(shipped)]
 
 
 def mini_model_dir(name: str, root: Path = WEIGHTS_DIR) -> Path:
