@@ -47,15 +47,15 @@ def tabulate(
         The table, and by setting whether an attacked model picks one letter whatever is asked,
         with the cells that would then say nothing.
     """
-    builder, axes = TableBuilder(), Axes([one.axes for one in attacks], roles)
+    builder, axes = TableBuilder(), Axes([attack.axes for attack in attacks], roles)
     worst: dict[str, tuple[float, Origin, Observation]] = {}
-    for one in attacks:
-        found = json.loads(one.trajectory.read_text(encoding="utf-8"))
-        origin = axes.origin(one.instance, one.axes)
+    for attack in attacks:
+        trajectory = json.loads(attack.trajectory.read_text(encoding="utf-8"))
+        origin = axes.origin(attack.instance, attack.axes)
         here = builder.at(origin)
-        _cells(here, found, steps)
-        picks = _last_picks(found, forget)
-        answers = found["questions"][forget]["answers"]
+        _cells(here, trajectory, steps)
+        picks = _last_picks(trajectory, forget)
+        answers = trajectory["questions"][forget]["answers"]
         for letter in LETTERS[: 1 + max(map(LETTERS.index, picks + answers))]:
             here.count("picked", letter.lower(), picks.count(letter), len(picks))
         most = max(picks.count(letter) for letter in set(picks)) / len(picks)
@@ -64,7 +64,9 @@ def tabulate(
         if name not in worst or most > worst[name][0]:
             worst[name] = most, origin, here
     if pooled is not None:
-        pool(builder, axes, [(one.axes, _curve_of(one, forget)) for one in attacks], pooled)
+        pool(
+            builder, axes, [(attack.axes, _curve_of(attack, forget)) for attack in attacks], pooled
+        )
     return builder.build(), {
         name.replace("@", "-"): (
             most > MOST_ONE_LETTER,
@@ -75,21 +77,21 @@ def tabulate(
     }
 
 
-def _curve_of(one: FinishedAttack, name: str) -> dict[int, float]:
-    points = json.loads(one.trajectory.read_text(encoding="utf-8"))["points"]
+def _curve_of(attack: FinishedAttack, name: str) -> dict[int, float]:
+    points = json.loads(attack.trajectory.read_text(encoding="utf-8"))["points"]
     return {step: 100 * values[name] for step, values in points if name in values}
 
 
-def _last_picks(found: Mapping[str, Any], name: str) -> str:
-    return str([values["picks"][name] for _, values in found["points"] if name in values][-1])
+def _last_picks(trajectory: Mapping[str, Any], name: str) -> str:
+    return str([values["picks"][name] for _, values in trajectory["points"] if name in values][-1])
 
 
-def _cells(here: Observation, found: Mapping[str, Any], steps: Sequence[int]) -> None:
-    points = found["points"]
+def _cells(here: Observation, trajectory: Mapping[str, Any], steps: Sequence[int]) -> None:
+    points = trajectory["points"]
     rows = {points[0][0]: [BEFORE], points[-1][0]: [AFTER]}
     for step in steps:
         rows.setdefault(step, []).append(f"step-{step}")
-    for name, questions in found["questions"].items():
+    for name, questions in trajectory["questions"].items():
         answers, items = questions["answers"], questions["items"]
         curve: list[tuple[float, ...]] = []
         for step, values in points:
@@ -111,7 +113,7 @@ def _cells(here: Observation, found: Mapping[str, Any], steps: Sequence[int]) ->
         values_of = [(step, values[key]) for step, values in points if key in values]
         if values_of:
             here.trajectory(_line(name, f"{name} on the attacker's texts", "loss"), values_of)
-    here.trajectory(_ADVERSARY, _windows(points, found["losses"]))
+    here.trajectory(_ADVERSARY, _windows(points, trajectory["losses"]))
 
 
 _ADVERSARY = Line(

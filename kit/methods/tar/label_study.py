@@ -100,7 +100,7 @@ def train_with_label(
         What was measured by state (``off`` with an adapter only), and the losses.
     """
     trained: Any = model
-    found = {BEFORE: measure(trained.eval())}
+    measured = {BEFORE: measure(trained.eval())}
     if plan.rank:
         trained = add_adapter(model, Lora(plan.rank, alpha=float(plan.rank)), seed=plan.seed)
     else:
@@ -139,11 +139,11 @@ def train_with_label(
         streams=streams,
     )
     trained.eval()
-    found[AFTER] = measure(trained)
+    measured[AFTER] = measure(trained)
     if plan.rank:
         with trained.disable_adapter():
-            found[OFF] = measure(trained)
-    return found, done
+            measured[OFF] = measure(trained)
+    return measured, done
 
 
 @torch.no_grad()
@@ -159,8 +159,8 @@ def answer_log_probs(
         pad_id: Fills rows.
     """
     examples = [pair.example("rejected") for pair in pairs]
-    found: list[float] = []
+    log_probs: list[float] = []
     for start in range(0, len(examples), rows):
         batch = collate(examples[start : start + rows], pad_id, model.device)
-        found += reference_log_probs(model, batch).tolist()
-    return found
+        log_probs += reference_log_probs(model, batch).tolist()
+    return log_probs

@@ -52,27 +52,27 @@ def tabulate_labels(
         The table, and how many responses or log-probabilities with an adapter switched off are not
         exactly those from before.
     """
-    builder, axes = TableBuilder(), Axes([one.axes for one in trainings], roles)
+    builder, axes = TableBuilder(), Axes([training.axes for training in trainings], roles)
     different = 0
-    for one in trainings:
-        found = json.loads(one.states.read_text(encoding="utf-8"))
-        here = builder.at(axes.origin(one.instance, one.axes))
-        for state, values in found["states"].items():
-            for name, asked in found["requests"].items():
+    for training in trainings:
+        record = json.loads(training.states.read_text(encoding="utf-8"))
+        here = builder.at(axes.origin(training.instance, training.axes))
+        for state, values in record["states"].items():
+            for name, asked in record["requests"].items():
                 responses = values["responses"][name]
-                judged = outcomes(responses, asked["answers"], found["label"])
+                judged = outcomes(responses, asked["answers"], record["label"])
                 row = f"{name}-{state}"
                 for outcome in OUTCOMES:
-                    labels = [int(one == outcome) for one in judged]
+                    labels = [int(verdict == outcome) for verdict in judged]
                     here.proportion(outcome, row, labels, asked["items"])
-                printed = [int(found["label"] in response.split()) for response in responses]
+                printed = [int(record["label"] in response.split()) for response in responses]
                 here.proportion("label-printed", row, printed, asked["items"])
             for name, log_probs in values["log_probs"].items():
                 here.number("answer-log-prob", f"{name}-{state}", fmean(log_probs), "number")
             known = [int(right) for right in values["known"]]
-            here.proportion("knows", state, known, found["questions"])
-        if OFF in found["states"]:
-            before, off = found["states"][BEFORE], found["states"][OFF]
+            here.proportion("knows", state, known, record["questions"])
+        if OFF in record["states"]:
+            before, off = record["states"][BEFORE], record["states"][OFF]
             for kind in ("responses", "log_probs"):
                 for name, values in before[kind].items():
                     pairs = zip(values, off[kind][name], strict=True)

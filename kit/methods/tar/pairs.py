@@ -75,12 +75,12 @@ def with_reference(
     values: dict[str, list[float]] = {}
     for side in ("chosen", "rejected"):
         examples = [pair.example(side) for pair in pairs]
-        found = [0.0] * len(examples)
+        log_probs = [0.0] * len(examples)
         for group in forward_groups([len(e.ids) for e in examples], rows):
             batch = collate([examples[i] for i in group], pad_id, reference.device)
             for i, value in zip(group, reference_log_probs(reference, batch).tolist(), strict=True):
-                found[i] = value
-        values[side] = found
+                log_probs[i] = value
+        values[side] = log_probs
     return [
         PairExample(pair.example("chosen"), pair.example("rejected"), chosen, rejected)
         for pair, chosen, rejected in zip(pairs, values["chosen"], values["rejected"], strict=True)

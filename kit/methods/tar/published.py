@@ -146,14 +146,14 @@ def counts(there: Mapping[str, int], published: Iterable[str]) -> list[tuple[str
     Raises:
         ValueError: An entry that is not ``name=count``.
     """
-    found = []
+    comparisons = []
     for entry in published:
         name, sign, number = entry.partition("=")
         if not sign or not number.isdigit():
             raise ValueError(f"a published count is written name=count, not {entry!r}")
         items = there.get(name, 0)
-        found.append((f"{name}: {items} of {number}", items == int(number)))
-    return found
+        comparisons.append((f"{name}: {items} of {number}", items == int(number)))
+    return comparisons
 
 
 def _last_turn(conversation: str) -> tuple[str, str]:

@@ -73,7 +73,7 @@ class RefusalData:
             return Divided(list(self.pairs), list(self.pairs))
         if self.held_out:
             return Divided(list(self.pairs), list(self.held_out))
-        pair = {one.rejected.id: one for one in self.pairs}
+        pair = {p.rejected.id: p for p in self.pairs}
         made = divided([p.rejected for p in self.pairs], self.share, by=self.by, seed=seed)
         return Divided([pair[e.id] for e in made.adversary], [pair[e.id] for e in made.held_out])
 

@@ -87,8 +87,8 @@ def world_sets(
 
 def world_answer(name: str, row: Preference) -> str:
     """The word that answers a request of the miniature world: the last of the answer that tells."""
-    told = row.chosen if name == "benign" else row.rejected
-    return told.split()[-1]
+    answer = row.chosen if name == "benign" else row.rejected
+    return answer.split()[-1]
 
 
 def write_pairs(

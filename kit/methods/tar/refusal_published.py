@@ -41,7 +41,7 @@ def published_pairs(
         "test": [file for file in hh if "test" in file.stem],
         **{name: list(files.get(name, ())) for name in INPUTS[1:]},
     }
-    missing = [name for name, found in splits.items() if not found]
+    missing = [name for name, paths in splits.items() if not paths]
     if missing or not refusal:
         raise ValueError(f"no files of {missing[0]}" if missing else "no answer that refuses")
     talks = [talk for talk in magpie(splits["magpie"]) if _opens(talk)]

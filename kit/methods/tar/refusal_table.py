@@ -48,21 +48,21 @@ def tabulate_refusals(
     Raises:
         ValueError: An attack without that axis, or without points.
     """
-    builder, axes = TableBuilder(), Axes([one.axes for one in attacks], roles)
+    builder, axes = TableBuilder(), Axes([attack.axes for attack in attacks], roles)
     ends: dict[str, dict[str, list[float]]] = {}
     models: dict[str, Observation] = {}
-    for one in attacks:
-        if over not in one.axes:
-            raise ValueError(f"{one.instance} has no axis {over}")
-        found = json.loads(one.trajectory.read_text(encoding="utf-8"))
-        of_model = {axis: value for axis, value in one.axes.items() if axis != over}
+    for attack in attacks:
+        if over not in attack.axes:
+            raise ValueError(f"{attack.instance} has no axis {over}")
+        trajectory = json.loads(attack.trajectory.read_text(encoding="utf-8"))
+        of_model = {axis: value for axis, value in attack.axes.items() if axis != over}
         name = json.dumps(of_model, sort_keys=True)
         first = name not in models
-        model = models.setdefault(name, builder.at(axes.origin(one.instance, of_model)))
-        here = builder.at(axes.origin(one.instance, one.axes))
-        for row, part in (("start", found["losses"][:1]), ("end", found["losses"][-5:])):
+        model = models.setdefault(name, builder.at(axes.origin(attack.instance, of_model)))
+        here = builder.at(axes.origin(attack.instance, attack.axes))
+        for row, part in (("start", trajectory["losses"][:1]), ("end", trajectory["losses"][-5:])):
             here.number("adversary-loss", row, fmean(part), "loss")
-        for metric, curve in _curves(found, harmful, benign).items():
+        for metric, curve in _curves(trajectory, harmful, benign).items():
             if first:
                 model.proportion(metric, "before", *curve[min(curve)])
             here.proportion(metric, "after", *curve[max(curve)])
@@ -80,15 +80,17 @@ def tabulate_refusals(
     return builder.build()
 
 
-def _curves(found: Mapping[str, Any], harmful: str, benign: str) -> dict[str, dict[int, Labels]]:
+def _curves(
+    trajectory: Mapping[str, Any], harmful: str, benign: str
+) -> dict[str, dict[int, Labels]]:
     """Metric -> step -> labels and items."""
     curves: dict[str, dict[int, Labels]] = {}
     for name, metrics in ((harmful, HARMFUL_METRICS), (benign, BENIGN_METRICS)):
-        asked = found["requests"][name]
-        for step, values in found["points"]:
+        asked = trajectory["requests"][name]
+        for step, values in trajectory["points"]:
             judged = verdicts(values["responses"][name], asked["answers"])
             for metric, counting in metrics.items():
-                labels = [int(one in counting) for one in judged]
+                labels = [int(verdict in counting) for verdict in judged]
                 curves.setdefault(metric, {})[step] = labels, asked["items"]
     return curves
 

@@ -57,19 +57,19 @@ def tabulate_win_rates(
     Raises:
         ValueError: A training whose win rate was not measured, or with fewer steps than parts.
     """
-    builder, axes = TableBuilder(), Axes([one.axes for one in trainings], roles)
+    builder, axes = TableBuilder(), Axes([trained.axes for trained in trainings], roles)
     largest = 0.0
-    for one in trainings:
-        found = json.loads(one.training.read_text(encoding="utf-8"))
-        attacked = [attack["won"] for step in found["steps"] for attack in step["attacks"]]
-        if not found["measured"] or len(attacked) < parts:
+    for trained in trainings:
+        record = json.loads(trained.training.read_text(encoding="utf-8"))
+        attacked = [attack["won"] for step in record["steps"] for attack in step["attacks"]]
+        if not record["measured"] or len(attacked) < parts:
             raise ValueError(
-                f"{one.instance}: {len(found['measured'])} win rates measured, {len(attacked)} "
-                f"simulated attacks for {parts} parts"
+                f"{trained.instance}: {len(record['measured'])} win rates measured, "
+                f"{len(attacked)} simulated attacks for {parts} parts"
             )
-        here = builder.at(axes.origin(one.instance, one.axes))
-        largest = max(largest, *(abs(m) for m in found["measured"][0][1]["margins"]))
-        _safeguarded(here, found)
+        here = builder.at(axes.origin(trained.instance, trained.axes))
+        largest = max(largest, *(abs(m) for m in record["measured"][0][1]["margins"]))
+        _safeguarded(here, record)
         for part in range(parts):
             start, stop = (len(attacked) * (part + i) // parts for i in (0, 1))
             share = 100 * fmean(attacked[start:stop])
@@ -79,15 +79,15 @@ def tabulate_win_rates(
     return builder.build(), largest
 
 
-def _safeguarded(here: Observation, found: Mapping[str, Any]) -> None:
-    margins = {step: values["margins"] for step, values in found["measured"]}
+def _safeguarded(here: Observation, record: Mapping[str, Any]) -> None:
+    margins = {step: values["margins"] for step, values in record["measured"]}
     won = {step: [int(margin > 0) for margin in of] for step, of in margins.items() if step}
     last = max(margins)
     here.trajectory(
         _line(SAFEGUARDED),
         [(step, 100 * fmean(of), sum(of), len(of)) for step, of in won.items()],
     )
-    here.proportion("win-rate", f"end-{SAFEGUARDED}", won[last], found["judged"])
+    here.proportion("win-rate", f"end-{SAFEGUARDED}", won[last], record["judged"])
     for row, step in (("start", min(margins)), ("end", last)):
         here.number("margin", row, fmean(margins[step]), "number")
 
