@@ -27,7 +27,7 @@ from kit.lm.vllm_backend import VllmBackend, spare_ids
 from kit.methods.defensive_tokens import standin
 from kit.methods.defensive_tokens.attacks import PAPER, PAPER_ATTACKS, attack_samples
 from kit.methods.defensive_tokens.chat import LLAMA3 as FORMAT
-from kit.methods.defensive_tokens.layouts import BEFORE_BOS, place
+from kit.methods.defensive_tokens.layouts import BEFORE_BOS, insert_slots
 from kit.methods.defensive_tokens.recipe import plan_run
 
 
@@ -55,7 +55,7 @@ def main() -> None:
 
     def prompt(instruction: str, data: str, n: int) -> list[int]:
         ids = FORMAT.prompt_ids(tokenizer, instruction, data)
-        return place(BEFORE_BOS, ids, n=n, vocabulary_size=128256, begin=begin)
+        return insert_slots(BEFORE_BOS, ids, n=n, vocabulary_size=128256, begin=begin)
 
     plan = plan_run(standin.standin_samples(51760, 0), texts, PAPER, reported_recipe(200))
     label_prompts = [prompt(s.instruction, s.input, 0) for s in plan.samples.values()]

@@ -25,7 +25,7 @@ from kit.lm.load import load_model, load_tokenizer
 from kit.lm.model import is_tied, vocabulary_rows
 from kit.lm.template import template_format
 from kit.manifest.pin_types import Pin, PinnedFile
-from kit.methods.defensive_tokens.layouts import begin_id, place
+from kit.methods.defensive_tokens.layouts import begin_id, insert_slots
 from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.loss import accumulate
 from kit.methods.defensive_tokens.prefix_training.state import start
@@ -161,7 +161,7 @@ def prompts(tokenizer, slots=0):
     chat = template_format(tokenizer)
     system = "You are a helpful assistant."
     return chat, [
-        place(
+        insert_slots(
             "before-bos",
             chat.prompt_ids(tokenizer, system, question),
             n=slots,

@@ -23,7 +23,7 @@ from kit.methods.defensive_tokens.attacks import (
     remove_control_tokens,
     with_input,
 )
-from kit.methods.defensive_tokens.layouts import begin_id, place
+from kit.methods.defensive_tokens.layouts import begin_id, insert_slots
 from kit.methods.defensive_tokens.prompt_defences import PromptDefence
 from kit.methods.defensive_tokens.samples import Sample
 
@@ -178,7 +178,7 @@ def evaluate_prefixes(
     def prompts_of(prefix: Tensor | None, defence: PromptDefence) -> list[list[int]]:
         rows = backend.vocabulary_size
         return [
-            place(layout, body, n=_slots(prefix), vocabulary_size=rows, begin=begin)
+            insert_slots(layout, body, n=_slots(prefix), vocabulary_size=rows, begin=begin)
             for body in bodies(defence)
         ]
 
@@ -187,7 +187,9 @@ def evaluate_prefixes(
     several = max([1, *(_slots(prefix) for prefix, _ in asked)])
     size = backend.sets_at_once(several) if isinstance(backend, ServesSets) else 1
     for start in range(0, len(asked), size):
-        sets = [(prompts_of(*one), one[0]) for one in asked[start : start + size]]
+        sets = [
+            (prompts_of(prefix, defence), prefix) for prefix, defence in asked[start : start + size]
+        ]
         if isinstance(backend, ServesSets):
             made = backend.generate_sets(sets, max_new_tokens=max_new_tokens, stop_ids=stop)
         else:
@@ -199,8 +201,8 @@ def evaluate_prefixes(
             ]
         for (prompts, prefix), generations in zip(sets, made, strict=True):
             conditions: dict[str, Condition] = {}
-            for place_in_list, (name, turns) in enumerate(data.items()):
-                first = place_in_list * len(eligible)
+            for number, (name, turns) in enumerate(data.items()):
+                first = number * len(eligible)
                 part = slice(first, first + len(eligible))
                 responses = _responses(
                     eligible, turns, prompts[part], generations[part], tokenizer, _slots(prefix)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.lm.chat import ChatFormat
-from kit.methods.defensive_tokens.layouts import begin_id, place
+from kit.methods.defensive_tokens.layouts import begin_id, insert_slots
 from kit.methods.defensive_tokens.samples import Sample
 from kit.methods.defensive_tokens.self_label import SelfLabel, label_of
 from kit.methods.defensive_tokens.struq import TrainingItem
@@ -85,7 +85,7 @@ def encode_items(
     examples = []
     for item in items:
         label = label_of(labels, item.sample_id, item.instruction)
-        prompt = place(
+        prompt = insert_slots(
             encoding.layout,
             chat_format.prompt_ids(tokenizer, item.instruction, item.data),
             n=n,

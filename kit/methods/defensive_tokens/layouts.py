@@ -33,7 +33,7 @@ def begin_id(chat_format: ChatFormat, tokenizer: PreTrainedTokenizerBase) -> int
     return begin
 
 
-def place(
+def insert_slots(
     layout: str, prompt: Sequence[int], *, n: int, vocabulary_size: int, begin: int | None
 ) -> list[int]:
     """Put n prefix slots into a prompt.

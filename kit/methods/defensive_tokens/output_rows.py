@@ -19,7 +19,7 @@ from kit.lm.model import decoder, embedding_matrix, inner_model, is_tied
 from kit.lm.padding import left_pad, positions
 from kit.lm.prefix import embed
 from kit.methods.defensive_tokens.attacks import with_input
-from kit.methods.defensive_tokens.layouts import begin_id, place
+from kit.methods.defensive_tokens.layouts import begin_id, insert_slots
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ def benign_prompts(
     """The unattacked prompts of the samples that have an input, with so many prefix slots."""
     begin = begin_id(chat, tokenizer)
     return [
-        place(
+        insert_slots(
             layout,
             chat.prompt_ids(tokenizer, sample.instruction, sample.input),
             n=slots,

@@ -21,16 +21,16 @@ def save_plan(folder: Path, plan: Plan) -> None:
     Behind them stand the held-out items. All others are left out, so indices are renumbered.
     """
     consumed = [*dict.fromkeys(plan.schedule.order), *plan.heldout]
-    place = {index: i for i, index in enumerate(consumed)}
+    position = {index: i for i, index in enumerate(consumed)}
     _write_lines(folder / "items.jsonl", [asdict(plan.items[i]) for i in consumed])
     _write_lines(folder / "samples.jsonl", [asdict(sample) for sample in plan.samples.values()])
     schedule: dict[str, Any] = {
         "steps": plan.schedule.steps,
         "batch": plan.schedule.batch,
-        "order": [place[index] for index in plan.schedule.order],
+        "order": [position[index] for index in plan.schedule.order],
     }
     if plan.heldout:
-        schedule["heldout"] = [place[index] for index in plan.heldout]
+        schedule["heldout"] = [position[index] for index in plan.heldout]
     (folder / "schedule.json").write_text(json.dumps(schedule) + "\n", encoding="utf-8")
 
 

@@ -92,6 +92,6 @@ def turns_changed(
 
 def slots_in_place(start: Sequence[int], slots: int, vocabulary_size: int) -> bool:
     """Whether the slots stand in order, side by side, with at most a begin token in front."""
-    found = [(place, i) for place, i in enumerate(start) if i >= vocabulary_size]
-    first = found[0][0] if found else 0
-    return first <= 1 and found == [(first + i, vocabulary_size + i) for i in range(slots)]
+    placed = [(position, i) for position, i in enumerate(start) if i >= vocabulary_size]
+    first = placed[0][0] if placed else 0
+    return first <= 1 and placed == [(first + i, vocabulary_size + i) for i in range(slots)]

@@ -80,12 +80,12 @@ def load_defence(written: str) -> tuple[str, PromptDefence]:
     if not function:
         return name, PromptDefence(rewrite=_around(where))
     try:
-        found = getattr(import_module(where), function)
+        rewrite = getattr(import_module(where), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"the defence {name!r}: {error}") from error
-    if not callable(found):
+    if not callable(rewrite):
         raise ValueError(f"the defence {name!r}: {where}:{function} is no function")
-    return name, PromptDefence(rewrite=found)
+    return name, PromptDefence(rewrite=rewrite)
 
 
 def _around(template: str) -> Callable[[str, str], str]:

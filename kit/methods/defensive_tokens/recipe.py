@@ -128,8 +128,8 @@ def plan_mixture(
     schedule = make_schedule(len(items), steps=steps, batch=batch, seed=seed, order=order)
     kept = _held_out(items, schedule, heldout, seed=seed, order=order)
     needed = dict.fromkeys(items[i].sample_id for i in [*schedule.consumed(), *kept])
-    found = {sample_id: by_id[sample_id] for sample_id in needed}
-    return Plan(tuple(items), schedule, found, kept)
+    used = {sample_id: by_id[sample_id] for sample_id in needed}
+    return Plan(tuple(items), schedule, used, kept)
 
 
 def _held_out(

@@ -40,13 +40,13 @@ def add_scores(
         published_full: Published attack success of full DefensiveTokens in percent, if any.
         refusal_rule: The rule whose labels are the cell ``refusal``; others get their name.
     """
-    for row, found in {**scores, **best_checkpoints(scores)}.items():
-        for metric, labels in _labels(found, refusal_rule):
-            here.proportion(metric, row, labels, found["items"])
-    for row, found in scores.items():
-        tied = found.get("output_rows")
+    for row, table in {**scores, **best_checkpoints(scores)}.items():
+        for metric, labels in _labels(table, refusal_rule):
+            here.proportion(metric, row, labels, table["items"])
+    for row, table in scores.items():
+        tied = table.get("output_rows")
         if tied is not None:
-            here.proportion("emits-prefix", row, tied["wins"], found["items"])
+            here.proportion("emits-prefix", row, tied["wins"], table["items"])
             here.number("prefix-mass", row, 100 * fmean(tied["probabilities"]), "percent")
     for row in (*scores, *best_checkpoints(scores)) if here.has("asr-max", UNDEFENDED) else ():
         if here.has("asr-max", native):
@@ -58,15 +58,15 @@ def add_scores(
             here.derived("gap-closed-published", row, formula, of, "ratio")
 
 
-def _labels(found: Mapping[str, Any], rule: str) -> Iterable[tuple[str, Sequence[int]]]:
+def _labels(table: Mapping[str, Any], rule: str) -> Iterable[tuple[str, Sequence[int]]]:
     """Metric -> label of each item."""
-    for attack, labels in found["asr"].items():
+    for attack, labels in table["asr"].items():
         yield f"asr-{_dashed(attack)}", labels
-    yield "asr-max", max_label(found["asr"])
-    yield "asr-any", any_label(found["asr"])
-    yield from in_response(found)
-    yield from refusal_labels(found, rule)
-    for condition, labels in found["accuracy"].items():
+    yield "asr-max", max_label(table["asr"])
+    yield "asr-any", any_label(table["asr"])
+    yield from in_response(table)
+    yield from refusal_labels(table, rule)
+    for condition, labels in table["accuracy"].items():
         yield "accuracy" if condition == BENIGN else f"accuracy-{_dashed(condition)}", labels
 
 
@@ -110,7 +110,11 @@ def best_checkpoints(scores: Scores) -> dict[str, Mapping[str, Any]]:
         if label and step.isdigit() and int(step) > 0:
             hits = sum(max_label(table["asr"]))
             steps.setdefault(label, []).append((hits, int(step), name))
-    return {f"{label}-best": scores[min(found)[2]] for label, found in steps.items() if found[1:]}
+    return {
+        f"{label}-best": scores[min(checkpoints)[2]]
+        for label, checkpoints in steps.items()
+        if checkpoints[1:]
+    }
 
 
 def max_label(asr: Mapping[str, Sequence[int]]) -> Sequence[int]:
@@ -135,15 +139,15 @@ def add_statistics(here: Observation, scores: Scores, refusal_rule: str) -> None
     of the worst condition. The mean length is that of the benign prompts, and left out where their
     one right answer is known: there ``accuracy`` says more, and the answers may be one word long.
     """
-    for row, found in scores.items():
-        n, lengths = len(found["items"]), found.get("lengths", {})
+    for row, table in scores.items():
+        n, lengths = len(table["items"]), table.get("lengths", {})
         if lengths:
             for key, name in (("empty", Statistic.EMPTY), ("truncated", Statistic.TRUNCATED)):
                 here.count(name, row, max(counts[key] for counts in lengths.values()), n)
-        refused = found["refusal"].get(refusal_rule)
+        refused = table["refusal"].get(refusal_rule)
         if refused is not None:
             here.count(Statistic.REFUSED, row, sum(refused), n)
-        if BENIGN in lengths and not found["accuracy"]:
+        if BENIGN in lengths and not table["accuracy"]:
             here.number(Statistic.MEAN_TOKENS, row, lengths[BENIGN]["mean_tokens"], "number")
 
 

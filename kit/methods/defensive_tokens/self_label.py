@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kit.lm.backend import Backend, FinishReason
 from kit.lm.chat import ChatFormat
-from kit.methods.defensive_tokens.layouts import begin_id, place
+from kit.methods.defensive_tokens.layouts import begin_id, insert_slots
 from kit.methods.defensive_tokens.samples import Sample
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def make_labels(
     distinct = list({sample.id: sample for sample in samples}.values())
     begin = begin_id(chat_format, tokenizer)
     prompts = [
-        place(
+        insert_slots(
             layout,
             chat_format.prompt_ids(tokenizer, s.instruction, data_turn(s.input, empty_data)),
             n=0,

@@ -159,8 +159,11 @@ class AnswerLengths:
         words = self.word_ids
         return [
             [
-                replace(one, ids=tuple(words[token % len(words)] for token in one.ids[:limit]))
-                for one, limit in zip(answers, own, strict=True)
+                replace(
+                    generation,
+                    ids=tuple(words[token % len(words)] for token in generation.ids[:limit]),
+                )
+                for generation, limit in zip(answers, own, strict=True)
             ]
             for answers, own in zip(made, limits, strict=True)
         ]

@@ -86,10 +86,10 @@ def as_reported(
     # Sentences and the final order come from a second generator, as in the follow-up.
     rng = random.Random(seed)
     items = []
-    for place, index in enumerate(order):
+    for position, index in enumerate(order):
         sample = samples[index]
         kind: Kind = (
-            "clean" if place < clean else "ignore" if place < clean + ignore else "completion"
+            "clean" if position < clean else "ignore" if position < clean + ignore else "completion"
         )
         data, fake = sample.input, None
         if kind == "ignore":
@@ -287,8 +287,8 @@ def _exact_kinds(samples: Sequence[Sample], rng: RandomState) -> list[Kind]:
     with_data = [i for i, sample in enumerate(samples) if sample.input.strip()]
     rng.shuffle(with_data)
     attacked = with_data[len(with_data) - len(with_data) // 2 :]
-    for place, index in enumerate(attacked):
-        kinds[index] = "naive" if place < len(attacked) // 2 else "completion"
+    for position, index in enumerate(attacked):
+        kinds[index] = "naive" if position < len(attacked) // 2 else "completion"
     return kinds
 
 

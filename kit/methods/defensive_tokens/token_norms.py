@@ -12,9 +12,9 @@ def l1_norms(path: Path) -> dict[str, tuple[float, float]]:
 
     if not path.exists():
         return {}
-    found = {}
+    norms = {}
     with safe_open(str(path), framework="np") as handle:
         for name in handle.keys():  # noqa: SIM118 - not a mapping
             sums = abs(handle.get_tensor(name).astype("float64")).sum(axis=1).tolist()
-            found[name] = (fmean(sums), max(sums))
-    return found
+            norms[name] = (fmean(sums), max(sums))
+    return norms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kit.methods.defensive_tokens.chat import FALCON3, LLAMA3, QWEN25
-from kit.methods.defensive_tokens.layouts import begin_id, place
+from kit.methods.defensive_tokens.layouts import begin_id, insert_slots
 from tests.lm.tiny_world import llama3_tokenizer
 
 QWEN_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_pad|>")
@@ -54,10 +54,10 @@ def test_without_a_begin_token_the_prefix_stands_in_front(chat):
     begin, size = begin_id(chat, tokenizer), len(tokenizer)
     prompt = chat.prompt_ids(tokenizer, "a", "b")
     assert begin is None
-    placed = place("before-bos", prompt, n=2, vocabulary_size=size, begin=begin)
+    placed = insert_slots("before-bos", prompt, n=2, vocabulary_size=size, begin=begin)
     assert placed == [size, size + 1, *prompt]
     with pytest.raises(ValueError, match="this chat format has none"):
-        place("bos-before-and-after", prompt, n=2, vocabulary_size=size, begin=begin)
+        insert_slots("bos-before-and-after", prompt, n=2, vocabulary_size=size, begin=begin)
 
 
 def test_forged_roles_in_data_stay_text():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kit.lm.chat import Text
 from kit.lm.prefix import slot_ids
 from kit.methods.defensive_tokens.chat import LLAMA3
-from kit.methods.defensive_tokens.layouts import LAYOUTS, begin_id, place
+from kit.methods.defensive_tokens.layouts import LAYOUTS, begin_id, insert_slots
 from kit.mini.chat import MINI
 from tests.lm.tiny_world import llama3_tokenizer, mini_tokenizer
 
@@ -32,7 +32,7 @@ def test_layouts_on_a_llama3_prompt(layout, expected):
     vocabulary = len(tokenizer)
     prompt = LLAMA3.prompt_ids(tokenizer, "a", "b")
     begin = begin_id(LLAMA3, tokenizer)
-    ids = place(layout, prompt, n=2, vocabulary_size=vocabulary, begin=begin)
+    ids = insert_slots(layout, prompt, n=2, vocabulary_size=vocabulary, begin=begin)
     names = {vocabulary: "DT0", vocabulary + 1: "DT1"}
     shown = [names.get(i) or tokenizer.convert_ids_to_tokens(i) for i in ids[:4]]
     assert shown == expected
@@ -44,36 +44,38 @@ def test_layouts_on_a_llama3_prompt(layout, expected):
 def test_every_layout_holds_each_slot_once_in_order(n, rest):
     prompt = [1, *rest]
     for layout in LAYOUTS:
-        ids = place(layout, prompt, n=n, vocabulary_size=V, begin=1)
+        ids = insert_slots(layout, prompt, n=n, vocabulary_size=V, begin=1)
         assert [i for i in ids if i >= V] == slot_ids(V, n)
         twice = layout in ("bos-before-and-after", "before-two-bos")
         assert len(ids) == len(prompt) + n + twice
 
 
 def test_without_slots_the_doubled_begin_token_stays():
-    assert place("bos-before-and-after", [1, 5], n=0, vocabulary_size=V, begin=1) == [1, 1, 5]
-    assert place("before-two-bos", [1, 5], n=0, vocabulary_size=V, begin=1) == [1, 1, 5]
-    assert place("before-bos", [1, 5], n=0, vocabulary_size=V, begin=1) == [1, 5]
+    doubled = insert_slots("bos-before-and-after", [1, 5], n=0, vocabulary_size=V, begin=1)
+    assert doubled == [1, 1, 5]
+    assert insert_slots("before-two-bos", [1, 5], n=0, vocabulary_size=V, begin=1) == [1, 1, 5]
+    assert insert_slots("before-bos", [1, 5], n=0, vocabulary_size=V, begin=1) == [1, 5]
 
 
 def test_unknown_layout_lists_the_known_ones():
     with pytest.raises(ValueError, match="before-bos, bos-before-and-after, after-bos"):
-        place("end", [1], n=1, vocabulary_size=V, begin=1)
+        insert_slots("end", [1], n=1, vocabulary_size=V, begin=1)
 
 
 @pytest.mark.parametrize("prompt", [[], [5, 1]])
 def test_a_prompt_must_start_with_the_begin_token(prompt):
     with pytest.raises(ValueError, match="must start"):
-        place("before-bos", prompt, n=1, vocabulary_size=V, begin=1)
+        insert_slots("before-bos", prompt, n=1, vocabulary_size=V, begin=1)
 
 
 def test_a_format_without_begin_token_has_the_layout_that_needs_none():
     bare = replace(MINI, begin=())
     assert begin_id(bare, mini_tokenizer()) is None
-    assert place("before-bos", [5, 6], n=2, vocabulary_size=V, begin=None) == [V, V + 1, 5, 6]
+    ids = insert_slots("before-bos", [5, 6], n=2, vocabulary_size=V, begin=None)
+    assert ids == [V, V + 1, 5, 6]
     for layout in sorted(set(LAYOUTS) - {"before-bos"}):
         with pytest.raises(ValueError, match=f"{layout}' needs a beginning-of-text token"):
-            place(layout, [5, 6], n=2, vocabulary_size=V, begin=None)
+            insert_slots(layout, [5, 6], n=2, vocabulary_size=V, begin=None)
 
 
 def test_a_format_that_begins_with_text_has_no_begin_token():

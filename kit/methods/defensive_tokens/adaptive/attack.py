@@ -113,7 +113,7 @@ def attack_items(
                 can_be_written=_writer(own, open_),
                 works=_asker(own, open_, wanted.word),
             )
-            kept |= {p.sample.id: found for p, found in zip(open_, made, strict=True)}
+            kept |= {p.sample.id: texts for p, texts in zip(open_, made, strict=True)}
         yield [Searched(prompt, kept[prompt.sample.id]) for prompt in group]
 
 
@@ -131,17 +131,17 @@ def broken_by(
     Returns:
         ``labels`` (for every reported step 0 or 1 an item), ``empty`` (empty answers at the last).
     """
-    samples = [one.prompt.sample for one in searched]
+    samples = [item.prompt.sample for item in searched]
     labels: list[list[int]] = []
     answers: list[str] = []
     steps = len(searched[0].kept) if searched else 0
     before: list[Suffix] = []
     for step in range(steps):
-        suffixes = [one.kept[step].suffix for one in searched]
+        suffixes = [item.kept[step].suffix for item in searched]
         if suffixes != before:
             turns = [
-                own.prompter.data(one.prompt, suffix)
-                for one, suffix in zip(searched, suffixes, strict=True)
+                own.prompter.data(item.prompt, suffix)
+                for item, suffix in zip(searched, suffixes, strict=True)
             ]
             answers, before = victim.answers(samples, turns), suffixes
         labels.append([int(hit) for hit in injection_labels(answers, word)])

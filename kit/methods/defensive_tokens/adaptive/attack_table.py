@@ -65,10 +65,10 @@ def attack_table(
 
 def _add_search(here: Observation, scores: Mapping[str, Any]) -> None:
     items = scores["items"]
-    for victim, found in scores["victims"].items():
-        labels = found["labels"]
+    for victim, outcome in scores["victims"].items():
+        labels = outcome["labels"]
         here.proportion("asr-gcg", victim, labels[-1], items)
-        here.count(Statistic.EMPTY, victim, found["empty"], len(items))
+        here.count(Statistic.EMPTY, victim, outcome["empty"], len(items))
         line = Line(
             figure="gcg",
             title="items broken by a token search",
@@ -95,11 +95,11 @@ def _add_search(here: Observation, scores: Mapping[str, Any]) -> None:
 def _add_texts(
     table: TableBuilder,
     origins: Mapping[str, Origin],
-    found: Mapping[str, Any],
+    scores: Mapping[str, Any],
     level: float,
     seed: int,
 ) -> None:
-    items, victims = found["items"], found["victims"]
+    items, victims = scores["items"], scores["victims"]
     if UNDEFENDED not in victims:
         raise ValueError("the blind attacker chooses on the undefended model, which is missing")
     divided = halves(items, seed=seed)

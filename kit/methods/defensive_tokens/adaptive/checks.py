@@ -23,13 +23,13 @@ def check_search(
     """
     prompter = own.prompter
     injected, size = texts.injected_prompt.lower(), prompter.vocabulary_size
-    written = [(one.prompt, kept.suffix) for one in searched for kept in one.kept]
+    written = [(item.prompt, kept.suffix) for item in searched for kept in item.kept]
     present = sum(injected in prompter.data(*pair).lower() for pair in written)
     alike = sum(prompter.can_be_written(*pair) for pair in written)
-    starts = [one.prompt.before[: max(8, prompter.slots + 3)] for one in searched]
+    starts = [item.prompt.before[: max(8, prompter.slots + 3)] for item in searched]
     placed = sum(slots_in_place(start, prompter.slots, size) for start in starts)
-    falling = sum(all(b.loss <= a.loss for a, b in pairwise(one.kept)) for one in searched)
-    moved = sum(one.kept[-1].loss < one.kept[0].loss for one in searched)
+    falling = sum(all(b.loss <= a.loss for a, b in pairwise(item.kept)) for item in searched)
+    moved = sum(item.kept[-1].loss < item.kept[0].loss for item in searched)
     return [
         PromptCheck("attack-present", present, len(written)),
         PromptCheck("text-tokenises-alike", alike, len(written)),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kit.lm.chat import ChatFormat
 from kit.lm.vocabulary import control_ids
-from kit.methods.defensive_tokens.layouts import begin_id, place
+from kit.methods.defensive_tokens.layouts import begin_id, insert_slots
 from kit.methods.defensive_tokens.samples import Sample
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Prompter:
 
     def ids(self, sample: Sample, data: str) -> list[int]:
         """The prompt with this data turn."""
-        return place(
+        return insert_slots(
             self.layout,
             self.chat.prompt_ids(self.tokenizer, sample.instruction, data),
             n=self.slots,

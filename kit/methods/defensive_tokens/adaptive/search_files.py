@@ -14,7 +14,9 @@ from kit.methods.defensive_tokens.adaptive.victims import Victim
 
 def append_group(path: Path, group: Sequence[Searched]) -> None:
     """Keep a finished group of items: a line for all of them, so that none is kept by half."""
-    kept = {one.prompt.sample.id: [[k.step, k.loss, k.suffix] for k in one.kept] for one in group}
+    kept = {
+        item.prompt.sample.id: [[k.step, k.loss, k.suffix] for k in item.kept] for item in group
+    }
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(kept) + "\n")
 
@@ -38,13 +40,13 @@ def text_rows(own: Victim, searched: Iterable[Searched]) -> list[dict[str, Any]]
     return [
         {
             "searched_on": own.name,
-            "sample_id": one.prompt.sample.id,
+            "sample_id": item.prompt.sample.id,
             "step": kept.step,
             "loss": kept.loss,
-            "data": own.prompter.data(one.prompt, kept.suffix),
+            "data": own.prompter.data(item.prompt, kept.suffix),
         }
-        for one in searched
-        for kept in one.kept
+        for item in searched
+        for kept in item.kept
     ]
 
 
@@ -65,6 +67,6 @@ def search_scores(
     return {
         "items": list(items),
         "queries": list(queries),
-        "victims": {name: dict(found) for name, found in victims.items()},
+        "victims": {name: dict(outcome) for name, outcome in victims.items()},
         "losses": {name: list(values) for name, values in losses.items()},
     }

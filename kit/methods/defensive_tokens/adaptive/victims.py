@@ -44,7 +44,8 @@ class Victim:
             stop_ids=prompter.chat.stop_ids(prompter.tokenizer),
         )
         return [
-            str(prompter.tokenizer.decode(list(one.ids), skip_special_tokens=True)) for one in made
+            str(prompter.tokenizer.decode(list(generation.ids), skip_special_tokens=True))
+            for generation in made
         ]
 
     def obeys(self, samples: Sequence[Sample], turns: Sequence[str], word: str) -> list[bool]:

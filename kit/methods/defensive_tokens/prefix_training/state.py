@@ -40,7 +40,7 @@ class PrefixState:
 
     def on_cpu(self) -> PrefixState:
         """The same state with its tensors in the machine's memory."""
-        moved = (one.to("cpu") for one in (self.prefix, self.exp_avg, self.exp_avg_sq))
+        moved = (tensor.to("cpu") for tensor in (self.prefix, self.exp_avg, self.exp_avg_sq))
         return PrefixState(self.step, *moved)
 
     @classmethod

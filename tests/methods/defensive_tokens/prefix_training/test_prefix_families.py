@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kit.lm.generate import TransformersBackend
-from kit.methods.defensive_tokens.layouts import LAYOUTS, place
+from kit.methods.defensive_tokens.layouts import LAYOUTS, insert_slots
 from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.loss import accumulate
 from kit.train.losses import TOKEN_MEAN
@@ -83,7 +83,9 @@ def test_greedy_text_behind_a_prefix_is_the_models_own(name, layout):
     placed, wanted = [], []
     for example in examples():
         prompt = list(example.ids[SLOTS:])
-        placed.append(place(layout, prompt, n=SLOTS, vocabulary_size=VOCABULARY, begin=prompt[0]))
+        placed.append(
+            insert_slots(layout, prompt, n=SLOTS, vocabulary_size=VOCABULARY, begin=prompt[0])
+        )
         ids = torch.tensor(placed[-1])
         rows = embed(ids.clamp(max=VOCABULARY - 1))
         rows[ids >= VOCABULARY] = prefix
