@@ -87,3 +87,28 @@ def test_not_on_a_cluster() -> None:
         chosen_options(
             executor="slurm", slurm_parameters=(), max_jobs=None, jobs=None, check=False, blind=True
         )
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_processes_of_steps_refuse_what_the_run_refuses(tmp_path: Path, closed: bool) -> None:
+    """Two paths; a path that only begins alike is open, and what has no path is not asked for."""
+    for name in ("a", "b", "ab"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    environ = {blind.VARIABLE: os.pathsep.join([str(tmp_path / "a"), str(tmp_path / "b" / "file")])}
+    blind.close_if_blind(environ if closed else {blind.VARIABLE: ""})
+    try:
+        for file in (tmp_path / "a" / "file", tmp_path / "b" / "file"):
+            if closed:
+                with pytest.raises(PermissionError, match="the run is blind"):
+                    file.read_text()
+                with pytest.raises(PermissionError, match="the run is blind"):
+                    os.open(os.fsencode(file), os.O_RDONLY)
+            else:
+                assert file.read_text()
+        assert (tmp_path / "ab" / "file").read_text() == "ab"
+        with os.fdopen(os.open(tmp_path / "ab" / "file", os.O_RDONLY)) as file:
+            assert file.read() == "ab"
+    finally:
+        blind.open_again({})
+    assert blind.VARIABLE not in os.environ

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from kit.engine import code
-from kit.engine.code import code_digest
-from kit.engine.registry import NoParams, StepKind, load_registry
+from kit.engine.code import changed, code_digest
+from kit.engine.registry import NoParams, Registry, StepKind, load_registry
+from kit.engine.store import StoredStep
 from kit.steps import common
 
 STEPS = """
@@ -140,3 +141,20 @@ def test_functions_that_parameters_name_are_part_of_the_code() -> None:
 def test_a_function_without_a_file_has_a_digest_too() -> None:
     made = StepKind("a/b", 1, NoParams, print, {}, ("x",))
     assert len(code_digest(made, {})) == 64
+
+
+def test_only_a_record_that_names_other_code_is_of_other_code() -> None:
+    kind = StepKind("a/b", 1, NoParams, print, {}, ())
+    registry = Registry()
+    registry.add(kind)
+
+    def of(code: str, kind: str = "a/b") -> StoredStep:
+        return StoredStep(
+            kind=kind, version=1, instance="i", params={}, started="", seconds=1.0, files={},
+            code=code,
+        )  # fmt: skip
+
+    assert changed(None, registry) is False
+    assert changed(of("", kind="nobody/knows"), registry) is False
+    assert changed(of(code_digest(kind, {})), registry) is False
+    assert changed(of("0" * 64), registry) is True

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from kit.engine.context import HiddenAxes, StepContext
+from kit.engine import context as module
+from kit.engine.context import HiddenAxes, StepContext, Stop, Stopped
 from kit.engine.events import Event
 from kit.engine.job import Job, PinFolder, Upstream, log_path
 from kit.engine.registry import NoParams, Registry, StepKind
 from kit.engine.store import Store
+from kit.manifest.types import Resources
+from kit.results.plan import ModelUse
 from tests.engine.conftest import plan_of
 
 INPUTS = {"model": "pin", "data": "step", "all": "steps"}
@@ -159,3 +163,100 @@ def test_registry() -> None:
     assert registry.names() == ["toy/x"]
     with pytest.raises(ValueError, match="registered twice"):
         registry.add(kind)
+
+
+def reading(tmp_path: Path, *, pinned: bool) -> StepContext:
+    """A context whose model is a pin, or what a step left in a folder of its outputs."""
+    kind = StepKind("toy/x", 1, NoParams, lambda c, p: None, {"model": "model"}, ())
+    use = ModelUse(attributes={"chat_format": "f"}, folder="" if pinned else "weights/final")
+    instance = msgspec.structs.replace(plan_of().by_id["make[seed=1]"], models={"model": use})
+    made = Upstream(instance="train[n=1]", key="1" * 64, axes={}, params={})
+    pin = PinFolder(id="llama", path="/pins/llama", attributes={"other": "x"})
+    job = Job(
+        instance=instance,
+        home=str(tmp_path),
+        log="",
+        steps={} if pinned else {"model": [made]},
+        pins={"model": pin} if pinned else {},
+    )
+    return StepContext(
+        job, kind, store=Store(tmp_path), out=tmp_path, scratch=tmp_path, emit=lambda item: None
+    )
+
+
+def test_a_model_is_a_folder_wherever_it_comes_from(tmp_path: Path) -> None:
+    pin = reading(tmp_path, pinned=True).model("model")
+    assert (pin.id, pin.path, pin.pinned) == ("llama", Path("/pins/llama"), True)
+    made = reading(tmp_path, pinned=False).model("model")
+    folder = Store(tmp_path).path("1" * 64) / "weights" / "final"
+    assert (made.id, made.path, made.pinned) == ("train[n=1]", folder, False)
+    assert pin.attributes == made.attributes == {"chat_format": "f"}
+
+
+# When to save.
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time that the test moves, and a Stop of its own."""
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module, "STOP", Stop())
+    return now
+
+
+@pytest.mark.parametrize("minutes", [0.5, 3.0])
+def test_state_is_due_when_the_interval_is_over_and_not_before(
+    tmp_path: Path, clock: list[float], minutes: float
+) -> None:
+    made, _ = context(tmp_path)
+    object.__setattr__(made, "resources", Resources(save_minutes=minutes))
+    for _ in range(2):
+        clock[0] += 60 * minutes - 0.5
+        assert not made.due()
+        clock[0] += 0.5
+        assert made.due()
+        assert made.due()  # until it is saved
+        made.saved()
+        assert not made.due()
+
+
+def test_a_step_that_is_asked_to_stop_saves_and_does_not_go_on(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    made, _ = context(tmp_path)
+    assert not made.due()
+    module.STOP.ask()
+    assert made.due()
+    with pytest.raises(Stopped):
+        made.saved()
+
+
+@pytest.mark.parametrize("world", ["1", "2"])
+def test_what_is_due_is_the_largest_wish_of_all_processes(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch, world: str
+) -> None:
+    """The other process wants to save; who asks before there is a group is refused."""
+    distributed = pytest.importorskip("torch").distributed
+    asked: list[Any] = []
+
+    def reduce(mine: Any, operation: Any) -> None:
+        asked.append(operation)
+        mine.fill_(max(int(mine), module._LATE))
+
+    monkeypatch.setenv("WORLD_SIZE", world)
+    made, _ = context(tmp_path)
+    if world == "2":
+        with pytest.raises(ValueError, match="after init_process_group"):
+            made.due()
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(distributed, "all_reduce", reduce)
+    assert made.due() is (world == "2")
+    assert asked == [distributed.ReduceOp.MAX] * (world == "2")
+    made.saved()  # nobody is to stop
+    module.STOP.waits = True
+    module.STOP.ask()
+    assert made.due()
+    with pytest.raises(Stopped):
+        made.saved()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,3 +168,55 @@ def test_peak_memory_is_of_the_step_and_not_of_the_process() -> None:
     assert high > before + 0.15
     assert worker.peak_memory_gb() < high - 0.1
     assert worker._peak_gpu_memory_gb() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [
+        ("", 8), ("max 100000", 8), ("200000 100000", 2), ("250000 100000", 2), ("50000 100000", 1),
+        ("1600000 100000", 8), ("200000", 8),
+    ],
+)  # fmt: skip
+def test_cores_are_those_that_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    monkeypatch.setattr(hardware, "_read", lambda path: quota)
+    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert hardware.cpu_count() == cores
+
+
+@pytest.mark.parametrize(("known", "cores"), [(6, 6), (None, 1)])
+def test_cores_where_there_is_no_affinity(
+    monkeypatch: pytest.MonkeyPatch, known: int | None, cores: int
+) -> None:
+    monkeypatch.setattr(hardware, "_read", lambda path: "")
+    monkeypatch.delattr(hardware.os, "sched_getaffinity")
+    monkeypatch.setattr(hardware.os, "cpu_count", lambda: known)
+    assert hardware.cpu_count() == cores
+
+
+@pytest.mark.parametrize(("limit", "gib"), [("max", 64.0), (str(2**34), 16.0), (str(2**40), 64.0)])
+def test_memory_is_what_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, limit: str, gib: float
+) -> None:
+    monkeypatch.setattr(hardware, "_read", lambda path: f"{limit}\n")
+    machine = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(total=2**36))
+    monkeypatch.setattr(hardware, "psutil", machine)
+    assert memory_gb() == gib
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "model"),
+    [
+        ("processor: 0\nmodel name\t: Fast One\nmodel name: Other\n", ("p", "m"), "Fast One"),
+        ("", ("p", "m"), "p"),
+        ("", ("", "m"), "m"),
+    ],
+)
+def test_the_processors_name(
+    monkeypatch: pytest.MonkeyPatch, text: str, names: tuple[str, str], model: str
+) -> None:
+    monkeypatch.setattr(hardware, "_read", lambda path: text)
+    for name, value in zip(("processor", "machine"), names, strict=True):
+        monkeypatch.setattr(hardware.platform, name, lambda value=value: value)
+    assert hardware.cpu_model() == model

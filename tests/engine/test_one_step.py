@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,15 @@ from kit.cli.main import run as kit
 from kit.engine.environment import Machine, require_environment, this_machine
 from kit.engine.hardware import Gpu
 from kit.engine.keys import instance_key
+from kit.engine.launch import NODES_VARIABLE, Nodes
 from kit.engine.one_step import link_record, run_instance
 from kit.engine.registry import REGISTRY
+from kit.engine.runner import Outcome
 from kit.engine.session import Options
 from kit.engine.store import Store
-from kit.errors import EXIT_INVALID, InvalidInput, Preflight
+from kit.errors import EXIT_INVALID, InvalidInput, KitError, Preflight
 from kit.results.plan import Plan, StepInstance, read_plan
-from tests.engine.conftest import ToyPins, plan_of
+from tests.engine.conftest import ToyPins, manifest, plan_of
 
 
 def step(plan: Plan, id: str, home: Path, **options: Any) -> None:
@@ -221,3 +224,41 @@ def test_a_hostile_key_destroys_no_file(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_bytes(msgspec.structs.replace(plan, instances=[first]).to_json())
     assert kit(["step", str(path), first.id]) == EXIT_INVALID
     assert precious.read_text() == "mine"
+
+
+def test_a_link_that_cannot_be_made_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "finished").write_text("a file")
+    with pytest.raises(KitError) as caught:
+        link_record(Store(tmp_path / "home"), "0" * 64, tmp_path / "finished" / "0")
+    assert caught.value.where == str(tmp_path / "finished" / "0")
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_the_first_node_runs_the_step_and_the_others_join(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """Each with its share of the GPUs."""
+    did: list[tuple[str, int]] = []
+
+    def join(instance: StepInstance, **how: Any) -> None:
+        assert instance.resources.gpus == how["processes"]
+        assert how["nodes"].rank == rank
+        did.append(("join", how["processes"]))
+
+    def run_steps(plan: Plan, **how: Any) -> Outcome:
+        assert how["only"] == {"r"}
+        did.append(("run", plan.by_id["r"].resources.gpus))
+        return Outcome()
+
+    monkeypatch.setattr("kit.engine.one_step.join", join)
+    monkeypatch.setattr("kit.engine.one_step.run_steps", run_steps)
+    monkeypatch.setattr("kit.engine.one_step.hardware.gpus", lambda: [GPU, GPU])
+    monkeypatch.setattr("kit.engine.one_step.require_environment", lambda *_: None)
+    monkeypatch.setenv(NODES_VARIABLE, "")
+    profile = {"summary": "s", "resources": {"r": {"gpus": 6}}}
+    steps = [{"id": "r", "kind": "toy/rank", "version": 1}]
+    plan = plan_of(manifest(steps=steps, results="r", profiles={"mini": profile}))
+    nodes = Nodes(count=3, rank=rank, host="h", port=9)
+    step(plan, "r", tmp_path, nodes=nodes)
+    assert did == [("join" if rank else "run", 2)]
+    assert msgspec.json.decode(os.environ[NODES_VARIABLE], type=Nodes) == nodes

@@ -201,3 +201,80 @@ def test_plain_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "[table] note" in captured.err
+
+
+def test_plain_progress_is_printed_once_an_interval_of_each_step() -> None:
+    """Whatever the clock shows when the run begins."""
+    made, clock = progressing()
+    clock.now = 5000.0
+    stream = io.StringIO()
+    shown = PlainRenderer(made, stream)
+    for second in range(0, 41):
+        clock.now = 5000.0 + second
+        for step in ("table", "make[seed=0]") if second > 14 else ("table",):
+            shown.show(event("progress", step, done=second, total=99, unit="x"))
+    lines = stream.getvalue().splitlines()
+    seen = {step: [line.rsplit(" ", 2)[1] for line in lines if line.startswith(f"[{step}]")]
+            for step in ("table", "make[seed=0]")}  # fmt: skip
+    assert seen == {
+        "table": ["10/99", "20/99", "30/99", "40/99"],
+        "make[seed=0]": ["25/99", "35/99"],
+    }
+
+
+def test_time_left_counts_gpus_apart_and_never_less_than_the_longest() -> None:
+    clock = Clock()
+    profile = {
+        "summary": "small", "matrix": {"seed": [0, 1, 2, 3]},
+        "set": {"make": {"seed": "${seed}"}},
+        "resources": {"make": {"minutes": 1}, "mix": {"minutes": 3, "gpus": 1},
+                      "table": {"minutes": 0}},
+    }  # fmt: skip
+    plan = plan_of(manifest(profiles={"mini": profile}))
+
+    def made(jobs: int, gpus: int) -> Progress:
+        return Progress(plan, jobs=jobs, gpus=gpus, clock=clock)
+
+    assert made(1, 1).left() == 4 * 180
+    assert made(1, 3).left() == 240  # four minutes of CPU, and as long on three GPUs
+    assert made(99, 99).left() == 180  # no more at once than there are
+    assert made(0, 0).left() == 4 * 180
+    one = made(4, 4)
+    feed(one, "step-started", "mix[seed=0]")
+    clock.now += 200.0
+    for seed in range(4):
+        feed(one, "step-cached", f"make[seed={seed}]")
+    assert one.left() == pytest.approx(3 * 180 / 4)  # it should have ended
+    feed(one, "progress", "mix[seed=0]", done=1, total=2)
+    assert one.left() == pytest.approx(200)
+    feed(one, "step-stopped", "mix[seed=0]")
+    assert one.left() == pytest.approx(3 * 180 / 3)
+
+
+def test_the_table_counts_finished_failed_and_running() -> None:
+    made, clock = progressing()
+    clock.now = 1.0
+    for name, step, fields in (
+        ("step-cached", "make[seed=0]", {}),
+        ("step-done", "mix[seed=0]", {"seconds": 3.0}),
+        ("step-failed", "make[seed=1]", {}),
+        ("step-started", "make[seed=2]", {}),
+    ):
+        feed(made, name, step, **fields)
+    feed(made, "progress", "make[seed=2]", done=1, total=4, unit="x")
+    rich = pytest.importorskip("rich.console")
+    console = rich.Console(width=120, file=io.StringIO(), force_terminal=False)
+    renderer_ = RichRenderer(made)
+    console.print(renderer_._table())
+    renderer_._live.stop()
+    head, make, mix, table, *_ = console.file.getvalue().splitlines()
+    assert "2/7 steps" in head
+    assert "1.0s elapsed" in head
+    assert make.split()[0] == "make"
+    assert "1/3" in make
+    assert "cached" in make
+    assert "1 failed  seed=2 1/4 x" in make
+    assert "1/3" in mix
+    assert "3.0s" in mix
+    assert "0/1" in table
+    assert "cached" not in mix + table

@@ -332,3 +332,31 @@ def test_hand_made_plans_run_like_any_other(tmp_path: Path) -> None:
     plan = plan_of_graph({"a": [], "b": ["a"]})
     again = msgspec.json.decode(plan.to_json(), type=Plan)
     assert Harness(again, tmp_path).in_state("run") == {"a", "b"}
+
+
+def test_what_is_planned_is_the_largest_of_a_steps_instances() -> None:
+    names = ("minutes", "memory_gb", "gpu_memory_gb")
+    needs = {"make[seed=0]": (1.0, 4.0, 8.0), "make[seed=1]": (3.0, 2.0, 24.0),
+             "make[seed=2]": (2.0, 1.0, 16.0)}  # fmt: skip
+    plan = plan_of()
+    for one in plan.instances:
+        if one.id in needs:
+            more = dict(zip(names, needs[one.id], strict=True))
+            larger = msgspec.structs.replace(one.resources, **more)  # type: ignore[arg-type]
+            plan = _changed(plan, one.id, resources=larger)
+    record = record_of(plan)
+    add_outcome(record, plan, outcome_of(plan, entry(seconds=90.0)))
+    make = findings(plan, record)[0]
+    assert (make.instances, make.planned_minutes) == (3, 3.0)
+    assert (make.planned_memory_gb, make.planned_gpu_memory_gb) == (4.0, 24.0)
+    assert make.measured_minutes == 1.5
+
+
+def _changed(plan: Plan, id: str, **fields: Any) -> Plan:
+    return msgspec.structs.replace(
+        plan,
+        instances=[
+            msgspec.structs.replace(one, **fields) if one.id == id else one
+            for one in plan.instances
+        ],
+    )

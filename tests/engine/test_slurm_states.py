@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from kit.engine.slurm import cluster as slurm
 from kit.engine.slurm.cluster import Seen, advice, each_id, parents, parse_squeue
+from kit.errors import Preflight
 
 SQUEUE = """\
 12_1|RUNNING|None|node01
@@ -102,3 +105,66 @@ def test_advice(seen: Seen, why: str, next_step: str) -> None:
 def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert slurm.run(["squeue"]) is None
+
+
+# Commands that end jobs, and what is cleared away.
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_jobs_are_asked_to_end_or_killed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill: bool
+) -> None:
+    lines: list[list[str]] = []
+    monkeypatch.setattr(slurm, "run", lines.append)
+    ids = [f"{number:04}" for number in range(slurm._MOST_IDS + 1)]
+    made = slurm.Cluster(tmp_path)
+    made.cancel([], kill=kill)
+    assert lines == []
+    made.cancel(reversed(ids), kill=kill)
+    signalled = [line for line in lines if "--signal=KILL" in line]
+    plain = [line for line in lines if line not in signalled]
+    for asked in (plain, signalled if kill else plain):
+        named = [id for line in asked for id in line if id.isdigit()]
+        assert named == ids
+        assert len(asked) == 2
+    assert bool(signalled) is kill
+    assert {line[0] for line in lines} == {"scancel"}
+
+
+def test_what_finished_jobs_leave_is_cleared_away_and_what_they_said_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1_0_result.pkl", "2_submitted.pkl", ".submission_file_7.sh", "1_0_log.out"):
+        (tmp_path / name).touch()
+    (tmp_path / "1_0_log.err").write_text("a warning")
+    (tmp_path / "notes.txt").touch()
+    naps: list[float] = []
+    monkeypatch.setattr(slurm.time, "sleep", naps.append)
+    slurm.Cluster(tmp_path).tidy(["1"])
+    assert {path.name for path in tmp_path.iterdir()} == {"1_0_log.err", "notes.txt"}
+    assert naps == []
+
+
+@pytest.mark.parametrize(("patience", "naps"), [(0.0, 0), (0.5, 4)])
+def test_a_last_file_that_does_not_come_is_waited_for_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, naps: int
+) -> None:
+    clock = [64.0]
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += 0.125
+
+    monkeypatch.setattr(slurm, "_LAST_SECONDS", patience)
+    monkeypatch.setattr(slurm.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(slurm.time, "sleep", sleep)
+    slurm.Cluster(tmp_path).tidy(["1"])
+    assert len(slept) == naps
+
+
+def test_without_submitit_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(Preflight, match="needs submitit") as caught:
+        slurm.require()
+    assert "[slurm]" in caught.value.next_step
