@@ -1,7 +1,7 @@
 """Measure checkpoint transfer at full shape on one GPU: a row of the sweep cold and warm, memory,
 the published recipe without any caching, and steps of a full tampering attack.
 
-    python -m benchmarks.measure_transfer FOLDER [--pairs 256] [--until 480] [--only cold]
+    python -m benchmarks.measure_transfer FOLDER [--pairs 256] [--kept-of 512] [--only cold]
 
 With ``--only`` a phase runs alone and joins the record that the folder has: rows of a sweep are
 processes of their own, and find what the first one compiled in the caches below the folder.
@@ -20,6 +20,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,23 @@ from typing import Any
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
-from benchmarks.transfer_bench import BUDGET, ROW, USES, Bench, Profiler, tera, timed, wait
+from benchmarks.transfer_bench import (
+    BUDGET,
+    ROW,
+    USES,
+    Bench,
+    First,
+    Profiler,
+    TimedPairs,
+    tera,
+    timed,
+    wait,
+)
 from kit.lm.standin import read_shape
 from kit.methods.checkpoint_transfer.counting import coefficients
 from kit.methods.checkpoint_transfer.pairs import Pairs, batches
 from kit.methods.checkpoint_transfer.recipe import Recipe
+from kit.methods.checkpoint_transfer.states import FileStates
 from kit.methods.checkpoint_transfer.student import make_student, optimizer_spec
 from kit.methods.checkpoint_transfer.targets import (
     FORGET,
@@ -41,6 +54,7 @@ from kit.methods.checkpoint_transfer.targets import (
     keep_pairs,
     kept_states,
 )
+from kit.methods.checkpoint_transfer.targets import keep as states_of
 from kit.methods.checkpoint_transfer.whole_run import Kept, run_recipe
 from kit.train.batches import micro_batches
 from kit.train.batching import Example
@@ -51,7 +65,7 @@ from kit.train.optimizers import AdamW
 from kit.train.single_process import SingleProcess
 
 
-def passes(bench: Bench) -> dict[str, Any]:
+def passes(bench: Bench, times: int = 3) -> dict[str, Any]:
     """Matrix products and forward passes alone, without anything around them."""
     found: dict[str, Any] = {}
     size = 8192 if bench.device == "cuda" else 256
@@ -74,18 +88,19 @@ def passes(bench: Bench) -> dict[str, Any]:
         "retain reference": (RETAIN, reference.compute, bench.forward(bench.depth, head=False)),
     }
     for name, (kind, compute, operations) in ways.items():
-        ids, mask = data.batch(kind, range(4))
+        ids, mask = data.inputs(kind, range(4))
         compute(ids, mask)
         with timed(bench, found, name):
-            for _ in range(3):
+            for _ in range(times):
                 compute(ids, mask)
-        found[f"{name}, TFLOP/s"] = tera(12 * operations, found[name])
+        found[f"{name}, TFLOP/s"] = tera(4 * times * operations, found[name])
     return found
 
 
 def keep(bench: Bench, data: Pairs) -> dict[str, Any]:
     """What the rows of a sweep share, as the step ``targets`` makes it."""
     found: dict[str, Any] = {}
+    data = TimedPairs(**vars(data))
     budget = BUDGET * 2**30 * len(data.forget) // ROW * bench.tokens * bench.width // (2048 * 4096)
     with timed(bench, found, "making and writing"):
         plan, written = keep_pairs(
@@ -101,10 +116,49 @@ def keep(bench: Bench, data: Pairs) -> dict[str, Any]:
             batch=4,
             dtype="bfloat16",
         )
+    found |= data.found(time.perf_counter())
+    found |= {"kept": vars(plan), "GiB written": round(written / 2**30, 2)}
+    # Start and end are there once a row.
+    more = ROW - len(data.forget)
+    whole = found["making and writing"] + more * found["a pair, behind the first quarter, seconds"]
+    return found | {
+        "pairs": len(data.forget),
+        "1024 pairs, seconds": round(whole, 1),
+        "1024 pairs, start and end extrapolated too as in earlier records, seconds": round(
+            found["making and writing"] * ROW / len(data.forget), 1
+        ),
+        "read back, blocks that differ from the computed": differing(bench, data),
+        "passes alone, behind that": passes(bench, times=6),
+    }
+
+
+def differing(bench: Bench, data: Pairs) -> dict[str, int]:
+    """How many kept states of the first, middle and last group are not the computed ones' bits."""
+    computed: dict[str, Any] = {
+        FORGET: ForgetTargets(bench.teacher, bench.maps, bench.recipe).compute,
+        RETAIN: RetainReference(bench.student).compute,
+    }
+    found = {}
+    for kind, compute in computed.items():
+        kept = kept_states(bench.folder / "kept", kind)
+        assert isinstance(kept, FileStates)
+        count = len(list(kept))
+        starts = {0, count // 8 * 4, (count - 1) // 4 * 4}
+        groups = [range(start, min(start + 4, count)) for start in starts]
+        found[kind] = sum(
+            not torch.equal(kept.rows(example)[block].to(values.device), values)
+            for example, rows in states_of(compute, data, kind, groups)
+            for block, values in rows.items()
+        )
+        kept.close()
+    return found
+
+
+def until_on_disk() -> float:
+    """Seconds until the disk has what was written."""
     start = time.perf_counter()
     os.sync()
-    found["seconds until the disk had it, behind that"] = round(time.perf_counter() - start, 2)
-    return {**found, "kept": vars(plan), "GiB written": round(written / 2**30, 2)}
+    return round(time.perf_counter() - start, 2)
 
 
 def train(
@@ -180,14 +234,18 @@ def train(
 
 def cold(bench: Bench, *, compiled: bool) -> dict[str, Any]:
     """The first row of a sweep: targets made, kept and used; its layers compiled meanwhile."""
-    data = bench.data(bench.pairs)
+    data = bench.data(bench.kept_of)
     if not compiled:
         targets, ahead = keep(bench, data), Compiling()
     else:
         with compiling_ahead(bench.ahead(rows=2)) as ahead:
             targets = keep(bench, data)
-    row = train(bench, data, rows=2, compiled=compiled, kept=bench_kept(bench))
-    made = targets["making and writing"] * ROW / bench.pairs
+    with ThreadPoolExecutor(1) as disk:
+        synced = disk.submit(until_on_disk)
+        data, kept = bench.data(bench.pairs), bench_kept(bench)
+        row = train(bench, data, rows=2, compiled=compiled, kept=kept)
+        targets["seconds until the disk had it, beside training"] = synced.result()
+    made = targets["1024 pairs, seconds"]
     wait_on = max(0.0, ahead.seconds - made)
     return {
         "targets": targets,
@@ -200,9 +258,12 @@ def cold(bench: Bench, *, compiled: bool) -> dict[str, Any]:
 
 
 def bench_kept(bench: Bench) -> Kept:
-    """What :func:`keep` wrote."""
+    """What :func:`keep` wrote; of the forget targets the share that a row reads."""
     folder = bench.folder / "kept"
-    return Kept(kept_states(folder, FORGET), kept_states(folder, RETAIN))
+    forget = kept_states(folder, FORGET)
+    if isinstance(forget, FileStates):
+        forget = First(forget, len(list(forget)) * bench.pairs // bench.kept_of)
+    return Kept(forget, kept_states(folder, RETAIN))
 
 
 def reference(bench: Bench) -> dict[str, Any]:
@@ -344,6 +405,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pairs", type=int, default=256)
+    parser.add_argument("--kept-of", type=int, help="pairs whose targets are made; else --pairs")
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--shape", default="gpt-neox-6.9b", help="a name, or a JSON file of one")
     parser.add_argument("--layers", default="5,10,15,20,25,30")
@@ -366,6 +428,7 @@ def main() -> None:
         Recipe(2.0, 5.0, layers=layers, examples=chosen.pairs),
         chosen.device,
         chosen.until,
+        kept_of=chosen.kept_of or chosen.pairs,
     )
     import peft
     import transformers
@@ -382,7 +445,8 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "shape": {"layers": bench.depth, "width": bench.width, "tokens of a text": bench.tokens},
         "note": f"measured on {chosen.pairs} of a row's {ROW} pairs; lines that begin with 1024 "
-        "are extrapolated, with compilation and checks of weights once; models are made beforehand",
+        "are extrapolated, with compilation, checks of weights, and start and end of making the "
+        f"targets of {bench.kept_of} pairs once; models are made beforehand",
     }
 
     def models() -> dict[str, Any]:

@@ -6,11 +6,12 @@ import gc
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +21,11 @@ from kit.methods.checkpoint_transfer.pairs import Pairs
 from kit.methods.checkpoint_transfer.recipe import Recipe
 from kit.train.compile_ahead import Ahead
 from kit.train.lora import Lora
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kit.methods.checkpoint_transfer.states import States
 
 ROW = 1024
 """Pairs of a row of the sweep (seed log, lines 37 to 49)."""
@@ -42,6 +48,7 @@ class Bench:
         device: ``cuda`` or ``cpu``.
         until: Seconds after which no phase begins.
         before: Seconds that earlier processes of the same record took.
+        kept_of: Pairs whose targets are made; the measured ones are the first of them.
     """
 
     folder: Path
@@ -56,6 +63,7 @@ class Bench:
     teacher: Any = None
     began: float = field(default_factory=time.perf_counter)
     before: float = 0.0
+    kept_of: int = 0
 
     @property
     def width(self) -> int:
@@ -93,10 +101,11 @@ class Bench:
 
     @property
     def maps(self) -> dict[int, AffineMap]:
-        """Random maps near the identity."""
-        made = {}
+        """Random maps near the identity, the same in every phase."""
+        made, generator = {}, torch.Generator().manual_seed(0)
         for block in self.recipe.blocks:
-            weight = torch.eye(self.width) + torch.randn(self.width, self.width) / self.width
+            noise = torch.randn(self.width, self.width, generator=generator)
+            weight = torch.eye(self.width) + noise / self.width
             made[block] = AffineMap(weight, torch.zeros(self.width))
         return made
 
@@ -111,7 +120,8 @@ class Bench:
 
     def data(self, count: int) -> Pairs:
         """Pairs of the longest length."""
-        return Pairs(self.texts(count, 1), self.texts(count, 2), 1, self.device)
+        forget, retain = (self.texts(max(count, self.kept_of), seed)[:count] for seed in (1, 2))
+        return Pairs(forget, retain, 1, self.device)
 
     def model(self, seed: int, **changes: Any) -> Any:
         """Random weights."""
@@ -161,6 +171,48 @@ class Bench:
         self.write()
         print(name, json.dumps(found)[:3000], flush=True)
         return "failed" not in found
+
+
+@dataclass(frozen=True)
+class TimedPairs(Pairs):
+    """Pairs that note when each batch was asked for."""
+
+    asked: list[float] = field(default_factory=list)
+
+    def inputs(self, kind: str, examples: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Note the time."""
+        self.asked.append(time.perf_counter())
+        return super().inputs(kind, examples)
+
+    def found(self, ended: float) -> dict[str, Any]:
+        """Seconds of the quarters; a pair's behind the first quarter; what is left to write."""
+        last = len(self.asked) - 1
+        quarter = len(self.asked) // 4
+        quarters = [*self.asked[:: max(1, quarter)][:4], ended]
+        share = (last - quarter) / len(self.asked)
+        pairs = share * len(self.forget)
+        return {
+            "quarters, seconds": [round(b - a, 2) for a, b in pairwise(quarters)],
+            "a pair, behind the first quarter, seconds": round(
+                (self.asked[last] - self.asked[quarter]) / pairs, 5
+            ),
+            "from the start of the last pass, seconds": round(ended - self.asked[last], 2),
+        }
+
+
+@dataclass(frozen=True)
+class First:
+    """The states of the first examples, as if no more were kept."""
+
+    states: States
+    count: int
+
+    def __contains__(self, example: int) -> bool:
+        return example < self.count and example in self.states
+
+    def rows(self, example: int) -> dict[int, Tensor]:
+        """Block -> [n, d] of one example."""
+        return self.states.rows(example)
 
 
 def free() -> None:

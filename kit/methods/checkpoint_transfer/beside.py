@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,30 +13,35 @@ if TYPE_CHECKING:
 
     from kit.methods.checkpoint_transfer.states import States
 
-Beside = Callable[[], AbstractContextManager[None]]
-"""Opens a context of copies that wait for what was queued until a moment, and for nothing later."""
 
+class ToHost:
+    """Copies of an example's states in the host's memory, made while the device goes on.
 
-def after_now(values: Iterable[Tensor]) -> Beside:
-    """Copies of these tensors, in another thread, that do not wait for what is queued from here on.
-
-    Args:
-        values: Of a single device.
+    On a GPU into page-locked memory, which is used again when a copy is let go, and on a stream of
+    its own: a copy waits for what was queued before it, and nothing waits for the copy.
     """
-    device = next(iter(values)).device
-    if device.type != "cuda":
-        return nullcontext
-    made = torch.cuda.current_stream(device).record_event()
 
-    @contextmanager
-    def copies() -> Iterator[None]:
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        stream.wait_event(made)
-        with torch.cuda.stream(stream):
-            yield
-        stream.synchronize()
+    def __init__(self) -> None:
+        """No stream yet."""
+        self._stream: torch.cuda.Stream | None = None
 
-    return copies
+    def copy(self, rows: Mapping[int, Tensor]) -> tuple[dict[int, Tensor], Callable[[], object]]:
+        """Block -> [n, d] on the host, and what to call before reading it, in any thread."""
+        made = {block: values.detach().contiguous() for block, values in rows.items()}
+        device = next(iter(made.values())).device
+        if device.type != "cuda":
+            return made, lambda: None
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream(device))
+        there = {}
+        with torch.cuda.stream(self._stream):
+            for block, values in made.items():
+                there[block] = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+                there[block].copy_(values, non_blocking=True)
+                # Its memory must not be used anew before it was read here.
+                values.record_stream(self._stream)
+        return there, self._stream.record_event().synchronize
 
 
 class ReadAhead:

@@ -22,7 +22,7 @@ RETAIN_LOSSES = ("kl", "cross-entropy", "hidden-states")
 def mapped_targets(
     teacher: Mapping[int, Tensor],
     maps: Mapping[int, AffineMap] | None,
-    mask: Tensor,
+    mask: Tensor | None,
     map_of: Mapping[int, int] | None = None,
 ) -> dict[int, Tensor]:
     """What the student's states are pulled to.
@@ -30,7 +30,7 @@ def mapped_targets(
     Args:
         teacher: Block -> teacher states [B, T, d] on forget text.
         maps: Block -> affine map; ``None`` takes the raw states, as the reported epoch sweep does.
-        mask: [B, T] bool, false on padding.
+        mask: [B, T] bool, false on padding; ``None`` without padding, in all losses.
         map_of: Block -> the block whose map is applied to its states; by default its own. The
             second version of the published code applies the map of the block before (section 1.3).
 
@@ -40,10 +40,9 @@ def mapped_targets(
     Raises:
         ValueError: A block without a map.
     """
-    kept = mask.bool()
     targets = {}
     for block, states in teacher.items():
-        rows = rows_of(states.detach(), kept)
+        rows = rows_of(states.detach(), mask)
         if maps is not None:
             source = block if map_of is None else map_of[block]
             if source not in maps:
@@ -54,7 +53,7 @@ def mapped_targets(
 
 
 def remove_loss(
-    student: Mapping[int, Tensor], targets: Mapping[int, Tensor], mask: Tensor
+    student: Mapping[int, Tensor], targets: Mapping[int, Tensor], mask: Tensor | None
 ) -> Tensor:
     """Mean over blocks, tokens and width of the squared distance to the targets.
 
@@ -71,10 +70,9 @@ def remove_loss(
     """
     if not targets or student.keys() != targets.keys():
         raise ValueError(f"states of blocks {sorted(student)}, targets of {sorted(targets)}")
-    kept = mask.bool()
     parts = []
     for block, target in targets.items():
-        states = rows_of(student[block], kept)
+        states = rows_of(student[block], mask)
         if states.shape != target.shape or not len(states):
             raise ValueError(
                 f"block {block}: {list(states.shape)} student states for {list(target.shape)} "
@@ -84,7 +82,7 @@ def remove_loss(
     return torch.stack(parts).mean()
 
 
-def kl_retain(reference: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+def kl_retain(reference: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
     """Forward KL(reference || model), mean over tokens; the reference weighs, as published.
 
     Every position that is not padding counts, the last one too (section 1.5).
@@ -98,7 +96,7 @@ def kl_retain(reference: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ValueError: Shapes that differ, or no token.
     """
-    rows = rows_of(logits, _tokens(mask))
+    rows = _counted(logits, mask)
     if reference.shape != rows.shape:
         raise ValueError(f"logits {list(rows.shape)}, reference {list(reference.shape)}")
     aims = log_softmax(reference.detach().float(), dim=-1)
@@ -106,7 +104,7 @@ def kl_retain(reference: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
     return kl_div(found, aims, reduction="none", log_target=True).sum(-1).mean()
 
 
-def cross_entropy_retain(ids: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+def cross_entropy_retain(ids: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
     """Next-token cross-entropy, mean over the tokens that are predicted.
 
     Args:
@@ -117,12 +115,13 @@ def cross_entropy_retain(ids: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ValueError: Nothing to predict.
     """
-    predicted = _tokens(mask[:, 1:])
-    return cross_entropy(logits[:, :-1][predicted].float(), ids[:, 1:][predicted])
+    predicted = None if mask is None else mask[:, 1:]
+    scores = _counted(logits[:, :-1], predicted)
+    return cross_entropy(scores.float(), rows_of(ids[:, 1:], predicted))
 
 
 def hidden_retain(
-    reference: Mapping[int, Tensor], student: Mapping[int, Tensor], mask: Tensor
+    reference: Mapping[int, Tensor], student: Mapping[int, Tensor], mask: Tensor | None
 ) -> Tensor:
     """Remove loss with the student's own states before unlearning as targets.
 
@@ -134,13 +133,14 @@ def hidden_retain(
     return remove_loss(student, mapped_targets(reference, None, mask), mask)
 
 
-def rows_of(states: Tensor, mask: Tensor) -> Tensor:
+def rows_of(states: Tensor, mask: Tensor | None) -> Tensor:
     """[n, d] of the n true positions of [B, T, d], in row-major order; no copy if all are."""
-    return states.flatten(0, 1) if bool(mask.all()) else states[mask]
+    return states.flatten(0, 1) if mask is None or bool(mask.all()) else states[mask.bool()]
 
 
-def _tokens(mask: Tensor) -> Tensor:
-    kept = mask.bool()
-    if not bool(kept.any()):
+def _counted(states: Tensor, mask: Tensor | None) -> Tensor:
+    """The same, of a loss that needs a token."""
+    rows = rows_of(states, mask)
+    if not len(rows):
         raise ValueError("a micro-batch needs at least one token that is not padding")
-    return kept
+    return rows

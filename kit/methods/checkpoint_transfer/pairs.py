@@ -47,15 +47,38 @@ class Pairs:
             kind: ``forget`` or ``retain``.
             examples: Numbers of the pairs, in the order of the rows.
         """
-        texts = self.forget if kind == "forget" else self.retain
-        rows = [texts[example] for example in examples]
+        lengths = self.lengths(kind, examples)
+        mask = [[True] * length + [False] * (max(lengths) - length) for length in lengths]
+        return self._ids(kind, examples), self._there(torch.tensor(mask, dtype=torch.bool))
+
+    def inputs(self, kind: str, examples: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """As :meth:`batch`, with no mask where nothing is padded.
+
+        So that nobody has to wait for the device to learn that nothing is.
+        """
+        if len(set(self.lengths(kind, examples))) == 1:
+            return self._ids(kind, examples), None
+        return self.batch(kind, examples)
+
+    def lengths(self, kind: str, examples: Sequence[int]) -> list[int]:
+        """Tokens of each text."""
+        texts = self._texts(kind)
+        return [len(texts[example]) for example in examples]
+
+    def _texts(self, kind: str) -> Sequence[Sequence[int]]:
+        return self.forget if kind == "forget" else self.retain
+
+    def _ids(self, kind: str, examples: Sequence[int]) -> Tensor:
+        rows = [self._texts(kind)[example] for example in examples]
         width = max(map(len, rows))
         ids = [[*row, *[self.pad_id] * (width - len(row))] for row in rows]
-        mask = [[True] * len(row) + [False] * (width - len(row)) for row in rows]
-        return (
-            torch.tensor(ids, dtype=torch.long, device=self.device),
-            torch.tensor(mask, dtype=torch.bool, device=self.device),
-        )
+        return self._there(torch.tensor(ids, dtype=torch.long))
+
+    def _there(self, values: Tensor) -> Tensor:
+        """On the device; from page-locked memory, because other copies wait for queued work."""
+        if torch.device(self.device).type == "cuda":
+            values = values.pin_memory()
+        return values.to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kit.methods.checkpoint_transfer.beside import Beside, after_now
+from kit.methods.checkpoint_transfer.beside import ToHost
 from kit.results.plain import read_json
 
 if TYPE_CHECKING:
@@ -45,14 +45,14 @@ class MemoryStates(dict[int, dict[int, "Tensor"]]):
 class StateWriter:
     """Writes states as they are made; files are written while further states are computed.
 
-    Copying from the device and writing happen in the threads of the pool, so that whoever adds
-    states may go on computing.
+    States leave the device at once, and the threads of the pool write them, so that whoever adds
+    states may go on computing and has little left to wait for at the end.
 
     Args:
         folder: Made here; its index is written last.
         pool: Threads that several writers may share.
         shard: Examples in one safetensors file.
-        pending: Most files that wait to be written; their states stay in memory.
+        pending: Most files that wait to be written; their states stay in the host's memory.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class StateWriter:
         self._folder, self._pool, self._shard, self._most = folder, pool, shard, pending
         self._index: dict[int, str] = {}
         self._held: dict[int, Mapping[int, Tensor]] = {}
+        self._to_host = ToHost()
+        self._there: Callable[[], object] = _nothing
         self._files: list[Future[int]] = []
 
     def add(self, example: int, rows: Mapping[int, Tensor]) -> None:
@@ -73,7 +75,8 @@ class StateWriter:
         """
         if example in self._index or example in self._held:
             raise ValueError(f"example {example} has states already")
-        self._held[example] = rows
+        # Copies arrive in the order in which they were asked for.
+        self._held[example], self._there = self._to_host.copy(rows)
         if len(self._held) == self._shard:
             self._flush()
 
@@ -97,8 +100,7 @@ class StateWriter:
         held, self._held = self._held, {}
         if len(self._files) >= self._most:
             self._files[-self._most].result()
-        made = after_now(value for rows in held.values() for value in rows.values())
-        self._files.append(self._pool.submit(_write, self._folder / name, held, made))
+        self._files.append(self._pool.submit(_write, self._folder / name, held, self._there))
         self._index.update(dict.fromkeys(held, name))
 
 
@@ -125,14 +127,17 @@ def write_states(
         return writer.finish()
 
 
-def _write(path: Path, held: Mapping[int, Mapping[int, Tensor]], made: Beside) -> int:
-    with made():
-        rows = {
-            f"{example}/{block}": values.detach().cpu().contiguous()
-            for example, blocks in held.items()
-            for block, values in blocks.items()
-        }
-    return _save(path, rows)
+def _nothing() -> None:
+    """What there is to wait for before the first copy."""
+
+
+def _write(
+    path: Path, held: Mapping[int, Mapping[int, Tensor]], there: Callable[[], object]
+) -> int:
+    there()
+    return _save(
+        path, {f"{e}/{b}": rows for e, blocks in held.items() for b, rows in blocks.items()}
+    )
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> int:

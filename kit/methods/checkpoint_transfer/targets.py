@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from kit.methods.checkpoint_transfer.pairs import Pairs
     from kit.methods.checkpoint_transfer.recipe import Recipe
 
-    Rows = Callable[[Tensor, Tensor], dict[int, Tensor]]
+    Rows = Callable[[Tensor, Tensor | None], dict[int, Tensor]]
 
 
 FORGET, RETAIN = "forget", "retain"
 WRITERS = 4
-"""Threads that copy states from the device and write them."""
+"""Threads that write files of states."""
 
 
 class ForgetTargets:
@@ -81,7 +81,7 @@ class ForgetTargets:
         """Block -> [n, d] of the batch of these pairs."""
         return _gather(pairs, FORGET, examples, self.kept, self.compute, self.blocks)
 
-    def compute(self, ids: Tensor, mask: Tensor) -> dict[int, Tensor]:
+    def compute(self, ids: Tensor, mask: Tensor | None) -> dict[int, Tensor]:
         """Block -> [n, d] of a batch, by the teacher."""
         with _measuring(ids):
             states = block_outputs(self.teacher, ids, mask, self.blocks)
@@ -126,11 +126,11 @@ class RetainReference:
             scores: Tensor = self._head(self._norm(rows.to(self._head.weight.dtype)))
             return scores
 
-    def compute(self, ids: Tensor, mask: Tensor) -> dict[int, Tensor]:
+    def compute(self, ids: Tensor, mask: Tensor | None) -> dict[int, Tensor]:
         """States of the last block, [n, d], by the model."""
         return {self._last: rows_of(self.states(ids, mask, [self._last])[self._last], mask)}
 
-    def states(self, ids: Tensor, mask: Tensor, blocks: Sequence[int]) -> dict[int, Tensor]:
+    def states(self, ids: Tensor, mask: Tensor | None, blocks: Sequence[int]) -> dict[int, Tensor]:
         """Block -> [B, T, d], for the hidden-state retain loss."""
         with _measuring(ids):
             if not self._adapter_off:
@@ -159,9 +159,8 @@ def keep(
         Example and block -> [n, d].
     """
     for examples in groups:
-        ids, mask = pairs.batch(kind, examples)
-        whole = compute(ids, mask)
-        yield from zip(examples, _split(whole, mask), strict=True)
+        whole = compute(*pairs.inputs(kind, examples))
+        yield from zip(examples, _split(whole, pairs.lengths(kind, examples)), strict=True)
 
 
 @dataclass(frozen=True)
@@ -295,12 +294,11 @@ def _gather(
 ) -> dict[int, Tensor]:
     """Rows of a batch, in its order: the kept ones read, the others computed together."""
     if kept is None or not any(example in kept for example in examples):
-        return compute(*pairs.batch(kind, examples))
+        return compute(*pairs.inputs(kind, examples))
     missing = [example for example in examples if example not in kept]
     parts: dict[int, dict[int, Tensor]] = {}
     if missing:
-        ids, mask = pairs.batch(kind, missing)
-        parts = dict(zip(missing, _split(compute(ids, mask), mask), strict=True))
+        parts = dict(keep(compute, pairs, kind, [missing]))
     for example in examples:
         if example not in parts:
             parts[example] = kept.rows(example)
@@ -317,9 +315,8 @@ def _gather(
     }
 
 
-def _split(rows: dict[int, Tensor], mask: Tensor) -> list[dict[int, Tensor]]:
+def _split(rows: dict[int, Tensor], lengths: list[int]) -> list[dict[int, Tensor]]:
     """Rows of a batch by example."""
-    lengths = mask.sum(1).tolist()
     cut = {block: torch.split(values, lengths) for block, values in rows.items()}
     return [{block: parts[at] for block, parts in cut.items()} for at in range(len(lengths))]
 

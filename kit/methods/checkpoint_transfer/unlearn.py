@@ -229,13 +229,13 @@ class _Losses:
             run.retain.append(sums["retain", micro])
 
     def _remove(self, model: Any, part: _Part) -> Tensor:
-        ids, mask = self._pairs.batch("forget", part.examples)
+        ids, mask = self._pairs.inputs("forget", part.examples)
         aims = self._targets.rows(self._pairs, part.examples)
         return remove_loss(block_outputs(model, ids, mask, self._targets.blocks), aims, mask)
 
     def _retain(self, model: Any, part: _Part) -> Tensor:
         examples = part.examples
-        ids, mask = self._pairs.batch("retain", examples)
+        ids, mask = self._pairs.inputs("retain", examples)
         kind = self._recipe.retain_loss
         reference = cast("RetainReference", self._reference)
         if kind == "hidden-states":
@@ -245,7 +245,7 @@ class _Losses:
             )
         aims = reference.logits(self._pairs, examples) if kind == "kl" else None
         padded: dict[str, Tensor] = {}
-        if not bool(mask.all()):
+        if mask is not None:
             padded = {"attention_mask": mask, "position_ids": positions(mask)}
         logits = model(input_ids=ids, use_cache=False, **padded).logits
         if aims is None:

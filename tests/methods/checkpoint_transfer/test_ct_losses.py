@@ -140,6 +140,29 @@ def test_hidden_retain_is_the_distance_to_itself() -> None:
     assert float(hidden_retain({3: before}, {3: before}, MASK)) == 0.0
 
 
+def test_no_mask_is_a_mask_that_is_true_throughout() -> None:
+    """Values and gradients, bit for bit."""
+    whole, ids = torch.ones_like(MASK), torch.tensor([[3, 4, 5], [1, 6, 2]])
+    reference = _states(4, 7).flatten(0, 1)
+
+    def losses(mask: torch.Tensor | None) -> list[torch.Tensor]:
+        logits = _states(5, 7).requires_grad_()
+        targets = mapped_targets({0: _states(6, 7)}, None, mask)
+        values = [
+            kl_retain(reference, logits, mask),
+            cross_entropy_retain(ids, logits, mask),
+            remove_loss({0: logits}, targets, mask),
+            hidden_retain({0: _states(8, 7)}, {0: logits}, mask),
+        ]
+        gradients = [torch.autograd.grad(value, logits)[0] for value in values]
+        return [targets[0], *values, *gradients]
+
+    for without, masked in zip(losses(None), losses(whole), strict=True):
+        assert torch.equal(without, masked)
+    with pytest.raises(ValueError, match="at least one token"):
+        cross_entropy_retain(ids[:, :1], _states(5, 7)[:, :1], None)
+
+
 def test_a_batch_without_tokens_is_refused() -> None:
     nothing = torch.zeros_like(MASK)
     logits = _states(4, 7)

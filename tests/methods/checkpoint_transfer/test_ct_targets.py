@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 import torch
 
+from kit.methods.checkpoint_transfer import states
 from kit.methods.checkpoint_transfer.beside import ReadAhead
 from kit.methods.checkpoint_transfer.pairs import Pairs, batches
 from kit.methods.checkpoint_transfer.states import (
@@ -23,6 +26,8 @@ from kit.methods.checkpoint_transfer.targets import (
     ForgetTargets,
     RetainReference,
     keep,
+    keep_pairs,
+    kept_states,
     plan_cache,
 )
 from tests.methods.checkpoint_transfer.small_run import pairs, recipe, setting
@@ -119,9 +124,9 @@ def test_states_say_what_is_wrong(tmp_path: Path) -> None:
     assert list(kept) == [1, 4]
     assert 4 in kept
     assert 2 not in kept
-    for states in (kept, MemoryStates({1: rows})):
+    for found in (kept, MemoryStates({1: rows})):
         with pytest.raises(ValueError, match="no states are kept of example 2"):
-            states.rows(2)
+            found.rows(2)
     kept.close()
     (tmp_path / "states.json").write_text(json.dumps({"1": "../elsewhere"}))
     with pytest.raises(ValueError, match="not a file beside it"):
@@ -194,8 +199,8 @@ def test_states_come_in_any_order_and_are_read_before_they_are_asked_for() -> No
             read.append(example)
             return super().rows(example)
 
-    states = Noted({example: {0: torch.full((2, 3), float(example))} for example in range(6)})
-    ahead = ReadAhead(states, [4, 9, 1, 0, 5, 4, 1], "cpu", most=2)
+    noted = Noted({example: {0: torch.full((2, 3), float(example))} for example in range(6)})
+    ahead = ReadAhead(noted, [4, 9, 1, 0, 5, 4, 1], "cpu", most=2)
     assert 5 in ahead
     assert 9 not in ahead
     for example in (4, 1, 0):
@@ -222,6 +227,118 @@ def test_files_are_written_while_more_is_computed(tmp_path: Path) -> None:
         assert writer.finish() > 5 * 24
     assert list(FileStates(tmp_path)) == list(range(5))
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
+def test_what_is_written_is_what_a_pass_by_itself_gives(given, tmp_path: Path) -> None:
+    """Bit for bit, of both kinds, into the last group, which is smaller; no further pair."""
+    plan, written = _kept(given, tmp_path)
+    assert (plan.retain, plan.forget) == (16, 10)
+    by_hand = {
+        "forget": (10, ForgetTargets(given.teacher, given.maps, recipe()).compute),
+        "retain": (16, RetainReference(given.original).compute),
+    }
+    for kind, (count, compute) in by_hand.items():
+        found = kept_states(tmp_path, kind)
+        assert isinstance(found, FileStates)
+        assert sorted(found) == list(range(count))
+        for start in range(0, count, 4):
+            group = range(start, min(start + 4, count))
+            ids, mask = pairs().batch(kind, group)
+            rows = compute(ids, mask)
+            ends = torch.cumsum(mask.sum(1), 0).tolist()
+            for example, begin, end in zip(group, [0, *ends], ends, strict=False):
+                kept = found.rows(example)
+                assert kept.keys() == rows.keys()
+                for block, values in kept.items():
+                    assert torch.equal(values, rows[block][begin:end])
+    files = list(tmp_path.rglob("*.safetensors"))
+    assert written == sum(file.stat().st_size for file in files)
+
+
+@pytest.mark.parametrize("failing", ["pass", "disk"])
+def test_states_of_a_run_that_stopped_are_not_believed(
+    given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Files may be there, an index is not."""
+    calls = []
+
+    def fails_later(real: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            calls.append(arguments)
+            if len(calls) > 2:
+                raise OSError("no space left on device")
+            return real(*arguments)
+
+        return called
+
+    if failing == "disk":
+        monkeypatch.setattr(states, "_save", fails_later(states._save))
+        monkeypatch.setattr(
+            states.StateWriter.__init__, "__kwdefaults__", {"shard": 4, "pending": 4}
+        )
+    else:
+        monkeypatch.setattr(ForgetTargets, "compute", fails_later(ForgetTargets.compute))
+    with pytest.raises(OSError, match="no space left"):
+        _kept(given, tmp_path)
+    assert len(calls) > 2
+    for kind in ("forget", "retain"):
+        assert (tmp_path / kind).is_dir()
+        with pytest.raises(ValueError, match="holds no states"):
+            kept_states(tmp_path, kind)
+
+
+def _kept(given, folder: Path) -> tuple[CachePlan, int]:
+    data = pairs()
+    width, most = 16, max(map(len, (*data.forget, *data.retain)))
+    return keep_pairs(
+        folder,
+        given.teacher,
+        given.original,
+        given.maps,
+        recipe(),
+        data,
+        width=width,
+        uses=2,
+        budget=4 * width * most * (16 + 2 * 10),
+        batch=4,
+        dtype="float32",
+    )
+
+
+def test_of_texts_of_a_length_the_device_is_asked_nothing(
+    given, targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer would have to be waited for. transformers asks a single thing itself."""
+    data = pairs(examples=8)
+    same = Pairs([text[:3] for text in data.forget], [text[:3] for text in data.retain], 0)
+    asked = []
+    for name in ("__bool__", "item", "tolist", "__int__", "__float__"):
+        real = getattr(torch.Tensor, name)
+
+        def ask(self: torch.Tensor, *_: Any, name: str = name, real: Any = real) -> Any:
+            asked.append(name)
+            return real(self)
+
+        monkeypatch.setattr(torch.Tensor, name, ask)
+    reference = RetainReference(given.original)
+    for kind, compute in (("forget", targets.compute), ("retain", reference.compute)):
+        list(keep(compute, same, kind, [range(4), range(4, 8)]))
+    assert set(asked) <= {"__bool__"}
+    assert len(asked) <= 4
+    list(keep(targets.compute, data, "forget", [range(4)]))
+    assert "__bool__" in asked[4:]
+
+
+def test_a_batch_without_padding_has_no_mask() -> None:
+    data = Pairs([[3, 4], [5, 6], [7]], [[3], [4], [5]], pad_id=0)
+    ids, mask = data.inputs("forget", [1, 0])
+    assert ids.tolist() == [[5, 6], [3, 4]]
+    assert ids.dtype == torch.int64
+    assert mask is None
+    padded = data.inputs("forget", [1, 2])
+    assert padded[1] is not None
+    assert [part.tolist() for part in padded] == [[[5, 6], [7, 0]], [[True, True], [True, False]]]
+    assert data.inputs("retain", [0, 2])[1] is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
