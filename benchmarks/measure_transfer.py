@@ -116,7 +116,7 @@ def keep(bench: Bench, data: Pairs) -> dict[str, Any]:
             batch=4,
             dtype="bfloat16",
         )
-    found |= data.found(time.perf_counter())
+    found |= data.found(time.perf_counter()) | page_locked(bench.device)
     found |= {"kept": vars(plan), "GiB written": round(written / 2**30, 2)}
     # Start and end are there once a row.
     more = ROW - len(data.forget)
@@ -129,6 +129,17 @@ def keep(bench: Bench, data: Pairs) -> dict[str, Any]:
         ),
         "read back, blocks that differ from the computed": differing(bench, data),
         "passes alone, behind that": passes(bench, times=6),
+    }
+
+
+def page_locked(device: str) -> dict[str, Any]:
+    """What getting page-locked memory took: blocks, and milliseconds."""
+    stats = torch.cuda.host_memory_stats() if device == "cuda" else {}
+    names = {"num_host_alloc": "page-locked blocks", "host_alloc_time.total": "page-locking, ms"}
+    return {
+        words: int(stats[n] / (1000 if "time" in n else 1))
+        for n, words in names.items()
+        if n in stats
     }
 
 

@@ -224,7 +224,7 @@ def _targets_once(made: dict[str, Any]) -> str:
     return (
         f" Targets were made of {made['pairs']} pairs, {made['GiB written']:.0f} GiB in "
         f"{made['making and writing']:.1f} s, in quarters of "
-        f"{', '.join(f'{seconds:.1f}' for seconds in quarters)} s; further pairs are counted at the "
+        f"{', '.join(f'{part:.1f}' for part in quarters)} s; further pairs are counted at the "
         f"rate behind the first quarter, start and end once ({before:.0f} s as earlier records "
         f"counted). The same passes alone, right behind that, ran at {min(rates):.0f} to "
         f"{max(rates):.0f} TFLOP/s."

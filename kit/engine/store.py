@@ -35,6 +35,8 @@ from kit.results.types import Canary
 STORE_VERSION = 1
 SMALL = 64 * 1024 * 1024
 """Files below this are hashed whenever they are looked at, larger ones only by ``--check``."""
+_AT_ONCE = 4
+"""Files of a step that are hashed at a time: states of checkpoint transfer are 80 GiB in many."""
 KEEP_DAMAGED_DAYS = 7
 RECORD = "step.json"
 CANARIES = "canaries.json"
@@ -208,7 +210,7 @@ class Store:
             folder: The workspace's output folder, complete.
             entry: Called with ``files=`` to make the record.
         """
-        files: dict[str, FileRecord] = {}
+        files: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -216,17 +218,11 @@ class Store:
                     f"the output {name} is a link or a special file",
                     why="outputs must stay whole when the store is moved",
                 )
-            if path.is_dir():
-                continue
-            with path.open("rb") as handle, ThreadPoolExecutor(1) as disk:
-                # Of a model of 32 GB either takes half a minute.
-                written = disk.submit(os.fsync, handle.fileno())
-                sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-                size = handle.tell()
-                written.result()
-            path.chmod(0o444)
-            files[name] = FileRecord(sha256=sha256, size=size)
-        record = entry(files=files)
+            if path.is_file():
+                files[name] = path
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            sealed = dict(zip(files, threads.map(_seal, files.values()), strict=True))
+        record = entry(files=sealed)
         write_atomic(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
         for path in (p for p in folder.rglob("*") if p.is_dir()):
             fsync_dir(path)
@@ -330,6 +326,18 @@ def _newer(home: Path, made: int) -> Preflight:
         why="finished steps of the two cannot be told apart safely",
         next_step="update this kit, or set KIT_HOME to another folder",
     )
+
+
+def _seal(path: Path) -> FileRecord:
+    """Put a file on the disk, hash it and make it read-only."""
+    with path.open("rb") as handle, ThreadPoolExecutor(1) as disk:
+        # Of a model of 32 GB either takes half a minute.
+        written = disk.submit(os.fsync, handle.fileno())
+        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+        size = handle.tell()
+        written.result()
+    path.chmod(0o444)
+    return FileRecord(sha256=sha256, size=size)
 
 
 def _check(path: Path, record: FileRecord, level: Level) -> str:
