@@ -45,14 +45,14 @@ def save_maps(
     """
     from safetensors.torch import save_file
 
-    widths = {tuple(one.weight.shape) for one in maps.values()}
+    widths = {tuple(affine.weight.shape) for affine in maps.values()}
     if len(widths) != 1 or len(set(next(iter(widths)))) != 1:
         raise ValueError(f"a file holds square maps of one width, not {sorted(widths)}")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
-    for block, one in maps.items():
-        tensors[f"layer_{block + 1}.weight"] = one.weight.detach().cpu().contiguous()
-        tensors[f"layer_{block + 1}.bias"] = one.bias.detach().cpu().contiguous()
+    for block, affine in maps.items():
+        tensors[f"layer_{block + 1}.weight"] = affine.weight.detach().cpu().contiguous()
+        tensors[f"layer_{block + 1}.bias"] = affine.bias.detach().cpu().contiguous()
     save_file(tensors, folder / WEIGHTS)
     metadata = {
         "layer_indices": sorted(block + 1 for block in maps),

@@ -55,8 +55,8 @@ def as_answers(scored: Sequence[Scored], *, normalised: bool = False) -> Answers
     """
     picked, right = letters(scored, normalised=normalised)
     return {
-        "items": [one.id for one in scored],
-        "right": [int(one.right(normalised=normalised)) for one in scored],
+        "items": [question.id for question in scored],
+        "right": [int(question.right(normalised=normalised)) for question in scored],
         "picked": picked,
         "answers": right,
         "probability": mean_probability(scored),
@@ -91,8 +91,8 @@ def patched_answers(
     """
     if not any(block >= 0 for block in maps):
         raise ValueError("no affine map of a block to patch")
-    found = {}
+    answers = {}
     for block in sorted(block for block in maps if block >= 0):
         with oracle_patch(student, teacher, maps[block], block):
-            found[block] = answer(backend, questions, encode)
-    return found
+            answers[block] = answer(backend, questions, encode)
+    return answers

@@ -23,7 +23,7 @@ def add_attack(
     table: TableBuilder,
     here: Observation,
     row: str,
-    found: Mapping[str, Any],
+    trajectory: Mapping[str, Any],
     steps: Sequence[int],
 ) -> None:
     """Add what was measured of one attack.
@@ -32,20 +32,20 @@ def add_attack(
         table: Of the experiment.
         here: Where the attack stands; its settings name the attack.
         row: The attacked model.
-        found: The attack's file (:func:`kit.tampering.watched.record`).
+        trajectory: The attack's file (:func:`kit.tampering.watched.record`).
         steps: Which of the measured steps are cells, beside 0 and the end; a shorter attack has
             none of those beyond its end.
 
     Raises:
         ValueError: A step that was not measured.
     """
-    points = found["points"]
+    points = trajectory["points"]
     last = points[-1][0]
     measured = {step for step, _ in points}
     missing = [step for step in steps if step <= last and step not in measured]
     if missing:
         raise ValueError(f"attack step {missing[0]} was not measured")
-    for metric, questions in found["questions"].items():
+    for metric, questions in trajectory["questions"].items():
         curve: list[tuple[float, ...]] = []
         for step, values in points:
             if metric not in values:

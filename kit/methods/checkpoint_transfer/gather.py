@@ -93,36 +93,36 @@ def tabulate(
         (ORACLE, oracles),
     )
     for group, folders in groups:
-        for one in folders:
-            here, row = _at(table, one, roles, group)
+        for evaluation in folders:
+            here, row = _at(table, evaluation, roles, group)
             if group == TEACHER and row == BASELINE:
                 row = checkpoint
-            for metric, answers in _read(one.path / ANSWERS).items():
+            for metric, answers in _read(evaluation.path / ANSWERS).items():
                 _add_answers(table, here, metric, row, answers)
                 if group == UNLEARNED and NOT_FINITE not in answers:
                     most = _most_of_one_letter(answers["picked"])
-                    collapsed += [one.instance] if most > MOST_ONE_LETTER else []
+                    collapsed += [evaluation.instance] if most > MOST_ONE_LETTER else []
                     if ONE_LETTER in also:
                         here.number(f"{metric}-{ONE_LETTER}", row, 100 * most, "percent")
-    for one in trainings:
-        here, row = _at(table, one, roles, UNLEARNED)
-        training = _read(one.path / TRAINING)
+    for trained in trainings:
+        here, row = _at(table, trained, roles, UNLEARNED)
+        training = _read(trained.path / TRAINING)
         _add_losses(table, here, row, training, losses)
         for name in [name for name in also if name != ONE_LETTER]:
             key, unit = NUMBERS[name]
             here.number(name, row, training[key], unit)
-    for one in attacks:
-        here, row = _at(table, one, roles, ATTACKED)
-        add_attack(table, here, row, _read(one.path / TRAJECTORY), attack_steps)
+    for attack in attacks:
+        here, row = _at(table, attack, roles, ATTACKED)
+        add_attack(table, here, row, _read(attack.path / TRAJECTORY), attack_steps)
     return table.build(), sorted(set(collapsed))
 
 
 def _at(
-    table: TableBuilder, one: Finished, roles: Mapping[str, str], group: str
+    table: TableBuilder, finished: Finished, roles: Mapping[str, str], group: str
 ) -> tuple[Observation, str]:
     """Where the numbers of an instance belong, and the row of the table."""
     rows, settings = [], []
-    for axis, value in one.axes.items():
+    for axis, value in finished.axes.items():
         if roles.get(axis) == "replicate":
             continue
         record = value if isinstance(value, Mapping) else {"id": value}
@@ -130,7 +130,7 @@ def _at(
             settings.append(str(record["at"]))
         if "row" in record or not record.get("at"):
             rows.append(str(record.get("row", record["id"])))
-    origin = Axes([one.axes], roles).origin(one.instance, one.axes)
+    origin = Axes([finished.axes], roles).origin(finished.instance, finished.axes)
     origin = replace(origin, group=group, settings=tuple(settings))
     return table.at(origin), "-".join(rows) or BASELINE
 
@@ -143,8 +143,8 @@ def _add_answers(
         # The row is taken by the block; a teacher that an axis names becomes a setting.
         named = () if row == BASELINE else (row,)
         origin = replace(here.origin, settings=(*here.origin.settings, *named))
-        for block, found in answers["blocks"].items():
-            _add_answers(table, table.at(origin), metric, f"block-{block}", found)
+        for block, patched in answers["blocks"].items():
+            _add_answers(table, table.at(origin), metric, f"block-{block}", patched)
         return
     if NOT_FINITE in answers:
         table.not_run(here.id(metric, row), "percent", "diverged; its weights are not finite")

@@ -122,5 +122,5 @@ def make_recipe(preset: str, *, retain_coef: float, remove_coef: float, **settin
     undone = [name for name in both if settings[name] == fields[name].default]
     if undone:
         raise ValueError(f"{undone[0]} is what makes the preset {preset!r}; take another preset")
-    values = {name: one.value for name, one in differences.items()}
+    values = {name: difference.value for name, difference in differences.items()}
     return Recipe(retain_coef, remove_coef, **{**values, **settings})

@@ -56,9 +56,9 @@ def read_lettered(files: Sequence[Path], prefix: str, *, about: str = "") -> lis
         ValueError: No files, or a column missing.
     """
     made = []
-    for one in _read(files, prefix, by_subject=not about):
-        subject = about or one.id.split("-")[1].replace("_", " ")
-        made.append(lettered(one, about=subject))
+    for question in _read(files, prefix, by_subject=not about):
+        subject = about or question.id.split("-")[1].replace("_", " ")
+        made.append(lettered(question, about=subject))
     return made
 
 
@@ -76,12 +76,12 @@ def _read(files: Sequence[Path], prefix: str, *, by_subject: bool = False) -> li
     if missing:
         there = ", ".join(rows.column_names)
         raise ValueError(f"{files[0].name} has no column {missing[0]!r}; there: {there}")
-    found = []
+    questions = []
     for at, row in enumerate(rows):
         name = f"{prefix}-{row['subject']}" if by_subject else prefix
         options, answer = tuple(row["choices"]), int(row["answer"])
-        found.append(_Raw(f"{name}-{at:05d}", row["question"], options, answer))
-    return found
+        questions.append(_Raw(f"{name}-{at:05d}", row["question"], options, answer))
+    return questions
 
 
 def read_cloze(files: Sequence[Path]) -> list[Formatted]:
@@ -90,7 +90,7 @@ def read_cloze(files: Sequence[Path]) -> list[Formatted]:
     Raises:
         ValueError: No files, or a column missing.
     """
-    return [cloze(one) for one in _read(files, "cloze")]
+    return [cloze(question) for question in _read(files, "cloze")]
 
 
 def published_sets(
@@ -129,26 +129,26 @@ def read_with_shots(
         ValueError: No files, a column missing, or a subject with too few examples.
     """
     examples: dict[str, list[Formatted]] = {}
-    for one in _read(example_files, "example", by_subject=True):
-        examples.setdefault(one.id.split("-")[1], []).append(lettered(one))
+    for question in _read(example_files, "example", by_subject=True):
+        examples.setdefault(question.id.split("-")[1], []).append(lettered(question))
     made = []
-    for one in _read(files, "mmlu", by_subject=True):
-        subject = one.id.split("-")[1]
+    for question in _read(files, "mmlu", by_subject=True):
+        subject = question.id.split("-")[1]
         before = examples.get(subject, [])[:shots]
         if len(before) < shots:
             raise ValueError(f"{len(before)} examples of {subject}; {shots} are wanted")
-        made.append(with_shots(lettered(one), before, about=subject.replace("_", " ")))
+        made.append(with_shots(lettered(question), before, about=subject.replace("_", " ")))
     return made
 
 
 def stem(questions: Iterable[Formatted]) -> list[Formatted]:
     """Those of the subjects of :data:`STEM`, by their ids."""
-    return [one for one in questions if one.id.split("-")[1] in STEM]
+    return [question for question in questions if question.id.split("-")[1] in STEM]
 
 
 def write_questions(folder: Path, name: str, questions: Iterable[Formatted]) -> None:
     """Write ``questions/<name>.jsonl``, in the form of the miniature worlds' questions."""
     target = folder / "questions"
     target.mkdir(exist_ok=True)
-    lines = "".join(json.dumps(asdict(one)) + "\n" for one in questions)
+    lines = "".join(json.dumps(asdict(question)) + "\n" for question in questions)
     (target / f"{name}.jsonl").write_text(lines, encoding="utf-8")

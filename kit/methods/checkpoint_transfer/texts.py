@@ -93,7 +93,7 @@ def choose_texts(
         FIT: rest[:fit],
         HELD_OUT: apart,
     }
-    ids = {name: [encode(text)[:most_tokens] for text in found] for name, found in taken.items()}
+    ids = {name: [encode(text)[:most_tokens] for text in texts] for name, texts in taken.items()}
     for name, rows in ids.items():
         if not all(rows):
             raise ValueError(f"a {name} text has no tokens")
