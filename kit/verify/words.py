@@ -62,7 +62,9 @@ def tested(claim: Claim, cells: Mapping[str, Measurement], asked: str, replicate
     measured = [cells[id] for id in claim_cells(claim)]
     numbers = [_number(cell) for cell in measured]
     if claim.tested:
-        said = _NUMBER.sub(lambda match: numbers[int(match[1])], claim.tested)
+        # `kit validate` refuses a number that the claim has not; here it stays as it is written.
+        known = {f"{{{index}}}": number for index, number in enumerate(numbers)}
+        said = _NUMBER.sub(lambda match: known.get(match[0], match[0]), claim.tested)
     else:
         said = f"{claim.id.replace('-', ' ')}: {_between(claim.kind, numbers)}"
     seeds = max(len(cell.seeds) for cell in measured)

@@ -37,6 +37,11 @@ def test_the_tested_sentence_has_the_measured_numbers_and_the_published_one_its_
     assert said.outcome == "holds"
 
 
+def test_a_number_that_the_claim_has_not_stays_as_it_is_written() -> None:
+    said = asr(tested="200 steps bring ASR from {1} to {2} and {99}").claims[0].tested
+    assert said == "200 steps bring ASR from 93.8 % to {2} and {99}; 5 pairs"
+
+
 def test_explained_claims_stand_in_words_with_how_they_were_decided() -> None:
     verdict = asr(tested="200 steps bring ASR from {1} to {0}")
     (line,) = (line for line in lines(verdict) if line.startswith("primary "))
