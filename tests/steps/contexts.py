@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ class FakeContext:
     axes: dict[str, Any] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
     canaries: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    cells: dict[str, list[str] | None] = field(default_factory=dict)
     progressed: list[tuple[int, int]] = field(default_factory=list)
 
     def pin(self, name: str) -> PinInput:
@@ -65,12 +67,49 @@ class FakeContext:
 
     def canary(self, id: str, passed: bool, detail: str, cells: list[str] | None = None) -> None:
         self.canaries[id] = (passed, detail)
+        self.cells[id] = cells
 
     def note(self, text: str) -> None:
         pass
 
     def due(self) -> bool:
         return False
+
+
+class Loose(FakeContext):
+    """Whatever a step asks for is there, and what it notes is kept."""
+
+    def __init__(self, folder: Path, *, rehearsal: bool = False, **inputs: Any) -> None:
+        super().__init__(folder / "out", folder / "scratch", rehearsal=rehearsal, **inputs)
+        self.out.mkdir(exist_ok=True)
+        self.notes: list[str] = []
+
+    def model(self, name: str) -> ModelInput:
+        return ModelInput(name, self.out, {}, pinned=False)
+
+    def pin(self, name: str) -> PinInput:
+        return PinInput(name, self.out, {})
+
+    def step(self, name: str) -> StepInput:
+        return self.before[name][0] if name in self.before else StepInput(name, self.out, {}, {})
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    @property
+    def outcomes(self) -> dict[str, bool]:
+        return {id: passed for id, (passed, _) in self.canaries.items()}
+
+
+def giving(value: Any) -> Callable[..., Any]:
+    """A function that gives this, whatever it is asked."""
+    return lambda *given, **named: value
+
+
+def nothing_is_loaded(patch: pytest.MonkeyPatch, module: Any, *names: str) -> None:
+    """Let a step's inputs be nothing: what it makes of them is planted."""
+    for name in names:
+        patch.setattr(module, name, giving(SimpleNamespace()))
 
 
 class Steps:
