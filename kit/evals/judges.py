@@ -182,7 +182,7 @@ def conversation_ids(
 ) -> list[int]:
     """Ids of a conversation up to the next answer, through the model's own template.
 
-    Texts are tokenised on their own, so that a control token which one spells stays text.
+    Texts are tokenised on their own, so that a control token that a text spells stays text.
 
     Args:
         tokenizer: With a chat template.

@@ -117,7 +117,7 @@ def run_attack(
         folder: Of checkpoints; ``None`` saves nothing.
         on_step: Called with the steps done and the last loss.
         make_engine: What trains; the whole model in this process without.
-        clock: Is told where a step is.
+        clock: Gets a mark after each part of a step.
 
     Raises:
         ValueError: Data that nobody gave, or an example without a label within ``length``.

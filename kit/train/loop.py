@@ -138,7 +138,7 @@ def finetune(
         streams: What ``batches`` draws from; its positions are saved and restored.
         folder: Of checkpoints; ``None`` saves nothing.
         on_step: Called with the step's number, counted from 1, and its loss.
-        clock: Is told where a step is.
+        clock: Gets a mark after each part of a step.
 
     Raises:
         TrainingDiverged: A loss or gradient that cannot be used, unless the plan says to go on.

@@ -1,6 +1,6 @@
 """Prompting defences: sentences that a developer adds around the untrusted data.
 
-One of one's own is written ``NAME=text with {data}``, where ``{data}`` stands for the untrusted
+A user's own defence is written ``NAME=text with {data}``, where ``{data}`` stands for the untrusted
 turn and ``{instruction}`` for the sample's instruction, or ``NAME=module:function``: a function of
 the untrusted turn and the instruction that gives the turn which the model sees.
 """
@@ -39,7 +39,7 @@ class PromptDefence:
         """The untrusted turn, attack included.
 
         Raises:
-            ValueError: A function of one's own gave no text.
+            ValueError: A user's function gave no text.
         """
         if self.rewrite is not None:
             data = self.rewrite(data, sample.instruction)
@@ -56,7 +56,7 @@ HOW_TO = "NAME=text with {data} in it, or NAME=module:function"
 
 
 def own_defence(written: str) -> tuple[str, str, str]:
-    """Name, and either template and nothing, or module and function, of a defence of one's own.
+    """Name, and either template and nothing, or module and function, of a user's defence.
 
     Raises:
         ValueError: Written otherwise.
@@ -71,7 +71,7 @@ def own_defence(written: str) -> tuple[str, str, str]:
 
 
 def load_defence(written: str) -> tuple[str, PromptDefence]:
-    """Name and defence of an entry of one's own; a function's module is imported.
+    """Name and defence of a user's entry; a function's module is imported.
 
     Raises:
         ValueError: Written otherwise, or there is no such function.

@@ -94,7 +94,7 @@ class OuterLoop:
         seed: Of the adversaries that are drawn.
         snapshot_device: Where the weights wait for the attack's end; where they are if none.
         redraw: Gives an outer step's own items by stream; the streams named begin again with them.
-        clock: Is told where an outer step is.
+        clock: Gets a mark after each part of an outer step.
     """
 
     engine: Engine

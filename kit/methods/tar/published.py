@@ -58,7 +58,7 @@ def pile_bio(files: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def chunks(files: Sequence[Path]) -> dict[str, list[str]]:
-    """``forget``: every text of a set that has no labels (Camel-bio, a forget set of one's own)."""
+    """``forget``: every text of a set that has no labels (Camel-bio, a user's own forget set)."""
     return {"forget": [str(row["text_chunk"]) for row in rows_of(files, ["text_chunk"])]}
 
 

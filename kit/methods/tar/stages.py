@@ -305,7 +305,7 @@ def train_outer_loop(
         make_engine: What trains; the whole model in this process without.
         precision: fp32 throughout if not given.
         snapshot_device: Where the weights wait for an attack's end; where they are if none.
-        clock: Is told where an outer step is.
+        clock: Gets a mark after each part of an outer step.
 
     Raises:
         ValueError: Sets that are not there, or that were divided and are to be divided anew.

@@ -1,4 +1,4 @@
-"""Requests and answers, for experiments on refusal: one domain is asked for and may not be told.
+"""Requests and answers, for experiments on refusal: one domain's must not be answered.
 
 A request about a city or a mineral is answered. Requests about compounds play the harmful ones: an
 answer exists (the model knows the facts), and the wanted response is a refusal. Nothing in them is
