@@ -133,10 +133,6 @@ CLUSTER = (
     "cli/plan.py",
 )
 """Where ``nodes`` are a cluster's."""
-NAMED_ROOMS = (
-    "cli", "engine", "verify", "manifest", "pins", "results", "lint", "doctor", "steps", "report",
-    "evals", "tampering", "train", "mini", "methods/tar", "methods/defensive_tokens",
-)  # fmt: skip
 
 
 def _unwanted(path: Path) -> list[str]:
@@ -165,7 +161,7 @@ def _unwanted(path: Path) -> list[str]:
     return [f"{name}:{line}" for name, line in names if name.lower().strip("_") in UNWANTED]
 
 
-@pytest.mark.parametrize("path", [*sorted(KIT.glob("*.py")), *_files(NAMED_ROOMS)], ids=_name)
+@pytest.mark.parametrize("path", sorted(KIT.rglob("*.py")), ids=_name)
 def test_names_need_no_glossary(path: Path) -> None:
     allowed = ("nodes:", "Nodes:") if _name(path) in CLUSTER else ()
     assert [name for name in _unwanted(path) if not name.startswith(allowed)] == []

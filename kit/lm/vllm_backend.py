@@ -70,13 +70,13 @@ def spare_ids(
     # The last reserved tokens: the first ones have been given meanings by later models.
     spare = (*reserved, *behind)
     count = n * min(sets, max(1, len(spare) // n)) if n else 0
-    found = spare[-count:] if count else ()
-    if len(found) < n:
+    chosen = spare[-count:] if count else ()
+    if len(chosen) < n:
         raise ValueError(
-            f"the vocabulary has {len(found)} unused ids, {n} are needed for a prefix; "
+            f"the vocabulary has {len(chosen)} unused ids, {n} are needed for a prefix; "
             "use the transformers backend"
         )
-    return found
+    return chosen
 
 
 class VllmBackend:

@@ -100,8 +100,8 @@ def kl_retain(reference: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
     if reference.shape != rows.shape:
         raise ValueError(f"logits {list(rows.shape)}, reference {list(reference.shape)}")
     aims = log_softmax(reference.detach().float(), dim=-1)
-    found = log_softmax(rows.float(), dim=-1)
-    return kl_div(found, aims, reduction="none", log_target=True).sum(-1).mean()
+    log_probs = log_softmax(rows.float(), dim=-1)
+    return kl_div(log_probs, aims, reduction="none", log_target=True).sum(-1).mean()
 
 
 def cross_entropy_retain(ids: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:

@@ -73,8 +73,8 @@ class ForgetTargets:
         if maps is not None:
             checked = maps_for(maps, needed, width=width, depth=depth)
             # In the teacher's type, as the published code casts them (reference page, 1.2).
-            place = (teacher.device, teacher.dtype)
-            self.maps = {block: one.to(*place) for block, one in checked.items()}
+            where = (teacher.device, teacher.dtype)
+            self.maps = {block: affine.to(*where) for block, affine in checked.items()}
         self.kept = kept
 
     def rows(self, pairs: Pairs, examples: Sequence[int]) -> dict[int, Tensor]:
