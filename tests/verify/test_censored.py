@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from kit.results.types import Cell, SeedValue
 from kit.verify.censored import Bounded, compare, in_words, ordering, split_sums
 from kit.verify.contrast import contrast
 from kit.verify.measurement import Measurement, measure
+from kit.verify.verdict import CellReport
+from tests.verify.builders import expected_cell, one, tolerance
 
 END = 100
 
@@ -158,3 +161,85 @@ def test_false_alarms_at_equal_truths(paired: bool) -> None:
         found = contrast(cells[0], cells[1], Fraction(0))
         wrong += found.above is not None and found.above <= 0.05
     assert wrong / trials <= 0.055
+
+
+# Cells of which a seed never got there.
+
+
+def judged(
+    values: Sequence[float | None], kind: str = "seeds", value: str | None = "50", **rule: Any
+) -> CellReport:
+    """Crossings that were followed to 100, against 50."""
+    defaults = {} if kind == "bound" else {"margin": "5"}
+    expected = expected_cell(
+        "t/a", value, unit="count", tolerance=tolerance(kind, **(defaults | rule))
+    )
+    seeds = [SeedValue(seed=str(i), value=END if v is None else v, beyond=v is None)
+             for i, v in enumerate(values)]  # fmt: skip
+    return one(expected, Cell(id="t/a", unit="count", seeds=seeds))
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict", "p"),
+    [
+        ([None] * 6, "deviates", 2 / 2**6),
+        ([None] * 5, "inconclusive", 2 / 2**5),
+        ([None] * 5 + [60.0], "deviates", 2 / 2**6),
+        ([None] * 5 + [40.0], "inconclusive", 2 * 7 / 2**6),
+    ],
+)
+def test_seeds_that_never_got_there_are_ordered_against_the_number(
+    values: list[float | None], verdict: str, p: float
+) -> None:
+    report = judged(values)
+    assert (report.verdict, report.p) == (verdict, pytest.approx(p))
+    assert (report.needed is None) == (verdict == "deviates")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "side", "verdict"),
+    [
+        (5, "at_most", "deviates"),
+        (5, "at_least", "reproduced"),
+        (4, "at_most", "inconclusive"),
+        (4, "at_least", "inconclusive"),
+        (1, "at_most", "inconclusive"),
+        (1, "at_least", "inconclusive"),
+    ],
+)
+def test_a_bound_on_what_never_happened(seeds: int, side: str, verdict: str) -> None:
+    report = judged([None] * seeds, "bound", value=None, bound="50", side=side)
+    assert report.verdict == verdict
+    assert side.replace("_", " ") + " 50 asked" in report.detail
+    needed = {1: "at least 5 seeds", 4: "curves that reach further, or more seeds", 5: None}
+    assert report.needed == needed[seeds]
+    assert report.margin == (None if seeds == 1 else 50.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "edge"),
+    [
+        ("absolute", {"margin": "10"}, 10.0),
+        ("relative", {"margin": "0.25", "floor": "1"}, 0.25 * 50.5),
+        ("relative", {"margin": "0.25", "floor": "20"}, 20.0),
+    ],
+)
+def test_a_single_run_deviates_when_followed_past_all_that_is_allowed(
+    kind: str, rule: dict[str, str], edge: float
+) -> None:
+    """The printed 50 may be 50.5; from there on the margin counts."""
+
+    def followed(to: float) -> str:
+        seeds = [SeedValue(seed="0", value=to, beyond=True)]
+        cell = Cell(id="t/a", unit="loss", seeds=seeds)
+        expected = expected_cell("t/a", "50", unit="loss", tolerance=tolerance(kind, **rule))
+        return one(expected, cell).verdict
+
+    assert followed(50.5 + edge) == "deviates"
+    assert followed(50.5 + edge - 0.01) == "inconclusive"
+
+
+def test_a_single_run_of_a_noisy_kind_never_deviates_by_itself() -> None:
+    report = judged([None])
+    assert report.verdict == "inconclusive"
+    assert report.needed == "a curve that reaches further, and at least 5 seeds"

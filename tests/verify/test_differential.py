@@ -27,7 +27,7 @@ from kit.verify.proportions import (
     newcombe,
     wilson,
 )
-from kit.verify.seeds import group, welch
+from kit.verify.seeds import group, rounding, welch
 from kit.verify.special import normal_tail
 
 COUNTS = [(0, 50), (1, 50), (25, 50), (50, 50), (10, 208), (207, 208), (5, 868), (7021, 14042)]
@@ -169,3 +169,21 @@ def test_holm_and_benjamini_hochberg(seed: int) -> None:
 @pytest.mark.parametrize("tested", [1, 10, 100, 200, 300])
 def test_chance_limit(tested: int) -> None:
     assert chance_limit(tested) == stats.binom.ppf(0.99, tested, 0.05)
+
+
+def test_tangos_interval_ends_where_differences_do() -> None:
+    """At one end of the scale, or so near that nothing is between, it goes to that end."""
+    for d in (1.0, 1 - 1e-12):
+        low, high = tango(d, 0, 1, Z95)
+        assert high == 1.0
+        assert low < d
+        assert tango(0, d, 1, Z95) == (-1.0, pytest.approx(-low))
+
+
+@pytest.mark.parametrize("number", [0.0, 1e-30, 1.0, 3.0, -250.0, 98765.4321, 7.7e11])
+def test_storage_in_twelve_digits_moves_no_number(number: float) -> None:
+    """As far as its own digits go for a large number, as that of 1 for a small one, no further."""
+    unit = rounding(1)
+    assert rounding(number) == pytest.approx(unit * max(1.0, abs(number)))
+    assert abs(float(f"{number:.12g}") - number) <= rounding(number)
+    assert abs(float(f"{number:.6g}") - 98765.4321) > rounding(98765.4321)

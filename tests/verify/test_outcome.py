@@ -131,3 +131,11 @@ def test_a_metric_of_few_cells_has_no_line() -> None:
     made = [share(id, 60 if i < 4 else 10, 208) for i, id in enumerate(ids)]
     verdict = run([expected_cell(id, "4.8", n=208) for id in ids], made)
     assert [line.table for line in verdict.omnibus] == ["t"]
+
+
+@pytest.mark.parametrize(("many", "flagged"), [(9, False), (10, True), (11, True)])
+def test_a_metric_has_a_line_from_ten_cells_on(many: int, flagged: bool) -> None:
+    ids = [f"t/asr/{i}" for i in range(many)] + [f"t/accuracy/{i}" for i in range(200)]
+    made = [share(id, 60 if i < 5 else 10, 208) for i, id in enumerate(ids)]
+    verdict = run([expected_cell(id, "4.8", n=208) for id in ids], made)
+    assert [line.table for line in verdict.omnibus] == (["t", "t/asr"] if flagged else ["t"])

@@ -215,3 +215,33 @@ def test_a_bound_is_crossed_by_a_twentieth_of_the_whole(
     subject = Subject(expected=expectation([cell]), results=table([seeded("t/s", values, unit)]))
     plants = [r.plant for r in selftest(subject, trials=1).reports if r.plant.startswith("shift")]
     assert [float(plant.split()[1]) for plant in plants] == pytest.approx([size, 2 * size])
+
+
+def test_flipped_labels_are_turned_round_and_others_are_left() -> None:
+    lines_ = [labels("a", "1010110010"), labels("b", "1110101011")]
+    made = [share(f"t/{line.id}", line.k, 10, labels=line.id) for line in lines_]
+    expected = expectation([expected_cell("t/a"), expected_cell("t/b")])
+    altered = flipped(
+        Subject(expected=expected, results=table(made), labels=memory(*lines_)), "t/a"
+    )
+    assert altered is not None
+    turned, left = altered.results.cells
+    assert (turned.k, turned.value) == (10 - lines_[0].k, 100 - 10 * lines_[0].k)
+    assert turned.labels is not None
+    assert list(altered.labels.get(turned.labels).labels) == [0, 1, 0, 1, 0, 0, 1, 1, 0, 1]
+    assert left == made[1]
+    assert altered.labels.get("b") == lines_[1]
+
+
+def test_false_alarms_are_those_where_nothing_was_planted() -> None:
+    def report(cell: str, plant: str, found: int, size: float = 0.0) -> PlantReport:
+        return PlantReport(cell=cell, kind="seeds", plant=plant, unit="loss", size=size,
+                           trials=100, found=found)  # fmt: skip
+
+    made = [report("g/m/a", "none", 3), report("g/m/b", "none", 4), report("g/m/a", "wrong n", 1),
+            report("g/m/a", "shift", 79, 5.0), report("g/m/b", "shift", 80, 5.0)]  # fmt: skip
+    said = screen(SelfTest(experiment="e", profile="p", trials=100, reports=made, untested=[]))
+    assert "False alarms: 7 of 200 redraws (3.5 %)" in said
+    assert "Cannot be seen here: errors of two margins in g/m/a" in said
+    assert rows(said)["m"] == ["m", "2", "5", "1", "1", "1"]
+    assert [line for line in said if "caught in" in line] == ["  wrong n: caught in 1 of 1 cells"]

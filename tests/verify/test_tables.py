@@ -89,3 +89,14 @@ def test_binary_is_refused(tmp_path: Path) -> None:
         read_table(tmp_path / "t.csv", expectation(CELLS))
     with pytest.raises(InvalidInput, match="no such file"):
         read_table(tmp_path / "none.csv", expectation(CELLS))
+
+
+@pytest.mark.parametrize(("unit", "value"), [("percent", 25.0), ("fraction", 0.25), ("", 25.0)])
+def test_the_value_of_a_seed_follows_from_its_counts(
+    tmp_path: Path, unit: str, value: float
+) -> None:
+    """Where it is not written; where both are, what is written stands."""
+    (tmp_path / "t.csv").write_text(HEAD + f"t/a,,{unit},3,12,0,,\nt/a,20,{unit},3,12,1,,\n")
+    results, _ = read_table(tmp_path / "t.csv", expectation(CELLS))
+    (cell,) = results.cells
+    assert [(seed.value, seed.k, seed.n) for seed in cell.seeds] == [(value, 3, 12), (20.0, 3, 12)]

@@ -9,11 +9,11 @@ import pytest
 from msgspec import structs
 
 from kit.results.record import Blind
-from kit.verify.numbers import places
-from kit.verify.render import HEIGHT, WIDTH, ending, lines
+from kit.verify.numbers import places, show, show_p, some
+from kit.verify.render import HEIGHT, MANY, WIDTH, ending, lines, shown
 from kit.verify.verdict import ClaimReport, Interval, Verdict
 from kit.verify.words import Documents, caveats, decides, in_unit
-from tests.verify.builders import claim, expected_cell, run, seeded
+from tests.verify.builders import claim, expected_cell, run, seeded, share
 
 LOW, HIGH = [8.0, 9.5, 7.0, 12.0, 6.5], [94.0, 95.5, 90.0, 97.0, 92.5]
 
@@ -144,3 +144,45 @@ def test_a_difference_short_of_its_margin_is_not_called_one_in_the_other_directi
     )  # fmt: skip
     cells: Any = {id: SimpleNamespace(seeds=[1, 2, 3]) for id in ("a", "b")}
     assert decides(report, cells, "seeds") == "as measured, it would not hold"
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "signed"),
+    [
+        (0, "0", "0"), (0.5, "0.5", "+0.5"), (-4.8076923, "-4.808", "-4.808"),
+        (12345.6, "12,346", "+12,346"), (-99999.5, "-100,000", "-100,000"),
+        (999_900_000, "999,900,000", "+999,900,000"), (1e9, "1e+09", "+1e+09"),
+        (-1e9, "-1e+09", "-1e+09"), (0.00012, "0.00012", "+0.00012"),
+        (0.000012, "0.000012", "+0.000012"), (1e-6, "0.000001", "+0.000001"),
+        (-1e-6, "-0.000001", "-0.000001"), (9.9e-7, "9.9e-07", "+9.9e-07"),
+    ],
+)  # fmt: skip
+def test_numbers_of_everyday_sizes_have_no_exponent(number: float, text: str, signed: str) -> None:
+    assert show(number) == text
+    assert show(number, signed=True) == signed
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.01234, "p = 0.0123"), (0.0001, "p = 0.0001"), (0.00009, "p < 0.0001")]
+)
+def test_small_p_values_are_bounded(p: float, text: str) -> None:
+    assert show_p(p) == text
+
+
+@pytest.mark.parametrize(
+    ("many", "text"),
+    [(1, "a"), (3, "a, b, c"), (4, "a, b, c and 1 more"), (6, "a, b, c and 3 more")],
+)
+def test_some_names_and_how_many_more(many: int, text: str) -> None:
+    assert some("abcdef"[:many]) == text
+
+
+def test_of_a_large_table_only_what_needs_a_reader_is_printed() -> None:
+    cells = [expected_cell(f"t/{i}", "50", n=208) for i in range(MANY + 1)]
+    made = [share(f"t/{i}", 20 if i == 3 else 104, 208) for i in range(MANY)]
+    large = run(cells, made)
+    assert [cell.id for cell in shown(large, every=False)] == ["t/3", f"t/{MANY}"]
+    assert shown(large, every=True) == large.cells
+    small = run(cells[:-1], made)
+    assert len(small.cells) == MANY
+    assert shown(small, every=False) == small.cells
