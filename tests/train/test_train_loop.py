@@ -211,3 +211,23 @@ def test_settings_that_cannot_be_meant_are_refused():
         FineTuning(3, measure_at=(4,))
     with pytest.raises(ValueError, match="diverged is"):
         FineTuning(3, diverged="maybe")
+
+
+@pytest.mark.parametrize("saving", [False, True])
+def test_the_clock_is_told_where_a_step_is(tmp_path, saving):
+    """Each part once it is done: what follows belongs to the next."""
+
+    class Told:
+        def __init__(self):
+            self.marks = []
+
+        def mark(self, part):
+            self.marks.append(part)
+
+    told, folder = Told(), CheckpointFolder(tmp_path) if saving else None
+    plan = FineTuning(2, measure_at=(0, 2), save_every=1)
+    Setup().run(plan, clock=told, measure=held_out, folder=folder)
+    step, saved = ["passes", "update"], ["saving"] * saving
+    assert told.marks == [
+        "starting", "measuring", *step, *saved, *step, "measuring", *saved,
+    ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from kit.train.costs import ModelShape, Setting
+from kit.train.costs import SCHEDULE_FREE, ModelShape, Setting
 from kit.train.plan import Attack, GlobalBatches, Machine, count, solve
 from kit.train.residence import frozen
 from tests.train.tiny import llama, tokens
@@ -242,3 +242,52 @@ def test_seconds_are_those_of_the_rehearsals_by_the_kits_own_commands() -> None:
     chosen = Setting(2, params["rows"], **{name: params[name] for name in names[:4]})
     step = parts["passes"][-1] + parts["update"][-1]
     assert count(chosen, LLAMA3_8B, Attack(64, 256)).seconds == pytest.approx(step, rel=0.15)
+
+
+def test_what_waits_in_the_machines_memory_is_counted_there_and_not_on_gpus() -> None:
+    """fp32 copies of all weights, the outer state of all, and a reference model a process."""
+    base = Setting(4, 2, "fsdp")
+    here = count(base, LLAMA3_8B, BIO)
+    assert here.host_gib == 0
+    gib = LLAMA3_8B.parameters / 2**30
+    waits = {
+        "snapshot": ("cpu", 4 * gib, ("inner step", "tamper-resistance pass")),
+        "outer_state": (
+            "offloaded", SCHEDULE_FREE * gib,
+            ("inner step", "tamper-resistance pass", "retain pass"),
+        ),
+        "collected": (
+            "offloaded", 4 * gib, ("inner step", "tamper-resistance pass", "retain pass")
+        ),
+        "reference": ("offloaded", 2 * 4 * gib, tuple(here.peak_gib)),
+    }  # fmt: skip
+    for name, (where, host, phases) in waits.items():
+        away = count(replace(base, **{name: where}), LLAMA3_8B, BIO)
+        assert away.host_gib == pytest.approx(host, abs=0.02), name
+        left = {phase: here.peak_gib[phase] - away.peak_gib[phase] for phase in here.peak_gib}
+        less = {phase: host / 4 if phase in phases else 0.0 for phase in here.peak_gib}
+        assert left == pytest.approx(less, abs=0.03), name
+        assert away.seconds > here.seconds
+    everything = {name: where for name, (where, *_) in waits.items()}
+    together = count(replace(base, **everything), LLAMA3_8B, BIO).host_gib
+    assert together == pytest.approx(sum(host for _, host, _ in waits.values()), abs=0.05)
+
+
+def test_at_least_one_gpu_is_needed_and_every_gpu_needs_a_row() -> None:
+    with pytest.raises(ValueError, match="at least one GPU"):
+        solve(LLAMA3_8B, replace(H100, gpus=0), BIO)
+    with pytest.raises(ValueError, match="training batch of 3 leaves some of 4 GPUs idle"):
+        solve(NEOX, H100, Attack(3, 256))
+    assert solve(NEOX, replace(H100, gpus=4, gpu_gib=140), Attack(4, 256)).passes == {"training": 1}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rows", "batch", "passes", "tokens"),
+    [(4, 2, 32, 4, 20), (4, 8, 32, 1, 80), (4, 8, 33, 2, 80), (4, 8, 16, 1, 40), (1, 1, 1, 1, 10),
+     (3, 2, 7, 2, 20)],
+)  # fmt: skip
+def test_passes_and_tokens_of_a_global_batch(
+    gpus: int, rows: int, batch: int, passes: int, tokens: int
+) -> None:
+    made = Setting(gpus, rows)
+    assert (made.passes(batch), made.tokens(batch, 10)) == (passes, tokens)
