@@ -119,7 +119,7 @@ class Bench:
             held_out_batch=chosen.global_rows,
             retain_batch=chosen.global_rows,
             width=self.width,
-            **({"inner_steps": 8} if chosen.tiny else {}),
+            inner_steps=chosen.inner_steps or (8 if chosen.tiny else 64),
         )
         placed = replace(
             VARIANTS[chosen.variant],
@@ -367,6 +367,7 @@ def main() -> None:
     parser.add_argument("--attack-steps", type=int, default=0, help="at the larger batch")
     parser.add_argument("--retain-passes", type=int, default=0)
     parser.add_argument("--outer-steps", type=int, default=0)
+    parser.add_argument("--inner-steps", type=int, default=0, help="of an outer step; 0: 64")
     parser.add_argument("--rows", type=int, default=16, help="most rows in a forward pass")
     parser.add_argument("--inner-rows", type=int, default=32)
     parser.add_argument("--global-rows", type=int, default=64)

@@ -10,7 +10,8 @@ longer fits into the time is left out and named. At the end a table.
 Where a GPU has less than 120 GiB, two of them do not hold ZeRO-3's whole state of the model: there
 the variants are compared with half the layers, and the outer step runs with all of them by
 offloading and checkpointing (:data:`SMALL`). Four hold it. Where four have more, the setting for
-80 GB is measured too. With :data:`FEW` layers two GPUs hold as much state
+80 GB is measured too, and two and four of them make two outer steps of 16 inner steps from the same
+weights, whose losses are to be equal to bf16 noise. With :data:`FEW` layers two GPUs hold as much state
 each as four GPUs do of the whole model: 2.05 billion weights.
 """
 
@@ -58,7 +59,6 @@ class Phase:
 
 def phases(out: Path, *, gpus: int, gib: float, tiny: bool) -> list[Phase]:
     """In the order of their weight."""
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(gpus)]
     away = [*LARGE, "--reference", "offloaded"]
     few, whole = (HALF, SMALL) if gib < 120 else (LARGE, away)
     if gpus >= 4:
@@ -68,7 +68,10 @@ def phases(out: Path, *, gpus: int, gib: float, tiny: bool) -> list[Phase]:
         few, whole, small = TINY, [*TINY, *AWAY], [*TINY, "--checkpointing", *AWAY]
     passes = ["--passes", "2" if tiny else "20", "--retain-passes", "2" if tiny else "5"]
 
-    def measured(name: str, variant: str, *more: str) -> dict[str, list[str]]:
+    def measured(
+        name: str, variant: str, *more: str, processes: int = gpus
+    ) -> dict[str, list[str]]:
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         called = ["-m", "benchmarks.measure_sharded", str(out / f"{name}.json")]
         return {name: [*start, *called, "--variant", variant, *more]}
 
@@ -101,6 +104,14 @@ def phases(out: Path, *, gpus: int, gib: float, tiny: bool) -> list[Phase]:
     attack = ["--attack-steps", "2" if tiny else "50", "--outer-steps", "2" if tiny else "5"]
     again = ["--passes", "5", "--retain-passes", "1", "--outer-steps", "2"]
     card = [Phase("80gb", measured("outer-step-80gb", fits80, *away, *again), 100, 200)]
+    first = ["--passes", "0", "--inner-steps", "16", "--outer-steps", "2"]
+    same = [
+        Phase(name, measured(name, fastest, *LARGE, *first, *more, processes=count), 70, 140)
+        for name, count, more in (
+            ("losses-2", 2, ["--reference", "offloaded"]),
+            (f"losses-{gpus}", gpus, []),
+        )
+    ]
     half = [Phase("half", measured("half", fastest, *few, *passes), 60, 130)] if few == HALF else []
     return [
         Phase(
@@ -117,7 +128,7 @@ def phases(out: Path, *, gpus: int, gib: float, tiny: bool) -> list[Phase]:
         Phase("plain", measured("zero-3-plain", "zero-3 plain", *few, *passes), 90, 150),
         *half,
         Phase("own", measured("outer-step", fastest, *whole, *passes, *attack), 120, 330),
-        *(card if gpus >= 4 and gib >= 120 else []),
+        *([*same, *card] if gpus >= 4 and gib >= 120 else []),
     ]
 
 
