@@ -36,6 +36,7 @@ from benchmarks.transfer_bench import (
     First,
     Profiler,
     TimedPairs,
+    file_system,
     tera,
     timed,
     wait,
@@ -408,6 +409,7 @@ PHASES = {
     "warm": "b: a further row, caches warm",
     "small": "one text at a time, not compiled",
     "reference": "c: the published recipe, nothing cached",
+    "targets": "making targets, nothing beside it",
 }
 
 
@@ -422,7 +424,7 @@ def main() -> None:
     parser.add_argument("--layers", default="5,10,15,20,25,30")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--until", type=float, default=420.0)
-    parser.add_argument("--only", choices=("cold", "warm", "reference"))
+    parser.add_argument("--only", choices=("cold", "warm", "reference", "targets"))
     chosen = parser.parse_args()
     for variable in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         os.environ[variable] = str((chosen.folder / "cache" / variable).absolute())
@@ -454,6 +456,7 @@ def main() -> None:
         "peft": peft.__version__,
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d"),
+        "states kept on": file_system(chosen.folder),
         "shape": {"layers": bench.depth, "width": bench.width, "tokens of a text": bench.tokens},
         "note": f"measured on {chosen.pairs} of a row's {ROW} pairs; lines that begin with 1024 "
         "are extrapolated, with compilation, checks of weights, and start and end of making the "
@@ -474,6 +477,10 @@ def main() -> None:
             "cold": lambda: cold(bench, compiled=True),
             "warm": lambda: row(chosen.pairs, rows=2, compiled=True, remove=100.0),
             "reference": lambda: reference(bench),
+            "targets": lambda: {
+                **keep(bench, bench.data(bench.kept_of)),
+                "seconds until the disk had it, behind that": until_on_disk(),
+            },
         }
         bench.phase(PHASES[chosen.only], alone[chosen.only])
         finish(bench)

@@ -210,11 +210,11 @@ def _transfer_again() -> list[str]:
         f"mean of {warm['mean step']:.2f} s. The published recipe takes "
         f"{values['summary']['reference over warm']:.2f} times as long as a further row and "
         f"{values['summary']['reference over cold']:.2f} times as long as the cold one."
-        + _targets_once(cold["targets"]),
+        + _targets_once(cold["targets"], values.get("states kept on", "")),
     ]
 
 
-def _targets_once(made: dict[str, Any]) -> str:
+def _targets_once(made: dict[str, Any], kept_on: str) -> str:
     """How the targets' seconds come from fewer pairs; earlier records extrapolate all of them."""
     if "pairs" not in made:
         return ""
@@ -222,8 +222,8 @@ def _targets_once(made: dict[str, Any]) -> str:
     before = made["1024 pairs, start and end extrapolated too as in earlier records, seconds"]
     rates = [alone[name] for name in alone if name.endswith(", TFLOP/s") and "product" not in name]
     return (
-        f" Targets were made of {made['pairs']} pairs, {made['GiB written']:.0f} GiB in "
-        f"{made['making and writing']:.1f} s, in quarters of "
+        f" Targets were made of {made['pairs']} pairs, {made['GiB written']:.0f} GiB on {kept_on}, "
+        f"in {made['making and writing']:.1f} s, in quarters of "
         f"{', '.join(f'{part:.1f}' for part in quarters)} s; further pairs are counted at the "
         f"rate behind the first quarter, start and end once ({before:.0f} s as earlier records "
         f"counted). The same passes alone, right behind that, ran at {min(rates):.0f} to "
