@@ -199,7 +199,7 @@ def _translated(pin: Pin, file: PinnedFile | None, error: BaseException) -> Exce
         return Transient(f"{_endpoint()} answers HTTP {status}", _after(error))
     if _TRANSIENT_NAMES & {kind.__name__ for kind in type(error).__mro__}:
         return Transient(f"{_endpoint()} cannot be reached ({type(error).__name__})")
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and status is None:  # the library's answers are OSErrors too
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             return error
         return Transient(

@@ -239,8 +239,8 @@ class PinStore:
             before = memory.remembered(path)
             digest = memory.sha256(path, deep=deep)
             hashes.append((file.path, digest))
-            # What changes in a folder of one's own is another input, and no damage.
-            expected = file.sha256 or (None if pin.kind == "folder" else before)
+            # What changes in files of one's own is another input, and no damage.
+            expected = file.sha256 or (None if own else before)
             unconfirmed |= file.sha256 is None and bool(pin.files)
             if expected is not None and digest != expected:
                 wrong = True
@@ -382,6 +382,7 @@ class HashMemory:
         self._known: dict[str, list[int | str]] = {
             path: entry for path, entry in known if isinstance(entry, list) and len(entry) == 3
         }
+        self._first = {path: str(entry[2]) for path, entry in self._known.items()}
         self._changed = False
 
     def sha256(self, path: Path, *, deep: bool = False) -> str:
@@ -393,16 +394,17 @@ class HashMemory:
         with path.open("rb") as handle:
             value = hashlib.file_digest(handle, "sha256").hexdigest()
         self._known[str(path)] = [status.st_size, status.st_mtime_ns, value]
+        self._first.setdefault(str(path), value)
         self._changed = True
         return value
 
     def remembered(self, path: Path) -> str | None:
-        """The hash of the last reading, whether or not the file changed since."""
-        entry = self._known.get(str(path))
-        return str(entry[2]) if entry is not None else None
+        """The hash that was first seen, however often a file that changed since was looked at."""
+        return self._first.get(str(path))
 
     def forget(self, path: Path) -> None:
         """Drop what is known of a file."""
+        self._first.pop(str(path), None)
         self._changed |= self._known.pop(str(path), None) is not None
 
     def save(self) -> None:

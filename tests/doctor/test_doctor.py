@@ -147,6 +147,10 @@ def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.level == "FAIL"
     assert "about 26.0 GB needed" in first.detail
     assert "export KIT_HOME=" in first.mend
+    for left, level in ((0.2e9, "OK"), (0.05e9, "FAIL")):
+        monkeypatch.setattr(machine.shutil, "disk_usage", usage(left))
+        small = levels(machine.disk(home, tmp_path, Needs(), Download()))
+        assert small["disk of runs"] == level, "a run without weights leaves little"
     monkeypatch.setattr(machine.os, "access", lambda path, mode: False)
     first, second = machine.disk(home, tmp_path, BIG, Download())
     assert "cannot be written" in first.detail

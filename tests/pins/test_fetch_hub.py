@@ -476,3 +476,97 @@ def test_one_process_fetches_a_pin_at_a_time(
     assert not any(free)
     with (tmp_path / "home" / "locks" / "pin-model").open("w") as afterwards:
         fcntl.flock(afterwards, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+PINNED = {"sha256": sha(CONFIG), "size": len(CONFIG)}
+
+
+@pytest.mark.parametrize(
+    ("pinned", "here"),
+    [(PINNED, b'{"b": 1}'), (PINNED, b"longer than that"), ({"size": len(CONFIG)}, b"longer"),
+     ({"size": len(CONFIG)}, b'{"b": 1}'), ({}, b"changed since")],
+    ids=["hash", "hash and size", "size", "since first seen", "nothing pinned"],
+)  # fmt: skip
+def test_a_file_that_is_wrong_in_any_way_is_fetched_again_and_no_other(
+    tmp_path: Path, hub: FakeHub, pinned: dict[str, Any], here: bytes
+) -> None:
+    hub.repos["example/model"] = repository()
+    files = [PinnedFile(path="config.json", **pinned), model().files[1]]
+    pin = model(files=files, unconfirmed="u")
+    store = fetch(tmp_path, pin)
+    folder = store.folder("model")
+    (folder / "config.json").write_bytes(here)
+    before = len(hub.gets("config.json"))
+    assert fetch(tmp_path, pin).state("model").ready
+    assert (folder / "config.json").read_bytes() == CONFIG
+    assert len(hub.gets("config.json")) == before + 1
+    assert len(hub.gets("model.safetensors")) == 1
+
+
+def test_across_disks_the_hub_cache_is_linked_to(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def apart(*args: object) -> None:
+        raise OSError("another disk")
+
+    folder = tmp_path / "hub-cache" / "models--example--model" / "snapshots" / REVISION
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(CONFIG)
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    monkeypatch.setattr("kit.pins.fetcher.os.link", apart)
+    events: list[Event] = []
+    place = fetch(tmp_path, model(), events).path("model") / "config.json"
+    assert place.resolve() == (folder / "config.json").resolve()
+    assert [event.detail for event in events if event.what == "file"] == [
+        "config.json from the hub cache",
+        "model.safetensors from the hub cache",
+    ]
+    assert hub.seen == []
+
+
+def test_what_happens_is_announced_in_order(tmp_path: Path, hub: FakeHub) -> None:
+    hub.repos["example/model"] = repository()
+    events: list[Event] = []
+    store = fetch(tmp_path, model(), events)
+    whole = len(CONFIG) + len(WEIGHTS)
+    assert [(event.what, event.bytes) for event in events] == [
+        ("size", whole), ("file", len(CONFIG)), ("file", len(WEIGHTS)), ("done", None),
+    ]  # fmt: skip
+    assert events[0].detail == f"2 files, {whole:,} bytes"
+    events.clear()
+    fetch(tmp_path, model(), events)
+    assert [(event.what, event.detail) for event in events] == [("present", "ok")]
+    assert Fetcher(store).fetch("model").brought == ()
+    (store.folder("model") / "config.json").unlink()
+    assert Fetcher(store, QUICK).fetch("model").brought == ("config.json",)
+
+
+@pytest.mark.parametrize(("spare", "fits"), [(0, False), (1, False), (200, True)])
+def test_a_disk_wants_a_little_more_than_the_bytes(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, spare: int, fits: bool
+) -> None:
+    hub.repos["example/model"] = repository()
+    usage = type("Usage", (), {"free": len(CONFIG) + len(WEIGHTS) + spare})
+    monkeypatch.setattr("kit.pins.fetcher.shutil.disk_usage", lambda folder: usage)
+    if fits:
+        assert fetch(tmp_path, model()).state("model").ready
+    else:
+        with pytest.raises(Preflight, match="not enough disk space"):
+            fetch(tmp_path, model())
+
+
+def test_ones_own_path_that_is_not_right_is_not_fetched(tmp_path: Path, hub: FakeHub) -> None:
+    hub.repos["example/model"] = repository()
+    store = PinStore(tmp_path / "home", [model()])
+    store.own_paths.put("model", tmp_path / "nothing")
+    with pytest.raises(KitError, match="does not exist"):
+        Fetcher(store, QUICK).fetch("model")
+    assert hub.seen == []
+
+
+def test_a_mirror_needs_a_revision(tmp_path: Path, hub: FakeHub) -> None:
+    pin = model(files=[PinnedFile(path="config.json", sha256=sha(CONFIG))], mirrors=["other/copy"])
+    hub.repos["other/copy"] = repository()
+    with pytest.raises(KitError):
+        fetch(tmp_path, pin)
+    assert not hub.gets("other/copy")

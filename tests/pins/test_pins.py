@@ -85,6 +85,7 @@ def test_a_wrong_size_alone(tmp_path: Path) -> None:
     store = PinStore(tmp_path, [pin])
     put(store, {"config.json": b"{}"})
     assert store.state("model").problems == ("config.json has 2 bytes, not 3",)
+    assert store.state("model").status == "wrong"
 
 
 def test_an_unconfirmed_file_may_not_change_once_seen(tmp_path: Path) -> None:
@@ -97,7 +98,23 @@ def test_an_unconfirmed_file_may_not_change_once_seen(tmp_path: Path) -> None:
     again = PinStore(tmp_path, [pin]).state("model")
     assert again.status == "wrong"
     assert "changed since it was first seen" in again.problems[0]
+    twice = PinStore(tmp_path, [pin])
+    assert [twice.state("model").status for _ in range(2)] == ["wrong", "wrong"]
+    with pytest.raises(InvalidInput, match="changed since"):
+        twice.require("model")
     assert PinStore(tmp_path, [pin]).state("model").status == "wrong"
+
+
+def test_files_of_ones_own_may_change(tmp_path: Path) -> None:
+    pin = hub_pin(unconfirmed="u", files=[PinnedFile(path="config.json")])
+    store = PinStore(tmp_path / "home", [pin])
+    store.own_paths.put("model", tmp_path)
+    seen = []
+    for content in (b"{}", b"[1]"):
+        (tmp_path / "config.json").write_bytes(content)
+        assert store.state("model").ready
+        seen.append(store.digest("model"))
+    assert len({*seen}) == 2
 
 
 def test_unchanged_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

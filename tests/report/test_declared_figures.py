@@ -141,6 +141,8 @@ def test_points_of_the_documents_scale_stand_over_a_trade_off_in_its_units() -> 
     (plain,) = declared(made, verdict, expected)
     assert "Grey" not in plain.caption
     assert plain.svg != picture.svg
+    (turned, _) = _over(figure, published, ("fraction", "percent"))
+    assert [spot.value for spot in turned] == pytest.approx([0.35, 30])
     first, second = _over(figure, published, ("percent", "percent"))
     assert [spot.value for spot in (*first, *second)] == pytest.approx([35, 30, 25, 40])
     low, high = proportion_confint(0.35 * 868, 868, 0.05, "wilson")

@@ -229,5 +229,7 @@ def test_groups_whose_replicates_share_names_cannot_be_pooled() -> None:
 
 def test_a_cell_that_stands_twice_is_not_written(tmp_path: Path) -> None:
     cell = Cell(id="near/loss/lora", unit="nats", value=1.0)
+    other = Cell(id="near/loss/full", unit="nats", value=1.0)
     with pytest.raises(ValueError, match="near/loss/lora stands twice"):
-        write_table(tmp_path, [cell, cell])
+        write_table(tmp_path, [other, cell, cell])
+    assert list(tmp_path.iterdir()) == []

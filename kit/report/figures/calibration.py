@@ -42,7 +42,7 @@ def calibration(scores: Sequence[float]) -> str:
 
     def paint(ax: Axes) -> None:
         ax.fill_between([-reach, reach], -1.96, 1.96, color=RULE, alpha=0.5, linewidth=0)
-        ax.plot([-reach, reach], [-reach, reach], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        ax.plot([-reach, reach], [-reach, reach], color=MUTED, linewidth=1, linestyle="--")
         ax.plot(xs, ys, marker="o", markersize=3.6, color=SERIES[0], linestyle="none")
         mean = sum(scores) / len(scores)
         ax.axhline(mean, color=INK, linewidth=0.8)

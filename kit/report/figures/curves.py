@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 MOST_LINES = 12
 MOST_POINTS = 400
+MANY = 30
+"""Points of a line from which on they are no longer marked one by one."""
+MAX_NAME = 40
+"""Characters of the name of a line."""
 
 
 class Spot(Struct, frozen=True, kw_only=True):
@@ -145,8 +149,8 @@ def curve(
         ax.set_ylabel(label(series.y_label))
         names = [*(line.name for line in lines), *alone]
         if len(names) > 1:
-            columns = 1 if len(names) <= 4 else 2
-            ax.legend(handles, [label(name, 40) for name in names], loc="best", ncols=columns)
+            shown = [label(name, MAX_NAME) for name in names]
+            ax.legend(handles, shown, loc="best", ncols=1 if len(names) <= 4 else 2)
 
     return draw(name, *size, paint)
 
@@ -159,7 +163,7 @@ def _draw_line(ax: Axes, i: int, line: Line) -> None:
         lows = [span.low if span else y for span, y in zip(spans, ys, strict=True)]
         highs = [span.high if span else y for span, y in zip(spans, ys, strict=True)]
         ax.fill_between(xs, lows, highs, color=colour, alpha=0.16, linewidth=0)
-    marked = len(xs) <= 30
+    marked = len(xs) < MANY
     ax.plot(
         xs,
         ys,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LIMIT = 40
 """Rows of one figure; a taller one is no longer read."""
+MAX_NAME = 34
+"""Characters of the name of a row."""
 
 _LOOK = {
     "match": (GOOD, "o"),
@@ -46,7 +48,7 @@ def forest(name: str, unit: str, rows: Sequence[ForestRow]) -> str:
         for y, row in enumerate(rows):
             _row(ax, y, row)
         ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.set_yticks(range(len(rows)), [label(row.name, 34) for row in rows])
+        ax.set_yticks(range(len(rows)), [label(row.name, MAX_NAME) for row in rows])
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         ax.grid(axis="x")

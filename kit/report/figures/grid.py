@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _FRAME = {"deviates": BAD, "inconclusive": OPEN, "invalid": VOID}
 STRONGEST = 0.55
 """Opacity of the largest value; more would hide the number on it."""
+MAX_COLUMN = 20
+MAX_ROW = 28
+MAX_TEXT = 14
+MAX_PUBLISHED = 16
+"""Characters of a column's name, a row's, a measured number and a published one."""
+MAX_LINE = 11
+"""Characters of a column's name that stand on one line."""
 
 
 class Square(Struct, frozen=True, kw_only=True):
@@ -56,22 +63,23 @@ def grid(
             _square(ax, square)
         ax.set_xlim(-0.5, len(columns) - 0.5)
         ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_xticks(range(len(columns)), [_broken(label(text, 20)) for text in columns])
-        ax.set_yticks(range(len(rows)), [label(text, 28) for text in rows])
+        ax.set_xticks(range(len(columns)), [_broken(label(text, MAX_COLUMN)) for text in columns])
+        ax.set_yticks(range(len(rows)), [label(text, MAX_ROW) for text in rows])
         ax.tick_params(length=0)
         for spine in ax.spines.values():
             spine.set_visible(False)
         ax.set_xlabel(label(labels[0]))
         ax.set_ylabel(label(labels[1]))
 
-    width = min(12.0, max(4.2, 2.0 + 1.0 * len(columns)))
-    return draw(name, width, 1.0 + 0.5 * len(rows), paint)
+    return draw(
+        name, min(12.0, max(4.2, 2.0 + 1.0 * len(columns))), 1.0 + 0.5 * len(rows), paint
+    )
 
 
 def _broken(name: str) -> str:
     """A long name on two lines, so that it does not run into its neighbour's."""
     head, hyphen, tail = name.rpartition("-")
-    return f"{head}-\n{tail}" if hyphen and len(name) > 11 else name
+    return f"{head}-\n{tail}" if hyphen and len(name) > MAX_LINE else name
 
 
 def _square(ax: Axes, square: Square) -> None:
@@ -86,7 +94,7 @@ def _square(ax: Axes, square: Square) -> None:
         ax.add_patch(Rectangle(corner, *size, facecolor=SERIES[0], alpha=alpha, linewidth=0))
     frame = _FRAME.get(square.verdict)
     if frame is not None:
-        dashes = (0, (3, 2)) if square.verdict == "inconclusive" else "-"
+        dashes = "--" if square.verdict == "inconclusive" else "-"
         ax.add_patch(
             Rectangle(
                 corner, *size, facecolor="none", edgecolor=frame, linewidth=1.5, linestyle=dashes
@@ -95,11 +103,11 @@ def _square(ax: Axes, square: Square) -> None:
     measured = square.shade is not None
     raised = y - 0.13 if square.published else y
     ax.text(
-        x, raised, label(square.text, 14), ha="center", va="center",
+        x, raised, label(square.text, MAX_TEXT), ha="center", va="center",
         color=INK if measured else MUTED, fontsize=8.5 if measured else 7,
     )  # fmt: skip
     if square.published:
         ax.text(
-            x, y + 0.24, label(square.published, 16), ha="center", va="center", color=MUTED,
-            fontsize=6.5,
+            x, y + 0.24, label(square.published, MAX_PUBLISHED), ha="center", va="center",
+            color=MUTED, fontsize=6.5,
         )  # fmt: skip

@@ -34,7 +34,7 @@ VOID = "#070707"
 SERIES = tuple(f"#1{i}1{i}1{i}" for i in range(6))
 """Line colours; a line also differs by dash and marker, because colour alone tells too little."""
 
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 _CSS = {
@@ -53,7 +53,6 @@ _RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.0,
-    "axes.linewidth": 0.7,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -68,12 +67,8 @@ _RC: Any = {
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
     "grid.color": RULE,
-    "grid.linewidth": 0.7,
     "legend.frameon": False,
-    "lines.linewidth": 1.6,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }

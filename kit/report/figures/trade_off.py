@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NAMED = 24
 """More points than this are not named in the figure."""
+MAX_NAME = 28
+"""Characters of the name of a point."""
 WIDTH, LINE, APART = 4.2, 8.5, 5.0
 """Points: width of a character at most, height of a name, and its distance from its mark."""
 
@@ -81,7 +83,7 @@ def _setting(ax: Axes, i: int, setting: Setting) -> None:
         there, here = setting.published, setting.measured
         ax.plot(
             [there[0].value, here[0].value], [there[1].value, here[1].value], color=MUTED,
-            linewidth=0.7, linestyle=(0, (2, 2)),
+            linewidth=0.7, linestyle=":",
         )  # fmt: skip
 
 
@@ -97,7 +99,7 @@ def _names(ax: Axes, settings: Sequence[Setting]) -> None:
         spot = setting.measured or setting.published
         if spot is not None:
             x, y = ax.transData.transform((spot[0].value, spot[1].value)) * scale
-            spots.append((y, x, label(setting.name, 28), (spot[0].value, spot[1].value)))
+            spots.append((y, x, label(setting.name, MAX_NAME), (spot[0].value, spot[1].value)))
     left, right = (edge * scale for edge in ax.bbox.intervalx)
     taken: list[tuple[float, float, float]] = []
     for y, x, text, point in sorted(spots):
