@@ -175,6 +175,8 @@ def test_quantiles_keep_both_ends() -> None:
     assert points[0][1] == 0
     assert points[-1][1] == 9999
     assert [y for _, y in points] == sorted(y for _, y in points)
+    for few in ([2.0], [2.0, 1.0], [float(i) for i in range(MOST)]):
+        assert [y for _, y in quantiles(few)] == sorted(few)
 
 
 def test_empty_series_draws_an_empty_figure() -> None:

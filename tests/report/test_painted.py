@@ -80,7 +80,7 @@ def test_a_row_shows_margin_reference_published_and_measured_number(painted: Pai
     rows = [
         ForestRow(name="plain", verdict="", value=3.0),
         ForestRow(
-            name="whole", verdict="deviates", published=2.0, zone=(0.0, 4.0), reference=(1.0, 5.0),
+            name="whole", verdict="deviates", published=2.0, zone=(1.0, 4.0), reference=(1.5, 5.0),
             value=9.0, interval=(7.0, 12.0),
         ),
         ForestRow(name="open", verdict="not-run", published=6.0),
@@ -91,12 +91,12 @@ def test_a_row_shows_margin_reference_published_and_measured_number(painted: Pai
     assert low > 2 > 0 > high, "from top to bottom, whole rows"
     (zone,) = ax.patches
     assert isinstance(zone, Rectangle)
-    assert (zone.get_x(), zone.get_width()) == (0.0, 4.0)
+    assert (zone.get_x(), zone.get_width()) == (1.0, 3.0)
     assert zone.get_y() + zone.get_height() / 2 == pytest.approx(1)
     assert 0.4 < zone.get_height() < 1
     assert lines(ax, "|") == [([2.0], [1.0], style.INK), ([6.0], [2.0], style.INK)]
     (reference, interval) = lines(ax, "None")
-    assert reference[0] == [1.0, 5.0]
+    assert reference[0] == [1.5, 5.0]
     assert 1.2 < reference[1][0] == reference[1][1] < 1.5, "below the row, above the next"
     assert interval == ([7.0, 12.0], [1.0, 1.0], style.BAD)
     assert lines(ax, "s") == [([9.0], [1.0], style.BAD)]
@@ -104,7 +104,7 @@ def test_a_row_shows_margin_reference_published_and_measured_number(painted: Pai
     assert guided(ax) == (True, False)
     assert not ax.spines["left"].get_visible()
     assert ax.yaxis.get_major_ticks()[0].tick1line.get_markersize() == 0
-    assert ax.get_xlim()[0] < 0, "a mark at the edge stays whole"
+    assert ax.get_xlim()[0] < 1, "a mark at the edge stays whole"
     assert ax.get_xlabel() == "percent"
 
 
@@ -211,7 +211,8 @@ def test_scores_lie_about_a_diagonal_with_chance_s_band(
     diagonal, mean = lines(ax, "None")
     assert diagonal[0] == diagonal[1] == list(limits)
     assert mean[1] == pytest.approx([sum(scores) / 5] * 2)
-    ((xs, ys, _),) = lines(ax, "o")
+    ((xs, ys, colour),) = lines(ax, "o")
+    assert colour == style.SERIES[0]
     assert ys == sorted(scores)
     assert xs == pytest.approx([NormalDist().inv_cdf((2 * i + 1) / 10) for i in range(5)])
     (band,) = ax.collections

@@ -25,11 +25,8 @@ def quantiles(scores: Sequence[float]) -> list[tuple[float, float]]:
     """(expected, observed) normal scores, at most :data:`MOST` of them."""
     ordered = sorted(scores)
     count = len(ordered)
-    ranks = range(count)
-    if count > MOST:
-        chosen = sorted({round(i * (count - 1) / (MOST - 1)) for i in range(MOST)})
-    else:
-        chosen = list(ranks)
+    most = min(count, MOST)
+    chosen = sorted({round(i * (count - 1) / max(1, most - 1)) for i in range(most)})
     normal = NormalDist()
     return [(normal.inv_cdf((rank + 0.5) / count), ordered[rank]) for rank in chosen]
 
