@@ -13,11 +13,11 @@ from kit.errors import KitError, Preflight, StepFailed
 
 
 def test_writing_a_file_leaves_nothing_open_and_nothing_beside_it(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len([*Path("/proc/self/fd").iterdir()])
     for content in (b"1", b"2"):
         durable.write_atomic(tmp_path / "a", content)
         durable.fsync_file(tmp_path / "a")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a", b"2")]
 
 

@@ -21,6 +21,9 @@ from kit.report.files import Run
 from kit.report.markdown import code, escape, table
 from kit.report.text import bytes_word, p_equals
 
+MAX_CLAIM = 2000
+MAX_SUMMARY = 500
+"""Characters of a sentence of a claim, and of what an experiment is."""
 MOST_CLAIMS = 12
 MOST_INPUTS = 14
 MOST_UNUSUAL = 10
@@ -40,10 +43,10 @@ def of_run(run: Run, manifest: Manifest | None = None) -> str:
     verdict = run.verdict
     claims = [
         [
-            escape(claim.tested or claim.detail, 2000),
+            escape(claim.tested or claim.detail, MAX_CLAIM),
             f"{claim.outcome.replace('-', ' ')}"
             + (f", {escape(p_equals(claim.p))}" if claim.p is not None else ""),
-            f"\u201c{escape(claim.sentence, 2000)}\u201d ({escape(claim.place, 2000)})"
+            f"\u201c{escape(claim.sentence, MAX_CLAIM)}\u201d ({escape(claim.place, MAX_CLAIM)})"
             + (f" **{escape(claim.published)}**" if claim.published else ""),
         ]
         for claim in sorted(verdict.claims, key=lambda claim: not claim.primary)
@@ -84,7 +87,7 @@ def of_experiment(
     claims = [
         [
             escape(claim.id),
-            f"\u201c{escape(claim.sentence, 2000)}\u201d ({escape(claim.place, 2000)})",
+            f"\u201c{escape(claim.sentence, MAX_CLAIM)}\u201d ({escape(claim.place, MAX_CLAIM)})",
             "primary" if claim.primary else "further",
         ]
         for claim in sorted(listed, key=lambda claim: not claim.primary)
@@ -121,7 +124,7 @@ def _page(
     not_covered: list[str],
 ) -> str:
     lines = [f"# Artifact appendix: {escape(title, 120)}", ""]
-    lines += [escape(summary, 500), ""] if summary else []
+    lines += [escape(summary, MAX_SUMMARY), ""] if summary else []
     lines += [f"- {name}: {escape(text, 300)}" for name, text in about]
     lines += ["", "## Claims", ""]
     lines += table(head, claims[:MOST_CLAIMS])

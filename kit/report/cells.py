@@ -16,16 +16,15 @@ from kit.verify.numbers import points, show
 from kit.verify.verdict import CellReport, Interval
 
 SEVERITY = {
-    "invalid": 0,
-    "missing": 1,
-    "deviates": 2,
-    "inconclusive": 3,
-    "not-run": 4,
-    "not-compared": 5,
-    "reproduced": 6,
-    "match": 7,
-}
+    word: place
+    for place, word in enumerate(
+        ("invalid", "missing", "deviates", "inconclusive", "not-run", "not-compared", "reproduced",
+         "match")
+    )
+}  # fmt: skip
 """What a reader must not overlook comes first when space runs out."""
+MAX_SEEDS = 20
+"""Values of single seeds that are listed."""
 
 
 class Row(Struct, kw_only=True):
@@ -170,7 +169,7 @@ def _items(cell: CellReport) -> str:
 def _seeds(cell: CellReport, measured: Cell | None, places: int) -> str:
     if not cell.seeds:
         return ""
-    values = measured.seeds[:20] if measured is not None else []
+    values = measured.seeds[:MAX_SEEDS] if measured is not None else []
     listed = ", ".join(number(seed.value, places) for seed in values)
     return plural(cell.seeds, "seed") + (f": {listed}" if listed else "")
 
@@ -186,4 +185,4 @@ def _p(cell: CellReport) -> str:
 
 def gravest_first(words: Mapping[str, int]) -> list[tuple[str, int]]:
     """Counts of verdicts, the gravest first."""
-    return sorted(words.items(), key=lambda item: SEVERITY.get(item[0], 99))
+    return sorted(words.items(), key=lambda item: SEVERITY.get(item[0], len(SEVERITY)))

@@ -13,7 +13,7 @@ from kit.report.text import p_equals
 from kit.verify.outcome import NOT_WHOLE
 from kit.verify.verdict import ClaimReport, Verdict
 
-MOST_BRIEF = 10
+MOST_CLAIMS = 10
 """Claims of the first screen; only those that do not hold may be more."""
 
 CLASS = {
@@ -160,7 +160,7 @@ def claim_rows(verdict: Verdict, anchors: Mapping[str, str], most: int = 12) -> 
 def brief(rows: Sequence[ClaimRow]) -> tuple[list[ClaimRow], int]:
     """Primary claims for the first screen, those that hold last; and how many of them are left."""
     primary = sorted((r for r in rows if r.said.primary), key=lambda r: r.said.outcome == "holds")
-    most = max(MOST_BRIEF, sum(r.said.outcome != "holds" for r in primary))
+    most = max(MOST_CLAIMS, sum(r.said.outcome != "holds" for r in primary))
     return primary[:most], len(primary[most:])
 
 

@@ -24,8 +24,10 @@ from kit.verify.numbers import rounded, scale_of, show
 from kit.verify.trajectory import value_interval
 from kit.verify.verdict import CellReport, Verdict
 
-MOST_ROWS, MOST_COLUMNS, MOST_POINTS = 40, 14, 120
-MOST_BESIDE = 4
+MOST_ROWS = 40
+MAX_COLUMNS = 14
+MOST_POINTS = 120
+MAX_BESIDE = 4
 """Columns of a grid that can be read in half a page."""
 HALF, WHOLE = (5.2, 3.9), (7.2, 4.2)
 """Inches: of the first figure, which stands beside the claims, and of the others."""
@@ -148,16 +150,16 @@ def _grid(name: str, figure: Figure, numbers: Numbers) -> Picture:
     shown = {
         key: id
         for key, id in matched.items()
-        if key[0] in rows[:MOST_ROWS] and key[1] in columns[:MOST_COLUMNS]
+        if key[0] in rows[:MOST_ROWS] and key[1] in columns[:MAX_COLUMNS]
     }
     squares = [
         _square(rows.index(row), columns.index(column), id, numbers, (low, high))
         for (row, column), id in shown.items()
     ]
     labels = (figure.x_label, figure.y_label)
-    svg = drawn(grid, name, rows[:MOST_ROWS], columns[:MOST_COLUMNS], squares, labels)
+    svg = drawn(grid, name, rows[:MOST_ROWS], columns[:MAX_COLUMNS], squares, labels)
     caption = _grid_caption(unit, (low, high), squares, len(matched))
-    return Picture(title=figure.title, caption=caption, svg=svg, wide=len(columns) > MOST_BESIDE)
+    return Picture(title=figure.title, caption=caption, svg=svg, wide=len(columns) > MAX_BESIDE)
 
 
 def _grid_caption(

@@ -21,7 +21,8 @@ FILE = "responses.jsonl"
 NAMES = ("set", "condition", "sample_id", "id", "item")
 """Fields that say which response it is."""
 GROUP = ("set", "condition")
-LIMIT, MOST = 600, 200
+LIMIT = 600
+MOST = 200
 """Characters of a response, and responses, that are shown."""
 
 

@@ -28,6 +28,8 @@ from kit.verify.verdict import ClaimReport, RunVerdict, Verdict
 
 FOLDER = "reproductions"
 _LONGEST = 120
+MAX_NAME = 80
+"""Characters of a file's name that experiment and profile give."""
 
 
 class CellEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,7 +190,7 @@ def _claim(claim: ClaimReport, verdict: Verdict) -> ClaimEntry:
 def add(run: Run, folder: Path, *, name: str = "", hardware: str = "") -> Path:
     """Write the entry of a run below ``folder``; the same run gives the same file."""
     made = entry(run, name=name, hardware=hardware)
-    name_of_run = re.sub(r"[^a-z0-9.-]+", "-", f"{made.experiment}-{made.profile}")[:80]
+    name_of_run = re.sub(r"[^a-z0-9.-]+", "-", f"{made.experiment}-{made.profile}")[:MAX_NAME]
     # Two runs may have one verdict; their records differ, at least by the time.
     own = next(run.path / file for file in (RECORD, VERDICT) if (run.path / file).is_file())
     path = folder / f"{made.date}-{name_of_run}-{sha256_file(own)[:8]}.json"

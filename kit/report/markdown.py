@@ -18,8 +18,17 @@ from kit.report.tables import Table
 from kit.report.text import one_line
 from kit.visible import shorten
 
-MOST_ROWS, MOST_TABLES, MOST_ITEMS = 40, 12, 20
-"""Of a table, whose gravest lines are kept; of tables; of entries of any other list."""
+MOST_ROWS = 40
+"""Of a table, whose gravest lines are kept."""
+MOST_TABLES = 12
+MOST_ITEMS = 20
+"""Of any other list."""
+LONGEST = 400
+MAX_NAME = 80
+MAX_NUMBER = 40
+MAX_INTERVAL = 60
+MAX_SUMMARY = 160
+"""Characters: of any text, and in a table of a name, a number, an interval and a comparison."""
 _MARKUP = re.compile(
     r"([\\`*|~$])"  # always
     r"|(?<![^\W_])(_)|(_)(?![^\W_])"  # not inside of a word
@@ -28,7 +37,7 @@ _MARKUP = re.compile(
 )
 
 
-def escape(text: str, limit: int = 400) -> str:
+def escape(text: str, limit: int = LONGEST) -> str:
     """Untrusted text on one line, with nothing left that Markdown or HTML would act on."""
     shown = shorten(one_line(text), limit).replace("&", "&amp;")
     shown = shown.replace("<", "&lt;").replace(">", "&gt;")
@@ -49,7 +58,7 @@ def _unlink(match: re.Match[str]) -> str:
 
 def code(text: str) -> str:
     """``text`` as a code span, whatever backticks it holds."""
-    shown = shorten(one_line(text), 400)
+    shown = shorten(one_line(text), LONGEST)
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if longest else ""
@@ -119,10 +128,10 @@ def _table(each: Table) -> list[str]:
         lines += [escape(each.omnibus), ""]
     cells = [
         [
-            escape(row.title or row.name, 80),
-            *(escape(text, 40) for text in (row.published, row.reference, row.value)),
-            escape(row.interval, 60),
-            escape(row.summary, 160),
+            escape(row.title or row.name, MAX_NAME),
+            *(escape(text, MAX_NUMBER) for text in (row.published, row.reference, row.value)),
+            escape(row.interval, MAX_INTERVAL),
+            escape(row.summary, MAX_SUMMARY),
             row.word,
         ]
         for row in rows

@@ -19,7 +19,8 @@ from kit.report.text import unit_word
 from kit.results.types import Cell
 from kit.verify.verdict import CellReport, Verdict
 
-ROW_BYTES, DETAIL_BYTES = 1_230_000, 220_000
+ROW_BYTES = 1_230_000
+DETAIL_BYTES = 220_000
 """For the lines of all tables together, and for what folds out under them."""
 
 

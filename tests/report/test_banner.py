@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kit.report.claims import CLASS, MOST_BRIEF, Banner, banner, brief, claim_rows
+from kit.report.claims import CLASS, MOST_CLAIMS, Banner, banner, brief, claim_rows
 from kit.verify.outcome import NOT_WHOLE
 from tests.report.builders import cell, claim, verdict
 
@@ -100,8 +100,8 @@ def test_primary_claims_come_first_and_those_that_hold_last_on_the_first_screen(
 
 @pytest.mark.parametrize(
     ("open_", "held", "kept", "left"),
-    [(0, MOST_BRIEF, MOST_BRIEF, 0), (0, MOST_BRIEF + 2, MOST_BRIEF, 2),
-     (MOST_BRIEF + 3, 2, MOST_BRIEF + 3, 2), (MOST_BRIEF - 1, 2, MOST_BRIEF, 1)],
+    [(0, MOST_CLAIMS, MOST_CLAIMS, 0), (0, MOST_CLAIMS + 2, MOST_CLAIMS, 2),
+     (MOST_CLAIMS + 3, 2, MOST_CLAIMS + 3, 2), (MOST_CLAIMS - 1, 2, MOST_CLAIMS, 1)],
 )  # fmt: skip
 def test_only_claims_that_hold_are_cut_from_the_first_screen(
     open_: int, held: int, kept: int, left: int

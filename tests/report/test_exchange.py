@@ -154,13 +154,22 @@ def rows_of(run: Path, out: Path) -> list[dict[str, Any]]:
 
 def results_of(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
-        one["evaluation_result_id"]: one for record in records for one in record["evaluation_results"]
+        one["evaluation_result_id"]: one
+        for record in records
+        for one in record["evaluation_results"]
     }
 
 
 def pinned(kind: str, **fields: str) -> dict[str, Any]:
     files = [{"path": "items.json", "sha256": "1c" * 32, "size": 1}]
-    return {"id": "items", "kind": kind, "title": "Items", "licence": "MIT", "files": files, **fields}
+    return {
+        "id": "items",
+        "kind": kind,
+        "title": "Items",
+        "licence": "MIT",
+        "files": files,
+        **fields,
+    }
 
 
 REPO = {"repo": "someone/items", "revision": "ab" * 20}
@@ -188,13 +197,10 @@ def test_a_score_names_the_data_behind_it(
     assert {**said, "dataset_name": title} in sources
 
 
-def test_a_row_is_made_from_the_pins_before_its_step_or_from_all(
-    run: Path, tmp_path: Path
-) -> None:
+def test_a_row_is_made_from_the_pins_before_its_step_or_from_all(run: Path, tmp_path: Path) -> None:
     def made_from() -> dict[str, str]:
-        records = rows_of(run, tmp_path / "o")
-        return {record["model_info"]["name"]: record["model_info"]["additional_details"]["made_from"]
-                for record in records}  # fmt: skip
+        models = [record["model_info"] for record in rows_of(run, tmp_path / "o")]
+        return {model["name"]: model["additional_details"]["made_from"] for model in models}
 
     made = plan()
     write_run(run, plan=made)
@@ -264,8 +270,8 @@ def test_without_a_better_direction_there_is_no_record(run: Path, tmp_path: Path
 def test_items_without_names_are_counted_and_cells_keep_labels_too(
     run: Path, tmp_path: Path
 ) -> None:
-    table, said = results(), verdict()
-    first = next(c for c in said.cells if c.value is not None and c.direction != "none")
+    table = results()
+    first = next(c for c in verdict().cells if c.value is not None and c.direction != "none")
     cells = [replace(cell, seeds=[], labels="labels.jsonl#all") if cell.id == first.id else cell
              for cell in table.cells]  # fmt: skip
     write_run(run, results=replace(table, cells=cells))
@@ -273,7 +279,10 @@ def test_items_without_names_are_counted_and_cells_keep_labels_too(
     rows_of(run, tmp_path / "o")
     (path,) = (tmp_path / "o").rglob("*_samples.jsonl")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["sample_id"], line["metadata"]["seed"]) for line in lines] == [("0", ""), ("1", "")]
+    assert [(line["sample_id"], line["metadata"]["seed"]) for line in lines] == [
+        ("0", ""),
+        ("1", ""),
+    ]
 
 
 def test_a_rehearsal_is_refused(run: Path, tmp_path: Path) -> None:

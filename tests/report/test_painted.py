@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
@@ -352,7 +353,7 @@ def test_names_stand_close_beside_their_points_and_inside(painted: Painted) -> N
             assert 3 < y < 8
             assert text.arrow_patch is None
     heights = sorted(known[f"same-{i}"].xyann[1] for i in range(3))
-    steps = [high - low for low, high in zip(heights, heights[1:], strict=False)]
+    steps = [high - low for low, high in pairwise(heights)]
     size = known["left"].get_fontsize()
     assert all(size < step < 2 * size for step in steps)
     moved = [known[f"same-{i}"].arrow_patch is not None for i in range(3)]

@@ -71,9 +71,7 @@ def grid(
         ax.set_xlabel(label(labels[0]))
         ax.set_ylabel(label(labels[1]))
 
-    return draw(
-        name, min(12.0, max(4.2, 2.0 + 1.0 * len(columns))), 1.0 + 0.5 * len(rows), paint
-    )
+    return draw(name, min(12.0, max(4.2, 2.0 + 1.0 * len(columns))), 1.0 + 0.5 * len(rows), paint)
 
 
 def _broken(name: str) -> str:
