@@ -16,8 +16,8 @@ from kit.verify.numbers import points, show
 from kit.verify.verdict import CellReport, Interval
 
 SEVERITY = {
-    word: place
-    for place, word in enumerate(
+    word: rank
+    for rank, word in enumerate(
         ("invalid", "missing", "deviates", "inconclusive", "not-run", "not-compared", "reproduced",
          "match")
     )
