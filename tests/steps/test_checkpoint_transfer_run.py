@@ -13,6 +13,7 @@ from kit.engine.registry import ModelInput, PinInput, StepInput
 from kit.lm.load import load_model
 from kit.methods.checkpoint_transfer.affine import AffineMap
 from kit.methods.checkpoint_transfer.affine_files import load_maps, save_maps
+from kit.methods.checkpoint_transfer.answers import NOT_FINITE
 from kit.mini.facts.files import read_questions
 from kit.steps.checkpoint_transfer.evaluation import run_attack_data, run_evaluate, run_tabulate
 from kit.steps.checkpoint_transfer.maps import run_fit, run_oracle, run_targets, run_texts
@@ -322,6 +323,8 @@ def test_corrected_stops_and_reported_without_finite_weights_is_said_to_be_so(
     assert training["diverged_at"] is not None
     sets = Evaluate(sets=["forget-judge"])
     family.run("asked", run_evaluate, sets, {"model": "broken"}, axes, questions="world")
+    asked = json.loads((family.done["asked"].path / "answers.json").read_text("utf-8"))
+    assert asked == {"forget-judge": {NOT_FINITE: True}}
     family.run("broken-table", run_tabulate, Tabulate(losses="last-step"), unlearned="asked")
     results = json.loads((family.done["broken-table"].path / "results.json").read_text("utf-8"))
     (cell,) = results["cells"]

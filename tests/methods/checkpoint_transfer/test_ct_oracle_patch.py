@@ -79,3 +79,26 @@ def test_the_kits_scorer_works_inside() -> None:
             float(scores[len(context) + at - 1, token]) for at, token in enumerate(continuation)
         )
         assert found.total == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_block_may_return_more_than_its_state() -> None:
+    """As the layers of older models do: only the state is another, in the student's type."""
+    student, teacher, (ids, mask) = model(0), model(1), batch(1)
+    layer = student.model.layers[1]
+    handles = [
+        layer.register_forward_hook(lambda _module, _given, output: (output.double(), "rest"))
+    ]
+    with oracle_patch(student, teacher, None, 1):
+        seen: list[object] = []
+        handles.append(
+            layer.register_forward_hook(lambda _module, _given, output: seen.append(output))
+        )
+        handles.append(layer.register_forward_hook(lambda _m, _g, output: output[0].float()))
+        student(ids, attention_mask=mask)
+    for handle in handles:
+        handle.remove()
+    ((state, rest),) = seen  # type: ignore[misc]
+    assert rest == "rest"
+    assert state.dtype == torch.float64
+    raw = block_outputs(teacher, ids, mask, [1])[1]
+    torch.testing.assert_close(state[mask].float(), raw[mask])

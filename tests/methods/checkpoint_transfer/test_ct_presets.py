@@ -67,6 +67,15 @@ def test_what_makes_a_preset_can_be_scaled_and_not_undone() -> None:
         make_recipe("v1", retain_coef=5, remove_coef=5, rank=8)
 
 
+def test_of_several_settings_the_first_by_name_is_refused() -> None:
+    unknown = dict.fromkeys("hgfedcbaijklmnop", 1)
+    with pytest.raises(ValueError, match="unknown setting 'a'"):
+        make_recipe("v1", retain_coef=5, remove_coef=5, **unknown)
+    undone = {name: getattr(Recipe(5, 5), name) for name in PRESETS["epoch-sweep"]}
+    with pytest.raises(ValueError, match=f"{min(undone)} is what makes the preset"):
+        make_recipe("epoch-sweep", retain_coef=5, remove_coef=5, **undone)
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [

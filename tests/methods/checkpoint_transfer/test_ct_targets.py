@@ -133,6 +133,22 @@ def test_states_say_what_is_wrong(tmp_path: Path) -> None:
         FileStates(tmp_path)
 
 
+def test_closed_files_are_let_go_and_opened_again_when_asked(tmp_path: Path) -> None:
+    states = {example: {0: torch.full((2, 3), float(example))} for example in range(5)}
+    write_states(tmp_path, states.items(), shard=2)
+    kept = FileStates(tmp_path)
+
+    def mapped() -> bool:
+        return str(tmp_path) in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+    for _ in range(2):
+        for example, rows in states.items():
+            assert torch.equal(kept.rows(example)[0], rows[0])
+        assert mapped()
+        kept.close()
+        assert not mapped()
+
+
 def test_reference_of_a_model_with_scaled_scores_is_refused() -> None:
     scaled = model(0)
     scaled.config.final_logit_softcapping = 30.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -270,6 +271,12 @@ def test_what_does_not_fit_is_refused(given) -> None:
     targets = ForgetTargets(given.teacher, given.maps, wanted)
     with pytest.raises(ValueError, match="4 pairs for a recipe of 16"):
         unlearn(engine, wanted, pairs(examples=4), targets, None, seed=0)
+    with pytest.raises(ValueError, match=r"an optimizer at 0\.01 for a recipe of 0\.02"):
+        unlearn(engine, recipe(learning_rate=0.02), pairs(), targets, None, seed=0)
+    alone = recipe("epoch-sweep", micro_batch=1, affine=False)
+    several = SimpleNamespace(optimizer=engine.optimizer, world_size=2)
+    with pytest.raises(ValueError, match="only the first process counts"):
+        unlearn(several, alone, pairs(), SimpleNamespace(blocks=alone.blocks), None, seed=0)
     other = recipe(layers=(1, 3))
     with pytest.raises(ValueError, match="targets of blocks"):
         unlearn(engine, other, pairs(), targets, None, seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,13 @@ def test_cells_are_counted_by_hand(tmp_path: Path) -> None:
     assert [seed.seed for seed in made["all/asr/before@base"].seeds] == ["0", "1"]
     assert all(seed.labels for seed in made["all/told/after@base@x"].seeds)
     assert made["all/under-attack/asr@tar@x"].trajectory
+
+
+def test_a_model_is_the_same_however_its_axes_are_ordered(tmp_path: Path) -> None:
+    """One value of a model before the attacks, and one mean over them."""
+    one, two = (attack(tmp_path, 0, "tar", adversary, [NO] * 4) for adversary in ("x", "y"))
+    turned = replace(two, axes=dict(reversed(two.axes.items())))
+    assert cells([one, turned]) == cells([one, two])
 
 
 def test_an_attack_without_the_axis_is_refused(tmp_path: Path) -> None:
