@@ -21,6 +21,7 @@ from kit.evals.multiple_choice import (
     score,
 )
 from kit.lm.generate import TransformersBackend
+from kit.lm.standin import read_shape
 from tests.lm.tiny_world import MINI_WORDS, llama3_tokenizer, mini_tokenizer, tiny_llama
 
 torch.set_num_threads(1)
@@ -141,6 +142,31 @@ def test_a_missing_result_is_an_error(monkeypatch):
     monkeypatch.setattr(lm_eval, "simple_evaluate", without_the_last)
     with pytest.raises(ValueError, match="answered 3 of 4 questions"):
         harness_score(model, tokenizer, asked)
+
+
+def test_the_harness_reads_as_much_as_the_published_models_do(monkeypatch):
+    """Longer prompts lose their beginning, as the models' own context has it."""
+    import lm_eval
+    from lm_eval.models import huggingface
+
+    class Enough(Exception):
+        pass
+
+    given = {}
+
+    def scorer(**how):
+        given.update(how)
+        raise Enough
+
+    monkeypatch.setattr(huggingface, "HFLM", scorer)
+    assert lm_eval.simple_evaluate
+    tokenizer = mini_tokenizer()
+    with pytest.raises(Enough):
+        harness_score(tiny_llama(len(tokenizer)), tokenizer, questions(2), batch=3)
+    published = read_shape("gpt-neox-6.9b").config["max_position_embeddings"]
+    assert given["max_length"] == published
+    assert given["batch_size"] == 3
+    assert given["add_bos_token"] is False
 
 
 def test_formats_like_the_harness_task_files():

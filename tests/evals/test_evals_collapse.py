@@ -67,6 +67,35 @@ def test_too_few_questions_are_no_evidence():
         _ = choices(answering(lambda draw, right: 0, count=19)).collapsed
 
 
+def test_at_the_threshold_itself_a_model_still_chooses():
+    """Fifteen of twenty are three quarters; a set of twenty is enough."""
+
+    def picking(first):
+        made = []
+        for number in range(20):
+            picked = 0 if number < first else 1 + number % 3
+            scores = tuple(0.0 if i == picked else -3.0 for i in range(4))
+            options = ((0,), (1,), (2,), (3,))
+            made.append(Scored(f"q{number}", options, scores, (1,) * 4, number % 4))
+        return choices(made)
+
+    assert not picking(15).collapsed
+    assert picking(16).collapsed
+    # As many right answers under a letter: at the threshold that excuses nothing yet, above it all.
+    one = [Scored("q", ((0,), (1,)), (0.0, -3.0), (1, 1), int(n >= 15)) for n in range(20)]
+    assert choices(one).collapsed
+    one[15] = Scored("q", ((0,), (1,)), (0.0, -3.0), (1, 1), 0)
+    assert not choices(one).collapsed
+
+
+def test_circling_begins_above_half_and_at_four_tokens():
+    half = ["a", "a", "a", "a", "a"]  # two 4-grams, one of them new
+    assert circling([half]) == 0
+    assert circling([[*half, "a"]]) == 1
+    # Three tokens in turn: nearly all 4-grams stood before, as all n-grams would.
+    assert repetition(["a", "b", "c"] * 4) == pytest.approx(6 / 9)
+
+
 def test_how_rarely_a_guesser_is_called_collapsed():
     """The figure in the documentation of the threshold."""
     n = FEWEST_QUESTIONS

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace as replace_struct
 
-from kit.engine.registry import PinInput
+from kit.engine.registry import PinInput, StepInput
+from kit.errors import InvalidInput
 from kit.lm import standin
 from kit.methods.defensive_tokens import standin as data
 from kit.methods.defensive_tokens.layouts import BEFORE_BOS
+from kit.methods.defensive_tokens.prefix_sets import save_sets
 from kit.mini.injection.paths import mini_model_dir
-from kit.steps.defensive_tokens import inputs, params
+from kit.steps.defensive_tokens import files, inputs, params
 from kit.steps.defensive_tokens.alignment import run_align, run_transfer
-from kit.steps.defensive_tokens.evaluation import run_evaluate, run_tabulate
+from kit.steps.defensive_tokens.evaluation import _as_output_rows, run_evaluate, run_tabulate
 from kit.steps.defensive_tokens.labels import run_self_label, run_training_data
 from kit.steps.defensive_tokens.training import run_train_prefix
 from tests.methods.defensive_tokens.struq_public import WORDS
@@ -307,3 +310,103 @@ def test_struqs_baits_come_from_the_other_data_set(tmp_path: Path) -> None:
     baits = {item["fake_response"] for item in items if item["kind"] == "completion"}
     assert baits == {"bait"}
     assert step.canaries["test-word-leak"][0]
+
+
+def test_a_number_that_is_not_finite_is_no_json(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "x.json", {"a": 1.5, "b": "\u00e9"})
+    assert json.loads((tmp_path / "x.json").read_text("utf-8")) == {"a": 1.5, "b": "\u00e9"}
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"y\.json would contain a number that is not finite"):
+            files.write_json(tmp_path / "y.json", {"a": value})
+    assert not (tmp_path / "y.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ({"a": (5, 64), "b": (5, 64)}, "has 2 token sets, and which is meant is not said: a, b"),
+        ({"a": (4, 64)}, "input 'native': 4 vectors, 5 wanted"),
+        ({"a": (5, 32)}, "input 'native': vectors of width 32, the model has 64"),
+        ({"a": (5, 64)}, ""),
+    ],
+)
+def test_a_models_own_tokens_are_the_set_of_its_training(
+    mini: Steps, sets: dict[str, tuple[int, int]], message: str
+) -> None:
+    trained = mini.context("trained")
+    made = {name: torch.full(shape, 0.5) for name, shape in sets.items()}
+    save_sets(trained.out / files.SETS, made)
+    mini.done["trained"] = StepInput("trained", trained.out, {}, {})
+    context = mini.context("any", native="trained")
+    if message:
+        with pytest.raises((ValueError, InvalidInput), match=message):
+            inputs.full_prefix(context, "target", n=5, trained="native")
+    else:
+        own = inputs.full_prefix(context, "target", n=5, trained="native")
+        assert torch.equal(own, made["a"])
+
+
+@pytest.mark.parametrize("missing", ["key", "pin"])
+def test_tokens_that_nobody_released_are_named(mini: Steps, missing: str) -> None:
+    pins = dict(mini.pins)
+    if missing == "pin":
+        del pins["released"]
+    else:
+        pins["target"] = replace(pins["target"], attributes={"chat_format": "mini"})
+    mini.pins = pins
+    with pytest.raises(InvalidInput, match="no tokens were released for the model mini-source-6"):
+        inputs.full_prefix(mini.context("any"), "target", n=5, trained="native")
+
+
+@pytest.mark.parametrize(("said", "refused"), [(None, False), (4000, False), (3999, True)])
+def test_a_pool_of_another_size_than_its_pin_says(
+    mini: Steps, said: int | None, refused: bool
+) -> None:
+    attributes = {} if said is None else {"records": said}
+    mini.pins = {**mini.pins, "pool": replace(mini.pins["pool"], attributes=attributes)}
+    if refused:
+        with pytest.raises(ValueError, match="pool has 4,000 records; its pin says 3,999"):
+            inputs.training_pool(mini.context("any"))
+    else:
+        assert len(inputs.training_pool(mini.context("any"))) == 4000
+
+
+def test_an_attack_without_a_style_is_refused(mini: Steps) -> None:
+    mini.pins = {**mini.pins, "attacks": replace(mini.pins["attacks"], attributes={})}
+    with pytest.raises(InvalidInput, match="declares no style"):
+        inputs.attack_texts(mini.context("any"))
+
+
+@pytest.mark.parametrize(("scope", "needed"), [("all", "pool"), ("consumed", "data")])
+def test_labels_need_what_they_are_to_be_of(mini: Steps, scope: str, needed: str) -> None:
+    mini.pins = {name: pin for name, pin in mini.pins.items() if name != "pool"}
+    with pytest.raises(ValueError, match=f"needs the input '{needed}'"):
+        inputs.samples_to_label(mini.context("any"), scope)
+
+
+def test_output_rows_need_the_model_itself(mini: Steps) -> None:
+    asked = replace_struct(EVALUATE, output_rows=True, defences=["native"])
+    with pytest.raises(ValueError, match="output_rows needs the model itself"):
+        _as_output_rows(mini.context("any"), asked, object(), torch.zeros(5, 64))
+
+
+@pytest.mark.parametrize("vllm", [True, False])
+def test_only_an_evaluation_has_several_sets_served(
+    mini: Steps, monkeypatch: pytest.MonkeyPatch, vllm: bool
+) -> None:
+    """A labelling has none, and every id that lends a row is banned in every request."""
+    served: list[int] = []
+
+    def started(ctx: object, model: object, *, sets: int, **how: object) -> str:
+        served.append(sets)
+        return "backend"
+
+    monkeypatch.setattr(inputs.common, "vllm_backend", started)
+    monkeypatch.setattr(inputs.common, "transformers_backend", lambda *_, **__: "other")
+    backend = "vllm" if vllm else "transformers"
+    for asked in (EVALUATE, LABELS):
+        given = replace_struct(asked, backend=backend)
+        made = inputs.generation_backend(mini.context("any"), given, None, 0)  # type: ignore[arg-type]
+        assert made == ("backend" if vllm else "other")
+    assert served == ([inputs.SETS_AT_ONCE, 1] if vllm else [])
+    assert inputs.SETS_AT_ONCE > 1

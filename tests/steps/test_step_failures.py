@@ -85,6 +85,21 @@ def test_each_cure_fits_its_parameter_and_is_used_up_some_day(
             pytest.fail(f"{cure.param} is offered for ever")
 
 
+GCG = {
+    "attacker": "blind", "layout": "before-bos", "attack": "naive", "filler": ".", "length": 2,
+    "steps": 1, "candidates": 1, "top_k": 1, "measure_at": [0, 1], "stop": False, "seed": 0,
+    "max_new_tokens": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "fewer"), [(512, 256), (3, 1), (2, 1), (1, None)])
+def test_a_search_has_fewer_texts_in_a_pass(rows: int, fewer: int | None) -> None:
+    (cure,) = kind("gcg").lowers_memory
+    assert repr(cure.value(msgspec.convert(GCG | {"rows": rows}, kind("gcg").params))) == repr(
+        fewer
+    )
+
+
 def test_a_steadier_training_has_a_lower_rate() -> None:
     (cure,) = kind("train-prefix").steadies
     assert cure.value(msgspec.convert(TRAIN, TrainPrefix)) == 0.03

@@ -25,10 +25,8 @@ def texts(folder: Path, names: Any, tokenizer: Any, **how: Any) -> list[Example]
     made = []
     for name in names:
         draw = torch.Generator().manual_seed(len(name))
-        made += [
-            Example(f"{name}-{n}-0-0", tuple(torch.randint(1, VOCABULARY, (5,), generator=draw).tolist()), 1)
-            for n in range(8)
-        ]  # fmt: skip
+        rows = torch.randint(1, VOCABULARY, (8, 5), generator=draw).tolist()
+        made += [Example(f"{name}-{n}-0-0", tuple(row), 1) for n, row in enumerate(rows)]
     return made
 
 

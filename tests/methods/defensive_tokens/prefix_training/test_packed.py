@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from types import SimpleNamespace
@@ -286,6 +287,81 @@ def test_the_kernel_is_used_where_all_three_hold(
     monkeypatch.setattr(packed_model, "KERNEL", object() if built else None)
     states: Any = SimpleNamespace(is_cuda=on_gpu, dtype=dtype)
     assert packed_model.can_use_kernel(states) is usable
+
+
+def _attend_2_10(query, key, bounds, *, is_causal=False, scale=None):  # type: ignore[no-untyped-def]
+    return ("causal", is_causal)
+
+
+def _attend_2_11(query, key, bounds, *, window_size=(-1, -1), scale=None):  # type: ignore[no-untyped-def]
+    return ("window", window_size)
+
+
+def _attend_2_13(query, *, window_size=(-1, -1), scale=None, enable_gqa=False):  # type: ignore[no-untyped-def]
+    return ("window", window_size, enable_gqa)
+
+
+def _attend_without_scale(query, *, window_size=(-1, -1)):  # type: ignore[no-untyped-def]
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("offered", "attended"),
+    [
+        (_attend_2_10, ("causal", True)),
+        # Everything before a position and nothing behind it.
+        (_attend_2_11, ("window", (-1, 0))),
+        (_attend_2_13, ("window", (-1, 0), True)),
+        (_attend_without_scale, None),
+        (None, None),
+    ],
+)
+def test_whatever_torch_offers_is_causal(
+    offered: Any, attended: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = None if offered is None else SimpleNamespace(varlen_attn=offered)
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
+    kernel = packed_model._kernel()
+    if attended is None:
+        assert kernel is None
+    else:
+        assert kernel is not None
+        assert kernel(*[None] * (1 if len(attended) == 3 else 3), scale=1.0) == attended
+
+
+def test_a_layer_without_the_switch_cannot_be_checkpointed() -> None:
+    model = tiny_llama(VOCABULARY)
+    model.model.layers[0] = torch.nn.Identity()
+    with pytest.raises(ValueError, match="cannot be checkpointed"), ready(model, low_memory=True):
+        pass
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_layers_are_compiled_once_or_their_parts_behind_checkpoints(
+    monkeypatch: pytest.MonkeyPatch, low_memory: bool
+) -> None:
+    compiled: list[torch.nn.Module] = []
+
+    def compile(module: torch.nn.Module, **how: Any) -> None:
+        assert how["dynamic"]
+        compiled.append(module)
+        module._compiled_call_impl = module._call_impl
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile)
+    model = tiny_llama(VOCABULARY)
+    layers = list(model.model.layers)
+    parts = [
+        part
+        for layer in layers
+        for part in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm)
+    ]
+    wanted = parts if low_memory else layers
+    for _ in range(2):
+        with ready(model, compiled=True, low_memory=low_memory):
+            assert all(module._compiled_call_impl is not None for module in wanted)
+        assert all(module._compiled_call_impl is None for module in model.modules())
+    assert len(compiled) == len(wanted)
+    assert {*map(id, compiled)} == {*map(id, wanted)}
 
 
 def test_attention_refuses_dropout() -> None:
