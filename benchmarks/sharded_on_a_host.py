@@ -10,9 +10,9 @@ longer fits into the time is left out and named. At the end a table.
 Where a GPU has less than 120 GiB, two of them do not hold ZeRO-3's whole state of the model: there
 the variants are compared with half the layers, and the outer step runs with all of them by
 offloading and checkpointing (:data:`SMALL`). Four hold it. Where four have more, the setting for
-80 GB is measured too, and two and four of them make two outer steps of 16 inner steps from the same
-weights, whose losses are to be equal to bf16 noise. With :data:`FEW` layers two GPUs hold as much state
-each as four GPUs do of the whole model: 2.05 billion weights.
+80 GB is measured too, and two and four of them make two outer steps of 16 inner steps from the
+same weights, whose losses are to be equal to bf16 noise. With :data:`FEW` layers two GPUs hold as
+much state each as four GPUs do of the whole model: 2.05 billion weights.
 """
 
 from __future__ import annotations
