@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from kit.engine.events import Emit, event
 from kit.engine.job import Job
@@ -16,6 +16,7 @@ from kit.engine.secrets import redact
 from kit.engine.store import Store
 from kit.results.types import Canary
 
+Made = TypeVar("Made")
 PROGRESS_SECONDS = 0.2
 """At most one progress event in this time; functions may report every iteration."""
 _NOTHING, _LATE, _STOPPING = range(3)
@@ -109,7 +110,15 @@ class StepContext:
     """
 
     def __init__(
-        self, job: Job, kind: StepKind, *, store: Store, out: Path, scratch: Path, emit: Emit
+        self,
+        job: Job,
+        kind: StepKind,
+        *,
+        store: Store,
+        out: Path,
+        scratch: Path,
+        emit: Emit,
+        ahead: dict[str, Any] | None = None,
     ) -> None:
         self.instance = job.instance.id
         axes = job.instance.axes
@@ -122,6 +131,7 @@ class StepContext:
         self.rehearsal = job.rehearsal
         self.canaries: list[Canary] = []
         self._job, self._kind, self._store, self._emit = job, kind, store, emit
+        self._ahead = {} if ahead is None else ahead
         self._last_progress = -math.inf
         self._last_saved = time.monotonic()
         self._due = _NOTHING
@@ -175,6 +185,10 @@ class StepContext:
     def has(self, name: str) -> bool:
         """Whether the manifest gives this optional input."""
         return name in self._job.pins or name in self._job.steps
+
+    def made(self, name: str, make: Callable[[], Made]) -> Made:
+        """What the kind's ``ahead`` made under this name before the job came, else made now."""
+        return self._ahead.pop(name) if name in self._ahead else make()
 
     def due(self) -> bool:
         """Whether state should be saved now: the interval is over, or the step is to stop.

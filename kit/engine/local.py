@@ -4,7 +4,8 @@ CPU steps share persistent workers, because importing torch costs seconds; a GPU
 process, because only a process that ends gives all GPU memory back.
 
 Another process may wait for the next GPU step (:mod:`kit.engine.early`), a single one, on GPUs that
-are in use still: it touches none, and is ended when the step does not come, or comes elsewhere.
+are in use still: it touches them only where the plan's memory leaves room beside what runs there,
+and is ended when the step does not come, or comes elsewhere.
 
 Every CPU step computes with the same number of threads (one, unless asked otherwise), however many
 run at once: sums are split by threads, so results would depend on the machine's core count.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,13 +26,16 @@ from pathlib import Path
 
 import msgspec
 
-from kit.engine.early import Early
+from kit.engine.early import Early, ahead_folder
 from kit.engine.events import STEP_ENDS, Event, event
 from kit.engine.failures import died, failed
 from kit.engine.job import Job
 from kit.engine.process import oom_kills, rose, worker_environment
 from kit.engine.registry import load_registry
 from kit.results.plan import StepInstance
+
+PLAN_MARGIN = 1.1
+"""How much more than planned GPU memory steps may take: no two of them fail for sharing a GPU."""
 
 
 class WorkerProcess:
@@ -125,6 +130,8 @@ class WorkerProcess:
                 pipe.close()
         self.signal(signal.SIGKILL)
         status = self.child.wait()
+        if self.early is not None and self.early.job is not None:
+            shutil.rmtree(ahead_folder(self.early.job, self.child.pid), ignore_errors=True)
         with contextlib.suppress(OSError):
             if self.errors.stat().st_size == 0:
                 self.errors.unlink()
@@ -138,6 +145,22 @@ class Waiting:
     worker: WorkerProcess
     instance: StepInstance
 
+    def serves(self, instance: StepInstance | None, work: Early | None) -> bool:
+        """Whether it is what another instance, with this work, would have waiting."""
+        early = self.worker.early
+        if early is None or work is None or instance is None:
+            return False
+        if len(self.worker.gpus) != instance.resources.gpus:
+            return False
+        if early.job is not None and early.job.instance.key != instance.key:
+            return False
+        return (early.modules, early.folders) == (work.modules, work.folders)
+
+    def holds(self, gpus: list[str]) -> bool:
+        """Whether it may have taken memory of one of these GPUs."""
+        early = self.worker.early
+        return early is not None and early.job is not None and bool({*gpus} & {*self.worker.gpus})
+
 
 class LocalExecutor:
     """Workers on this machine.
@@ -146,14 +169,23 @@ class LocalExecutor:
         jobs: CPU steps at once.
         memory_gb: Memory that the running steps may plan with together.
         gpus: Names of the GPUs that may be used.
+        gpu_memory_gb: How much memory each of them has, where that is known.
         logs: Folder for what workers print outside of steps.
         threads: Threads of a CPU step.
     """
 
     def __init__(
-        self, *, jobs: int, memory_gb: float, gpus: list[str], logs: Path, threads: int = 1
+        self,
+        *,
+        jobs: int,
+        memory_gb: float,
+        gpus: list[str],
+        logs: Path,
+        gpu_memory_gb: Mapping[str, float] | None = None,
+        threads: int = 1,
     ) -> None:
         self.jobs, self.memory_gb, self.threads, self.logs = jobs, memory_gb, threads, logs
+        self._gpu_memory_gb = dict(gpu_memory_gb or {})
         self._free_gpus = list(gpus)
         self._idle: list[WorkerProcess] = []
         self._busy: dict[int, WorkerProcess] = {}
@@ -162,8 +194,9 @@ class LocalExecutor:
         self._stopping = False
         self._repeated: set[str] = set()
         self._waiting: Waiting | None = None
-        self._spoiled: set[tuple[str, ...]] = set()
-        """Modules with which a process ended before it had a job."""
+        self._spoiled: set[tuple[tuple[str, ...], bool]] = set()
+        """Modules with which a process ended before it had a job, and whether it used the GPU."""
+        self._unsaid: list[Event] = []
 
     def _running(self) -> list[StepInstance]:
         return [worker.job.instance for worker in self._busy.values() if worker.job is not None]
@@ -184,6 +217,8 @@ class LocalExecutor:
         count = job.instance.resources.gpus
         if count:
             worker = self._prepared(job) or self._worker(self._free_gpus[:count])
+            if self._waiting is not None and self._waiting.holds(worker.gpus):
+                self._unsaid.append(self._dismiss("another step needs its GPU"))
             self._free_gpus = [gpu for gpu in self._free_gpus if gpu not in worker.gpus]
         else:
             worker = self._living() or self._worker([])
@@ -204,25 +239,39 @@ class LocalExecutor:
         """
         events: list[Event] = []
         if self._waiting is not None:
-            worker = self._waiting.worker
-            fits = instance is not None and len(worker.gpus) == instance.resources.gpus
-            if instance is not None and fits and worker.early == work and not self._crowded():
+            if self._waiting.serves(instance, work) and not self._crowded():
+                assert instance is not None
                 self._waiting.instance = instance
                 return events
             events.append(self._dismiss("another step is next, or memory is short"))
-        if instance is None or work is None or work.modules in self._spoiled:
+        if instance is None or work is None or (work.modules, False) in self._spoiled:
             return events
         gpus = [*self._free_gpus, *(gpu for worker in self._busy.values() for gpu in worker.gpus)]
         gpus, needs = gpus[: instance.resources.gpus], instance.resources
         if len(gpus) < needs.gpus or self._crowded(needs.memory_gb):
             return events
+        if not self._room(gpus, needs.gpu_memory_gb) or (work.modules, True) in self._spoiled:
+            work = msgspec.structs.replace(work, job=None)
         worker = self._worker(gpus, work)
         self._waiting = Waiting(worker, instance)
         self._selector.register(worker.out, selectors.EVENT_READ)
         reason = f"process {worker.child.pid} imports {', '.join(work.modules)}"
         if work.folders:
             reason += f", reads the weights in {', '.join(work.folders)}"
+        if work.job is not None:
+            reason += ", makes on the GPU what needs no other step"
         return [*events, event("step-early", instance.id, reason=f"{reason}, and waits")]
+
+    def _room(self, gpus: list[str], more: float) -> bool:
+        """Whether ``more`` GiB fit onto GPUs beside the steps there; no, if a need is unknown."""
+        for gpu in gpus:
+            sharing = [worker.job for worker in self._busy.values() if gpu in worker.gpus]
+            needs = [job.instance.resources.gpu_memory_gb for job in sharing if job is not None]
+            needs.append(more)
+            most = self._gpu_memory_gb.get(gpu, 0.0)
+            if min(needs) <= 0 or PLAN_MARGIN * sum(needs) > most:
+                return False
+        return True
 
     def _crowded(self, more: float = 0.0) -> bool:
         """Whether what runs and what waits, and ``more`` GiB, is above what may be planned with."""
@@ -261,7 +310,7 @@ class LocalExecutor:
     def _spoil(self, worker: WorkerProcess) -> str:
         """Note that a process ended before it had done anything: no other is started so early."""
         assert worker.early is not None
-        self._spoiled.add(worker.early.modules)
+        self._spoiled.add((worker.early.modules, worker.early.job is not None))
         return f"it ended with status {worker.child.wait()}; the step starts without it"
 
     def _living(self) -> WorkerProcess | None:
@@ -281,8 +330,8 @@ class LocalExecutor:
 
     def poll(self, seconds: float) -> list[Event]:
         """Events of running jobs; a worker that died becomes its step's failure."""
-        events: list[Event] = []
-        for key, _ in self._selector.select(seconds):
+        events, self._unsaid = self._unsaid, []
+        for key, _ in self._selector.select(0 if events else seconds):
             if key.fd not in self._busy:
                 assert self._waiting is not None
                 events += self._hear(self._waiting)

@@ -216,6 +216,10 @@ class StepKind:
         imports: Modules that the function imports and that take seconds; the process of a GPU step
             may import them before the step's inputs are there (:mod:`kit.engine.early`). None of
             them may touch a GPU.
+        ahead: ``ahead(context, params)`` -> name -> thing: what the function needs of no other step
+            and takes seconds to make on the GPU. The function asks for it by ``context.made``,
+            which makes it where it is not there. It reads pins and models alone, leaves no
+            canary and writes nothing but scratch, which goes with the process.
     """
 
     name: str
@@ -242,6 +246,7 @@ class StepKind:
     steadies: tuple[Remedy, ...] = ()
     science: Callable[[Any], tuple[str, ...]] = lambda params: ()
     imports: Callable[[Any], tuple[str, ...]] = lambda params: ()
+    ahead: Callable[[StepContext, Any], dict[str, Any]] | None = None
     doc: str = field(default="")
     model: ModelOutput | None = None
 

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -292,21 +293,25 @@ class Runner:
             if same is not None:
                 same.append(instance)
             elif self._live().fits(instance):
-                job = make_job(
-                    self.plan,
-                    instance,
-                    home=self.store.home,
-                    logs=self.logs,
-                    pins=self.pins,
-                    digests=self._digests,
-                    check=self.level,
-                    fresh=instance.id in self._fresh,
-                )
                 self._running[instance.key] = [instance]
-                self._live().start(job)
+                self._live().start(self._job(instance))
             else:
                 skipped.append(instance)
         self._ready.extendleft(reversed(skipped))
+
+    def _job(self, instance: StepInstance, *, early: bool = False) -> Job:
+        """The job of an instance; ``early``, without the steps that it reads."""
+        alone = msgspec.structs.replace(instance, steps={}) if early else instance
+        return make_job(
+            self.plan,
+            alone,
+            home=self.store.home,
+            logs=self.logs,
+            pins=self.pins,
+            digests=self._digests,
+            check=self.level,
+            fresh=instance.id in self._fresh,
+        )
 
     def _expect(self) -> None:
         """Say which GPU step is next, so that its process can be started early."""
@@ -315,7 +320,10 @@ class Runner:
         instance = self._next_on_gpu()
         if instance is not None and instance.id not in self._early:
             self._early[instance.id] = early_work(
-                instance, self.pins, rehearsal=self.plan.rehearsal
+                instance,
+                self.pins,
+                rehearsal=self.plan.rehearsal,
+                job=partial(self._job, instance, early=True),
             )
         work = None if instance is None else self._early[instance.id]
         for item in self._executor.expect(instance, work):

@@ -295,10 +295,10 @@ def run_steps(
         only: Run these instances alone.
         digests: Digests of the finished outputs that those read.
     """
-    gpus = [gpu.index for gpu in hardware.gpus()]
+    cards = {gpu.index: gpu.memory_gb for gpu in hardware.gpus()}
     on_cluster = options.slurm is not None
     progress = Progress(
-        plan, jobs=options.at_once, gpus=options.at_once if on_cluster else len(gpus)
+        plan, jobs=options.at_once, gpus=options.at_once if on_cluster else len(cards)
     )
     with contextlib.ExitStack() as stack:
         log = EventLog(events) if events is not None else None
@@ -317,7 +317,7 @@ def run_steps(
         runner = Runner(
             plan,
             store=store,
-            executor=lambda: _executor(options, gpus, logs),
+            executor=lambda: _executor(options, cards, logs),
             pins=pins,
             logs=logs,
             emit=emit,
@@ -358,7 +358,7 @@ def _stale(steps: Sequence[StepInstance], *, fresh: bool) -> str:
     return said + "taken as they are; --fresh makes them again, and so does a raised version"
 
 
-def _executor(options: Options, gpus: list[str], logs: Path) -> Executor:
+def _executor(options: Options, cards: dict[str, float], logs: Path) -> Executor:
     if options.slurm is not None:
         from kit.engine.slurm.executor import SlurmExecutor
 
@@ -366,7 +366,8 @@ def _executor(options: Options, gpus: list[str], logs: Path) -> Executor:
     return LocalExecutor(
         jobs=options.at_once,
         memory_gb=hardware.memory_gb(),
-        gpus=gpus,
+        gpus=list(cards),
+        gpu_memory_gb=cards,
         logs=logs,
         threads=options.threads,
     )

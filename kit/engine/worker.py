@@ -28,7 +28,7 @@ from kit.durable import write_atomic
 from kit.engine.blind import close_if_blind
 from kit.engine.code import changed, code_digest
 from kit.engine.context import STOP, StepContext, Stopped
-from kit.engine.early import Early, prepare
+from kit.engine.early import Ahead, Early, prepare
 from kit.engine.events import STEP_ENDS, Emit, Event, encode, event, utc_now
 from kit.engine.failures import Carried, failure_of
 from kit.engine.hardware import GIB
@@ -218,10 +218,26 @@ def _ended(name: str, job: Job, entry: StoredStep) -> Event:
     )
 
 
-def call(job: Job, kind: StepKind, out: Path, scratch: Path, emit: Emit) -> Measured:
-    """Call the step function in this process."""
+def call(
+    job: Job,
+    kind: StepKind,
+    out: Path,
+    scratch: Path,
+    emit: Emit,
+    *,
+    ahead: Ahead | None = None,
+) -> Measured:
+    """Call the step function in this process; ``ahead`` is what this process made for the job."""
+    for item in ahead.events if ahead is not None else ():
+        emit(item)
     context = StepContext(
-        job, kind, store=Store(Path(job.home)), out=out, scratch=scratch, emit=emit
+        job,
+        kind,
+        store=Store(Path(job.home)),
+        out=out,
+        scratch=scratch,
+        emit=emit,
+        ahead=None if ahead is None else ahead.made,
     )
     params = params_of(kind, job.instance.params)
     _reset_peaks()
@@ -338,20 +354,25 @@ def serve(events: int, early: Early | None) -> None:
     jobs = lines_or_death(sys.stdin.buffer)
     decoder = msgspec.json.Decoder(Job)
     registry = load_registry()
-    facts = {} if early is None else prepare(early, lambda: not jobs.empty())
+    facts: dict[str, Any] = {}
+    ahead: Ahead | None = None
     if early is not None:
+        facts, ahead = prepare(early, lambda: not jobs.empty())
         facts["memory_gb"] = peak_memory_gb()
     emit(event("worker-ready", pid=os.getpid(), **facts))
     while True:
         job = decoder.decode(jobs.get())
         step, ends = job.instance.id, list[Event]()
+        mine = ahead is not None and ahead.key == job.instance.key
+        launch = partial(call, ahead=ahead) if mine else None
+        ahead = None
 
         def hear(item: Event, ends: list[Event] = ends) -> None:
             (ends.append if item["event"] in STEP_ENDS else emit)(item)
 
         try:
             with output_to(Path(job.log)), traceback_kept():
-                perform(job, registry, hear)
+                perform(job, registry, hear, launch=launch)
             # Now that lock and log are closed: who hears of the end may kill this process.
             for item in ends:
                 emit(item)

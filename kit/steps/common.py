@@ -36,6 +36,8 @@ FORMATS = ("kit.methods.defensive_tokens.chat", "kit.mini.chat")
 its format itself, with ``kit.lm.formats.register_format``."""
 
 
+BYTES = {"float32": 4, "bfloat16": 2}
+"""Of a parameter."""
 LIBRARIES = ("torch", "transformers.models.auto.modeling_auto", "transformers.generation.utils")
 COMPILER = ("torch._dynamo.backends.inductor", "torch._inductor.compile_fx")
 
@@ -212,6 +214,7 @@ def vllm_backend(
     gpu_share: float,
     prefix_of: PreTrainedTokenizerBase | None = None,
     sets: int = 1,
+    prefix_caching: bool = False,
     words: Sequence[str] = (),
 ) -> VllmBackend:
     """A started vLLM engine, within the GPU memory that the plan gives the step.
@@ -224,6 +227,7 @@ def vllm_backend(
         prefix_of: The model's tokenizer, where prefixes are to be served.
         sets: Prefixes of five vectors that are served side by side, where the vocabulary has the
             unused ids for so many.
+        prefix_caching: Prompts that begin alike share the keys and values of their beginnings.
         words: See :func:`model_folder`.
     """
     from kit.lm.files import read_config
@@ -231,6 +235,7 @@ def vllm_backend(
 
     folder = model_folder(ctx, model, words=words)
     rows = int(read_config(folder)["vocab_size"])
+    parameters: Any = model.attributes.get("parameters")
     return VllmBackend(
         folder,
         () if prefix_of is None else spare_ids(prefix_of, rows, sets=sets),
@@ -238,6 +243,8 @@ def vllm_backend(
         random_weights=stands_in(ctx, model),
         gpu_memory_gb=ctx.resources.gpu_memory_gb,
         gpu_share=gpu_share,
+        weights_gb=None if parameters is None else parameters * BYTES[dtype] / 2**30,
+        prefix_caching=prefix_caching,
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 from msgspec import Struct
 
@@ -19,13 +20,25 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True):
     modules: list[str] = []
     seconds: float = 0.0
     fails: bool = False
+    ahead: str = "makes"
+    """What is made ahead: a process id, or nothing because it ``fails``."""
+
+
+def ahead(context: StepContext, params: Params) -> dict[str, Any]:
+    """Write into a folder that will be gone, say something, and give what can be told apart."""
+    (context.scratch / "file").write_text("x")
+    context.note(json.dumps({"ahead": os.getpid()}))
+    if params.ahead == "fails":
+        raise ValueError("as asked")
+    return {"thing": ("ahead", os.getpid(), context.has("after"), str(context.scratch))}
 
 
 def run(context: StepContext, params: Params) -> None:
     """Wait, say where this ran, and write a number that does not depend on it."""
+    thing = context.made("thing", lambda: ("now", os.getpid()))
     there = [name in sys.modules for name in params.modules]
     seen = {"pid": os.getpid(), "there": there, "gpus": os.environ["CUDA_VISIBLE_DEVICES"]}
-    context.note(json.dumps(seen))
+    context.note(json.dumps(seen | {"thing": thing}))
     time.sleep(params.seconds)
     if params.fails:
         raise ValueError("as asked")
@@ -43,5 +56,6 @@ REGISTRY.add(
         environment=(),
         optional=frozenset({"after", "model"}),
         imports=lambda params: tuple(params.modules),
+        ahead=ahead,
     )
 )

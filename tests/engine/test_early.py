@@ -16,12 +16,13 @@ import pytest
 from kit.engine import hardware, runner
 from kit.engine.early import Early, early_work, prepare
 from kit.engine.events import Event, read_events
+from kit.engine.job import Job, make_job
 from kit.engine.local import LocalExecutor
 from kit.engine.process import alive
 from kit.engine.session import Options, Session
 from kit.engine.store import Store
 from kit.errors import StepFailed
-from kit.results.plan import Plan, StepInstance
+from kit.results.plan import ModelUse, Plan, StepInstance
 from tests.engine import early_toy  # noqa: F401
 from tests.engine.conftest import PIN, ToyPins, manifest, plan_of
 from tests.engine.test_crash import wait_until
@@ -46,8 +47,9 @@ def module(tmp_path: Path, name: str, text: str = "") -> str:
     return name
 
 
-def chain(*settings: dict[str, Any], weights: bool = False) -> Plan:
+def chain(*settings: dict[str, Any], weights: bool = False, gpu_memory_gb: float = 0) -> Plan:
     """GPU steps a, b, ... each of which reads the one before, and a table of the last."""
+    needs = {"gpus": 1, "minutes": 1, "gpu_memory_gb": gpu_memory_gb}
     steps: list[dict[str, Any]] = []
     for number, _ in enumerate(settings):
         step: dict[str, Any] = {"id": "abcd"[number], "kind": "toy/early", "version": 1}
@@ -62,7 +64,7 @@ def chain(*settings: dict[str, Any], weights: bool = False) -> Plan:
     profile = {
         "summary": "s",
         "set": {id: own for id, own in zip(ids, settings, strict=True) if own},
-        "resources": {id: {"gpus": 1, "minutes": 1} for id in ids},
+        "resources": dict.fromkeys(ids, needs),
     }
     return plan_of(manifest(steps=steps, results="t", profiles={"mini": profile}), pins=[PIN])
 
@@ -76,9 +78,18 @@ def said(events: list[Event], name: str, step: str) -> list[Event]:
 
 
 def seen(events: list[Event], step: str) -> dict[str, Any]:
-    """What a step said of its process."""
-    (note,) = said(events, "note", step)
-    return json.loads(note["text"])  # type: ignore[no-any-return]
+    """What a step said of its process; what it had made ahead is another question."""
+    *_, note = said(events, "note", step)
+    values: dict[str, Any] = json.loads(note["text"])
+    values.pop("thing")
+    return values
+
+
+def thing(events: list[Event], step: str) -> list[Any]:
+    """What a step had of its ``ahead``."""
+    *_, note = said(events, "note", step)
+    made: list[Any] = json.loads(note["text"])["thing"]
+    return made
 
 
 def test_the_next_step_starts_in_a_process_that_waited(
@@ -302,8 +313,8 @@ def test_pinned_weights_are_read_once(run_toy: Callable[..., Path], tmp_path: Pa
 def test_a_job_that_comes_is_not_kept_waiting_for_files(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
     work = Early(modules=("json",), folders=(str(tmp_path),))
-    assert prepare(work, lambda: False)["bytes_read"] == 1000
-    facts = prepare(work, lambda: True)
+    assert prepare(work, lambda: False)[0]["bytes_read"] == 1000
+    facts, _ = prepare(work, lambda: True)
     assert (facts["bytes_read"], facts["imported"]) == (0, 0)
 
 
@@ -315,3 +326,97 @@ def test_what_torchrun_starts_is_not_started_early() -> None:
     shared = msgspec.structs.replace(alone, launch="torchrun")
     assert early_work(shared, pins, rehearsal=False) is None
     assert early_work(plan.by_id["a"], pins, rehearsal=False) is None  # it names nothing
+
+
+def test_what_needs_no_other_step_is_made_where_the_gpu_has_room(
+    run_toy: Callable[..., Path], tmp_path: Path
+) -> None:
+    name = module(tmp_path, "slow_one")
+    folder = run_toy(chain({"seconds": 2.0}, {"modules": [name]}, gpu_memory_gb=36))
+    events = events_of(folder)
+    (begun,), (ready,) = said(events, "step-early", "b"), said(events, "step-early-ready", "b")
+    assert "makes on the GPU" in begun["reason"]
+    assert ready["ahead_seconds"] >= 0
+    how, pid, inputs, scratch = thing(events, "b")
+    # In the process of the step, without the steps that it reads, in a folder that went with it.
+    assert (how, pid, inputs) == ("ahead", ready["pid"], False)
+    assert Path(scratch).parent == (tmp_path / "home" / "tmp").absolute()
+    assert not Path(scratch).exists()
+    # What it said then is said when the step runs.
+    order = [(item["event"], item.get("step")) for item in events]
+    assert order.index(("step-started", "b")) < order.index(("note", "b"))
+    assert [json.loads(n["text"]).get("ahead") for n in said(events, "note", "b")] == [pid, None]
+    assert thing(events, "a")[0] == "now"
+
+
+def test_nothing_is_made_on_a_gpu_without_room(
+    run_toy: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Twice 37 GiB, and a tenth more, are above the card's 79.6; and what is not planned is not."""
+    for gb in (37, 0):
+        name = module(tmp_path, f"slow_{gb}")
+        folder = run_toy(chain({"seconds": 1.5}, {"modules": [name]}, gpu_memory_gb=gb))
+        events = events_of(folder)
+        assert "makes on the GPU" not in said(events, "step-early", "b")[0]["reason"]
+        assert "ahead_seconds" not in said(events, "step-early-ready", "b")[0]
+        assert thing(events, "b")[0] == "now"
+        (tmp_path / "home").rename(tmp_path / f"home-{gb}")
+        (tmp_path / "runs").rename(tmp_path / f"runs-{gb}")
+
+
+def test_what_cannot_be_made_ahead_is_left_to_the_step(
+    run_toy: Callable[..., Path], tmp_path: Path
+) -> None:
+    """In a process of its own: another waits for it, which leaves the GPU alone."""
+    second = {"modules": [module(tmp_path, "slow_one")], "ahead": "fails"}
+    events = events_of(run_toy(chain({"seconds": 2.5}, second, gpu_memory_gb=10)))
+    (ended,) = said(events, "step-early-ended", "b")
+    assert "status 1" in ended["reason"]
+    first, again = said(events, "step-early", "b")
+    assert "makes on the GPU" in first["reason"]
+    assert "makes on the GPU" not in again["reason"]
+    assert thing(events, "b")[0] == "now"
+    assert said(events, "step-done", "b")
+    assert list((tmp_path / "home" / "tmp").iterdir()) == []
+
+
+def test_the_gpu_is_given_back_to_a_step_that_comes_first(tmp_path: Path) -> None:
+    plan = chain({}, {"modules": ["json"]}, gpu_memory_gb=10)
+    pins: Any = ToyPins(tmp_path)
+    first, second = plan.by_id["a"], plan.by_id["b"]
+
+    def job_of(wanted: StepInstance) -> Job:
+        alone = msgspec.structs.replace(wanted, steps={})
+        return make_job(plan, alone, home=tmp_path, logs=tmp_path, pins=pins, digests={})
+
+    work = early_work(second, pins, rehearsal=False, job=lambda: job_of(second))
+    assert work is not None
+    made = LocalExecutor(
+        jobs=1, memory_gb=8, gpus=["0"], gpu_memory_gb={"0": 79.6}, logs=tmp_path / "logs"
+    )
+    try:
+        (begun,) = made.expect(second, work)
+        assert "makes on the GPU" in begun["reason"]
+        # Another instance would find another's model in it.
+        ended, again = made.expect(first, msgspec.structs.replace(work, job=job_of(first)))
+        assert (ended["event"], again["event"]) == ("step-early-ended", "step-early")
+        waiting = made._waiting
+        assert waiting is not None
+        made.start(job_of(second))
+        assert made._waiting is None
+        assert not alive(waiting.worker.child.pid)
+        assert made.poll(0)[0]["event"] == "step-early-ended"
+    finally:
+        made.close()
+
+
+def test_a_model_that_a_step_makes_is_not_made_ahead() -> None:
+    plan, pins = chain({}, {"modules": ["json"]}), ToyPins(Path("nowhere"))
+    use = msgspec.convert({"attributes": {}, "folder": "model"}, ModelUse)
+    made = msgspec.structs.replace(plan.by_id["b"], models={"model": use})
+
+    def never() -> Job:
+        raise AssertionError
+
+    work = early_work(made, pins, rehearsal=False, job=never)  # type: ignore[arg-type]
+    assert work == Early(modules=("json",))

@@ -294,10 +294,31 @@ def test_memory_and_execution_reach_the_engine(
     assert settings(gpu_memory_gb=20)["gpu_memory_utilization"] == 0.25
     assert settings(gpu_memory_gb=79)["gpu_memory_utilization"] == 0.9
     assert settings()["compilation_config"]["mode"] == 0
+    sizes = settings()["compilation_config"]["cudagraph_capture_sizes"]
+    assert sizes == sorted(set(sizes))
+    assert (sizes[0], sizes[-1], len(sizes)) == (1, 512, 23)
     assert "compilation_config" not in settings(execution="compiled")
     assert settings(execution="eager")["enforce_eager"] is True
     with pytest.raises(ValueError, match="unknown execution 'fast'; known: graphs"):
         settings(execution="fast")
+
+
+def test_keys_and_values_get_what_the_plan_leaves(
+    backend: VllmBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the weights' size is known; else vLLM measures, as it does when nothing is left."""
+    card = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+
+    def left(**given: Any) -> float | None:
+        made = VllmBackend(tmp_path, ROWS, **given).engine.settings.get("kv_cache_memory_bytes")
+        return None if made is None else made / 2**30
+
+    assert left(gpu_memory_gb=40, weights_gb=16) == pytest.approx(40 * 0.9 - 16)
+    assert left(gpu_memory_gb=100, weights_gb=16, gpu_share=0.5) == pytest.approx(40 * 0.9 - 16)
+    assert left(gpu_memory_gb=40) is None
+    assert left(weights_gb=16) is None
+    assert left(gpu_memory_gb=17, weights_gb=16) is None
 
 
 def test_spare_ids() -> None:

@@ -41,6 +41,7 @@ class FakeContext:
     canaries: dict[str, tuple[bool, str]] = field(default_factory=dict)
     cells: dict[str, list[str] | None] = field(default_factory=dict)
     progressed: list[tuple[int, int]] = field(default_factory=list)
+    ahead: dict[str, Any] = field(default_factory=dict)
 
     def pin(self, name: str) -> PinInput:
         return self.pins[name]
@@ -58,6 +59,9 @@ class FakeContext:
 
     def has(self, name: str) -> bool:
         return name in self.pins or name in self.before
+
+    def made(self, name: str, make: Callable[[], Any]) -> Any:
+        return self.ahead.pop(name) if name in self.ahead else make()
 
     def progress(self, done: int, total: int, unit: str) -> None:
         self.progressed.append((done, total))

@@ -81,9 +81,8 @@ def test_labels_of_which_many_are_empty(
         str(n): SimpleNamespace(text=text, finish_reason="length" if n < 3 else "stop")
         for n, text in enumerate(texts)
     }
-    chat = SimpleNamespace(pad_id=giving(0))
-    monkeypatch.setattr(labels, "tokenizer_and_format", giving((None, chat)))
-    nothing_is_loaded(monkeypatch, labels, "generation_backend", "samples_to_label")
+    monkeypatch.setattr(labels, "engine", giving((None, None, None)))
+    nothing_is_loaded(monkeypatch, labels, "samples_to_label")
     monkeypatch.setattr(f"{METHOD}.self_label.make_labels", giving(made))
     monkeypatch.setattr(f"{METHOD}.self_label.save_labels", giving(None))
     labels.run_self_label(done, params.SelfLabel(max_new_tokens=2, empty_data="no-turn"))
@@ -174,7 +173,7 @@ def trained(
         return SimpleNamespace(state=SimpleNamespace(prefix=start + moved))
 
     plan = SimpleNamespace(heldout=[], schedule=SimpleNamespace(consumed=giving(range(100))))
-    nothing_is_loaded(patch, training, "frozen_model", "_recipe")
+    nothing_is_loaded(patch, training, "_compiled_model", "_recipe")
     patch.setattr(training, "tokenizer_and_format", giving((None, None)))
     patch.setattr(training, "_initial", giving(start))
     patch.setattr("kit.lm.fingerprint.fingerprint", lambda model: next(prints))

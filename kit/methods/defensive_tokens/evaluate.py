@@ -128,6 +128,8 @@ def evaluate_prefixes(
 ) -> Iterator[Evaluation]:
     """Evaluate prefixes one after another, or as many side by side as the backend serves.
 
+    What is asked twice (a training's start is the prefix that was carried over) is generated once.
+
     Args:
         backend: Generates.
         tokenizer: Of the model.
@@ -186,9 +188,15 @@ def evaluate_prefixes(
     stop = chat_format.stop_ids(tokenizer)
     several = max([1, *(_slots(prefix) for prefix, _ in asked)])
     size = backend.sets_at_once(several) if isinstance(backend, ServesSets) else 1
-    for start in range(0, len(asked), size):
+    first = _first_alike(asked)
+    distinct = [number for number, other in enumerate(first) if number == other]
+    ready: dict[int, Evaluation] = {}
+    following = 0
+    for start in range(0, len(distinct), size):
+        numbers = distinct[start : start + size]
         sets = [
-            (prompts_of(prefix, defence), prefix) for prefix, defence in asked[start : start + size]
+            (prompts_of(prefix, defence), prefix)
+            for prefix, defence in (asked[number] for number in numbers)
         ]
         if isinstance(backend, ServesSets):
             made = backend.generate_sets(sets, max_new_tokens=max_new_tokens, stop_ids=stop)
@@ -199,16 +207,36 @@ def evaluate_prefixes(
                     prompts, prefix=prefix, max_new_tokens=max_new_tokens, stop_ids=stop
                 )
             ]
-        for (prompts, prefix), generations in zip(sets, made, strict=True):
+        for number, (prompts, prefix), generations in zip(numbers, sets, made, strict=True):
             conditions: dict[str, Condition] = {}
-            for number, (name, turns) in enumerate(data.items()):
-                first = number * len(eligible)
-                part = slice(first, first + len(eligible))
+            for condition, (name, turns) in enumerate(data.items()):
+                begins = condition * len(eligible)
+                part = slice(begins, begins + len(eligible))
                 responses = _responses(
                     eligible, turns, prompts[part], generations[part], tokenizer, _slots(prefix)
                 )
                 conditions[name] = _score(name, responses, texts.injected_word, references)
-            yield Evaluation({name: conditions[name] for name in attacks}, conditions[BENIGN])
+            ready[number] = Evaluation(
+                {name: conditions[name] for name in attacks}, conditions[BENIGN]
+            )
+            while following < len(asked) and first[following] in ready:
+                yield ready[first[following]]
+                following += 1
+
+
+def _first_alike(asked: Sequence[Prompted]) -> list[int]:
+    """For each of ``asked`` the number of the first that is equal to it, bit for bit."""
+
+    def alike(left: Prompted, right: Prompted) -> bool:
+        (prefix, defence), (other, against) = left, right
+        if prefix is None or other is None:
+            return prefix is other and defence == against
+        same = (prefix.shape, prefix.dtype, defence) == (other.shape, other.dtype, against)
+        return same and bool((prefix == other).all())
+
+    return [
+        next(number for number, other in enumerate(asked) if alike(own, other)) for own in asked
+    ]
 
 
 def _slots(prefix: Tensor | None) -> int:

@@ -12,9 +12,10 @@ from kit.steps.defensive_tokens.files import SETS, write_json
 from kit.steps.defensive_tokens.inputs import (
     GENERATION,
     attack_texts,
+    engine,
+    engine_ahead,
     evaluation_samples,
     full_prefix,
-    generation_backend,
     tokenizer_and_format,
 )
 from kit.steps.defensive_tokens.params import KNOWN_DEFENCES, Evaluate, Tabulate
@@ -39,6 +40,7 @@ def evaluate_science(params: Evaluate) -> tuple[str, ...]:
     "defensive-tokens/evaluate",
     version=2,
     imports=model_imports,
+    ahead=engine_ahead,
     environment=GENERATION,
     lowers_memory=GENERATION_MEMORY,
     inputs={
@@ -68,8 +70,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     )
     from kit.methods.defensive_tokens.scores import response_rows, score_table
 
-    tokenizer, chat = tokenizer_and_format(ctx)
-    backend = generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer))
+    tokenizer, chat, backend = engine(ctx, params)
     texts, style = attack_texts(ctx)
     samples = evaluation_samples(ctx)
     rows = _conditions(ctx, params)

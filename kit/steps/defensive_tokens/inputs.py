@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kit.engine.context import StepContext
 from kit.errors import InvalidInput
@@ -30,7 +30,7 @@ GENERATION = ("device", "dtype", "torch", "transformers", "vllm", "batch_invaria
 """What may move a number where text is generated."""
 
 
-SETS_AT_ONCE = 3
+SETS_AT_ONCE = 4
 """Token sets that vLLM serves side by side: each needs five unused ids, and each id is banned in
 every request, which costs time as well."""
 
@@ -80,6 +80,8 @@ def generation_backend(
             gpu_share=params.gpu_share,
             prefix_of=tokenizer,
             sets=SETS_AT_ONCE if isinstance(params, Evaluate) else 1,
+            # The attacks on an item begin alike; labelled samples have little in common.
+            prefix_caching=isinstance(params, Evaluate),
             words=_words(ctx),
         )
     else:
@@ -93,6 +95,27 @@ def generation_backend(
     vocabulary = tokenizer.get_vocab()
     words = [vocabulary[f"\u0120{word}"] for word in WORDS]
     return AnswerLengths(backend, words, cut=not vllm)
+
+
+def engine(
+    ctx: StepContext, params: SelfLabel | Evaluate
+) -> tuple[PreTrainedTokenizerBase, ChatFormat, Backend]:
+    """Tokenizer, chat format and started backend, made ahead or now."""
+    made: tuple[PreTrainedTokenizerBase, ChatFormat, Backend]
+    made = ctx.made("engine", lambda: _engine(ctx, params))
+    return made
+
+
+def engine_ahead(ctx: StepContext, params: SelfLabel | Evaluate) -> dict[str, Any]:
+    """What :func:`engine` gives (:attr:`kit.engine.registry.StepKind.ahead`)."""
+    return {"engine": _engine(ctx, params)}
+
+
+def _engine(
+    ctx: StepContext, params: SelfLabel | Evaluate
+) -> tuple[PreTrainedTokenizerBase, ChatFormat, Backend]:
+    tokenizer, chat = tokenizer_and_format(ctx)
+    return tokenizer, chat, generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer))
 
 
 def full_prefix(ctx: StepContext, name: str, *, n: int, trained: str) -> Tensor:

@@ -11,10 +11,10 @@ from kit.steps.defensive_tokens.files import write_json
 from kit.steps.defensive_tokens.inputs import (
     GENERATION,
     attack_texts,
-    generation_backend,
+    engine,
+    engine_ahead,
     reference_answers,
     samples_to_label,
-    tokenizer_and_format,
     training_pool,
 )
 from kit.steps.defensive_tokens.params import SelfLabel, TrainingData
@@ -71,6 +71,7 @@ def run_training_data(ctx: StepContext, params: TrainingData) -> None:
     "defensive-tokens/self-label",
     version=1,
     imports=model_imports,
+    ahead=engine_ahead,
     environment=GENERATION,
     lowers_memory=GENERATION_MEMORY,
     inputs={"model": "model", "data": "step", "pool": "pin"},
@@ -86,9 +87,9 @@ def run_self_label(ctx: StepContext, params: SelfLabel) -> None:
     """The undefended model's own answers to the clean samples."""
     from kit.methods.defensive_tokens.self_label import make_labels, save_labels
 
-    tokenizer, chat = tokenizer_and_format(ctx)
+    tokenizer, chat, backend = engine(ctx, params)
     labels = make_labels(
-        generation_backend(ctx, params, tokenizer, chat.pad_id(tokenizer)),
+        backend,
         tokenizer,
         chat,
         samples_to_label(ctx, params.scope),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kit.engine.context import StepContext
 from kit.engine.registry import REGISTRY
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from kit.methods.defensive_tokens.recipe import Recipe
 
 
+def model_ahead(ctx: StepContext, params: TrainPrefix) -> dict[str, Any]:
+    """The model, compiled where it is to be, and its tokenizer."""
+    return {"model": _compiled_model(ctx, params), "tokenizer": tokenizer_and_format(ctx)}
+
+
 MOST_MASKED = 0.01
 """Share of the items whose prompt may leave no room for a label."""
 
@@ -28,6 +33,7 @@ MOST_MASKED = 0.01
     "defensive-tokens/train-prefix",
     version=1,
     imports=lambda params: (*model_imports(params), "kit.methods.defensive_tokens.recipe"),
+    ahead=model_ahead,
     lowers_memory=TRAINING_MEMORY,
     steadies=TRAINING_STEADIER,
     inputs={"model": "model", "data": "step", "labels": "step", "start": "step"},
@@ -54,8 +60,8 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
         raise ValueError(
             f"checkpoint {max(params.checkpoints)} lies behind the last of {params.steps} steps"
         )
-    model = frozen_model(ctx, params.dtype)
-    tokenizer, chat = tokenizer_and_format(ctx)
+    model = ctx.made("model", lambda: _compiled_model(ctx, params))
+    tokenizer, chat = ctx.made("tokenizer", lambda: tokenizer_and_format(ctx))
     before = fingerprint(model)
     kept = Checkpoints(ctx.scratch)
     initial = _initial(ctx, params, model)
@@ -96,6 +102,14 @@ def run_train_prefix(ctx: StepContext, params: TrainPrefix) -> None:
         fingerprint(model) == before,
         f"{initial.numel()} parameters trained, one fingerprint of the weights before and after",
     )
+
+
+def _compiled_model(ctx: StepContext, params: TrainPrefix) -> PreTrainedModel:
+    from kit.methods.defensive_tokens.prefix_training.loss import compile_ahead
+
+    model = frozen_model(ctx, params.dtype)
+    compile_ahead(model, _recipe(params).training, n=params.tokens)
+    return model
 
 
 def _initial(ctx: StepContext, params: TrainPrefix, model: PreTrainedModel) -> Tensor:

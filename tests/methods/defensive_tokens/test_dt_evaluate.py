@@ -180,6 +180,35 @@ def test_prefixes_are_served_side_by_side_with_the_same_outcome():
     assert backend.calls == alone.calls
 
 
+def test_what_is_asked_twice_is_generated_once():
+    start, other = torch.ones(2, 8), torch.ones(2, 8).bfloat16()
+    defence = PromptDefence(after_data="Stop.")
+    asked = [
+        (None, NO_DEFENCE),
+        (start, NO_DEFENCE),
+        (None, defence),
+        (start.clone(), NO_DEFENCE),
+        (None, NO_DEFENCE),
+        (start, defence),
+        (start + 1e-6, NO_DEFENCE),
+        (other, NO_DEFENCE),
+        (start[:1], NO_DEFENCE),
+    ]
+    given = (TOKENIZER, MINI, "before-bos", asked, POOL, TEXTS, attacks.MINI)
+    backend = Together()
+    made = list(evaluate_prefixes(backend, *given, max_new_tokens=4))
+    assert [len(group) for group in backend.groups] == [3, 3, 1]
+    assert made[3] is made[1]
+    assert made[4] is made[0]
+    # Every other is its own: a defence, the last bit, the dtype and the number of vectors count.
+    assert len({id(evaluation) for evaluation in made}) == 7
+    each = [
+        next(iter(evaluate_prefixes(Scripted(), *given[:3], [one], *given[4:], max_new_tokens=4)))
+        for one in asked
+    ]
+    assert made == each
+
+
 def test_scores_of_an_evaluation():
     scores = score_table(evaluate())
     n = len(ELIGIBLE)

@@ -54,6 +54,32 @@ def accumulate(
     return sum(part.get() for part in parts)
 
 
+def compile_ahead(model: PreTrainedModel, config: PrefixTraining, *, n: int) -> None:
+    """Compile what a step compiles, on made-up examples; nothing where nothing is compiled.
+
+    A training does so before its first step, wherever it runs: what is compiled then never depends
+    on the first examples.
+
+    Args:
+        model: Frozen causal language model.
+        config: Of the training.
+        n: Vectors of the prefix.
+    """
+    if not config.compile or config.forward != PACKED:
+        return
+    rows = embedding_matrix(model)
+    kind = rows.dtype if config.precision == TABLE else torch.float32
+    prefix = torch.zeros(n, rows.shape[1], device=rows.device, dtype=kind, requires_grad=True)
+    slots = range(len(rows), len(rows) + n)
+    # As long as the documented ones on average, and no two alike: sizes that happen to be equal
+    # would be compiled as a single size.
+    examples = [
+        Example(f"made-up-{i}", (*slots, *[1] * (280 + 3 * i)), prompt_length=100 + i)
+        for i in range(config.batch)
+    ]
+    accumulate(model, prefix, examples, config, pad_id=0)
+
+
 def mean_loss(
     model: PreTrainedModel,
     prefix: Tensor,

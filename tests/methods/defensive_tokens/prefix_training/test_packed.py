@@ -17,7 +17,7 @@ from kit.methods.defensive_tokens.prefix_training import packed as packing
 from kit.methods.defensive_tokens.prefix_training import packed_model
 from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.frozen_head import head_cross_entropy
-from kit.methods.defensive_tokens.prefix_training.loss import accumulate
+from kit.methods.defensive_tokens.prefix_training.loss import accumulate, compile_ahead
 from kit.methods.defensive_tokens.prefix_training.packed_model import packed_attention, ready
 from kit.methods.defensive_tokens.prefix_training.state import start
 from kit.methods.defensive_tokens.prefix_training.tuning import train_prefix
@@ -243,6 +243,27 @@ def test_compiled_softmax_and_layers_agree() -> None:
         assert compiled_loss == pytest.approx(loss, rel=1e-5)
         torch.testing.assert_close(compiled_grad, grad, rtol=1e-4, atol=1e-6)
     assert all(layer._compiled_call_impl is None for layer in model.model.layers)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_compiled_ahead_serves_every_step() -> None:
+    torch._dynamo.reset()
+    model, how = tiny_llama(VOCABULARY), config(forward="packed", compile=True)
+    compile_ahead(model, how, n=5)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs > 0
+    for seed in (0, 1):
+        loss, grad = gradient(model, examples(16, seed), how)
+        plain, plain_grad = gradient(model, examples(16, seed), config())
+        assert loss == pytest.approx(plain, rel=1e-5)
+        torch.testing.assert_close(grad, plain_grad, rtol=1e-4, atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+
+
+def test_nothing_is_compiled_ahead_where_nothing_is_compiled() -> None:
+    compile_ahead(None, config(forward="packed"), n=5)  # type: ignore[arg-type]
+    compile_ahead(None, config(), n=5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("chunk", [100, 7])
