@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from kit.lm.files import read_embeddings, weight_files
 from kit.lm.load import load_model
+from kit.lm.standin import load_random_model
 from tests.lm.tiny_world import tiny_llama
 
 EMBEDDINGS = "model.embed_tokens.weight"
@@ -161,3 +162,35 @@ def test_code_beside_the_weights_is_not_run(folder, tmp_path):
     model = load_model(folder)
     assert type(model).__module__.startswith("transformers.")
     assert not witness.exists()
+
+
+def test_code_beside_a_shape_is_not_run(folder, tmp_path):
+    """Nor where only the shape of a model is taken from its folder."""
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
+    (folder / "config.json").write_text(json.dumps(config))
+    witness = tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(witness)!r}, 'w')\nclass Evil: ...\n")
+    model = load_random_model(folder, dtype="float32")
+    assert type(model).__module__.startswith("transformers.")
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_random_model_asks_for_gradients_only_when_asked(folder, trainable):
+    model = load_random_model(folder, dtype="float32", trainable=trainable)
+    assert {p.requires_grad for p in model.parameters()} == {trainable}
+    assert not model.training
+
+
+def test_a_file_that_lacks_what_the_index_says_is_refused(folder):
+    (file,) = folder.glob("*.safetensors")
+    held = load_file(file)
+    name = next(name for name in held if "embed" in name)
+    shard = folder / "model-00001-of-00002.safetensors"
+    save_file({n: t for n, t in held.items() if n != name}, shard, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(held, shard.name)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    file.unlink()
+    with pytest.raises(ValueError, match=r"lacks .*which the index says it holds"):
+        read_embeddings(folder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -225,3 +227,84 @@ def test_a_step_that_cannot_be_recorded_is_run_by_the_host():
     repeat()
     assert seen == [1.0]
     assert not graphs.usable
+
+
+class _Played:
+    """What recording uses of ``torch.cuda``; ``fails`` is how often a recording fails."""
+
+    def __init__(self, fails=0):
+        self.fails, self.pools, self.said = fails, [], []
+
+    def Stream(self, device):
+        return self
+
+    def current_stream(self, device):
+        outside = _Played()
+        outside.said, outside.wait_stream = self.said, lambda other: self.said.append("out waits")
+        return outside
+
+    def wait_stream(self, other):
+        self.said.append("in waits")
+
+    @contextmanager
+    def stream(self, chosen):
+        assert chosen is self
+        self.said.append("in")
+        yield
+        self.said.append("out")
+
+    def CUDAGraph(self):
+        graph = SimpleNamespace(replay=lambda: self.said.append("replayed"))
+        graph.pool = lambda: graph
+        return graph
+
+    @contextmanager
+    def graph(self, graph, *, pool, stream, capture_error_mode):
+        assert stream is self
+        self.pools.append((graph, pool))
+        yield
+        if self.fails:
+            self.fails -= 1
+            raise RuntimeError("cannot be captured")
+
+
+@pytest.fixture
+def played(monkeypatch):
+    made = _Played()
+    for name in ("Stream", "current_stream", "stream", "CUDAGraph", "graph"):
+        monkeypatch.setattr(torch.cuda, name, getattr(made, name))
+    return made
+
+
+def test_every_recording_goes_into_the_memory_of_the_last(played):
+    graphs, runs = StepGraphs(torch.device("cpu")), []
+    assert (graphs.usable, graphs.recorded) == (True, 0)
+    repeats = [graphs.record(lambda: runs.append(1)) for _ in range(3)]
+    assert (graphs.usable, graphs.recorded, len(runs)) == (True, 3, 3)
+    recorded = [graph for graph, _ in played.pools]
+    assert [pool for _, pool in played.pools] == [None, *recorded[:2]]
+    repeats[0]()
+    assert played.said == ["replayed"]
+    assert len(runs) == 3
+
+
+def test_after_a_failed_recording_steps_are_run_as_they_are(played):
+    graphs, runs = StepGraphs(torch.device("cpu")), []
+    played.fails = 1
+
+    def step():
+        runs.append(1)
+
+    with pytest.warns(UserWarning, match="without a CUDA graph, slower") as said:
+        assert graphs.record(step) is step
+    assert said[0].filename == __file__  # whoever asked for it
+    assert (graphs.usable, graphs.recorded) == (False, 0)
+    assert graphs.record(step) is step
+    assert (len(played.pools), len(runs)) == (1, 1)
+
+
+def test_recorded_work_is_in_order_with_what_is_around_it(played):
+    graphs = StepGraphs(torch.device("cpu"))
+    with graphs.stream():
+        played.said.append("work")
+    assert played.said == ["in waits", "in", "work", "out", "out waits"]

@@ -354,3 +354,9 @@ def test_a_start_without_room_says_which_way_to_turn(
     monkeypatch.setattr(FakeEngine, "__init__", refuse)
     with pytest.raises(ValueError, match=r"larger share \(gpu_share\)" if explained else "^Free"):
         VllmBackend(tmp_path, ROWS, max_model_len=99, gpu_share=0.4)
+
+
+def test_any_id_of_the_vocabulary_may_be_a_slot_row(backend: VllmBackend, tmp_path: Path) -> None:
+    """The first and the last too."""
+    rows = (0, backend.vocabulary - 1)
+    assert VllmBackend(tmp_path, rows).slot_rows == rows

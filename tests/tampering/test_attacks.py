@@ -232,3 +232,51 @@ def test_the_maximum_is_asked_over_the_whole_way() -> None:
     assert every(10, 4) == (0, 4, 8, 10)
     with pytest.raises(ValueError, match="no 'y' was measured; there is x"):
         way.curve("y")
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"steps": 1}, False), ({"steps": 0}, True), ({"batch": 1}, False), ({"batch": 0}, True),
+        ({"length": 2}, False), ({"length": 1}, True), ({"length": None}, False),
+        ({"phases": ()}, True), ({"phases": (Phase("x", 0.0), Phase("y", 1.0))}, True),
+        ({"phases": (Phase("x", 0.5), Phase("y", 0.4))}, True),
+        ({"phases": (Phase("x", 0.5), Phase("y", 0.5 + 1e-12))}, False),
+        ({"weights": "best"}, True), ({"weights": TRAINING}, False),
+        ({"schedule": Schedule(warmup=5)}, False), ({"schedule": Schedule(warmup=6)}, True),
+    ],
+)  # fmt: skip
+def test_where_settings_begin_to_make_no_sense(changes: dict[str, Any], refused: bool) -> None:
+    if refused:
+        with pytest.raises(ValueError, match=r"attack a|warm-up"):
+            attack(**changes)
+    else:
+        attack(**changes)
+
+
+def test_each_step_is_of_the_phase_in_whose_share_it_lies() -> None:
+    made = attack(steps=10, phases=(Phase("x", 0.4), Phase("y", 0.6)))
+    assert "".join(made.data_of(step) for step in range(10)) == "xxxxyyyyyy"
+    for step in (-1, 10):
+        with pytest.raises(ValueError, match=f"no step {step}; it has 10"):
+            made.data_of(step)
+
+
+def test_the_way_of_two_stages_is_counted_through() -> None:
+    first, second = attack(name="one", steps=2), attack(name="two", steps=3)
+    ours = Trajectory(
+        attacks=[first], points=[(0, {"v": 1.0}), (2, {"v": 2.0})], losses=[1.0, 2.0],
+        rates=[0.1, 0.1], norms=[3.0, 3.0], data=["x", "x"],
+    )  # fmt: skip
+    theirs = Trajectory(
+        attacks=[second], points=[(0, {"v": 9.0}), (3, {"v": 4.0})], losses=[5.0],
+        rates=[0.2], norms=[4.0], data=["y"], diverged=(1, "why"),
+    )  # fmt: skip
+    both = ours.followed_by(theirs)
+    assert both.points == [(0, {"v": 1.0}), (2, {"v": 2.0}), (5, {"v": 4.0})]
+    assert both.diverged == (3, "why")
+    assert (both.losses, both.data) == ([1.0, 2.0, 5.0], ["x", "x", "y"])
+    assert both.attacks == [first, second]
+    assert theirs.followed_by(ours).diverged == (1, "why")
+    assert every(10, 4) == (0, 4, 8, 10)
+    assert every(8, 4) == (0, 4, 8)

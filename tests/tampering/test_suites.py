@@ -204,3 +204,46 @@ def test_the_published_matrix_is_the_suite_without_private_data() -> None:
         assert [sets[phase.data] for phase in made.phases] == names
         kept = {"phases": made.phases, "precision": made.precision, "name": made.name}
         assert made == replace(attack, source="", reconstruction=False, **kept)
+
+
+def test_the_log_s_attacks_share_all_but_optimizer_and_length() -> None:
+    """2e-5, falling to 0; decay as torch has it, of matrices alone under AdamW."""
+    for attack in checkpoint_transfer():
+        assert attack.optimizer.learning_rate == 2e-5, attack.name
+        assert attack.optimizer.weight_decay == AdamW(1.0, 0.01).weight_decay
+        assert (attack.batch, attack.length, attack.clip) == (16, 2048, 1.0)
+        assert attack.schedule == Schedule("linear")
+        assert attack.data == (FORGET,)
+        if isinstance(attack.optimizer, AdamW):
+            assert attack.optimizer.decay == "matrices"
+    assert [a.steps for a in checkpoint_transfer(chunks=17)] == [2, 60, 60, 20, 100]
+
+
+def test_the_later_sweep_differs_in_one_thing_from_its_middle() -> None:
+    sweep = {a.name: a for a in checkpoint_transfer_full_data()}
+    assert [a.optimizer.learning_rate for a in sweep.values()] == [1e-5, 2e-5, 8e-5, 2e-5, 2e-5]
+    assert {a.steps for a in sweep.values()} == {10_000}
+    middle = sweep["linear-2e-05"]
+    low = sweep["linear-2e-05-bf16"]
+    assert (low.precision.compute, low.precision.masters) == ("bfloat16", "bfloat16")
+    assert replace(low, name=middle.name, precision=middle.precision) == middle
+    cosine = sweep["cosine-2e-05"]
+    assert replace(cosine, name=middle.name, schedule=middle.schedule) == middle
+    assert cosine.schedule.name == "cosine"
+
+
+def test_the_critiques_four_attacks_differ_in_one_thing_from_the_first() -> None:
+    base, warmup, cosine, lora = critique()
+    got = (base.optimizer.learning_rate, base.steps, base.batch, base.length, base.data)
+    assert got == (2e-5, 1000, 64, 256, (FORGET,))
+    assert base.schedule == Schedule()
+    for other, field, value in (
+        (warmup, "schedule", Schedule(warmup=100)),
+        (cosine, "schedule", Schedule("cosine", warmup=100)),
+        (lora, "lora", tar_red_team()[-1].lora),
+    ):
+        assert getattr(other, field) == value
+        assert value != getattr(base, field)
+        assert replace(other, name=base.name, **{field: getattr(base, field)}) == base
+    assert not any(a.reconstruction for a in critique())
+    assert {a.data for a in critique(RETAIN)} == {(RETAIN,)}

@@ -192,3 +192,37 @@ def test_bad_input() -> None:
         worst_case([one], ANY, Halves((0,), (1,)), level=1)
     with pytest.raises(ValueError, match="different numbers"):
         worst_case([one, Candidate("b", 0, (True,), 1.0)], ANY, Halves((0,), (1,)))
+
+
+def test_attacks_that_choose_equally_well_are_ranked_by_name_not_as_they_come() -> None:
+    """What the other questions say of each differs, so the order of equals would show."""
+    names = [f"trial-{number}" for number in range(9)]
+    right = {name: (True, *(index % 3 == bit for bit in range(2)), index > 4)
+             for index, name in enumerate(names)}  # fmt: skip
+    divided = Halves((0,), (1, 2, 3))
+    candidates = [Candidate(name, 1, right[name], 1.0) for name in names]
+    share = [sum(right[name][1:]) / 3 for name in names]
+    first = [sum(share) / 9]  # any of them
+    for given in (candidates, candidates[::-1], candidates[4:] + candidates[:4]):
+        curve = [value for _, value in by_trials(given, ANY, divided)]
+        assert curve[0] == pytest.approx(first[0])
+        assert curve[-1] == share[0]  # of all nine the first by name
+        assert curve == pytest.approx([value for _, value in by_trials(candidates, ANY, divided)])
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.1, 1.5])
+def test_a_level_is_between_0_and_1(level: float) -> None:
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        worst_case([Candidate("a", 1, (True, True), 1.0)], ANY, Halves((0,), (1,)), level=level)
+
+
+def test_bounds_hold_their_ends_and_two_groups_can_be_halved() -> None:
+    at = Candidate("a", 1, (True,), 0.5)
+    assert Bound(least=0.5).keeps(at)
+    assert Bound(most=0.5).keeps(at)
+    assert not Bound(least=0.51).keeps(at)
+    assert not Bound(most=0.49).keeps(at)
+    assert Bound.losing(0.5, 1.0) == Bound(least=0.5)
+    assert {len(side) for side in vars(halves(["x", "y"], seed=0)).values()} == {1}
+    with pytest.raises(ValueError, match="1 groups"):
+        halves(["x"], seed=0)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from kit.mini.facts import files, measure, pretrain
+from kit.mini.facts import files, measure, pretrain, runs
 from kit.mini.facts.model import GPT_NEOX, LLAMA, Shape, new_model, vocabulary
 from kit.mini.facts.pretrain import FORGET, REQUEST, Recipe, rows_of, shares
 from kit.mini.facts.texts import Text
 from kit.mini.facts.world import make_world
+from kit.train.errors import TrainingDiverged
 
 WORLD = make_world(0)
 TEXTS = files.texts(WORLD)
@@ -166,3 +168,65 @@ def test_the_oracle_of_a_model_with_its_equal_changes_nothing() -> None:
     before = measure.accuracy(model, measure.question_sets(WORLD)["forget_judge"])
     after = measure.oracle(model, same, WORLD, fit)
     assert after == pytest.approx([before] * SMALL.layers, abs=0.03)
+
+
+@pytest.mark.parametrize(("introduced", "needed"), [(0, "after"), (1, "before"), (6, "before")])
+def test_only_groups_that_are_drawn_need_sentences(introduced: int, needed: str) -> None:
+    """Those of the first step, and those after the introduction where there is a step after it."""
+    recipe = replace(SHORT, steps=introduced or 6, introduced=introduced)
+    groups = [group for group, share in getattr(recipe, needed).items() if share]
+    own = {group: ROWS[group] for group in groups}
+    pretrain._Draws(own, recipe, 0)
+    for group in groups:
+        with pytest.raises(ValueError, match=f"no sentences of the group {group}"):
+            pretrain._Draws({name: own[name] for name in groups if name != group}, recipe, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, (0, 2, True)),
+        ({"a": [0]}, (1, 2, True)),
+        ({"a": [0, 1, 2]}, (1, 2, True)),
+        ({"a": [1], "b": [0]}, (2, 2, True)),
+        ({"frozen": [2]}, (0, 2, False)),
+        ({"a": [0, 1, 2], "frozen": [0, 1, 2]}, (1, 2, False)),
+    ],
+)
+def test_what_moved_is_counted_weight_by_weight(
+    changes: dict[str, list[int]], counts: tuple[int, int, bool]
+) -> None:
+    model: Any = torch.nn.ParameterDict(
+        {name: torch.nn.Parameter(torch.zeros(3)) for name in ("a", "b", "frozen")}
+    )
+    model["frozen"].requires_grad_(False)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for name, places in changes.items():
+        model[name].data[places] = 1.0
+    assert runs._compare(model, before) == counts
+
+
+def test_a_loss_that_is_not_finite_ends_a_pretraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_world(tmp_path / "data", WORLD)
+
+    def train(*_: Any, on_step: Any, **__: Any) -> None:
+        on_step(1, 3.0)
+        on_step(2, float("nan"))
+
+    monkeypatch.setattr(runs, "pretrain", train)
+    told: list[tuple[int, float]] = []
+    with pytest.raises(TrainingDiverged) as caught:
+        runs.pretrain_into(
+            tmp_path / "m", tmp_path / "c", tmp_path / "data", SMALL, SHORT, 0,
+            on_step=lambda step, loss: told.append((step, loss)),
+        )  # fmt: skip
+    assert caught.value.step == 1
+    assert told == [(1, 3.0)]
+
+
+@pytest.mark.parametrize("checkpoints", [(-1,), (7,), (0, 9)])
+def test_checkpoints_lie_within_the_run(checkpoints: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="do not fit 6 steps"):
+        pretrain.pretrain(new_model(SMALL, 0), ROWS, SHORT, 0, checkpoints=checkpoints)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kit.mini import record
-from kit.mini.facts import build, measure, page
+from kit.mini.facts import build, measure, page, pretrain
 
 ROOT = Path(__file__).parents[3]
 RECORD = record.read_record(build.RECORD_FILE, build.recipe(), build.WANTED)
@@ -80,3 +81,45 @@ def test_a_recorded_seed_comes_out_again() -> None:
     for step, shares in recorded["curve"].items():
         for name, share in shares.items():
             assert made["curve"][step][name] == pytest.approx(share, abs=0.12), (step, name)
+
+
+def test_a_seed_is_a_model_and_its_control_measured_on_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seconds are those of the training, what measuring takes left out."""
+    chosen, clock = pretrain.Recipe(), [50.0]
+    runs: list[tuple[bool, list[int]]] = []
+    measured: list[bool] = []
+
+    def train(model: Any, rows: Any, recipe: Any, seed: int, **how: Any) -> None:
+        assert seed == 3
+        assert pretrain.FORGET in rows
+        runs.append((recipe.forget, list(how["checkpoints"])))
+        for step in how["checkpoints"]:
+            model.train()
+            clock[0] += 2.0
+            how["on_checkpoint"](step)
+
+    def measure_(model: Any, sets: Any) -> dict[str, float]:
+        measured.append(model.training)
+        clock[0] += 1000.0
+        return {"forget_judge": float(len(measured))}
+
+    def oracle(last: Any, first: Any, world: Any, texts: Any) -> dict[str, float]:
+        assert last is not first
+        assert len(texts) == build.FIT_TEXTS
+        return {"kept": 1.0}
+
+    monkeypatch.setattr(build, "pretrain", train)
+    monkeypatch.setattr(build.measure, "measure", measure_)
+    monkeypatch.setattr(build.measure, "oracle", oracle)
+    monkeypatch.setattr(build.time, "process_time", lambda: clock[0])
+    row = build.build_seed(3)
+    steps = sorted({*range(0, chosen.steps, 100), chosen.introduced, chosen.steps})
+    assert runs == [(True, steps), (False, [chosen.steps])]
+    assert list(row["curve"]) == [str(step) for step in steps]
+    assert not any(measured)
+    assert row["control"] == {"forget_judge": len(steps) + 1.0}
+    assert row["pretraining_cpu_seconds"] == 2.0 * len(steps)
+    assert (row["seed"], row["oracle"]) == (3, {"kept": 1.0})
+    assert torch.get_num_threads() == 1

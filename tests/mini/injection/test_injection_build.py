@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kit.mini.injection import build, record, release
+from kit.mini.injection.entry import Entry
 from kit.mini.injection.paths import WEIGHTS_DIR, mini_model_names
 from kit.mini.injection.pretrain import NEWER, SOURCE
 from kit.mini.injection.record import passed
@@ -113,3 +114,37 @@ def test_a_fresh_seed_has_the_statistics_of_the_shipped_models(tmp_path: Path) -
             margin = max(0.05, (high - low) / 2)
             assert low - margin <= read(made[kind]) <= high + margin
         assert made[kind]["guarded_success"][kind] <= 0.1
+
+
+@pytest.mark.parametrize("admitted", [False, True])
+def test_a_newer_version_is_trained_of_an_admitted_source_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, admitted: bool
+) -> None:
+    """What ships is measured: the model that was written and read back."""
+    clock, trained = [7.0], []
+    entry = Entry(8, 1.0, {}, {}, {}, 0.0)
+
+    def train(root: Path, kind: str, seed: int, recipe: Any) -> tuple[Path, float]:
+        trained.append((root, kind, seed, recipe))
+        clock[0] += 12.34
+        return root / kind, 1.23456
+
+    def measure(model: Path) -> Entry:
+        assert model.name in ("source", "newer")
+        clock[0] += 100.0
+        return entry
+
+    monkeypatch.setattr(build, "train_model", train)
+    monkeypatch.setattr(build, "load_model", lambda folder: folder)
+    monkeypatch.setattr(build, "measure", measure)
+    monkeypatch.setattr(build.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(Entry, "admitted", property(lambda self: admitted))
+    row = build.build_seed(tmp_path, 4)
+    kinds = ["source", "newer"][: 1 + admitted]
+    assert [kind for _, kind, _, _ in trained] == kinds
+    assert {(root, seed) for root, _, seed, _ in trained} == {(tmp_path, 4)}
+    assert row["seed"] == 4
+    assert (row["newer"] is not None) == admitted
+    for kind in kinds:
+        assert row[kind]["admitted"] is admitted
+        assert (row[kind]["loss"], row[kind]["train_seconds"]) == (1.2346, 12.3)

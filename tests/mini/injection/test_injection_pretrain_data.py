@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ from kit.mini.injection.pretrain_data import (
     STYLES,
     Example,
     Mix,
+    _draw_embedded,
     announce,
     draw_example,
 )
@@ -168,3 +171,42 @@ def test_real_delimiters_have_their_share() -> None:
 
 def test_examples_repeat() -> None:
     assert EXAMPLES["source"][:200] == _draw(SOURCE_MIX, 200)
+
+
+class _At:
+    """A generator whose random numbers between 0 and 1 are all one value."""
+
+    def __init__(self, value: float) -> None:
+        self.value, self._inner = value, Random(5)
+
+    def random(self) -> float:
+        return self.value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+NEVER = Mix(clean=0, follow=1, guard=1, refuse=0, followed=0, idle=0, unattacked=0,
+            embedded_alone=0)  # fmt: skip
+
+
+def test_a_share_of_none_is_none_even_at_the_lowest_draw() -> None:
+    rng: Any = _At(0.0)
+    for _ in range(40):
+        example = draw_example(rng, NEVER)
+        assert example.style in STYLES  # guarded questions are attacked
+        assert example.followed is False
+        assert (example.context in NEVER.guards) == (example.kind == "guard")
+        assert (example.context == "") == (example.kind == "follow")
+        assert _draw_embedded(rng, NEVER).data
+
+
+def test_a_share_of_all_is_all_even_at_the_highest_draw() -> None:
+    always = replace(NEVER, followed=1, idle=1, unattacked=1, embedded_alone=1)
+    rng: Any = _At(1 - 2**-53)
+    for _ in range(40):
+        example = draw_example(rng, always)
+        assert example.context
+        assert example.followed == (example.kind == "follow")
+        assert (example.style == "") == (example.kind == "guard")
+        assert not _draw_embedded(rng, always).data

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -158,3 +160,27 @@ def test_the_pins_are_those_of_the_shipped_files() -> None:
 def test_everything_that_ships_is_below_ten_megabytes() -> None:
     sizes = [p.stat().st_size for p in WEIGHTS_DIR.rglob("*") if p.is_file()]
     assert sum(sizes) <= 10e6
+
+
+def test_as_many_vectors_are_trained_as_ship_and_from_the_models_vocabulary(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Random rows of its own embeddings to begin with; the labels are what the model answers."""
+    name, seen = NAMES[0], {}
+
+    def fit(model: Any, tokenizer: Any, format: Any, plan: Any, labels: Any, *how: Any) -> Any:
+        seen.update(labels=labels, recipe=how[0], first=how[1])
+        return SimpleNamespace(state=how[1])
+
+    monkeypatch.setattr("kit.methods.defensive_tokens.recipe.fit", fit)
+    monkeypatch.setattr(
+        "kit.methods.defensive_tokens.self_label.make_labels",
+        lambda *_, **how: how["max_new_tokens"],
+    )
+    vectors = release.train_tokens(mini_model_dir(name))
+    assert len(vectors) == len(shipped(name))
+    assert {len(vector) for vector in vectors} == {shipped(name).shape[1]}
+    assert seen["labels"] == 6
+    training = seen["recipe"].training
+    assert (training.steps, training.micro_batch) == (release.STEPS, release.BATCH)
+    assert training.accumulation == 1
