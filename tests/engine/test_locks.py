@@ -8,7 +8,10 @@ import threading
 import time
 from pathlib import Path
 
-from kit.engine.locks import holder, key_lock, lock_if_free
+import pytest
+
+from kit.engine import locks
+from kit.engine.locks import holder, key_lock, lock_if_free, shared_lock
 
 HOLD = """
 import sys, time
@@ -74,3 +77,52 @@ def test_unreadable_holder(tmp_path: Path) -> None:
     path.write_text("not json")
     assert holder(path) == "another process"
     assert holder(tmp_path / "gone") == "another process"
+
+
+def handles() -> int:
+    """Open files of this process."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_file_that_is_removed_meanwhile_is_not_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opened what another holder then removed opens anew, and leaves no handle behind."""
+    path, real, opened = tmp_path / "k", locks._open, []
+
+    def open_(asked: Path) -> int:
+        handle = real(asked)
+        opened.append(handle)
+        if len(opened) == 1:
+            asked.unlink()
+        return handle
+
+    before = handles()
+    monkeypatch.setattr(locks, "_open", open_)
+    for take in (key_lock, shared_lock):
+        opened.clear()
+        with take(path):  # type: ignore[operator]
+            assert path.exists()
+            assert handles() == before + 1
+        assert len(opened) >= 2
+        assert handles() == before
+        assert not path.exists()
+
+
+def test_who_shares_a_lock_keeps_others_out_and_each_other_in(tmp_path: Path) -> None:
+    path = tmp_path / "k"
+    before = handles()
+    with shared_lock(path):
+        with shared_lock(path), lock_if_free(path) as free:
+            assert not free
+        with lock_if_free(path) as free:
+            assert not free
+    with lock_if_free(path) as free:
+        assert free
+    assert handles() == before
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"pid": 1}', "[]"])
+def test_a_holder_of_whom_nothing_is_written_is_another_process(tmp_path: Path, text: str) -> None:
+    (tmp_path / "k").write_text(text)
+    assert holder(tmp_path / "k") == "another process"

@@ -13,11 +13,19 @@ import pytest
 from kit.cli.main import run as kit
 from kit.results.record import FileRecord
 from kit.results.run import Run
-from kit.verify.compare import CellPair, Comparison, lines
-from kit.verify.diverge import Unreadable, diverge, escape, first_difference, inserted, read_side
+from kit.verify.compare import CellPair, Comparison, compare, lines
+from kit.verify.diverge import (
+    Unreadable,
+    _causes,
+    diverge,
+    escape,
+    first_difference,
+    inserted,
+    read_side,
+)
 from kit.verify.tampered import fit
 from tests import run_files
-from tests.verify.conftest import cells_of, write_run
+from tests.verify.conftest import cells_of, results_of, write_run
 
 
 def jsonl(path: Path, records: list[dict[str, Any]]) -> Path:
@@ -324,8 +332,6 @@ def test_each_p_is_adjusted_at_its_own_cell(repo: Path) -> None:
     """Cells without a p stand between those with one; the q are those of scipy, by id."""
     from scipy.stats import false_discovery_control
 
-    from kit.verify.compare import compare
-
     ks = {"t1/none": (110, 60), "a/x": (100, 101), "m/x": (104, 90), "z/x": (30, 45)}
     for side, name in enumerate(("a", "b")):
         cells: list[dict[str, Any]] = [{"id": "a/plain", "unit": "loss", "value": 1.0 + side}]
@@ -341,3 +347,81 @@ def test_each_p_is_adjusted_at_its_own_cell(repo: Path) -> None:
     assert {cell.id: cell.q for cell in outcome.cells if cell.q is not None} == pytest.approx(
         wanted
     )
+
+
+def compared(repo: Path, first: list[dict[str, Any]], second: list[dict[str, Any]],
+             **fields: Any) -> Comparison:  # fmt: skip
+    """Two runs without plan and record; ``fields`` of the second table."""
+    for name, cells, more in (("a", first, {}), ("b", second, fields)):
+        folder = repo / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps(results_of(cells, **more)))
+    return compare(Run(repo / "runs" / "a"), Run(repo / "runs" / "b"))
+
+
+def test_cells_of_one_run_alone_are_said_with_their_side(repo: Path) -> None:
+    loss = {"id": "t/a", "unit": "loss", "value": 1.0}
+    ours, theirs = loss | {"id": "t/ours", "unit": "nats"}, loss | {"id": "t/theirs"}
+    outcome = compared(repo, [loss, ours], [loss, theirs])
+    found = {cell.id: (cell.says, cell.unit) for cell in outcome.cells}
+    assert found == {
+        "t/a": ("same", "loss"), "t/ours": ("only in the first", "nats"),
+        "t/theirs": ("only in the second", "loss"),
+    }  # fmt: skip
+    assert not outcome.identical
+    said = list(lines(outcome))
+    assert "cell t/ours only in the first" in said
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_curves_are_the_same_or_differ(repo: Path, other: bool) -> None:
+    def tables(last: float) -> dict[str, Any]:
+        curve = {"seed": "0", "points": [[0, 2.0], [1, last]]}
+        return {"series": [{"id": "s", "title": "s", "x_label": "x", "y_label": "y",
+                            "unit": "loss", "lines": {"l": [curve]}}]}  # fmt: skip
+
+    cell = {"id": "t/c", "unit": "loss", "trajectory": {"series": "s", "line": "l"}}
+    for name, last in (("a", 1.0), ("b", 1.5 if other else 1.0)):
+        folder = repo / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps(results_of([cell], **tables(last))))
+    outcome = compare(Run(repo / "runs" / "a"), Run(repo / "runs" / "b"))
+    assert [cell.says for cell in outcome.cells] == ["differs" if other else "same"]
+    assert outcome.identical is not other
+
+
+def test_what_could_not_be_compared_is_noted(repo: Path) -> None:
+    loss = {"id": "t/a", "unit": "loss", "value": 1.0}
+    outcome = compared(repo, [loss], [loss], profile="small")
+    assert "no plan.json in one of the runs: only tables and labels are compared" in outcome.notes
+    assert "profiles mini and small" in outcome.notes
+
+
+def test_whole_runs_of_one_profile_have_no_such_notes(two: tuple[Path, Path, Path]) -> None:
+    notes = compare(Run(two[0]), Run(two[1])).notes
+    assert not [note for note in notes if "no plan.json" in note or "profiles" in note]
+
+
+def test_causes_are_every_field_that_differs() -> None:
+    ours = run_files.instance("a", params={"x": 1, "same": 2}, version=1, kind="k/a")
+    theirs = run_files.instance("a", params={"x": 2, "same": 2, "more": 3}, version=2, kind="k/a")
+    assert _causes(ours, theirs) == [
+        "version: 1 against 2", "params.x: 1 against 2", "params.more: None against 3",
+    ]  # fmt: skip
+    assert _causes(ours, ours) == []
+
+
+@pytest.mark.parametrize("side", ["first", "second"])
+def test_a_file_that_one_side_alone_has_is_said(two: tuple[Path, Path, Path], side: str) -> None:
+    run = two[side == "second"]
+    record = json.loads((run / "record.json").read_text())
+    outputs = record["steps"]["train"]["outputs"]
+    outputs["a.json"] = {"sha256": "0" * 64, "size": 3}
+    (run / "record.json").write_text(json.dumps(record))
+    sides = [read_side(Run(path), None) for path in two[:2]]
+    assert sides[0] is not None
+    assert sides[1] is not None
+    where = diverge(sides[0], sides[1])
+    assert where is not None
+    assert (where.step, where.file, where.kind) == ("train", "a.json", "file")
+    assert where.hint == f"only the {side} has it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from kit.cli.reference import command
 from kit.errors import InvalidInput
 from kit.manifest.load import load_expectation
-from kit.verify.reference import without_host
+from kit.verify.reference import _check_code, without_host
 from tests import run_files
 from tests.verify.conftest import cells_of, write_run
 
@@ -149,3 +150,49 @@ def test_host_fields_go_at_any_depth() -> None:
 def test_the_kits_home_is_a_place_and_no_fact() -> None:
     record = {"environment": {"KIT_HOME": "/home/me/.kit", "OMP_NUM_THREADS": "1"}}
     assert without_host(record) == {"environment": {"OMP_NUM_THREADS": "1"}}
+
+
+def made_by(code: str, *, version: int = 1, stale: bool = False) -> Any:
+    """A run with one step of that code."""
+    instance = run_files.instance("train", version=version)
+    record = run_files.record(steps={"train": run_files.ran("train", code=code, stale=stale)})
+    return SimpleNamespace(path=Path("runs/x"), plan=run_files.plan(instance), record=record)
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ([made_by("a"), made_by("a")], ""),
+        ([made_by("a"), made_by("b")], "steps of made/step were made by different code"),
+        ([made_by("a"), made_by("b", version=2)], ""),  # another version may be other code
+        ([made_by("a"), made_by("")], ""),  # nothing is known
+        ([made_by(""), made_by("a"), made_by("b")], "different code"),
+        ([made_by("a", stale=True)], "1 finished step was made by earlier code"),
+        ([SimpleNamespace(path=Path("x"), plan=None, record=None)], ""),
+    ],
+)
+def test_a_reference_is_of_one_code(runs: list[Any], said: str) -> None:
+    if said:
+        with pytest.raises(InvalidInput, match=said):
+            _check_code(runs)
+    else:
+        _check_code(runs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"overrides": ["seed=7"]}, ""),
+        ({"overrides": ["seed=7", "a.b=1"]}, r"modified \(a.b=1\)"),
+        ({"rehearsal": True}, "the run is a rehearsal"),
+    ],
+)
+def test_other_seeds_make_a_reference_and_other_parameters_do_not(
+    repo: Path, changes: dict[str, Any], said: str
+) -> None:
+    run = with_seeds(repo / "runs" / "a", {"0": 1.25, "1": 1.5}, changed=changes)
+    if said:
+        with pytest.raises(InvalidInput, match=said):
+            call("made", str(run))
+    else:
+        call("made", str(run))
