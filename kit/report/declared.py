@@ -9,7 +9,7 @@ from msgspec import structs
 
 from kit.manifest.expectation_types import Expectation, ExpectedCell, Figure
 from kit.plural import plural
-from kit.report.expected_points import expected_number, mark
+from kit.report.expected_points import expected_number, mark, spots
 from kit.report.figures.cache import drawn
 from kit.report.figures.curves import Spot, curve, remarks_on
 from kit.report.figures.grid import Square, grid
@@ -257,15 +257,15 @@ def _over(
         (x, y)
         for key in across
         if key in upward
-        for x in mark(0.0, known[across[key]], units[0])
-        for y in mark(0.0, known[upward[key]], units[1])
+        for x in spots(known[across[key]], units[0])
+        for y in spots(known[upward[key]], units[1])
     ]
 
 
 def _setting(name: str, across: str, upward: str, numbers: Numbers) -> Setting:
     x, y = (_measured(numbers.measured.get(id)) for id in (across, upward))
     cells = [numbers.expected.get(id) for id in (across, upward)]
-    u, v = (next(iter(mark(0.0, cell, cell.unit)), None) if cell else None for cell in cells)
+    u, v = (next(iter(spots(cell, cell.unit)), None) if cell else None for cell in cells)
     return Setting(
         name=name,
         measured=None if x is None or y is None else (x, y),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from kit.manifest.expectation_types import ExpectedCell
 from kit.manifest.printed import factor
-from kit.report.figures.curves import Mark
+from kit.report.figures.curves import Mark, Spot
 from kit.results.curves import checkpoint_id
 from kit.results.types import Cell, Curve, Series
 from kit.verify.trajectory import share_interval
@@ -42,7 +42,7 @@ def expected_points(
 
 
 def _of_curve(cell: ExpectedCell, unit: str) -> list[Mark]:
-    return [mark for x, y in cell.series for mark in marked(float(x), float(y), cell, unit)]
+    return [_over(float(x), spot) for x, y in cell.series for spot in _spots(float(y), cell, unit)]
 
 
 def _of_checkpoints(
@@ -55,18 +55,27 @@ def _of_checkpoints(
 
 def mark(x: float, cell: ExpectedCell, unit: str) -> list[Mark]:
     """The cell's number as a point over ``x``, in ``unit``; nothing where it has none."""
+    return [_over(x, spot) for spot in spots(cell, unit)]
+
+
+def spots(cell: ExpectedCell, unit: str) -> list[Spot]:
+    """The cell's number in ``unit``, alone; nothing where it has none."""
     number = expected_number(cell)
-    return [] if number is None else marked(x, number, cell, unit)
+    return [] if number is None else _spots(number, cell, unit)
 
 
-def marked(x: float, value: float, cell: ExpectedCell, unit: str) -> list[Mark]:
-    """A number of the cell over ``x``, in ``unit``; nothing where units do not compare."""
+def _over(x: float, spot: Spot) -> Mark:
+    return Mark(x=x, value=spot.value, interval=spot.interval)
+
+
+def _spots(value: float, cell: ExpectedCell, unit: str) -> list[Spot]:
+    """A number of the cell in ``unit``; nothing where units do not compare."""
     ratio = factor(cell.unit, unit)
     if ratio is None:
         return []
     span, scale = expected_interval(cell, value), float(ratio)
     interval = None if span is None else (span[0] * scale, span[1] * scale)
-    return [Mark(x=x, value=value * scale, interval=interval)]
+    return [Spot(value=value * scale, interval=interval)]
 
 
 def expected_number(cell: ExpectedCell) -> float | None:

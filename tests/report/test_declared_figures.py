@@ -10,8 +10,14 @@ import pytest
 from msgspec import structs
 from statsmodels.stats.proportion import proportion_confint
 
-from kit.manifest.expectation_types import Expectation, ExpectedCell, Figure, FigurePublished
-from kit.report.declared import MOST_ROWS, _over, declared
+from kit.manifest.expectation_types import (
+    Expectation,
+    ExpectedCell,
+    Figure,
+    FigureLine,
+    FigurePublished,
+)
+from kit.report.declared import MAX_BESIDE, MOST_POINTS, MOST_ROWS, _over, declared
 from kit.report.expected_points import expected_points
 from kit.report.figures.curves import Mark, Spot, curve, remarks_on
 from kit.report.figures.grid import STRONGEST, Square, grid
@@ -231,6 +237,133 @@ def test_figures_take_everything_from_the_page_and_are_the_same_again() -> None:
 )
 def test_patterns(pattern: str, found: dict[tuple[str, ...], str]) -> None:
     assert matches(pattern, ["a/b/x", "a/b/x@1", "a/c.d/x@1", "a/b/x@1@2", "a/b/x:max"]) == found
+
+
+# -- what is handed to the drawing
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Arguments of every figure that is drawn, in their order."""
+    made: list[tuple[Any, ...]] = []
+
+    def drawn(draw: Any, *data: Any) -> str:
+        made.append(data)
+        return ""
+
+    monkeypatch.setattr("kit.report.declared.drawn", drawn)
+    return made
+
+
+STEPS = Figure(
+    kind="steps", title="Loss", x_label="steps", y_label="loss",
+    lines=[FigureLine(name="A", series="t/a", line="t/a", start="t/start"),
+           FigureLine(name="B", series="t/b", line="t/b", start="t/none"),
+           FigureLine(name="none", series="t/none", line="x"),
+           FigureLine(name="other line", series="t/a", line="x")],
+    published=FigurePublished(cells="doc/loss/*", start="doc/loss/before"),
+)  # fmt: skip
+
+
+def test_measured_lines_start_at_what_was_before_the_first_step(handed: list[Any]) -> None:
+    start = Cell(
+        id="t/start", unit="fraction", value=0.9,
+        seeds=[SeedValue(seed="0", value=0.8, k=8, n=10), SeedValue(seed="1", value=1.0)],
+    )  # fmt: skip
+    made = table(
+        [start],
+        series=[
+            line_of("t/a", {"1": [(5, 0.5)], "2": [(5, 0.4)]}, "fraction"),
+            line_of("t/b", {"0": [(5, 0.3)]}, "fraction"),
+        ],
+    )
+    said = [
+        structs.replace(known(f"doc/loss/{row}", value), unit="percent", n=None)
+        for row, value in (("before", "90"), ("5", "50"), ("7.5", "40"), ("last", "1"))
+    ]
+    published = expectation([*said, known("doc/loss/9")], scale="7B")
+    expected = expectation([], figures=[STEPS, STEPS])
+    verdict = verify(Subject(expected=expected, results=made))
+    first, second = declared(made, verdict, expected, published)
+    assert (first.wide, second.wide) == (False, True)
+    assert "Stars: published, 7B" in first.caption
+    name, whole, marks, size = handed[0]
+    assert (name, handed[1][0]) == ("figure-0", "figure-1")
+    assert size[0] < handed[1][3][0], "the first stands beside the claims"
+    assert all(high < wide < 2 * high for wide, high in (size, handed[1][3]))
+    assert (whole.x_label, whole.y_label, whole.unit) == ("steps", "loss", "fraction")
+    points = {
+        line: {curve.seed: [(p.x, p.value, p.k, p.n) for p in curve.points] for curve in curves}
+        for line, curves in whole.lines.items()
+    }
+    assert points == {
+        "A": {"1": [(0, 1.0, None, None), (5, 0.5, None, None)], "2": [(5, 0.4, None, None)]},
+        "B": {"0": [(5, 0.3, None, None)]},
+    }
+    ((label, over),) = marks.items()
+    assert label == "published, 7B"
+    assert [mark.x for mark in over] == [0, 5, 7.5]
+    assert [mark.value for mark in over] == pytest.approx([0.9, 0.5, 0.4])
+    declared(made, verdict, expected, None)
+    assert handed[-1][2] == {}
+    declared(made, verdict, expected, structs.replace(published, scale=""))
+    assert list(handed[-1][2]) == ["published"]
+
+
+def test_shades_go_from_the_least_to_the_largest_where_no_whole_is_known(
+    handed: list[Any],
+) -> None:
+    cells = [Cell(id=f"all/forget/{row}@{c}", unit="loss", value=v)
+             for row, c, v in (("b", "10", 3.0), ("b", "2", 1.0), ("a", "10", 2.0))]  # fmt: skip
+    expected = expectation([], figures=[GRID])
+    made = table(cells)
+    (picture,) = declared(made, verify(Subject(expected=expected, results=made)), expected)
+    _, rows, columns, squares, labels = handed[0]
+    assert (rows, columns, labels) == (["b", "a"], ["2", "10"], ("coefficient", "rank"))
+    shades = {(square.row, square.column): square.shade for square in squares}
+    assert shades == {(0, 1): 1.0, (0, 0): 0.0, (1, 1): 0.5}
+    assert "Shaded from 1 to 3." in picture.caption
+    assert not picture.wide
+    alike = table([structs.replace(cell, value=2.0) for cell in cells])
+    declared(alike, verify(Subject(expected=expected, results=alike)), expected)
+    assert {square.shade for square in handed[1][3]} == {0.5}
+    many = table([structs.replace(cells[0], id=f"all/forget/a@{i}") for i in range(MAX_BESIDE + 1)])
+    (wide,) = declared(many, verify(Subject(expected=expected, results=many)), expected)
+    assert wide.wide
+
+
+def test_a_square_says_what_there_is_of_its_cell(handed: list[Any]) -> None:
+    said = [
+        known("all/forget/a@1", reference=reference(["10", "20"]), tolerance=None),
+        known("all/forget/a@2", status="running"),
+        known("all/forget/a@3"),
+    ]
+    expected = expectation(said, figures=[GRID])
+    made = table([Cell(id="all/forget/a@1", unit="percent", value=50.0)])
+    verdict = verify(Subject(expected=expected, results=made))
+    declared(made, verdict, expected)
+    squares = {square.column: square for square in handed[0][3]}
+    assert [squares[i].published for i in range(3)] == ["(15)", "(running)", ""]
+    assert [squares[i].shade for i in range(3)] == [0.5, None, None]
+    assert squares[0].text.startswith("50")
+    words = {report.id: report.verdict for report in verdict.cells}
+    assert squares[1].text == words.get("all/forget/a@2", "not measured")
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_trade_off_is_cut_where_nobody_could_read_it(handed: list[Any], beyond: int) -> None:
+    count = MOST_POINTS + beyond
+    cells = [accuracy(metric, f"r{i}", "1", 1, 2)
+             for metric in ("forget", "retain") for i in range(count)]  # fmt: skip
+    figure = structs.replace(TRADE, x_label="given")
+    expected = expectation([], figures=[figure])
+    made = table([*cells, accuracy("retain", "alone", "1", 3, 4)])
+    (picture,) = declared(made, verify(Subject(expected=expected, results=made)), expected)
+    _, settings, labels, over, _ = handed[0]
+    assert (len(settings), over) == (MOST_POINTS, [])
+    assert labels == ("given", "all/forget/*@* (percent)")
+    assert (f"The first {MOST_POINTS} of {count} are drawn." in picture.caption) == bool(beyond)
+    assert "Hollow" not in picture.caption
 
 
 # -- expected numbers over curves

@@ -16,7 +16,7 @@ import msgspec
 from kit.durable import write_atomic
 from kit.manifest.home import kit_home
 
-VERSION = 6
+VERSION = 7
 """Bumped by hand when the drawing code changes."""
 
 
