@@ -18,7 +18,7 @@ from kit.errors import InvalidInput, Preflight, UsageError
 from kit.manifest.catalog import Catalog
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins.command import parse_assignment
-from kit.pins.store import PACKAGE, HashMemory, OwnPaths, PinStore, variable
+from kit.pins.store import PACKAGE, HashMemory, OwnPaths, PinState, PinStore, not_ready, variable
 from tests.demo.fixtures import sha
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -69,6 +69,16 @@ def test_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(Preflight, match=r"sub/weights\.bin is missing") as caught:
         store.require("model")
     assert "kit fetch" in caught.value.next_step
+
+
+@pytest.mark.parametrize(("count", "more"), [(3, ""), (4, " (and 1 more)"), (9, " (and 6 more)")])
+@pytest.mark.parametrize("status", ["absent", "wrong"])
+def test_three_problems_of_a_pin_are_named(count: int, more: str, status: Any) -> None:
+    problems = tuple(f"f{i} is bad" for i in range(count))
+    made = not_ready(PinState("p", status, Path("x"), problems))
+    assert made.what.endswith(f": f0 is bad; f1 is bad; f2 is bad{more}")
+    own = not_ready(PinState("p", status, Path("x"), problems, own=True))
+    assert ("--pin" in own.next_step, "kit fetch" in made.next_step) == (True, True)
 
 
 def test_what_is_wrong(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from kit.report.text import (
     decimals_of,
     number,
     one_line,
+    p_equals,
     probability,
     seconds_word,
+    unit_word,
 )
 from kit.visible import shorten, visible
 
@@ -86,3 +88,52 @@ def test_words() -> None:
     assert plural(1, "cell") == "1 cell"
     assert plural(12000, "cell") == "12,000 cells"
     assert shorten("abcdef", 3) == "abc \u2026 [3 more characters]"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(9.94, "9.9 s"), (9.96, "10 s"), (99.4, "99 s"), (99.6, "1.7 min"), (99.4 * 60, "99.4 min"),
+     (99.6 * 60, "1.7 h"), (0, "0.0 s"), (None, "\u2014")],
+)  # fmt: skip
+def test_a_duration_never_has_more_than_three_digits(seconds: float | None, said: str) -> None:
+    assert seconds_word(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(0, "0 B"), (999, "999 B"), (999.6, "1.0 kB"), (99_400, "99.4 kB"), (99_600, "100 kB"),
+     (999_600, "1.0 MB"), (5e9, "5.0 GB"), (999.6e9, "1.0 TB"), (2e15, "2000.0 TB")],
+)  # fmt: skip
+def test_a_size_has_three_digits_and_its_unit(size: float, said: str) -> None:
+    assert bytes_word(size) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "said"),
+    [(9_999_999, 0, "9999999"), (1e7, 0, "1.00e+07"), (-1e7, 0, "\u22121.00e+07"),
+     (0.0004, 3, "4.00e\u221204"), (0.0006, 3, "0.001"), (0.0005, 3, "0.001"), (0.004, 2, "0.00"),
+     (0.0, 4, "0.0000"), (-0.0004, 3, "\u22124.00e\u221204")],
+)  # fmt: skip
+def test_what_would_be_printed_as_nothing_or_without_end_has_an_exponent(
+    value: float, decimals: int, said: str
+) -> None:
+    assert number(value, decimals) == said
+
+
+def test_signs_and_p_values() -> None:
+    assert number(2e8, 1, sign=True) == "+2.00e+08"
+    assert number(-0.00001, 3, sign=True) == "\u22121.00e\u221205"
+    assert [probability(p) for p in (0.001, 0.00099, 0.04567)] == ["0.001", "< 0.001", "0.046"]
+    assert [p_equals(p) for p in (0.0002, 0.5)] == ["p < 0.001", "p = 0.500"]
+    assert [unit_word(unit) for unit in ("number", "percent")] == ["", "percent"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "decimals"),
+    [("percent", 1), ("fraction", 3), ("count", 0), ("loss", 4), ("norm", 3), ("ratio", 3),
+     ("of another paper", 3)],
+)  # fmt: skip
+def test_a_tenth_of_a_percent_is_a_thousandth_of_a_fraction(unit: str, decimals: int) -> None:
+    """Each unit has the places that papers print it with."""
+    assert decimals_of(None, unit) == decimals_of("1,5", unit) == decimals
+    assert decimals_of("-1.25", unit) == 2

@@ -11,6 +11,7 @@ import pytest
 from kit.errors import InvalidInput
 from kit.results.axes import Origin
 from kit.results.builder import TableBuilder
+from kit.results.files import close
 from kit.results.run import Run, open_run
 from tests import run_files
 
@@ -100,3 +101,30 @@ def test_a_table_of_the_first_release_is_named(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(table | {"cells": [{"id": "a", "odd": 2}]}))
     with pytest.raises(InvalidInput, match="does not have the expected shape"):
         _ = Run(tmp_path).results
+
+
+def test_hashes_of_a_closed_run_hold_every_file(folder: Path) -> None:
+    close(folder)
+    sums = folder / "SHA256SUMS"
+    assert Run(folder).closed
+    Run(folder).check_sums()
+    whole = sums.read_text()
+    for text, said in (
+        (whole + "no line\n", "no line of sha256sum"),
+        (whole.replace("plan.json", "plan.jsn"), r"plan\.jsn is not there any more"),
+        ("".join(whole.splitlines(keepends=True)[1:]), "was not there when the run ended"),
+    ):
+        sums.write_text(text)
+        with pytest.raises(InvalidInput, match=said) as caught:
+            Run(folder).check_sums()
+    sums.write_text(whole + "no line\n")
+    with pytest.raises(InvalidInput) as caught:
+        Run(folder).check_sums()
+    assert caught.value.where == f"{sums}:{whole.count(chr(10)) + 1}"
+    sums.write_text(whole)
+    (folder / "plan.json").write_text((folder / "plan.json").read_text() + " ")
+    with pytest.raises(InvalidInput, match=r"plan\.json is not as it was left") as caught:
+        Run(folder).check_sums()
+    assert caught.value.where == str(folder / "plan.json")
+    sums.unlink()
+    Run(folder).check_sums()
