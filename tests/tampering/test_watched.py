@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from kit.evals.multiple_choice import letters, score
@@ -59,3 +60,36 @@ def test_a_cloze_set_is_picked_by_characters_under_attack_as_before_it(tmp_path)
         assert found[name] == sum(a == b for a, b in zip(picked, right, strict=True)) / len(right)
     assert found["picks"]["plain"] != found["picks"]["cloze"]
     assert found["probability"]["plain"] == found["probability"]["cloze"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "points", "whole"),
+    [
+        (10, 5, (0, 5, 10), {0, 5, 10}),
+        (10, 4, (0, 4, 8, 10), {0, 4, 10}),
+        (12, 4, (0, 4, 8, 12), {0, 4, 12}),  # of two as near the first
+        (9, 4, (0, 4, 8, 9), {0, 4, 9}),
+        (3, 9, (0, 3), {0, 3}),
+    ],
+)
+def test_what_is_seldom_asked_is_asked_before_half_way_and_after(
+    tmp_path, steps, every, points, whole
+):
+    for kind, name in (("questions", "plain"), ("texts", "attacker"), ("texts", "first")):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        text = (
+            "".join(json.dumps(one) + "\n" for one in questions(2))
+            if kind == "questions"
+            else '{"id": "t", "text": "abc"}\n'
+        )
+        (tmp_path / kind / f"{name}.jsonl").write_text(text)
+    settings = SimpleNamespace(
+        steps=steps, measure_every=every, data=["first", "attacker"], questions=["plain"],
+        seldom=["plain", "trained"],
+    )  # fmt: skip
+    at, watched = watch(tmp_path, Characters(), settings)
+    assert at == points
+    model = llama(3).eval()
+    with torch.no_grad():
+        asked = {step: "plain" in watched(model, step) for step in points}
+    assert asked == {step: step in whole for step in points}
