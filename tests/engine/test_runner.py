@@ -7,11 +7,15 @@ import os
 import signal
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.engine import runner
+from kit.engine.events import event
 from kit.engine.job import Job
 from kit.engine.store import Store
 from kit.results.plan import Plan
@@ -246,3 +250,71 @@ def test_many_ready_steps_are_not_quadratic(tmp_path: Path) -> None:
     graph: dict[str, list[str]] = {f"s{n}": [] for n in range(120)}
     Harness(plan_of_graph(graph), tmp_path, Counting(slots=1))
     assert asked[0] < 120 * 40
+
+
+def test_what_ends_after_the_signal_is_kept_and_told(tmp_path: Path) -> None:
+    """A step that was nearly done is done; nothing is killed for it, nothing new begins."""
+    plan = plan_of_graph({"a": [], "b": ["a"]})
+
+    class Finishing(FakeExecutor):
+        asked: ClassVar[list[bool]] = []
+
+        def stop(self, *, kill):  # type: ignore[no-untyped-def]
+            self.asked.append(kill)
+
+        def poll(self, seconds):  # type: ignore[no-untyped-def]
+            if not self.asked:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return [event("progress", "a", done=1, total=2)]
+            return super().poll(seconds)
+
+    done = Harness(plan, tmp_path, Finishing())
+    assert Finishing.asked == [False]
+    assert done.outcome.interrupted
+    assert (done.in_state("run"), done.in_state("waiting")) == ({"a"}, {"b"})
+    names = [item["event"] for item in done.events]
+    assert names == ["progress", "step-stopping", "step-started", "step-done"]
+    assert done.outcome.entries["a"].digest == done.store.look(plan.by_id["a"].key).entry.digest  # type: ignore[union-attr]
+
+
+def test_who_does_not_end_in_its_time_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that the slowest of them declares, and a margin."""
+    clock = [50.0]
+    plan = plan_of_graph({"a": [], "b": []})
+    seconds = {"a": 5.0, "b": 20.0}
+    monkeypatch.setattr(runner, "stop_seconds", lambda instance: seconds[instance.id])
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Deaf(FakeExecutor):
+        def poll(self, seconds):  # type: ignore[no-untyped-def]
+            if not self.stops:
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                clock[0] += 1.0
+            return []
+
+    done = Harness(plan, tmp_path, Deaf())
+    assert done.executor.stops == [False, True]
+    assert clock[0] == pytest.approx(50.0 + 20.0 + runner.STOP_MARGIN + 1.0, abs=1.0)
+    said = {
+        item["step"]: item["reason"] for item in done.events if item["event"] == "step-stopping"
+    }
+    assert "it has 5 s" in said["a"]
+    assert "it has 20 s" in said["b"]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_outputs_of_other_code_are_made_again_where_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    """Only those that are; what reads them follows if they come out otherwise."""
+    plan = plan_of_graph({"a": [], "b": []})
+    Harness(plan, tmp_path)
+    monkeypatch.setattr("kit.engine.worker.changed", lambda entry, registry: changed)
+    done = Harness(plan, tmp_path, fresh=["a"])
+    (said,) = [item for item in done.events if item["event"] == "step-outdated"]
+    assert (said["step"], said["reason"]) == ("a", "its code has changed")
+    assert done.in_state("run") == ({"a"} if changed else set())
+    assert "b" in done.in_state("cached")

@@ -352,3 +352,62 @@ def test_a_run_never_has_more_jobs_than_allowed(tmp_path: Path, most: int) -> No
         flight += (item["event"] == "step-submitted") - (item["event"] == "step-done")
         peak = max(peak, flight)
     assert peak == most
+
+
+def test_a_job_is_submitted_once_others_had_time_to_join_it(tmp_path: Path) -> None:
+    table = Table(tmp_path, gather=4.0)
+    table.start("a")
+    assert table.poll(3.75) == []
+    table.start("b")  # it waits no longer for that
+    assert table.poll(0.25) != []
+    assert table.cluster.arrays == [["a", "b"]]
+    table.start("c")
+    assert table.poll(3.75) == []
+    table.poll(0.25)
+    assert table.cluster.arrays == [["a", "b"], ["c"]]
+
+
+def test_files_are_looked_at_once_an_interval(tmp_path: Path) -> None:
+    table = Table(tmp_path, refresh=8.0, gather=0.0)
+    table.start("a")
+    table.poll(8.0)
+    table.tell(1, "progress", "a", done=1, total=2)
+    assert table.poll(7.75) == []
+    assert [item["event"] for item in table.poll(0.25)] == ["progress"]
+
+
+@pytest.mark.parametrize(("waited", "ended"), [(20.0, False), (20.25, True)])
+def test_outputs_of_another_node_have_their_grace(table: Table, waited: float, ended: bool) -> None:
+    table.start("a")
+    table.poll()
+    table.tell(1, "step-done", "a")
+    table.poll()
+    assert bool(table.poll(waited)) is ended
+
+
+@pytest.mark.parametrize(("stopped", "patience"), [(False, 20.0), (True, 5.0)])
+def test_a_silent_job_has_its_grace_and_a_stopped_one_a_quarter(
+    table: Table, stopped: bool, patience: float
+) -> None:
+    table.start("a")
+    table.poll()
+    if stopped:
+        table.tell(1, "step-stopped", "a")
+    table.cluster.states["1"] = Seen("FAILED")
+    table.poll(30.0)  # asked: from now on it is gone
+    table.executor._asked = 0.0
+    table.poll(patience - 0.25)
+    assert table.named("step-failed") == []
+    table.executor._asked = 0.0
+    table.poll(0.25)
+    assert table.named("step-failed") == ["a"]
+
+
+def test_as_many_jobs_as_allowed_and_no_more(tmp_path: Path) -> None:
+    """Those that wait to be submitted count."""
+    table, one = Table(tmp_path, max_jobs=2, gather=100.0), plan_of_graph({"x": []}).instances[0]
+    assert table.executor.fits(one)
+    table.start("a")
+    assert table.executor.fits(one)
+    table.start("b")
+    assert not table.executor.fits(one)

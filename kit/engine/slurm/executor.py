@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -50,12 +50,6 @@ class Submitted:
     held: Event | None = None
     """Its end, while its outputs are not visible on this machine yet."""
     held_since: float = 0.0
-
-
-@dataclass
-class _Waiting:
-    since: float
-    jobs: list[Submitted] = field(default_factory=list)
 
 
 class SlurmExecutor:
