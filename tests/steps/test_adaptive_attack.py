@@ -12,6 +12,7 @@ import torch
 from msgspec import convert
 
 from kit.cli.main import run as kit_command
+from kit.lm.backend import Generation
 from kit.lm.load import load_tokenizer
 from kit.manifest.load import load_expectation
 from kit.methods.defensive_tokens.adaptive.attack_table import attack_table
@@ -114,6 +115,52 @@ def test_published_texts_reach_every_victim(mini: Steps) -> None:
         assert {len(of) for of in labels.values()} == {len(read["items"])} == {208}
     assert sum(read["victims"]["undefended"]["ignore-0"]) > 100
     assert sum(read["victims"]["native"]["ignore-0"]) < 20
+
+
+@pytest.mark.parametrize("due", [True, False])
+def test_a_search_is_saved_where_that_is_due(
+    mini: Steps, monkeypatch: pytest.MonkeyPatch, due: bool
+) -> None:
+    """Behind each group of items; without, its state would be said to be kept and is."""
+    saved: list[int] = []
+    monkeypatch.setattr(FakeContext, "due", lambda context: due)
+    monkeypatch.setattr(
+        FakeContext, "saved", lambda context: saved.append(len(context.progressed)), raising=False
+    )
+    made = attack(mini, f"due-{due}", attacker="blind", steps=1, measure_at=[1])
+    assert made.progressed == [(3, 4), (4, 4)]
+    assert saved == ([1, 2] if due else [])
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_text_without_the_injected_instruction_is_noticed(
+    mini: Steps, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    from kit.methods.defensive_tokens.adaptive import published
+
+    turns = published.published_turns
+
+    def without(*given: Any, **named: Any) -> Any:
+        made = turns(*given, **named)
+        made["naive"][:lost] = ["nothing of the kind"] * lost
+        return made
+
+    class Silent:
+        """A model that says nothing."""
+
+        vocabulary_size = 302
+
+        def generate(self, prompts: Any, **how: Any) -> Any:
+            return [Generation((), "stop") for _ in prompts]
+
+    monkeypatch.setattr(published, "published_turns", without)
+    monkeypatch.setattr(adaptive, "generation_backend", lambda *_: Silent())
+    asked = convert({**TEXTS, "attacks": ["naive"], "trained": []}, PublishedTexts)
+    made = mini.run(f"texts-{lost}", adaptive.run_published_texts, asked, trained="adapt")
+    passed, detail = made.canaries["attack-present"]
+    assert passed is (lost == 0)
+    assert f"{208 - lost} of 208 data turns of 1 texts" in detail
+    assert made.progressed == [(1, 2), (2, 2)]
 
 
 def test_a_killed_search_is_not_begun_anew(mini: Steps, monkeypatch: pytest.MonkeyPatch) -> None:

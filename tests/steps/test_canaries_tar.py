@@ -16,13 +16,14 @@ import pytest
 from kit.engine.registry import StepInput
 from kit.steps.tampering import kinds as tampering
 from kit.steps.tampering.params import Attack, Trial, Worst
-from kit.steps.tar import kinds, labels, refusal
-from kit.steps.tar.params import Data, Safeguard, Tabulate
+from kit.steps.tar import kinds, labels, refusal, sizes
+from kit.steps.tar.params import Data, Safeguard, Tabulate, Train
 from kit.steps.tar.refusal_params import (
     AnswerTuning,
     LabelTable,
     LabelTraining,
     RefusalSafeguard,
+    Refuse,
     Requests,
     WinRateTable,
 )
@@ -355,3 +356,111 @@ def test_only_rmu_reads_the_original_model_a_second_time(
     kinds.run_safeguard(done, Safeguard(method=method, **RATE))
     assert loaded == [True, False][: 2 if method == "rmu" else 1]
     assert (seen[0] is seen[1]) is (method != "rmu")
+
+
+@pytest.mark.parametrize(("measure_every", "judged"), [(0, []), (2, ["judged"])])
+@pytest.mark.parametrize("held_out", ["", "apart"])
+def test_pairs_are_read_where_they_are_used(
+    done: Loose, monkeypatch: Patch, measure_every: int, judged: list[str], held_out: str
+) -> None:
+    """Those to judge by only where a win rate is measured; each with the initial model's values."""
+    nothing_is_loaded(monkeypatch, refusal, "tokenizer_of", "load_model")
+    monkeypatch.setattr(refusal, "shared_training", giving({}))
+    left: dict[str, Any] = {}
+    monkeypatch.setattr(refusal, "leave", lambda *given: left.update(training=given[4]))
+    module = "kit.methods.tar"
+    monkeypatch.setattr("kit.evals.sets.pad_id", giving(0))
+
+    def read(data: Any, name: str) -> list[Any]:
+        return [SimpleNamespace(rejected=SimpleNamespace(id=name))]
+
+    seen: dict[str, Any] = {}
+
+    def train(model: Any, reference: Any, known: Any, settings: Any, **how: Any) -> Any:
+        seen.update(how, known=known)
+        return None, SimpleNamespace(curves=lambda: {"steps": []})
+
+    monkeypatch.setattr(f"{module}.pairs.read_pairs", read)
+    monkeypatch.setattr(f"{module}.pairs.with_reference", lambda pairs, *_, **__: pairs)
+    monkeypatch.setattr(f"{module}.refusal_data.answers", giving(["r"]))
+    monkeypatch.setattr(f"{module}.refusal.train_refusal", train)
+    monkeypatch.setattr("kit.train.residence.frozen", giving(None))
+    params = Refuse(seed=0, preset="paper", held_out=held_out, measure_every=measure_every)
+    refusal.run_refuse(done, params)
+
+    def named(pairs: Any) -> list[str]:
+        return [pair.rejected.id for pair in pairs]
+
+    known = seen["known"]
+    assert (named(known.pairs), named(known.held_out)) == (["harmful"], [held_out] * bool(held_out))
+    assert named(known.judged) == left["training"]["judged"] == judged
+    assert (known.redraw, known.share) == (params.redraw, params.adversary_share)
+    assert seen["measure_every"] == measure_every
+    seen["on_step"](SimpleNamespace(number=4))
+    settings = sizes.refusal_settings(params)
+    assert done.progressed == [(5, settings.outer_steps)]
+
+
+@pytest.mark.parametrize(("given", "width"), [(None, 16), (5, 5)])
+def test_stand_in_pairs_are_as_long_as_they_are_cut(
+    tmp_path: Path, monkeypatch: Patch, given: int | None, width: int
+) -> None:
+    monkeypatch.setattr(refusal, "tokenizer_and_format", giving((None, None)))
+    seen: list[Any] = []
+
+    def standin(wanted: Any, words: int) -> Any:
+        seen.extend([wanted, words])
+        return {"attack": [1, 2, 3]}
+
+    monkeypatch.setattr("kit.methods.tar.refusal_published.standin_pairs", standin)
+    monkeypatch.setattr("kit.methods.tar.refusal_data.write_pairs", giving(None))
+    done = Loose(tmp_path, rehearsal=True)
+    refusal.run_requests(done, Requests(published=["attack=3"], prompt_width=given))
+    assert seen == [{"attack": 3}, width]
+    assert done.outcomes == {"counts-as-published": True}
+
+
+@pytest.mark.parametrize("step", [0, 6])
+def test_an_outer_step_is_counted_when_it_is_done(
+    done: Loose, monkeypatch: Patch, step: int
+) -> None:
+    nothing_is_loaded(monkeypatch, kinds, "tokenizer_of", "load_model")
+    monkeypatch.setattr(kinds, "shared_training", giving({}))
+    monkeypatch.setattr(kinds, "leave", giving(None))
+    monkeypatch.setattr("kit.train.residence.frozen", giving(None))
+    seen: dict[str, Any] = {}
+
+    def train(*given: Any, **how: Any) -> Any:
+        how["on_step"](SimpleNamespace(number=step))
+        seen.update(how)
+        return None, SimpleNamespace(curves=dict)
+
+    monkeypatch.setattr("kit.methods.tar.stages.train_outer_loop", train)
+    kinds.run_train(done, Train(seed=0, preset="paper", domain="bio", outer_steps=9))
+    assert done.progressed == [(step + 1, 9)]
+
+
+@pytest.mark.parametrize("sort", ["attack", "answers"])
+def test_an_attack_says_each_step_of_its_own(done: Loose, monkeypatch: Patch, sort: str) -> None:
+    attacked = SimpleNamespace(
+        engine=SimpleNamespace(rank=0),
+        trajectory=SimpleNamespace(losses=[1.0], points=[(0, {})], diverged=(3, "loss")),
+    )
+    plant_attack(monkeypatch, attacked)
+    seen: dict[str, Any] = {}
+
+    def run(*given: Any, **how: Any) -> Any:
+        how["on_step"](2, 0.5)
+        seen.update(how)
+        return attacked
+
+    monkeypatch.setattr("kit.tampering.run.run_attack", run)
+    if sort == "attack":
+        tampering.run_attack(done, Attack(**ATTACK))
+    else:
+        refusal.run_answer_attack(done, AnswerTuning(**ATTACK, measure_every=1))
+        assert list(seen["at_steps"]) == [0, 1, 2]
+        written = json.loads((done.out / tampering.TRAJECTORY).read_text(encoding="utf-8"))
+        assert written["diverged"] == [3, "loss"]
+        assert written["points"] == [[0, {}]]
+    assert done.progressed == [(2, 2)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.func import functional_call
 
+from kit.methods.tar import refusal, stages
 from kit.methods.tar.outer_loop import Batching, OuterLoop, outer_spec
 from kit.methods.tar.pairs import StoredPair, all_margins, with_reference
 from kit.methods.tar.presets import preset
@@ -16,6 +18,7 @@ from kit.methods.tar.streams import tar_streams
 from kit.train.batching import Example
 from kit.train.checkpoints import CheckpointFolder
 from kit.train.single_process import SingleProcess
+from tests.lm.tiny_world import mini_tokenizer
 from tests.methods.tar.conftest import VOCABULARY, build_model
 
 
@@ -244,3 +247,28 @@ def test_bad_input_is_refused(pairs):
     cut = [replace(pairs[0], chosen=Example("e", (1, 2), 2))]
     with pytest.raises(ValueError, match="without any label"):
         all_margins(build_model(0).float(), cut, rows=1, pad_id=0)
+
+
+@pytest.mark.parametrize(("every", "points"), [(0, []), (1, [0, 1, 2, 3]), (2, [0, 2, 3])])
+def test_win_rates_have_a_beginning_and_an_end_and_a_long_run_is_saved(
+    pairs, monkeypatch, every, points
+):
+    """As often as the other outer loop is (test_tar_stages.py)."""
+    given = {}
+
+    def begun(loop, **how):
+        given[loop.settings.objective] = how
+
+    for module in (refusal, stages):
+        monkeypatch.setattr(module, "train_tar", begun)
+    monkeypatch.setattr(stages, "text_examples", lambda *_, **__: retained())
+    data = RefusalData(pairs, retained(), judged=pairs[:2])
+    model = build_model(1).float()
+    train_refusal(model, reference(), data, settings(), seed=0, pad_id=0, measure_every=every)
+    assert given["dpo"]["measure_at"] == points
+    stages.train_outer_loop(
+        model, reference(), mini_tokenizer(), Path(), preset("corrected", "bio"),
+        forget=["f"], retain=["r"], adversary_share=0.5, divide_by="text", seed=0,
+    )  # fmt: skip
+    (other,) = (how for objective, how in given.items() if objective != "dpo")
+    assert given["dpo"]["save_every"] == other["save_every"]
