@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kit.methods.tar.baselines import (
+    llmu,
+    max_entropy,
+    min_posterior,
+    r2d2,
+    recipe,
+    repnoise,
+    rmu,
+    rr,
+)
 from kit.methods.tar.differences import DIFFERENCES
 from kit.methods.tar.presets import DOMAINS, PAPER, RELEASED_CODE, sourced
 
@@ -50,3 +60,46 @@ def test_the_page_has_every_difference():
 
 def test_the_page_has_every_sourced_setting():
     assert settings_table() in PAGE
+
+
+POWERS = str.maketrans(
+    "-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
+)
+
+
+def baseline(name: str) -> str:
+    """Its row of the page."""
+    (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| {name} | "))
+    return row
+
+
+def rate(value: float) -> str:
+    return f"{value:.0e}".replace("e-0", "e-")
+
+
+def test_the_page_has_the_recipes_of_the_baselines():
+    tuned = recipe.TUNED
+    assert max_entropy.RECIPE is min_posterior.RECIPE is llmu.RECIPE is tuned
+    assert (
+        f"{tuned.steps} steps, schedule-free AdamW {rate(tuned.learning_rate)}, "
+        f"warm-up {tuned.warmup}, batch {tuned.batch} (G.1"
+    ) in baseline("Max Entropy")
+    assert tuned.optimizer == "schedule-free-adamw"
+    power = f"{min_posterior.THRESHOLD:g}".translate(POWERS)
+    assert f"labels below e{power} add 0" in baseline("Min Posterior")
+    steering = " / ".join(f"{rmu.STEERING[domain]:g}" for domain in ("bio", "cyber", "chem"))
+    row = baseline("RMU")
+    made = rmu.RECIPE
+    assert f"{made.steps} steps at {rate(made.learning_rate)}, c {steering} for bio / cyber" in row
+    assert f"+ {rmu.RETAIN_SCALE:g} " in row
+    row = baseline("RR")
+    first, second = rr.BLOCKS
+    assert f"{rr.ALPHA:g}, behind blocks {first} and {second}, {rr.STEPS} steps of AdamW" in row
+    beta, alpha = f"{repnoise.BETA:g}", f"{repnoise.ALPHA:g}"
+    assert f"\u03b2 {beta}, \u03b1 {alpha};" in baseline("RepNoise")
+    assert beta in repnoise.RELEASED
+    power = f"{r2d2.LOWEST_LOG_PROB:g}".translate(POWERS)
+    row = baseline("R2D2")
+    assert f"labels below e{power} add 0" in row
+    assert r2d2.AWAY_SCALE == r2d2.TOWARD_SCALE == 1 / 2
+    assert row.count("\u00bd") == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+from kit.methods.tar import refusal_published
 from kit.methods.tar.refusal_published import SETS, published_pairs, standin_pairs
 
 NO = "I can't help with that."
@@ -43,6 +44,20 @@ def test_each_set_has_its_sides(tmp_path: Path) -> None:
         "benign": [("hi", "hello", NO)],
         "attack": [("q", "no", "yes")],  # its chosen side is the harmful one
     }
+
+
+def test_adversaries_have_the_first_pairs_of_those_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = written(tmp_path)
+    row = {"chosen": "\n\nHuman: e\n\nAssistant: f", "rejected": "\n\nHuman: e\n\nAssistant: g"}
+    more = tmp_path / "train-2.jsonl"
+    Dataset.from_list([row]).to_json(more)
+    files["hh"].insert(1, more)
+    prompts = [pair.prompt for pair in published_pairs(files, NO)["rejected"]]
+    assert prompts == ["a", "e"]
+    monkeypatch.setattr(refusal_published, "MOST_PAIRS", 1)
+    assert [pair.prompt for pair in published_pairs(files, NO)["rejected"]] == ["a"]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
