@@ -87,6 +87,10 @@ class Loose(FakeContext):
         super().__init__(folder / "out", folder / "scratch", rehearsal=rehearsal, **inputs)
         self.out.mkdir(exist_ok=True)
         self.notes: list[str] = []
+        self.metrics: list[tuple[str, float, int]] = []
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        self.metrics.append((name, value, step))
 
     def model(self, name: str) -> ModelInput:
         return ModelInput(name, self.out, {}, pinned=False)

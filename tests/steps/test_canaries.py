@@ -139,9 +139,15 @@ def test_a_pretraining_that_taught_nothing_or_too_much(
     params = Pretrain(seed=0, forget=not control)
     shares = {params.steps: {"retain": retain, "forget_judge": forget}, 0: {}}
     made = SimpleNamespace(losses=[1.0], shares=shares, moved=moved, frozen=frozen)
-    monkeypatch.setattr("kit.mini.facts.runs.pretrain_into", giving(made))
+
+    def pretrain(*given: Any, on_step: Any, **named: Any) -> Any:
+        on_step(2, 0.5)
+        return made
+
+    monkeypatch.setattr("kit.mini.facts.runs.pretrain_into", pretrain)
     done = context()
     pretraining.run_pretrain(done, params)
+    assert (done.progressed, done.metrics) == ([(2, params.steps)], [("loss", 0.5, 2)])
     assert {id for id, passed in done.outcomes.items() if not passed} == failed
     assert len(done.outcomes) == 4
     written = json.loads((done.out / "training.json").read_text(encoding="utf-8"))

@@ -145,6 +145,25 @@ def test_checkpoints_that_no_step_reaches(
         trained(tmp_path, monkeypatch, checkpoints=checkpoints)
 
 
+def test_every_step_is_said_and_kept(tmp_path: Path, monkeypatch: Patch) -> None:
+    kept: list[tuple[int, float]] = []
+    made = trained(tmp_path, monkeypatch, kept_steps=kept)
+    assert made.progressed == [(1, 3), (2, 3), (3, 3)]
+    assert made.metrics == [("loss", 0.5, 1), ("loss", 0.5, 2), ("loss", 0.5, 3)]
+    assert kept == [(1, 0.5), (2, 0.5), (3, 0.5)]
+
+
+def test_vocabularies_that_cannot_be_aligned_are_not(done: Loose, monkeypatch: Patch) -> None:
+    nothing_is_loaded(monkeypatch, alignment, "tokenizer", "embeddings")
+
+    def refuse(source: Any, target: Any) -> None:
+        raise ValueError("two vocabularies")
+
+    monkeypatch.setattr("kit.lm.vocabulary.renamed_control_ids", refuse)
+    with pytest.raises(ValueError, match="two vocabularies"):
+        alignment.run_align(done, params.Align())
+
+
 def trained(
     folder: Path,
     patch: Patch,
@@ -153,6 +172,7 @@ def trained(
     moved: float = 1.0,
     touched: bool = False,
     damaged: list[str] | None = None,
+    kept_steps: list[tuple[int, float]] | None = None,
     **changes: Any,
 ) -> Loose:
     """The step around a training of which this became known."""
@@ -163,12 +183,14 @@ def trained(
         resume=giving(SimpleNamespace(step=0)),
         damaged=damaged or [],
         save=None,
-        on_step=None,
+        on_step=lambda step, loss: None if kept_steps is None else kept_steps.append((step, loss)),
         prefixes=lambda: {3: start},
         losses=list,
     )
 
-    def fit(*given: Any, on_masked: Any, **named: Any) -> Any:
+    def fit(*given: Any, on_masked: Any, on_step: Any, **named: Any) -> Any:
+        for step in range(1, 4):
+            on_step(step, 0.5)
         on_masked([f"item-{n}" for n in range(masked)])
         return SimpleNamespace(state=SimpleNamespace(prefix=start + moved))
 

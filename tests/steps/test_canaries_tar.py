@@ -464,3 +464,14 @@ def test_an_attack_says_each_step_of_its_own(done: Loose, monkeypatch: Patch, so
         assert written["diverged"] == [3, "loss"]
         assert written["points"] == [[0, {}]]
     assert done.progressed == [(2, 2)]
+
+
+def test_a_shared_training_has_its_own_gpu_its_rows_and_its_checkpoints(
+    done: Loose, monkeypatch: Patch
+) -> None:
+    own: list[str] = []
+    monkeypatch.setattr("kit.train.engines.use_own_gpu", own.append)
+    how = tampering.shared_training(done, Attack(**ATTACK, rows=7))  # type: ignore[arg-type]
+    assert own == [done.device]
+    assert how["rows"] == 7
+    assert how["folder"].steps() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from kit.mini.injection.paths import mini_model_dir
 from kit.steps import common
 from tests.lm.families import tiny
 from tests.lm.tiny_world import mini_tokenizer
-from tests.steps.contexts import FakeContext
+from tests.steps.contexts import FakeContext, Loose, giving
 
 torch.set_num_threads(1)
 NEOX = {
@@ -128,3 +129,97 @@ def test_a_pin_holds_a_format_and_an_architecture_as_plain_values() -> None:
     }
     pin = msgspec.convert(values, Pin)
     assert pin.attributes == values["attributes"]
+
+
+@pytest.mark.parametrize("tied", [[], [("embed", "head")]])
+def test_weights_that_are_a_single_matrix_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied: list[tuple[str, str]]
+) -> None:
+    made = Loose(tmp_path)
+    monkeypatch.setattr("kit.lm.load.load_model", giving("loaded"))
+    monkeypatch.setattr("kit.lm.load.tied_weights", giving(tied))
+    ctx: Any = made
+    assert common.load_model(ctx, pinned(tmp_path), "float32") == "loaded"
+    assert made.notes == ["model a-pin: embed and head are a single matrix, stored once"] * len(
+        tied
+    )
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [(100, 128), (128 * 128, 128), (128 * 200, 200)])
+def test_a_batch_has_room_for_many_prompts(
+    context: Any, monkeypatch: pytest.MonkeyPatch, tokens: int, rows: int
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(common, "load_model", giving(None))
+    monkeypatch.setattr("kit.lm.generate.TransformersBackend", lambda *_, **how: given.update(how))
+    common.transformers_backend(context, pinned(), dtype="float32", pad_id=0, batch_tokens=tokens)
+    assert repr(given["max_batch"]) == str(rows)
+    assert given["max_tokens"] == tokens
+
+
+@pytest.mark.parametrize("broken", ["load", "tokenizer", "embeddings"])
+def test_a_folder_that_is_no_model_is_wrong_input(
+    context: Any, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def refuse(*given: Any, **named: Any) -> Any:
+        raise ValueError("no weights here")
+
+    for name in ("load.load_model", "load.load_tokenizer", "files.read_embeddings"):
+        monkeypatch.setattr(f"kit.lm.{name}", refuse)
+    use = {
+        "load": lambda: common.load_model(context, pinned(), "float32"),
+        "tokenizer": lambda: common.tokenizer_of(context, pinned()),
+        "embeddings": lambda: common.input_embeddings(context, pinned()),
+    }[broken]
+    with pytest.raises(InvalidInput, match="model a-pin cannot be used: no weights here"):
+        use()
+
+
+@pytest.mark.parametrize("rehearsal", [True, False])
+@pytest.mark.parametrize("prefixes", [True, False])
+def test_a_served_model_has_its_share_and_rows_for_prefixes(
+    context: Any, monkeypatch: pytest.MonkeyPatch, prefixes: bool, rehearsal: bool
+) -> None:
+    given: dict[str, Any] = {}
+    context.rehearsal = rehearsal
+    monkeypatch.setattr(common, "model_folder", giving(Path("folder")))
+    monkeypatch.setattr("kit.lm.files.read_config", giving({"vocab_size": "12"}))
+    monkeypatch.setattr(
+        "kit.lm.vllm_backend.VllmBackend",
+        lambda folder, spare, **how: given.update(how, folder=folder, spare=spare),
+    )
+    monkeypatch.setattr(
+        "kit.lm.vllm_backend.spare_ids", lambda tokenizer, rows, *, sets: (tokenizer, rows, sets)
+    )
+    tokenizer: Any = "tokenizer" if prefixes else None
+    common.vllm_backend(
+        context, pinned(), dtype="bfloat16", gpu_share=0.5, prefix_of=tokenizer, sets=3
+    )
+    wanted = {
+        "folder": Path("folder"),
+        "spare": ("tokenizer", 12, 3) if prefixes else (),
+        "dtype": "bfloat16",
+        "random_weights": rehearsal,
+        "gpu_memory_gb": context.resources.gpu_memory_gb,
+        "gpu_share": 0.5,
+    }
+    assert {name: given[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("params", "compiles", "vllm"),
+    [
+        ({}, False, False),
+        ({"compile": True}, True, False),
+        ({"compiled": True}, True, False),
+        ({"backend": "vllm", "compile": True}, False, True),
+        ({"backend": "transformers", "compile": False}, False, False),
+    ],
+)
+def test_what_is_imported_early_is_what_will_be_used(
+    params: dict[str, Any], compiles: bool, vllm: bool
+) -> None:
+    names = common.model_imports(SimpleNamespace(**params))
+    assert any("inductor" in name for name in names) is compiles
+    assert any("vllm" in name for name in names) is vllm
+    assert ("torch" in names) is not vllm

@@ -73,6 +73,25 @@ def test_a_model_of_one_letter_is_a_collapse_and_shows_in_the_picks(tmp_path: Pa
     assert collapses["none"][2] == ["all/forget/after@none", "all/under-attack/forget@none"]
 
 
+@pytest.mark.parametrize(("first", "collapsed"), [(15, False), (16, True)])
+def test_three_quarters_of_one_letter_are_no_collapse_yet(
+    tmp_path: Path, first: int, collapsed: bool
+) -> None:
+    """Of several attacks on a model the worst is named."""
+    paths = [trajectory(tmp_path, name, [5, 5]) for name in ("a", "b", "c")]
+    read = json.loads(paths[1].read_text(encoding="utf-8"))
+    read["points"][-1][1]["picks"]["forget"] = "A" * first + "BCDBC"[: 20 - first]
+    paths[1].write_text(json.dumps(read), encoding="utf-8")
+    attacks = [
+        FinishedAttack(f"attack[adversary={path.stem}]", path, {"seed": seed})
+        for seed, path in enumerate(paths)
+    ]
+    _, collapses = tabulate(attacks, ROLES, forget="forget")
+    ((outcome, detail, _),) = collapses.values()
+    assert outcome is collapsed
+    assert f"{5 * first:.1f} %" in detail
+
+
 def test_the_range_over_orders_is_taken_in_each_model(tmp_path: Path) -> None:
     right = {(0, 1): [5, 10, 6], (0, 2): [5, 4, 7], (1, 1): [5, 5, 9], (1, 2): [5, 8, 9]}
     attacks = [
