@@ -127,6 +127,23 @@ def test_requirements_without_a_checkout(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(software, "DISTRIBUTION", "no-such-distribution-here")
     (core, _) = software.packages(tmp_path, Needs(), versions())
     assert core.level == "WARN"
+    for extra in ("cpu", "gpu"):
+        mends = [
+            check.mend for check in software.packages(tmp_path, Needs(extra=extra), versions())
+        ]
+        assert mends == [f'pip install "no-such-distribution-here[{extra}]"'] * 2
+
+
+def test_a_clone_is_set_up_by_make(tmp_path: Path) -> None:
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "cpu.txt").touch()
+    listed = 'dependencies = ["click"]\n[project.optional-dependencies]\n'
+    listed += 'cpu = ["x"]\ngpu = ["y"]\nreport = ["z"]\n'
+    (tmp_path / "pyproject.toml").write_text(f"[project]\n{listed}")
+    for extra, mend in (("cpu", "make setup"), ("gpu", "make setup-gpu")):
+        found = list(software.packages(tmp_path, Needs(extra=extra), versions()))
+        assert [check.level for check in found] == ["FAIL", "FAIL", "WARN"]
+        assert [check.mend for check in found] == [mend, mend, "make setup"]
 
 
 def test_memory() -> None:

@@ -11,6 +11,7 @@ from kit.errors import Many
 from kit.lint import lint_expectation
 from kit.lint.core import Finding
 from kit.manifest.catalog import Catalog
+from kit.manifest.load import read_expectation
 from tests.lint.test_lint_manifest import change
 
 FILE = Path("expected_results/defensive_tokens/demo.paper.yaml")
@@ -24,6 +25,27 @@ def lint(repo: Path) -> list[Finding]:
     loaded = catalog.load_expectation("demo", "paper")
     assert loaded is not None
     return lint_expectation(loaded, catalog)
+
+
+def test_an_expectation_beside_its_manifest_belongs_to_that(repo: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    text = (repo / FILE).read_text()
+    manifest = (repo / "manifests" / "defensive_tokens" / "demo.yaml").read_text()
+    (mine / "own.yaml").write_text(manifest.replace("id: demo\n", "id: own\n", 1))
+    expected = mine / "own.paper.expected.yaml"
+
+    def said(file: Path) -> list[str]:
+        hits = lint_expectation(read_expectation(file), Catalog(repo))
+        return [hit.message for hit in hits if hit.rule == "experiment"]
+
+    expected.write_text(text.replace("experiment: demo\n", "experiment: own\n", 1))
+    assert said(expected) == []
+    plain = mine / "own.paper.yaml"
+    plain.write_text(expected.read_text())
+    assert said(plain) == ["there is no experiment 'own'"], "in the repository there is none"
+    (mine / "own.yaml").unlink()
+    assert said(expected) == ["there is no experiment 'own'"]
 
 
 def test_the_demo_is_clean_but_for_what_nobody_measured(repo: Path) -> None:

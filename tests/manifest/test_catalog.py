@@ -190,5 +190,10 @@ def test_one_broken_manifest_does_not_hide_the_others(repo: Path) -> None:
     found = {item.id: item for item in summaries(Catalog(repo))}
     assert "broken.yaml" in found["broken"].problem
     assert found["demo"].problem == ""
+    manifest = repo / "manifests" / "defensive_tokens" / "demo.yaml"
+    turned = manifest.read_text().replace("  mini:", "  z-mini:")
+    manifest.write_text(turned)
+    again = next(item for item in summaries(Catalog(repo)) if item.id == "demo")
+    assert [one.profile for one in again.profiles] == ["paper", "z-mini"]
     paper = found["demo"].profiles[1]
     assert (paper.profile, paper.cells, paper.primary_claims) == ("paper", 3, 1)

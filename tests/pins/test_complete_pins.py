@@ -108,6 +108,20 @@ def test_a_pin_the_hub_contradicts_is_not_confirmed(repo: Path, world: FakeHub) 
     assert (repo / "manifests" / "pins.yaml").read_bytes() == before
 
 
+def test_a_pin_its_address_contradicts_is_not_confirmed(repo: Path, world: FakeHub) -> None:
+    pins = repo / "manifests" / "pins.yaml"
+    text = pins.read_text().replace("        size: 0\n", "")
+    text = text.replace("    source: computed", "    unconfirmed: x\n    source: computed")
+    pins.write_text(text)
+    run(repo, complete=False)
+    world.plain["/raw/0123456789012345678901234567890123456789/items.json"] = b"other"
+    with pytest.raises(KitError) as caught:
+        run(repo)
+    assert f"the address has {sha(b'other')}" in caught.value.render()
+    (pin,) = [pin for pin in read_pins(pins).value.pins if pin.id == "tiny-data"]
+    assert pin.unconfirmed == "x"
+
+
 def test_small_files_are_confirmed_by_their_git_id(
     repo: Path, world: FakeHub, tmp_path: Path
 ) -> None:

@@ -47,7 +47,9 @@ def test_report_of_a_failed_claim_is_no_failure(folder: Path) -> None:
 def test_report_without_verdict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "verdict.json").unlink()
     assert kit(["report", str(folder)]) == 4
-    assert f"kit verify {folder}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"kit verify {folder}" in said
+    assert "this run has no verdict.json" in said
 
 
 def test_generations_do_not_go_into_markdown(folder: Path) -> None:

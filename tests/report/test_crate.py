@@ -125,6 +125,13 @@ def test_results_and_verdict_are_files_made_by_actions(crate: Path) -> None:
     assert refs(entities["#verdict"]["object"]) == ["results.json"]
     assert refs(entities["#verdict"]["result"]) == ["verdict.json"]
     assert entities["#report"]["result"] == {"@id": "report.html"}
+    assert refs(entities["#report"]["object"]) == ["verdict.json"]
+    for name in ("#verdict", "#report"):  # made at once when the run had ended
+        times = {entities[name][key] for key in ("startTime", "endTime")}
+        assert times == {"2026-11-21T09:01:31.000+00:00"}
+    step = next(one for one in actions(entities) if one["@id"] == "#step-1")
+    begun, ended = (datetime.fromisoformat(step[key]) for key in ("startTime", "endTime"))
+    assert (ended - begun).total_seconds() == 8.4
 
 
 def test_files_are_those_of_the_run_and_responses_stay_out(crate: Path, tmp_path: Path) -> None:

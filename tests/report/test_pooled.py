@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import msgspec
@@ -88,6 +89,18 @@ def test_a_single_entry_stays_what_it_is() -> None:
     assert (found.value, found.error, found.p) == (4.0, 0.5, 1.0)
     with pytest.raises(ValueError, match="above 0"):
         combine([4.0], [0.0], ["cpu"], [(1,)])
+
+
+def test_an_interval_is_of_95_percent() -> None:
+    """Of the errors behind two intervals follow weights, spread and p."""
+    log = [run(0, value=10.0), run(10, value=12.0, cell={"low": 9.0, "high": 15.0})]
+    (claim,) = pool(standing(log))
+    ((_, unit, together),) = claim.estimates
+    z = NormalDist().inv_cdf(0.975)
+    direct = combine([10.0, 12.0], [2 / z, 3 / z], ["cpu", "cpu"], [(0, 1), (10, 11)])
+    assert unit == "percent"
+    assert together.p == pytest.approx(direct.p, rel=1e-4)
+    assert (together.value, together.error) == pytest.approx((direct.value, direct.error))
 
 
 def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
