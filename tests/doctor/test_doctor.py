@@ -149,6 +149,7 @@ def test_a_clone_is_set_up_by_make(tmp_path: Path) -> None:
 def test_memory() -> None:
     assert machine.memory(100.0, BIG).level == "OK"
     assert machine.memory(32.0, BIG).level == "FAIL"
+    assert machine.memory(64.0, BIG).level == "OK", "what is asked for is enough"
 
 
 def usage(free: float, total: float = 1e12) -> Callable[[Path], object]:
@@ -158,7 +159,15 @@ def usage(free: float, total: float = 1e12) -> Callable[[Path], object]:
 def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, coming = tmp_path / "not" / "yet", Download(size=16_000_000_000, unknown=2)
     monkeypatch.setattr(machine.shutil, "disk_usage", usage(50e9))
-    assert set(levels(machine.disk(home, tmp_path, BIG, coming)).values()) == {"OK"}
+    enough = list(machine.disk(home, tmp_path, BIG, coming))
+    assert [check.level for check in enough] == ["OK", "OK"]
+    assert enough[0].detail.endswith("about 26.0 GB needed")
+    assert "needed" not in enough[1].detail
+    for disk_gb, said in ((1.0, False), (1.5, True)):
+        first = next(machine.disk(home, tmp_path, Needs(disk_gb=disk_gb), Download()))
+        assert ("needed" in first.detail) == said
+    monkeypatch.setattr(machine.shutil, "disk_usage", usage(26e9))
+    assert next(machine.disk(home, tmp_path, BIG, coming)).level == "OK"
     monkeypatch.setattr(machine.shutil, "disk_usage", usage(20e9))
     first = next(iter(machine.disk(home, tmp_path, BIG, coming)))
     assert first.level == "FAIL"
@@ -198,8 +207,12 @@ def test_shared_memory(
     assert none.level == "WARN"
     assert none.mend.startswith("docker" if inside else "sudo mount -t tmpfs")
     assert machine.shared_memory(Needs(), tmp_path / "none").level == "OK"
-    monkeypatch.setattr(machine.shutil, "disk_usage", usage(1e6, 64e9))
-    assert machine.shared_memory(BIG, tmp_path).level == "OK"
+    two, one = Needs(gpus=2), Needs(gpus=1)
+    assert [machine.shared_memory(n, tmp_path).level for n in (one, two)] == ["OK", "FAIL"]
+    assert [machine.shared_memory(n, tmp_path / "none").level for n in (one, two)] == ["OK", "WARN"]
+    for total, level in ((machine.SHM_GB * 1e9, "OK"), (machine.SHM_GB * 1e9 - 1e6, "FAIL")):
+        monkeypatch.setattr(machine.shutil, "disk_usage", usage(1e6, total))
+        assert machine.shared_memory(BIG, tmp_path).level == level
 
 
 def kept(home: Path, key: str, days: float, size: int = 1000) -> Path:
@@ -217,11 +230,14 @@ def test_abandoned_checkpoints(tmp_path: Path) -> None:
     kept(tmp_path, "young", 1)
     (fine,) = machine.abandoned(tmp_path)
     assert (fine.level, fine.what) == ("OK", "checkpoints")
+    kept(tmp_path, "large", 1, 3_000_000_000)
+    assert "2 of unfinished steps, 3 GB" in next(machine.abandoned(tmp_path)).detail
     old = [kept(tmp_path, f"old-{i}", 10 + i, 2_000_000_000 if i == 0 else 1) for i in range(7)]
     (check,) = machine.abandoned(tmp_path)
     assert check.level == "WARN"
     assert "7 of steps that never finished, 2 GB" in check.detail
     assert "then again for 2 more" in check.mend
+    assert check.mend.startswith("if no run is to be resumed from them: ")
     # The command as printed takes five old ones and leaves the young one alone.
     command = check.mend.partition(": ")[2].partition(";")[0]
     subprocess.run(command, shell=True, check=True)
@@ -270,6 +286,23 @@ def test_container_engines(
         if check.level == "WARN":
             assert "RUNNER=local" in check.mend
             assert "Cannot connect" in check.detail or "nvidia-container-toolkit" in check.mend
+
+
+@pytest.mark.parametrize(
+    ("engine", "text", "why", "start"),
+    [
+        ("docker", "", "no word of why", "sudo systemctl start docker, or RUNNER=local"),
+        ("podman", "x\nlast", "last", "podman info, or RUNNER=local"),
+        ("docker", "a\nan Error here\nb", "an Error here", "sudo systemctl start docker"),
+    ],
+)
+def test_an_engine_that_does_not_answer_says_why(
+    monkeypatch: pytest.MonkeyPatch, engine: str, text: str, why: str, start: str
+) -> None:
+    monkeypatch.setattr(containers, "INSIDE", ())
+    (found,) = containers.check_engines(Needs(), say=engines(**{engine: (1, text)}), cdi=())
+    assert found.detail == f"installed, but it does not answer: {why}"
+    assert found.mend.startswith(start)
 
 
 def test_a_real_engine_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from kit.doctor import sharing
+from kit.doctor.core import estimate
 from kit.doctor.gpus import check_gpus
 from kit.engine.environment import Machine
 from kit.engine.hardware import Gpu
@@ -33,6 +34,9 @@ def cards(count: int, gb: float, monkeypatch: pytest.MonkeyPatch) -> list[Gpu]:
 def test_gpus_that_are_named_are_fitted(store: PinStore) -> None:
     needs = sharing.needs_of(CATALOG, *NAME, store, gpus=2, gpu_gb=139.0)
     assert needs.gpus == 2
+    declared = estimate(CATALOG.manifest(NAME[0]), NAME[1])
+    assert (needs.disk_gb, needs.extra) == (declared.disk_gb, declared.extra)
+    assert needs.memory_gb > 10, "that of the step that needs most"
     assert 110 < needs.gpu_memory_gb < 139
     assert [words.partition(":")[0] for words in needs.shared] == [
         "random-mapping",
