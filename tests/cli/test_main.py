@@ -20,7 +20,7 @@ from kit.cli import main
 from kit.cli.planning import chosen_options, prepare
 from kit.cli.state import State, state
 from kit.engine.session import Options
-from kit.errors import InvalidInput, KitError, Many, UsageError
+from kit.errors import InvalidInput, KitError, Many, StepFailed, UsageError
 from tests.cli.conftest import Kit
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +172,22 @@ def test_errors_become_text_and_codes(
     assert found.code == code
     assert said in found.err
     assert found.out == ""
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_the_traceback_of_a_failed_step_is_shown_when_asked_for(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    one, two = StepFailed("a"), StepFailed("b")
+    one.trace, two.trace = "Traceback one\n", "Traceback two\n"
+    for error, said in ((one, "Traceback one\n"), (Many([one, two]), one.trace + two.trace)):
+
+        def function(error: KitError = error) -> None:
+            raise error
+
+        fake(monkeypatch, function)
+        found = kit(*(["--debug"] if debug else []), "try-it")
+        assert found.err == (said if debug else "") + error.render() + "\n"
 
 
 def test_codes_of_commands_are_kept(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

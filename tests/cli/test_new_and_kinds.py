@@ -89,3 +89,21 @@ def test_a_register_of_external_kits(kit: Kit, tmp_path: Path) -> None:
     assert found.code == 4
     assert "register.yaml:7:13" in found.err
     assert "40 lower-case hexadecimal digits" in found.err
+
+
+def test_a_template_has_the_name_of_its_folder_everywhere(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Our_Work").mkdir()
+    lines = kit("new", "Our_Work").out.splitlines()
+    assert lines[-1] == "next: cd Our_Work && kit reproduce ./our-work.yaml"
+    made = sorted(path for path in (tmp_path / "Our_Work").rglob("*") if path.is_file())
+    assert [Path(line) for line in lines[:-1]] == [path.relative_to(tmp_path) for path in made]
+    assert {"our-work.yaml", "pins.yaml", "pyproject.toml"} <= {path.name for path in made}
+    assert not any("__pycache__" in path.parts for path in made)
+    for path in made:
+        assert "my-paper" not in str(path) + path.read_text()
+        assert "my_paper" not in str(path) + path.read_text()
+    (tmp_path / "file").touch()
+    assert kit("new", "file").code == 2

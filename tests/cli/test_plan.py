@@ -100,3 +100,31 @@ def test_pins_that_are_here_stand_in_order(mini: Plan) -> None:
     assert made["pins_present"] == ["a", "b", "c"]
     assert [one["cached"] for one in made["instances"]].index(True) == 0
     assert sum(one["cached"] for one in made["instances"]) == 1
+
+
+def test_the_lines_that_launch_a_step_are_printed_alone(
+    kit: Kit, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def lines(plan: Plan, instance: Any, how: str, *, nodes: int | None, file: str) -> str:
+        given.append((instance.step, how, nodes, file))
+        return "line\n"
+
+    monkeypatch.setattr("kit.engine.launch.lines", lines)
+    line = ["plan", "demo", "--profile", "mini", "--launch", "torchrun", "table", "--nodes", "2"]
+    assert kit(*line).out == "line\n"
+    assert given == [("table", "torchrun", 2, "plan.json")]
+
+
+def test_a_plan_file_opens_the_folder_of_its_own_manifest(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mini: Plan
+) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr("kit.manifest.home.open_folder", opened.append)
+    for own in ("", str(tmp_path / "own.yaml")):
+        (tmp_path / "plan.json").write_bytes(replace(mini, manifest=own).to_json())
+        made = planning.read_planned(tmp_path / "plan.json")
+        assert (made.plan.experiment, made.plan.manifest) == ("demo", own)
+        assert made.pins.pins.keys() == {pin.id for pin in mini.pins}
+    assert opened == [tmp_path / "own.yaml"]

@@ -138,3 +138,34 @@ def test_a_table_of_a_rehearsal_has_a_line_a_step(
     head, row = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
     assert head == "step instances minutes planned memory GB planned GPU GB planned over plan"
     assert row == "train 2 - 1.50 2.00 1.00 4.00 3.00 memory, GPU memory"
+
+
+def test_the_first_record_of_reference_runs_needs_none_before_it(
+    kit: Kit, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = repo / "expected_results" / "defensive_tokens" / "demo.paper.yaml"
+    file.write_text(file.read_text().replace("cells:\n", "record: none.jsonl\ncells:\n", 1))
+    given: list[Any] = []
+
+    def update(*arguments: Any) -> tuple[Path, int]:
+        given.extend(arguments)
+        return repo / "x.jsonl", 3
+
+    monkeypatch.setattr("kit.verify.reference.update", update)
+    done = kit("reference", "demo", run_of(tmp_path / "run", "paper"))
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "expected_results/defensive_tokens/demo.paper.yaml: 3 cells with values of 1 run",
+        "x.jsonl",
+    ]
+    assert (given[0], given[1].record, given[3]) == (file, "none.jsonl", repo)
+
+
+def test_an_installed_package_is_not_written_into(
+    kit: Kit, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kit.manifest.home.shipped_root", lambda: repo)
+    monkeypatch.setattr("kit.verify.reference.update", lambda *_: (repo / "x", 1))
+    done = kit("reference", "demo", run_of(tmp_path / "run", "paper"))
+    assert done.code == 2
+    assert "writes into the kit's repository" in done.err

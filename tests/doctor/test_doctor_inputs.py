@@ -38,6 +38,20 @@ def test_what_is_here_absent_and_unavailable(catalog: Catalog, tmp_path: Path) -
     assert absent.detail.endswith("tiny-data, big-old")
 
 
+def test_what_nobody_confirmed_is_said_once(catalog: Catalog, tmp_path: Path) -> None:
+    store = PinStore(tmp_path / "home", catalog.pins())
+    files = store.folder("big-old")
+    files.mkdir(parents=True)
+    (files / "config.json").write_bytes(b"{}")
+    (files / "model.safetensors").write_bytes(b"w" * 1000)
+    found = look(store, "tiny-new", "big-old")
+    assert found["inputs"].detail == "2 here: tiny-new, big-old"
+    one = found["unconfirmed inputs"]
+    assert (one.level, one.mend) == ("WARN", "kit fetch demo --profile mini --write-pins")
+    assert one.detail.endswith("never confirmed: big-old")
+    assert "unconfirmed inputs" not in look(store, "tiny-new")
+
+
 def test_what_is_unknown_is_not_called_small() -> None:
     assert inputs.Download(unknown=3).words() == "3 files of unknown size"
     assert inputs.Download(size=1000).words() == "less than 50 MB"

@@ -99,6 +99,14 @@ def test_the_same_reasons_stand_together_and_nothing_twice() -> None:
     ]
 
 
+def test_what_was_published_and_not_run_is_said_first() -> None:
+    made = verdict(cells=[], claims=[], not_covered=["a."], published="the 8B models, not run")
+    assert not_run(made) == [
+        ("", "The 8b models, not run here; what is said is about this run."), ("", "a."),
+    ]  # fmt: skip
+    assert not_run(verdict(cells=[], claims=[], not_covered=[], published="")) == []
+
+
 @pytest.mark.parametrize(("count", "more"), [(3, 0), (4, 1), (9, 6)])
 def test_long_lists_of_what_was_not_run_say_how_much_is_left(count: int, more: int) -> None:
     sentences = [f"s{i}." for i in range(count)]
