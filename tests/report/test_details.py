@@ -165,6 +165,13 @@ def test_where_the_numbers_come_from(tmp_path: Path) -> None:
     clean = dict(environment(read_run(write_run(tmp_path / "b"))))
     assert dict(clean["Source"])["uncommitted changes"] == "no"
     assert dict(clean["Source"])["took"] == "91 s"
+    assert dict(clean["Source"])["commit"] == record()["commit"]
+    assert dict(clean["Source"])["kit"] == record()["kit_version"]
+    bare = record() | {"commit": None, "kit_version": "", "environment": {}}
+    unknown = dict(environment(read_run(write_run(tmp_path / "d", record=bare))))
+    assert dict(unknown["Source"])["commit"] == "not recorded"
+    assert dict(unknown["Source"])["kit"] == verdict().kit_version
+    assert dict(unknown["Environment class"])["torch"] == plan()["environment"]["torch"]
     without = dict(environment(read_run(write_run(tmp_path / "c", record=None))))
     assert dict(without["Environment class"])["torch"] == "2.13.0"
     assert "Source" not in without

@@ -12,7 +12,7 @@ from kit.report.figures.calibration import ENOUGH
 from kit.report.figures.forest import LIMIT, ForestRow
 from kit.verify.verdict import Interval
 from tests.report.builders import cell, verdict
-from tests.verify.builders import expected_cell, reference
+from tests.verify.builders import expected_cell, line_of, reference, table
 
 
 @pytest.fixture
@@ -122,3 +122,19 @@ def test_figures_stop_when_the_page_is_full(
     pictures, remark = gallery.forests(verdict(cells=cells), {})
     assert [len(picture.svg) for picture in pictures] == [27, 27]
     assert remark.startswith("2 further tables")
+
+
+@pytest.mark.parametrize(
+    ("room", "drawn", "left"),
+    [(30, 3, ""), (29, 2, "1 further series"), (9, 0, "3 further series")],
+)
+def test_curves_stop_when_the_page_is_full_and_the_rest_is_counted(
+    monkeypatch: pytest.MonkeyPatch, room: int, drawn: int, left: str
+) -> None:
+    monkeypatch.setattr(gallery, "SVG_BYTES", room)
+    monkeypatch.setattr(gallery, "drawn", lambda *_: "x" * 10)
+    series = [line_of(f"s{i}", {"0": [(0, 1.0)]}) for i in range(3)]
+    pictures, remark = gallery.curves(table([], series=series), {})
+    assert [picture.title for picture in pictures] == [f"s{i}" for i in range(drawn)]
+    assert remark == (f"{left} in results.json." if left else "")
+    assert gallery.curves(None, {}) == ([], "")
