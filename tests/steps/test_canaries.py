@@ -232,6 +232,12 @@ def test_an_unlearning_that_moved_something_else_or_nothing(
     assert done.notes == []
 
 
+def test_the_first_tensor_that_may_not_move_is_named(context: Any, monkeypatch: Patch) -> None:
+    moved = {"moved": frozenset("hgfedcb"), "allowed": frozenset("b")}
+    _, detail = unlearned(monkeypatch, context(), **moved).canaries["only-trained-weights-moved"]
+    assert detail == "7 tensors moved of 1 that may; c may not"
+
+
 @pytest.mark.parametrize(
     ("diverged_at", "finite", "notes"),
     [(None, True, 0), (3, True, 1), (0, True, 1), (3, False, 2), (None, False, 1)],

@@ -13,7 +13,7 @@ import torch
 from kit.engine.registry import PinInput
 from kit.methods.defensive_tokens.layouts import BEFORE_BOS
 from kit.methods.defensive_tokens.prompt_checks import PromptCheck
-from kit.steps.defensive_tokens import alignment, labels, params, training
+from kit.steps.defensive_tokens import alignment, evaluation, labels, params, training
 from kit.steps.defensive_tokens.evaluation import run_evaluate
 from tests.steps.contexts import FakeContext, Loose, Steps, giving, mini_pins, nothing_is_loaded
 
@@ -249,6 +249,20 @@ def test_rows_that_all_say_the_same(tmp_path: Path, defences: list[str], differ:
     made = evaluated(tmp_path, defences)
     assert made.canaries["labels-differ-between-sets"][0] is differ
     assert "own-defence-acts" not in made.canaries
+
+
+@pytest.mark.parametrize("output_rows", [True, False])
+def test_only_a_prefix_is_measured_as_output_rows_and_where_that_is_asked(
+    tmp_path: Path, monkeypatch: Patch, output_rows: bool
+) -> None:
+    monkeypatch.setattr(evaluation, "_as_output_rows", giving({"wins": []}))
+    made = evaluated(tmp_path, ["undefended", "native"], output_rows=output_rows)
+    scores = json.loads((made.out / "scores.json").read_text(encoding="utf-8"))
+    assert ["output_rows" in scores[name] for name in ("undefended", "native")] == [
+        False,
+        output_rows,
+    ]
+    assert made.progressed == [(1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("id", ["attack-present", "prefix-in-place"])

@@ -99,6 +99,15 @@ def test_ids_of_a_text_are_its_words_alone() -> None:
     assert tokenizer.decode(ids) == words
     assert len(ids) == 2
 
+    class Adding:
+        """As Llama's: a control token in front unless told otherwise."""
+
+        def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+            return [0] * add_special_tokens + [7]
+
+    adding: Any = Adding()
+    assert inputs.encoder(adding)(words) == [7]
+
 
 @pytest.mark.parametrize(("size", "sizes"), [(2, [2, 2, 1]), (5, [5]), (9, [5])])
 def test_every_row_is_in_a_batch(size: int, sizes: list[int]) -> None:

@@ -121,8 +121,11 @@ def test_a_long_training_is_saved_on_the_way(
         lambda engine, folder, progress: saved.append(progress.step),
     )
     monkeypatch.setattr(stages.OuterLoop, "step", _no_step)
-    looped(replace(SETTINGS, outer_steps=outer_steps), folder=CheckpointFolder(tmp_path))
+    clock = Clock()
+    settings = replace(SETTINGS, outer_steps=outer_steps)
+    looped(settings, folder=CheckpointFolder(tmp_path), clock=clock)
     assert saved == [step for step in (50,) if step <= outer_steps]
+    assert ("saving" in clock.read()) is bool(saved)
 
 
 def _no_step(loop: Any, number: int) -> Any:
