@@ -193,3 +193,53 @@ def test_a_kill_that_the_kernel_counted_or_did_not() -> None:
 
 def test_a_silent_death() -> None:
     assert died(STEP, 1, None, "").why == "it printed nothing"
+
+
+def test_of_what_is_too_long_the_telling_end_is_kept() -> None:
+    """Messages begin with what they are about, tracebacks and notes end with it."""
+    error = raised(ValueError("begin" + "x" * 5000 + "end"))
+    for number in range(200):
+        error.add_note(f"note {number}")
+    made = failure_of(error, home=HOME, step="s")
+    assert made.message.startswith("begin")
+    assert not made.message.endswith("end")
+    assert made.left.endswith("note 199")
+    assert "note 0;" not in made.left
+    assert made.traceback.rstrip().endswith("note 199")
+    assert 0 < len(made.left) < len(made.message) < len(made.traceback)
+
+
+def test_the_type_of_a_failure_is_its_own_and_all_that_it_is() -> None:
+    class Own(KeyError):
+        pass
+
+    made = failure_of(raised(Own("k")), home=HOME, step="s")
+    assert made.type == "Own"
+    assert made.bases[:2] == ["KeyError", "LookupError"]
+    assert "Own" not in made.bases
+    assert not made.preflight
+
+
+@pytest.mark.parametrize(
+    ("where", "message"), [("", "what"), ("s", "what"), ("other", "other: what")]
+)
+def test_where_an_error_was_is_said_unless_it_is_the_step(where: str, message: str) -> None:
+    error = raised(InvalidInput("what", where=where, why="why", next_step="next"))
+    made = failure_of(error, home=HOME, step="s")
+    assert (made.message, made.why, made.next_step) == (message, "why", "next")
+    assert made.preflight
+    assert made.shortage is None
+
+
+@pytest.mark.parametrize("oom_killed", [None, True, False])
+def test_who_killed_a_process_is_said_as_far_as_it_is_known(oom_killed: bool | None) -> None:
+    error = died(STEP, -9, Path("log"), "bye", oom_killed=oom_killed)
+    assert ("out of memory" in error.what) is (oom_killed is True)
+    assert ("the plan expected 3 GB" in error.why) is (oom_killed is not False)
+    assert ("it counted no such kill" in error.why) is (oom_killed is False)
+    assert ("ended a process at that time" in error.why) is (oom_killed is True)
+    assert "its last output: bye" in error.why
+    assert "see log; " in error.next_step
+    plain = died(STEP, 3, None, "")
+    assert plain.why == "it printed nothing"
+    assert "see" not in plain.next_step

@@ -224,3 +224,73 @@ def test_clean_removes_the_scratch_of_finished_steps_alone(store: Store) -> None
         assert store.scratch(held).exists()
     assert not store.scratch(done).exists()
     assert store.scratch(unfinished).exists()
+
+
+def test_dropped_outputs_are_gone_with_their_folders_and_the_record_stays(store: Store) -> None:
+    put(store)
+    assert store.drop(KEY)
+    assert [path.name for path in store.path(KEY).iterdir()] == [RECORD]
+    made = store.look(KEY).entry
+    assert made is not None
+    assert made.dropped
+    assert set(made.files) == {"data.txt", "folder/more.txt"}
+    assert not store.drop(KEY)  # nothing is left to drop
+    assert not store.drop("cd" * 32)
+    put(store)  # made again, in its place; nothing is set aside for that
+    again = store.look(KEY).entry
+    assert again is not None
+    assert not again.dropped
+    assert not list((store.home / "tmp").iterdir())
+
+
+def test_what_is_read_or_made_is_neither_dropped_nor_removed(store: Store) -> None:
+    put(store)
+    for holding in (store.lock(KEY), store.reading([KEY, "cd" * 32, KEY])):
+        with holding:
+            assert not store.drop(KEY)
+            assert not store.remove(KEY)
+        assert store.look(KEY, "all").entry is not None
+    with store.reading([KEY]), store.reading([KEY]):
+        pass
+    assert store.remove(KEY)
+    assert not store.path(KEY).exists()
+
+
+def test_what_is_finished_is_named_in_order(store: Store) -> None:
+    keys = ["ab" * 32, "cd" * 32, "0f" * 32]
+    for key in keys:
+        put(store, key)
+    assert list(store.finished()) == sorted(keys)
+    assert list(Store(store.home / "nowhere").finished()) == []
+
+
+def test_a_folder_of_somebody_elses_is_left_where_it_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be locked is not counted as removed."""
+    left = store.home / "tmp" / f"{KEY}.1234"
+    left.mkdir(parents=True)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(path)
+
+    with monkeypatch.context() as foreign:
+        foreign.setattr(store_module, "lock_if_free", refuse)
+        assert store.clean() == 0
+    assert left.is_dir()
+    with store.lock(KEY):
+        assert store.clean() == 0
+    assert left.is_dir()
+    assert store.clean() == 1
+    assert not left.exists()
+    assert store.clean() == 0
+
+
+@pytest.mark.parametrize(("age", "left"), [(6.99, True), (7.01, False)])
+def test_what_was_set_aside_is_kept_for_a_week(store: Store, age: float, left: bool) -> None:
+    put(store)
+    aside = store.set_aside(KEY)
+    at = time.time() - age * 86400
+    os.utime(aside, (at, at))
+    store.clean()
+    assert aside.exists() is left

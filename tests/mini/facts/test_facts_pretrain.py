@@ -209,7 +209,7 @@ def test_what_moved_is_counted_weight_by_weight(
 def test_a_loss_that_is_not_finite_ends_a_pretraining(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files.write_world(tmp_path / "data", WORLD)
+    files.write_world(tmp_path / "data", 0)
 
     def train(*_: Any, on_step: Any, **__: Any) -> None:
         on_step(1, 3.0)
