@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kit.mini import record
-from kit.mini.facts import measure
+from kit.mini import record, trials
+from kit.mini.facts import measure, runs
 from kit.mini.facts.model import Shape
 from kit.mini.facts.pretrain import FORGET, REQUEST, Recipe, shares
 from kit.mini.facts.texts import copy_texts, count_runs, count_texts
@@ -125,3 +126,63 @@ def test_a_record_is_of_its_recipe(tmp_path: Path) -> None:
     assert record.read_record(path, {"a": 1}, 3)["seeds"] == [{"seed": 0}]
     with pytest.raises(ValueError, match="another recipe"):
         record.read_record(path, {"a": 2}, 3)
+
+
+@pytest.mark.parametrize(("kept", "said"), [((), "kept: none"), ((10, 9, 100), "kept: 9, 10, 100")])
+def test_a_checkpoint_that_was_not_kept_is_said_with_those_that_were(
+    tmp_path: Path, kept: tuple[int, ...], said: str
+) -> None:
+    for step in kept:
+        runs.checkpoint_folder(tmp_path, step).mkdir(parents=True)
+        assert runs.find_checkpoint(tmp_path, step) == runs.checkpoint_folder(tmp_path, step)
+    with pytest.raises(ValueError, match=f"no checkpoint at step 7; {said}"):
+        runs.find_checkpoint(tmp_path, 7)
+
+
+class _Here:
+    """In place of processes: attempts are made at once, in this one."""
+
+    def __init__(self, jobs: int, context: Any) -> None:
+        assert jobs >= 1
+
+    def __enter__(self) -> _Here:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, attempt: Any, seed: int) -> Future[Any]:
+        made: Future[Any] = Future()
+        made.set_result(attempt(seed))
+        return made
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+@pytest.mark.parametrize("before", [(), (0, 1), (0, 1, 2, 3, 4)])
+def test_seeds_are_tried_until_enough_of_them_passed(
+    monkeypatch: pytest.MonkeyPatch, jobs: int, before: tuple[int, ...]
+) -> None:
+    """Even seeds pass; what a stopped build knows is not tried again, and each is told of."""
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", _Here)
+
+    def attempt(seed: int) -> dict[str, Any]:
+        tried.append(seed)
+        return {"seed": seed, "good": seed % 2 == 0}
+
+    tried: list[int] = []
+    said: list[str] = []
+    saved: list[int] = []
+    known = record.judge([attempt(seed) for seed in before], 3, lambda row: bool(row["good"]))
+    tried.clear()
+    made = trials.try_seeds(
+        {"seeds": known, "other": 1}, 3, attempt=attempt, passed=lambda row: bool(row["good"]),
+        save=lambda record: saved.append(len(record["seeds"])), jobs=jobs, say=said.append,
+    )  # fmt: skip
+    good = [row["seed"] for row in made["seeds"] if row["status"] == "admitted"]
+    assert good == [0, 2, 4]
+    assert tried == list(range(len(before), len(made["seeds"])))
+    assert len(tried) <= 5 - len(before) + jobs - 1
+    assert sorted(said) == sorted(f"tried seed {seed}" for seed in tried)
+    assert saved == sorted(saved)
+    assert (made["wanted"], made["other"]) == (3, 1)
+    assert (not saved) == (len(before) == 5)

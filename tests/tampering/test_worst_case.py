@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -195,19 +196,22 @@ def test_bad_input() -> None:
 
 
 def test_attacks_that_choose_equally_well_are_ranked_by_name_not_as_they_come() -> None:
-    """What the other questions say of each differs, so the order of equals would show."""
-    names = [f"trial-{number}" for number in range(9)]
-    right = {name: (True, *(index % 3 == bit for bit in range(2)), index > 4)
-             for index, name in enumerate(names)}  # fmt: skip
-    divided = Halves((0,), (1, 2, 3))
-    candidates = [Candidate(name, 1, right[name], 1.0) for name in names]
-    share = [sum(right[name][1:]) / 3 for name in names]
-    first = [sum(share) / 9]  # any of them
+    """The other questions tell them apart, so that another order of equals would show."""
+    count = 9
+    names = [f"trial-{number}" for number in range(count)]
+    divided = Halves((0,), tuple(range(1, count + 1)))
+    candidates = [
+        Candidate(name, 1, (True, *(at < index for at in range(count))), 1.0)
+        for index, name in enumerate(names)
+    ]
+    values = [index / count for index in range(count)]  # of each in the order of the names
+    # Of n drawn it is the first by name that is among them.
+    wanted = [
+        sum(comb(count - 1 - at, n - 1) * value for at, value in enumerate(values)) / comb(count, n)
+        for n in range(1, count + 1)
+    ]
     for given in (candidates, candidates[::-1], candidates[4:] + candidates[:4]):
-        curve = [value for _, value in by_trials(given, ANY, divided)]
-        assert curve[0] == pytest.approx(first[0])
-        assert curve[-1] == share[0]  # of all nine the first by name
-        assert curve == pytest.approx([value for _, value in by_trials(candidates, ANY, divided)])
+        assert [value for _, value in by_trials(given, ANY, divided)] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.1, 1.5])
