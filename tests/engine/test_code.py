@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kit.engine import code
-from kit.engine.code import changed, code_digest
+from kit.engine.code import absent, changed, code_digest
 from kit.engine.registry import NoParams, Registry, StepKind, load_registry
 from kit.engine.store import StoredStep
 from kit.steps import common
@@ -158,3 +158,21 @@ def test_only_a_record_that_names_other_code_is_of_other_code() -> None:
     assert changed(of("", kind="nobody/knows"), registry) is False
     assert changed(of(code_digest(kind, {})), registry) is False
     assert changed(of("0" * 64), registry) is True
+
+
+def test_science_that_is_not_there_is_named(package: Path) -> None:
+    """Modules, functions and modules that cannot be read; what is there is not said."""
+    (package / "broken.py").write_text("def\n")
+    there = ("my_stale.method", "my_stale.steps:run", "my_stale.sub")
+    assert list(absent(there)) == []
+    said = {entry: wrong for entry, wrong, _ in absent(
+        (*there, "my_stale.gone", "my_stale.steps:ran", "my_stale.broken:x"))}  # fmt: skip
+    assert said.keys() == {"my_stale.gone", "my_stale.steps:ran", "my_stale.broken:x"}
+    assert said["my_stale.gone"] == "there is no module 'my_stale.gone'"
+    assert said["my_stale.steps:ran"] == "my_stale.steps has no function 'ran'"
+    assert "broken.py cannot be read" in said["my_stale.broken:x"]
+    (remedy,) = [remedy for *_, remedy in absent(("my_stale.steps:ran",))]
+    assert "run" in remedy
+    with pytest.raises(ValueError, match=r"there is no module 'my_stale\.gone'"):
+        digest(science=("my_stale.gone",))
+    assert digest(science=("my_stale.alone",)) != digest()

@@ -13,19 +13,23 @@ import msgspec
 import pytest
 
 from kit.engine import inventory, local, registry
-from kit.engine.batch import share_of, solve
+from kit.engine.batch import USUAL_GPU_GB, GpusToUse, share_of, solve
+from kit.engine.environment import Machine
 from kit.engine.failures import _how, _readable
+from kit.engine.hardware import Gpu
 from kit.engine.inventory import Checkpoints, Held, chosen
 from kit.engine.keys import instance_key
 from kit.engine.launch import Nodes, parse_nodes
 from kit.engine.local import LocalExecutor
 from kit.engine.process import rose
-from kit.engine.registry import REGISTRY, draws_fault, size_fault
+from kit.engine.registry import REGISTRY, Cards, Sized, draws_fault, size_fault
 from kit.engine.secrets import redact
 from kit.engine.slurm.options import SlurmOptions, minutes, request
 from kit.engine.store import STORE_VERSION, Store
 from kit.errors import InvalidInput, Preflight, UsageError
+from kit.manifest.types import Resources
 from tests.engine.conftest import plan_of
+from tests.engine.toy import FailParams
 
 
 @pytest.mark.parametrize(
@@ -300,3 +304,59 @@ def test_keys_do_not_depend_on_the_order_of_inputs() -> None:
                for name, use in table.steps.items()},
     )  # fmt: skip
     assert instance_key(table, kind, sources, {}) == instance_key(turned, kind, sources, {})
+
+
+# What a kind makes of the GPUs that there are.
+
+
+@pytest.mark.parametrize(
+    ("asked", "cards", "seen"),
+    [
+        ({"gpus": 3}, (), (3, USUAL_GPU_GB, math.inf)),
+        ({"gpus": 3}, (80.0, 40.0), (3, 40.0, "here")),
+        ({"gpus": 3}, (80.0, 0.0), (3, 80.0, "here")),  # one does not say
+        ({"gpu_gb": 24.0}, (80.0,), (2, 24.0, math.inf)),  # another machine's
+        ({"gpus": 1, "gpu_gb": 24.0}, (80.0,), (1, 24.0, math.inf)),
+        ({}, (80.0,), None),
+    ],
+)
+def test_a_step_is_sized_for_the_gpus_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], cards: tuple[float, ...], seen: Any
+) -> None:
+    """The smallest of this machine's where their memory is not given."""
+    monkeypatch.setattr("kit.engine.batch.memory_gb", lambda: 123.0)
+    machine = Machine(gpus=[Gpu(index="0", name="x", arch="sm_90", memory_gb=gb) for gb in cards])
+    told: list[Cards] = []
+
+    def sized(params: Any, models: Any, cards: Cards) -> Sized:
+        told.append(cards)
+        return Sized({"rows": 7}, 10.2, 20.7, minutes, "seven rows")
+
+    minutes: float | None = None
+    kind: Any = SimpleNamespace(sized=sized)
+    params, needs = FailParams(rows=1), Resources(gpus=2, minutes=9.0)
+    to_use = GpusToUse(asked.get("gpus"), asked.get("gpu_gb"), machine)
+
+    def size(kind: Any = kind, needs: Resources = needs) -> tuple[Any, Resources, str]:
+        return to_use.size(kind, params, needs, {}, "step[a=1]", frozenset({"kept"}))
+
+    made, sizes, note = size()
+    if seen is None:
+        assert (made, sizes, note, told) == (params, needs, "", [])
+        return
+    gpus, gpu_gb, memory = seen
+    assert told == [Cards(gpus, gpu_gb, 123.0 if memory == "here" else memory, frozenset({"kept"}))]
+    assert (made.rows, note) == (7, "step: seven rows")
+    assert (sizes.gpus, sizes.gpu_memory_gb, sizes.memory_gb) == (gpus, 11, 21)
+    assert sizes.minutes == 9.0
+    minutes = 4.0
+    assert size()[1].minutes == 4.0
+    assert size(needs=Resources(gpus=0))[2] == ""
+    assert size(kind=SimpleNamespace(sized=None)) == (params, needs, "")
+    assert size(kind=SimpleNamespace(sized=lambda *_: None)) == (params, needs, "")
+
+    def refuse(*_: Any) -> None:
+        raise ValueError("two more are needed")
+
+    with pytest.raises(Preflight, match="two more are needed"):
+        size(kind=SimpleNamespace(sized=refuse))

@@ -89,3 +89,23 @@ def test_another_process_finds_it_on_disk(
     assert made
     assert made == set((tmp_path / "cache").rglob("*.py"))
     assert second.seconds < first.seconds
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_no_layer_is_made_that_nothing_runs(wanted: Ahead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only layers behind another are compiled, each once."""
+    compiled, ran = [], set()
+
+    def load(folder: Path, **how: object) -> object:
+        model = load_random_model(folder, **how)  # type: ignore[arg-type]
+        for number, layer in enumerate(model.gpt_neox.layers):
+            layer.register_forward_pre_hook(lambda *_, number=number: ran.add(number))
+        layers.append(len(model.gpt_neox.layers))
+        return model
+
+    layers: list[int] = []
+    monkeypatch.setattr("kit.train.compile_ahead.load_random_model", load)
+    monkeypatch.setattr(torch, "compile", lambda layer: compiled.append(layer) or layer)
+    compile_layer(wanted)
+    assert ran == set(range(layers[0]))
+    assert len(compiled) == 1
