@@ -136,7 +136,12 @@ def test_checkpoints_that_were_damaged_are_noted(tmp_path: Path, monkeypatch: Pa
 
 @pytest.mark.parametrize(
     ("checkpoints", "said"),
-    [([], "at least one"), ([-1, 3], "from 0 on"), ([4], "behind the last")],
+    [
+        ([], "at least one"),
+        ([-1, 3], "from 0 on"),
+        ([4], "behind the last"),
+        ([1, 4], "behind the last"),
+    ],
 )
 def test_checkpoints_that_no_step_reaches(
     tmp_path: Path, monkeypatch: Patch, checkpoints: list[int], said: str

@@ -169,7 +169,10 @@ def test_published_texts_of_another_number(
     assert json.loads((done.out / kinds.COUNTS).read_text(encoding="utf-8")) == {"b": 2, "c": 3}
 
 
-@pytest.mark.parametrize(("published", "holds", "detail"), COUNTED)
+@pytest.mark.parametrize(
+    ("published", "holds", "detail"),
+    [*COUNTED, (["b=2", "c=4"], False, "b: 2 of 2; c: 0 of 4")],
+)
 def test_published_pairs_of_another_number(
     done: Loose, monkeypatch: Patch, published: list[str], holds: bool, detail: str
 ) -> None:

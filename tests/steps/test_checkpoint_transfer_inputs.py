@@ -294,7 +294,9 @@ def test_layers_are_compiled_ahead_for_the_batches_that_there_are(
         layers=[1], pairs=2, uses=3, budget_gb=0.5, compiled_rows=rows, affine=False
     )
     maps.run_targets(done, asked)
-    assert len(ahead) == graphs
+    assert [(one.padded, one.tokens, one.rows) for one in ahead] == [
+        (padded, max(lengths), rows) for padded in (False, True)[:graphs]
+    ]
     assert seen["budget"] == 2**29
     assert (seen["uses"], seen["width"], seen["maps"]) == (3, 16, None)
     assert len(done.notes) == (2 if failed else 1)

@@ -59,6 +59,16 @@ def test_a_weight_under_the_adapters_that_is_touched_is_noticed(given: Any) -> N
     assert done.moved - done.allowed == {"model.norm.weight"}
 
 
+def test_a_single_number_that_is_not_finite_is_noticed(given: Any) -> None:
+    student = copy.deepcopy(given.original)
+
+    def touch(step: int) -> None:
+        if step == 2:
+            student.model.norm.weight.data[0] = torch.inf
+
+    assert not ran(given, recipe(full_rank=True), student=student, on_step=touch).run.finite
+
+
 @pytest.mark.parametrize("full_rank", [False, True])
 def test_what_may_move_and_how_much_is_trained(given: Any, full_rank: bool) -> None:
     wanted = recipe(full_rank=full_rank, epochs=2)
@@ -145,11 +155,14 @@ def test_every_pair_of_the_plan_is_kept_and_no_other(
         assert (plan.retain, plan.forget, written) == (0, 0, 0)
     elif share > 1:
         assert plan.retain == plan.forget == len(data.forget)
+    bytes_kept = 0
     for name, count in ((FORGET, plan.forget), (RETAIN, plan.retain)):
         states = kept_states(tmp_path, name)
         there = [at for at in range(len(data.forget)) if states is not None and at in states]
         assert there == list(range(count))
+        bytes_kept += sum(v.nbytes for at in there for v in states.rows(at).values())  # type: ignore[union-attr]
         assert (states is None) is (count == 0)
+    assert bytes_kept <= plan.bytes <= share * whole
 
 
 FIELDS = ("remove", "retain")

@@ -135,3 +135,6 @@ def test_a_statistic_that_cannot_be_taken_is_refused(tmp_path: Path) -> None:
         cells([attack], pooled=Pooled("adversary", "mean"))
     with pytest.raises(ValueError, match="step 30 was not measured"):
         cells([attack], pooled=Pooled("order", "mean", (30,)))
+    longer = FinishedAttack("b", trajectory(tmp_path, "b", [5, 5, 5]), {"seed": 0, "order": 2})
+    with pytest.raises(ValueError, match="step 20 was not measured in every attack"):
+        cells([attack, longer], pooled=Pooled("order", "mean", (20,)))

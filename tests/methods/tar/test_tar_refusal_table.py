@@ -110,6 +110,17 @@ def test_win_rates_are_counted_by_hand(tmp_path: Path) -> None:
     ]
 
 
+def test_the_largest_margin_of_all_trainings_has_no_sign(tmp_path: Path) -> None:
+    done = []
+    for seed, first in enumerate(([0.0, 1e-6], [1e-6, -2e-3], [1e-4, 0.0])):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        made = training(folder, [0.0], [first, [1.0, 1.0]])
+        done.append(replace(made, instance=f"loop[seed={seed}]", axes={"seed": seed}))
+    _, largest = tabulate_win_rates(done, {"seed": "replicate"}, parts=1)
+    assert largest == 2e-3
+
+
 def test_a_training_without_win_rates_is_refused(tmp_path: Path) -> None:
     one = training(tmp_path, [0.0], [[0.0, 0.0]])
     with pytest.raises(ValueError, match="1 simulated attacks for 2 parts"):

@@ -110,6 +110,23 @@ def test_the_clock_is_told_every_part_of_an_outer_step() -> None:
     }  # fmt: skip
 
 
+def test_a_tamper_loss_below_its_floor_has_no_part_in_the_gradient() -> None:
+    """At the floor itself it has."""
+
+    def first_step(lowest: float) -> Any:
+        _, run = looped(replace(SETTINGS, outer_steps=1, lowest_tamper_loss=lowest))
+        return run.steps[0]
+
+    whole = first_step(-1e9)
+    assert whole.gradient != pytest.approx(whole.retain_gradient, rel=1e-3)
+    below = first_step(1e9)
+    assert below.retain_gradient == pytest.approx(whole.retain_gradient, rel=1e-5)
+    assert below.gradient == pytest.approx(below.retain_gradient, rel=1e-6)
+    at = first_step(whole.weighted_tamper_loss)
+    assert at.weighted_tamper_loss == whole.weighted_tamper_loss
+    assert at.gradient == pytest.approx(whole.gradient, rel=1e-6)
+
+
 @pytest.mark.parametrize("outer_steps", [3, 53])
 def test_a_long_training_is_saved_on_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer_steps: int
