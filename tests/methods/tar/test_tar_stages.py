@@ -80,6 +80,29 @@ def test_what_a_plan_says_reaches_the_loss(method: str, changes: dict[str, Any])
     assert safeguarded(method)[2].losses[0] != safeguarded(method, **changes)[2].losses[0]
 
 
+def test_a_safeguard_is_trained_as_its_plan_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weight shrinks by itself, and a loss without a bound may fall without one."""
+    seen: dict[str, Any] = {}
+
+    def trained(engine: Any, terms: Any, streams: Any, settings: Any, **how: Any) -> Any:
+        seen.update(how, engine=engine, streams=streams, settings=settings)
+
+    monkeypatch.setattr(stages, "train_safeguard", trained)
+    safeguarded("llmu", steps=7, warmup=3, clip=0.5, optimizer="sgd", seed=5)
+    spec, settings = seen["engine"].optimizer.spec, seen["settings"]
+    assert (type(spec).__name__.lower(), spec.learning_rate, spec.weight_decay) == ("sgd", 1e-2, 0)
+    assert (settings.steps, settings.schedule.warmup, settings.clip) == (7, 3, 0.5)
+    assert settings.highest_loss == float("inf")
+    streams = dict(seen["streams"].items())
+    # The labels that LLMU puts in the place of others come from a batch of their own.
+    assert len(streams) == 3
+    assert {stream.size for stream in streams.values()} == {4}
+    assert {stream.seed for stream in streams.values()} == {5}
+    drawn = {name: {e.id.split("-")[0] for e in stream.take()} for name, stream in streams.items()}
+    assert sorted(map(list, drawn.values())) == [["forget"], ["retain"], ["retain"]]
+    assert seen["rows"] == 64
+
+
 def test_an_unknown_safeguard_is_named() -> None:
     with pytest.raises(ValueError, match="unknown safeguard 'none'; known: random-mapping"):
         safeguarded("none")
