@@ -11,11 +11,12 @@ import pytest
 from kit.errors import InvalidInput
 from kit.manifest import docs
 from kit.report.files import read_run
-from kit.report.log import add, entries
+from kit.report.log import add, entries, entry
 from kit.report.pooled import page
-from tests.report.builders import verdict
+from kit.verify.verdict import Interval
+from tests.report.builders import cell, claim, verdict
 from tests.report.extremes import HOSTILE, write_hostile
-from tests.report.runs import write_run
+from tests.report.runs import plan, write_run
 
 
 def test_entry_binds_itself_to_the_verdict(tmp_path: Path) -> None:
@@ -114,3 +115,36 @@ def test_hostile_run_stays_in_the_folder(tmp_path: Path) -> None:
     path = add(run, tmp_path / "log", name=HOSTILE[0] * 40, hardware=HOSTILE[8])
     assert path.parent == tmp_path / "log"
     assert "<" not in page(tmp_path / "log")
+
+
+def test_an_entry_has_the_numbers_of_its_primary_claims(tmp_path: Path) -> None:
+    cells = [
+        cell("t/a", value=2.0, value_interval=Interval(low=1.0, high=4.0, level=0.95)),
+        cell("t/b", value=3.0, value_interval=None),
+        cell("t/bad", verdict="invalid"),
+        cell("t/none", value=None, value_interval=None),
+        cell("t/other"),
+    ]
+    claims = [claim("c", cells=["t/a", "t/b", "t/bad", "t/none"]), claim("d", primary=False)]
+    run = read_run(write_run(tmp_path / "run", verdict=verdict(cells=cells, claims=claims)))
+    (made,) = entry(run).claims
+    assert [(one.id, one.value, one.low, one.high) for one in made.cells] == [
+        ("t/a", 2.0, 1.0, 4.0), ("t/b", 3.0, None, None),
+    ]  # fmt: skip
+
+
+def test_an_entry_says_what_was_changed_but_no_path_and_no_seed(tmp_path: Path) -> None:
+    said = ["seed=3", "a.b=1", "compared with /home/me/x.yaml"]
+    for own, changes in ((False, said[1:]),
+                         (True, ["a.b=1", "compared with an expectation of its own"])):  # fmt: skip
+        made = verdict(overrides=said, own_expectation=own, reasons=["other"])
+        assert entry(read_run(write_run(tmp_path / "run", verdict=made))).changes == changes
+
+
+def test_the_environment_of_an_entry_is_what_its_steps_say(tmp_path: Path) -> None:
+    made = plan()
+    first, second, *_ = made["instances"]
+    first["environment"] = {"dtype": "float32", "compiled": False, "gpu": None, "fused": True}
+    second["environment"] = {"dtype": "bfloat16"}
+    found = entry(read_run(write_run(tmp_path / "run", plan=made)))
+    assert found.environment == {"dtype": "bfloat16+float32", "fused": "True"}
