@@ -200,7 +200,7 @@ def ranked(
 def speaking(canary: bool = True) -> Callable[..., Any]:
     """In place of the step function."""
 
-    def call(job: Job, kind: Any, out: Path, scratch: Path, emit: Any) -> worker.Measured:
+    def call(job: Job, kind: Any, out: Path, scratch: Path, emit: Any, **_: Any) -> worker.Measured:
         emit(event("progress", job.instance.id, done=1, total=1, unit="x"))
         left = [Canary(id="c", step="f", passed=True, detail="d", cells=[])]
         return worker.Measured(peak_memory_gb=1.5, canaries=left)
@@ -243,7 +243,7 @@ def test_a_rank_that_fails_says_why_and_fails(
 
 
 def test_a_rank_that_is_stopped_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def call(*_: Any) -> None:
+    def call(*_: Any, **__: Any) -> None:
         raise Stopped
 
     monkeypatch.setattr(torchrun, "call", call)

@@ -88,7 +88,7 @@ def test_a_worker_does_one_job_after_another_whatever_becomes_of_them(
 def test_a_worker_whose_step_is_stopped_says_so_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def perform(*_: Any) -> None:
+    def perform(*_: Any, **__: Any) -> None:
         raise Stopped
 
     monkeypatch.setattr(worker, "perform", perform)
