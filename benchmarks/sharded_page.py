@@ -148,7 +148,7 @@ def _rehearsed() -> list[str]:
         f"The plan's memory was {red['plan_error']['gpu_memory']:.0%} off there: 105 GiB of each "
         "GPU were taken in training, 126 when the loss of texts was measured behind it. 256 texts "
         "of 256 tokens passed at once, whose scores take 16.8 GB in bf16, twice. Since then a pass "
-        "has at most 2^30 scores (not measured again on two GPUs).",
+        "has at most 2^28 scores (not measured again on two GPUs).",
     ]
 
 

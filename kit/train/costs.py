@@ -17,7 +17,7 @@ SCHEDULE_FREE = ADAM = 8
 """Bytes a parameter of an optimizer's state: two fp32 tensors."""
 CHUNK = 4096
 """Tokens whose scores exist at once."""
-SCORES = 1 << 30
+SCORES = 1 << 28
 """Scores (positions times vocabulary) that exist at once where the loss of texts is measured."""
 _HIDDEN, _WIDE, _WIDE_COMPILED = 7, 4, 3
 """bf16 vectors that a decoder layer keeps for its backward pass, a token: so many of the model's

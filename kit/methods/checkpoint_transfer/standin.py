@@ -23,15 +23,15 @@ PROMPT_WORDS, OPTION_WORDS = 40, 6
 """Of a stand-in question: about 100 tokens with its options, as long as those of WMDP."""
 
 
-def standin_documents(number: int, words: int, seed: int) -> list[str]:
+def standin_documents(number: int, words: int, name: str) -> list[str]:
     """Texts of neutral words.
 
     Args:
         number: How many.
         words: Of each.
-        seed: Of the draws.
+        name: Of the data they stand for; other data have others.
     """
-    draw = Random(f"documents-{seed}")
+    draw = Random(f"documents-{name}")
     return [" ".join(draw.choices(WORDS, k=words)) for _ in range(number)]
 
 

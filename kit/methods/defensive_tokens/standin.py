@@ -176,10 +176,6 @@ class AnswerLengths:
         return scored
 
 
-def _limits(count: int, most: int) -> list[int]:
-    return [min(n, most) for n in answer_lengths(count, count)]
-
-
 def released_prefix(width: int, *, n: int = 5, seed: int = 0, norm: float = 83.0) -> Tensor:
     """[n, width] float32 vectors as long as the released ones (83 on average)."""
     import torch

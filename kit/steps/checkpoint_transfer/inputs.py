@@ -89,7 +89,7 @@ def documents_of(
     if ctx.rehearsal:
         from kit.methods.checkpoint_transfer.standin import standin_documents
 
-        return standin_documents(number, words, len(pin))
+        return standin_documents(number, words, pin)
     from kit.methods.checkpoint_transfer.texts import read_documents
 
     return read_documents(pinned_files(ctx.pin(pin).path), fields)

@@ -86,7 +86,9 @@ def test_stand_ins_have_the_counts_and_names_of_the_sets() -> None:
     assert sets["mmlu-5-shot"][0].prompt.count("Answer:") == 6
     with pytest.raises(ValueError, match="9 questions of STEM among 4"):
         standin_sets({"wmdp-robust": 1, "mmlu": 4, "mmlu-stem": 9})
-    assert [len(text.split()) for text in standin_documents(3, 7, 0)] == [7, 7, 7]
+    forget, retain = (standin_documents(3, 7, name) for name in ("forget", "retain"))
+    assert [len(text.split()) for text in forget] == [7, 7, 7]
+    assert not {*forget} & {*retain}
 
 
 def test_documents_are_cut_into_pieces() -> None:
