@@ -199,25 +199,50 @@ def _transfer_again() -> list[str]:
             if f"{key}, 1024 pairs, minutes" in values["summary"]
         ),
         "",
-        *_transfer_bars(values),
+        *_transfer_bars({"summary": values["summary"] | _cold_again()["summary"]}),
         "",
-        f"The cold row: {cold['1024 pairs, targets, seconds']:.0f} s for targets, {waiting:.0f} s "
-        f"of waiting for the compiler beside them, which took {ahead['seconds']:.0f} s, and "
+        f"The cold row of that machine: {cold['1024 pairs, targets, seconds']:.0f} s for targets, "
+        f"{waiting:.0f} s of waiting for the compiler beside them, which took "
+        f"{ahead['seconds']:.0f} s, and "
         f"{training['1024 pairs, seconds']:.0f} s of training, whose first step took "
         f"{training['first step over the mean']:.1f} s more than the mean of "
         f"{training['mean step']:.2f} s ({training['TFLOP/s of the mean step']:.0f} TFLOP/s). The "
         f"further row's first step took {warm['first step over the mean']:.1f} s more than its "
         f"mean of {warm['mean step']:.2f} s. The published recipe takes "
         f"{values['summary']['reference over warm']:.2f} times as long as a further row and "
-        f"{values['summary']['reference over cold']:.2f} times as long as the cold one."
-        + _targets_once(cold["targets"], values.get("states kept on", "")),
+        f"{values['summary']['reference over cold']:.2f} times as long as the cold one.",
+        "",
+        _cold_in_words(_cold_again()),
     ]
+
+
+def _cold_again() -> dict[str, Any]:
+    """The newest record of a cold row alone."""
+    values: dict[str, Any] = json.loads(
+        max(HERE.glob("transfer-cold-*.json")).read_text(encoding="utf-8")
+    )
+    return values
+
+
+def _cold_in_words(values: dict[str, Any]) -> str:
+    """What the cold row took since states leave the GPU after each pass, and how it was counted."""
+    cold = values["a: a row cold"]
+    made, training = cold["targets"], cold["training"]
+    before = made["1024 pairs, start and end extrapolated too as in earlier records, seconds"]
+    later = (before - made["1024 pairs, seconds"]) / 60
+    minutes = values["summary"]["cold, 1024 pairs, minutes"]
+    return (
+        f"The bar's cold row is that of a later machine ({_transfer_machine(values)}, states kept "
+        f"in memory, {values['states kept on']}): {minutes:.2f} minutes, "
+        f"{cold['1024 pairs, targets, seconds']:.0f} s for targets and "
+        f"{training['1024 pairs, seconds']:.0f} s of training ({training['mean step']:.2f} s a "
+        f"step); {minutes + later:.2f} as earlier records count."
+        + _targets_once(made, values["states kept on"])
+    )
 
 
 def _targets_once(made: dict[str, Any], kept_on: str) -> str:
     """How the targets' seconds come from fewer pairs; earlier records extrapolate all of them."""
-    if "pairs" not in made:
-        return ""
     quarters, alone = made["quarters, seconds"], made["passes alone, behind that"]
     before = made["1024 pairs, start and end extrapolated too as in earlier records, seconds"]
     rates = [alone[name] for name in alone if name.endswith(", TFLOP/s") and "product" not in name]
