@@ -286,6 +286,9 @@ def test_container_engines(
         if check.level == "WARN":
             assert "RUNNER=local" in check.mend
             assert "Cannot connect" in check.detail or "nvidia-container-toolkit" in check.mend
+            # Each engine is told of GPUs in a way of its own.
+            assert ("--runtime=docker" in check.mend) <= (check.what == "docker")
+            assert ("cdi generate" in check.mend) <= (check.what == "podman")
 
 
 @pytest.mark.parametrize(

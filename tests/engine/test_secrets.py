@@ -114,6 +114,20 @@ def test_workers_are_offline_and_equal() -> None:
     assert gpu["OMP_NUM_THREADS"] == "8"
 
 
+@pytest.mark.parametrize(
+    ("folder", "added"),
+    [("checkout", True), ("lib/site-packages", False), ("dist-packages", False)],
+)
+def test_a_worker_runs_the_kit_of_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, added: bool
+) -> None:
+    """An installed kit is found anyway, and its folder would put all packages in front."""
+    root = (tmp_path / folder).resolve()
+    monkeypatch.setattr("kit.engine.process.kit.__file__", str(root / "kit/__init__.py"))
+    made = worker_environment({"PATH": "/bin"}, threads=1, gpus=[])
+    assert made.get("PYTHONPATH", "").split(":")[0] == (str(root) if added else "")
+
+
 def test_what_is_compiled_lies_in_the_kits_home_and_survives_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from statistics import NormalDist
@@ -263,6 +264,14 @@ def test_numbers_that_a_failed_canary_spoiled_are_not_pooled(tmp_path: Path) -> 
     folder = write_run(tmp_path / "spoiled", verdict=spoiled)
     known = [c.id for claim in entry(read_run(folder)).claims for c in claim.cells]
     assert cell not in known
+
+
+def test_weights_are_said_where_there_is_more_than_one_class() -> None:
+    alone = pooled_markdown(standing([run(0), run(10)]))
+    both = pooled_markdown(standing([run(0), run(10, environment=GPU)]))
+    shares = re.compile(r" weighs \d+%")
+    assert not shares.search(alone)
+    assert len(shares.findall(both)) == 2
 
 
 def test_kit_log_show_says_what_is_pooled_and_what_it_gives(

@@ -165,6 +165,7 @@ def test_labels_round_trip_through_a_file(tmp_path):
     labels["s-1"] = replace(labels["s-1"], text="caf\u00e9\u2028 line\nbreak", ids=())
     path = tmp_path / "labels.jsonl"
     save_labels(path, labels)
+    assert "caf\u00e9" in path.read_text(encoding="utf-8")  # readable as it is
     assert load_labels(path) == labels
     assert list(load_labels(path)) == list(labels)
 
