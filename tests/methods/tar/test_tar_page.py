@@ -9,6 +9,7 @@ from kit.methods.tar.baselines import (
     max_entropy,
     min_posterior,
     r2d2,
+    random_mapping,
     recipe,
     repnoise,
     rmu,
@@ -79,12 +80,13 @@ def rate(value: float) -> str:
 
 def test_the_page_has_the_recipes_of_the_baselines():
     tuned = recipe.TUNED
+    for name, made in (("Max Entropy", tuned), ("Random mapping", random_mapping.RECIPE)):
+        assert (
+            f"{made.steps} steps, schedule-free AdamW {rate(made.learning_rate)}, "
+            f"warm-up {made.warmup}, batch {made.batch} ("
+        ) in baseline(name)
+        assert made.optimizer == "schedule-free-adamw"
     assert max_entropy.RECIPE is min_posterior.RECIPE is llmu.RECIPE is tuned
-    assert (
-        f"{tuned.steps} steps, schedule-free AdamW {rate(tuned.learning_rate)}, "
-        f"warm-up {tuned.warmup}, batch {tuned.batch} (G.1"
-    ) in baseline("Max Entropy")
-    assert tuned.optimizer == "schedule-free-adamw"
     power = f"{min_posterior.THRESHOLD:g}".translate(POWERS)
     assert f"labels below e{power} add 0" in baseline("Min Posterior")
     steering = " / ".join(f"{rmu.STEERING[domain]:g}" for domain in ("bio", "cyber", "chem"))
