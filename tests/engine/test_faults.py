@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kit import durable
-from kit.engine import session
+from kit.engine import events, session
 from kit.engine.events import read_events, utc_after
 from kit.engine.job import Job, make_job
 from kit.engine.registry import REGISTRY
@@ -31,6 +32,9 @@ from tests.engine.test_store import KEY, put
 @pytest.fixture
 def _backwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look at the clock, in the run and in its workers, sees an earlier time."""
+    # Importing it sets the clock: what is there before has to be remembered first.
+    monkeypatch.setattr("time.time", time.time)
+    monkeypatch.setattr("kit.engine.events.datetime", events.datetime)
     import tests.engine.backwards as clock
 
     monkeypatch.setattr("time.time", clock.back)
