@@ -83,9 +83,10 @@ def test_exact_binomial(k: int, n: int, value: float) -> None:
 def test_mcnemar(b: int, c: int) -> None:
     theirs = sm_mcnemar(np.array([[0, b], [c, 0]]), exact=True).pvalue if b + c else 1.0
     assert mcnemar(b, c) == pytest.approx(float(theirs), **CLOSE)
-    if b + c:
-        above = stats.binomtest(b, b + c, 0.5, "greater").pvalue
-        assert mcnemar_tails(b, c)[0] == pytest.approx(above, **CLOSE)
+    more, fewer = (
+        stats.binomtest(count, b + c, 0.5, "greater").pvalue if b + c else 1.0 for count in (b, c)
+    )
+    assert mcnemar_tails(b, c) == (pytest.approx(more, **CLOSE), pytest.approx(fewer, **CLOSE))
 
 
 def _constrained_score(b: int, c: int, n: int, at: float) -> float:

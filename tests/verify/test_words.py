@@ -12,7 +12,7 @@ from kit.results.record import Blind
 from kit.verify.numbers import places, show, show_p, some
 from kit.verify.render import HEIGHT, MANY, WIDTH, ending, lines, shown
 from kit.verify.verdict import ClaimReport, Interval, Verdict
-from kit.verify.words import Documents, caveats, decides, in_unit
+from kit.verify.words import Documents, caveats, decides, in_unit, published_line
 from tests.verify.builders import claim, expected_cell, run, seeded, share
 
 LOW, HIGH = [8.0, 9.5, 7.0, 12.0, 6.5], [94.0, 95.5, 90.0, 97.0, 92.5]
@@ -64,6 +64,13 @@ def test_the_headline_says_scale_count_and_what_was_not_run() -> None:
     here = asr(Documents(scale="8B", here=True))
     assert here.headline.endswith("published numbers: 0 of 0 compared")
     assert asr().headline == "REPRODUCED (1 of 1 primary claims)"
+
+
+def test_of_the_printed_numbers_those_count_that_were_compared() -> None:
+    cells = [expected_cell(f"t/{name}", "9.0") for name in ("run", "again", "left")]
+    measured = [seeded("t/run", LOW), seeded("t/again", LOW)]
+    verdict = run(cells, measured, [], documents=Documents(scale="8B", here=True))
+    assert published_line(verdict, Documents(here=True)) == ("published numbers: 2 of 3 compared")
 
 
 @pytest.mark.parametrize(
