@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def typed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``kit`` with these arguments, in a folder; nothing of KIT_* reaches it."""
+def typed(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``kit`` with these arguments, in a folder; of KIT_* only what is given reaches it."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("KIT_")}
     return subprocess.run(
         [sys.executable, "-m", "kit.cli.main", *arguments],
@@ -19,5 +19,5 @@ def typed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         cwd=folder,
-        env={**environ, "PYTHONPATH": str(ROOT)},
+        env={**environ, "PYTHONPATH": str(ROOT), **environment},
     )

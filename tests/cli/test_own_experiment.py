@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.typed import typed
 
 ROOT = Path(__file__).parents[2]
 STEPS = """
@@ -113,18 +113,7 @@ def kit(tmp_path: Path, paper: Path) -> Type:
     """The command line as another process, beside that folder."""
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "kit.cli.main", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "KIT_HOME": str(tmp_path / "home"),
-            },
-        )
+        return typed(tmp_path, *arguments, KIT_HOME=str(tmp_path / "home"))
 
     return call
 

@@ -18,17 +18,9 @@ from kit.lm.standin import make_folder, read_shape
 from kit.lm.vllm_backend import spare_ids
 from kit.lm.vocabulary import check_rows
 from tests.lm.tiny_world import llama3_tokenizer, tiny_llama
+from tests.refused import refused
 
 MODEL = tiny_llama(64, max_position_embeddings=16)
-
-
-def refused(act, wrong, match=""):
-    """Whether ``act`` is refused with a ValueError exactly if it is wrong."""
-    if wrong:
-        with pytest.raises(ValueError, match=match):
-            act()
-    else:
-        act()
 
 
 @pytest.mark.parametrize(("id_", "known"), [(-1, False), (0, True), (63, True), (64, False)])

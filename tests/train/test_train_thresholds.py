@@ -17,16 +17,8 @@ from kit.train.randomness import random_state
 from kit.train.schedules import Schedule
 from kit.train.single_process import SingleProcess
 from kit.train.streams import DROP, Stream, split
+from tests.refused import refused
 from tests.train.tiny import llama, mean_loss, tokens
-
-
-def refused(act, wrong, match=""):
-    """Whether ``act`` is refused with a ValueError exactly if it is wrong."""
-    if wrong:
-        with pytest.raises(ValueError, match=match):
-            act()
-    else:
-        act()
 
 
 @pytest.mark.parametrize(("length", "wrong"), [(0, True), (1, True), (2, False)])
