@@ -106,7 +106,7 @@ def phases(out: Path, *, gpus: int, gib: float, tiny: bool) -> list[Phase]:
     card = [Phase("80gb", measured("outer-step-80gb", fits80, *away, *again), 100, 200)]
     first = ["--passes", "0", "--inner-steps", "16", "--outer-steps", "2"]
     same = [
-        Phase(name, measured(name, fastest, *LARGE, *first, *more, processes=count), 70, 140)
+        Phase(name, measured(name, fastest, *LARGE, *first, *more, processes=count), 70, 220)
         for name, count, more in (
             ("losses-2", 2, ["--reference", "offloaded"]),
             (f"losses-{gpus}", gpus, []),
