@@ -118,13 +118,14 @@ def _unreadable(path: Path, error: OSError, next_step: str) -> InvalidInput:
 
 def _check_version(made: _Versioned, version: int, where: str, next_step: str) -> None:
     has = made.schema_version
-    if has == version:
-        return
+    what = f"has schema_version {has}; this kit reads {version}"
     if has is None:
         what, why = "has no schema_version", "it is no file of the kit, or of a very old one"
-    else:
-        what = f"has schema_version {has}; this kit reads {version}"
-        why = f"it was written by {'an older' if has < version else 'a newer'} kit"
-    if has is not None and has > version:
+    elif has < version:
+        why = "it was written by an older kit"
+    elif has > version:
+        why = "it was written by a newer kit"
         next_step = "update this kit" + (f", or {next_step}" if next_step else "")
+    else:
+        return
     raise InvalidInput(what, where=where, why=why, next_step=next_step)

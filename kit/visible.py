@@ -21,7 +21,7 @@ _SPECIAL = re.compile(
 
 def _show(match: re.Match[str]) -> str:
     code = ord(match.group())
-    if code < 0x20:
+    if code < 0x7F:
         return chr(0x2400 + code)  # the control picture, e.g. U+241B for escape
     return f"\u27e8U+{code:04X}\u27e9"
 

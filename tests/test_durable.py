@@ -21,6 +21,18 @@ def test_writing_a_file_leaves_nothing_open_and_nothing_beside_it(tmp_path: Path
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a", b"2")]
 
 
+def test_what_is_made_lasting_is_the_whole_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    lasting = os.fsync
+    monkeypatch.setattr(
+        durable.os, "fsync", lambda fd: (sizes.append(os.fstat(fd).st_size), lasting(fd))
+    )
+    durable.write_atomic(tmp_path / "a", b"12345")
+    assert sizes[0] == 5
+
+
 def test_what_cannot_be_put_in_its_place_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a" / "in").mkdir(parents=True)
     with pytest.raises(OSError, match="irectory"):

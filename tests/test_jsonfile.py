@@ -68,10 +68,28 @@ def test_the_version_is_looked_at_before_the_shape(tmp_path: Path) -> None:
     assert "newer kit" in caught.value.why
 
 
-def test_nan_is_explained() -> None:
+@pytest.mark.parametrize(
+    ("has", "why", "step"),
+    [(0, "an older kit", "make it"), (2, "a newer kit", "update this kit, or make it")],
+)
+def test_a_newer_file_asks_for_a_newer_kit(has: int, why: str, step: str) -> None:
+    content = b'{"schema_version": %d}' % has
     with pytest.raises(InvalidInput) as caught:
-        jsonfile.decode(b'{"more": NaN}', dict[str, Any], where="x")
+        jsonfile.decode(content, Made, where="x", version=1, next_step="make it")
+    assert (why in caught.value.why, caught.value.next_step) == (True, step)
+    with pytest.raises(InvalidInput) as caught:
+        jsonfile.decode(content, Made, where="x", version=1)
+    assert caught.value.next_step == ("update this kit" if has > 1 else "")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_nan_is_explained(number: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        jsonfile.decode(b'{"more": %s}' % number.encode(), dict[str, Any], where="x")
     assert caught.value.why == "NaN and Infinity are no JSON"
+    with pytest.raises(InvalidInput) as caught:
+        jsonfile.decode(b'{"more": ', dict[str, Any], where="x")
+    assert "cut off" in caught.value.why
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None], ids=["folder", "absent"])

@@ -82,9 +82,6 @@ def explain(error: Violation, source: Source, problems: Problems) -> None:
 
 def _leaves(error: Violation) -> Iterator[Violation]:
     """Descend into unions, following the branch that the document seems to mean."""
-    if error.validator not in ("anyOf", "oneOf") or not error.context:
-        yield error
-        return
     branches: dict[int, list[Violation]] = {}
     for inner in error.context:
         branches.setdefault(inner.schema_path[0], []).append(inner)
@@ -92,8 +89,7 @@ def _leaves(error: Violation) -> Iterator[Violation]:
     fitting = [
         branch
         for branch in branches.values()
-        if not any(i.validator == "type" and i.path == error.path for i in branch)
-        and not any(i.validator == "type" and not i.relative_path for i in branch)
+        if not any(i.validator == "type" and not i.relative_path for i in branch)
     ]
     if not fitting:
         yield error

@@ -150,10 +150,9 @@ def _convert(source: Source, problems: Problems, kind: type[T], name: str, full:
     data = source.root.plain()
     typed: T | None = None
     try:
-        typed = msgspec.convert(data, kind, strict=True)
-    except UnicodeEncodeError:  # half a character as a key; msgspec encodes keys to find fields
-        if not problems.errors:
-            problems.at(source.root, "a key that is not a whole character")
+        typed = msgspec.convert(data, kind)
+    except UnicodeEncodeError:  # half a character as a key, which the reader has noted already
+        pass
     except msgspec.ValidationError as error:
         faults = _schema_problems(data, source, name)
         if not faults.errors:
@@ -170,7 +169,7 @@ def _convert(source: Source, problems: Problems, kind: type[T], name: str, full:
 def _typed(source: Source, kind: type[T], problems: Problems) -> T | None:
     """The typed document of a tree whose fields the schema has checked."""
     try:
-        return msgspec.convert(source.root.plain(), kind, strict=True)
+        return msgspec.convert(source.root.plain(), kind)
     except msgspec.ValidationError as error:
         _type_problem(error, source, problems)
         return None

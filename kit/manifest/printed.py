@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
+MAX_EXPONENT = 400
+"""A number beyond this power of ten is a slip, and its exact value would fill the memory."""
+
 
 @dataclass(frozen=True)
 class Printed:
@@ -40,7 +43,7 @@ class Printed:
         except ArithmeticError:
             raise ValueError(f"{text!r} is not a number") from None
         exponent = number.as_tuple().exponent
-        if not isinstance(exponent, int) or abs(exponent) > 400 or abs(number.adjusted()) > 400:
+        if not isinstance(exponent, int) or max(abs(exponent), number.adjusted()) > MAX_EXPONENT:
             raise ValueError(f"{text!r} is not a number of a reasonable size")
         return cls(text, Fraction(number), Fraction(10) ** exponent / 2)
 
@@ -81,9 +84,10 @@ def factor(source: str, target: str) -> Fraction | None:
     """
     if source == target:
         return Fraction(1)
-    base_source, to_source = _TO_BASE.get(source, (source, Fraction(1)))
-    base_target, to_target = _TO_BASE.get(target, (target, Fraction(1)))
-    return to_source / to_target if base_source == base_target else None
+    have, want = _TO_BASE.get(source), _TO_BASE.get(target)
+    if have is None or want is None or have[0] != want[0]:
+        return None
+    return have[1] / want[1]
 
 
 def counts(printed: Printed, n: int, whole: int = 100) -> range:

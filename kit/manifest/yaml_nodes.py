@@ -116,7 +116,7 @@ class _Builder:
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
         if name == "AliasEvent":
             self.problems.add(line, column, f"alias *{_label(event)}", why=_NO_REUSE)
-            return Node("scalar", line, column, value="", quoted=True)
+            return Node("scalar", line, column, value="")
         if event.anchor is not None:
             self.problems.add(line, column, f"anchor &{_label(event)}", why=_NO_REUSE)
         if event.tag is not None and str(event.tag) != "!":
@@ -165,7 +165,7 @@ class _Builder:
     def _key(self, node: Node) -> Node:
         if node.kind != "scalar":
             self.problems.at(node, "a list or map cannot be a key")
-            return Node("scalar", node.line, node.column, value="", quoted=True)
+            return Node("scalar", node.line, node.column, value="")
         if not node.quoted and node.raw == "<<":
             self.problems.at(node, "merge key <<", why=_NO_REUSE)
         elif not isinstance(node.value, str):
@@ -192,11 +192,11 @@ def _label(event: Any) -> str:
 
 def add_entry(parent: Node, key: Node, value: Node, problems: Problems) -> None:
     """Put an entry into a map; a key that is already there is an error and the first one stays."""
-    first = parent.child(str(key.value))
-    if first is None:
+    index = parent.index.get(str(key.value))
+    if index is None:
         parent.add(key, value)
         return
-    line = first[0].line if first[0] else parent.line
+    line = parent.entries[index][0].line
     problems.at(
         key,
         f"duplicate key {str(key.value)!r}",
@@ -216,6 +216,9 @@ def unquoted_revision(node: Node, what: str, problems: Problems) -> None:
 
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_FLOAT = 1e30
+MAX_DIGITS = 64
+MAX_CHARACTERS = 400
+"""Of a number as written: what is longer is not even read."""
 _NULL = {"", "~", "null", "Null", "NULL"}
 _TRUE = {"true", "True", "TRUE"}
 _FALSE = {"false", "False", "FALSE"}
@@ -250,7 +253,7 @@ def resolve(text: str) -> tuple[Scalar, str]:
 
 
 def _integer(digits: str, base: int) -> tuple[Scalar, str]:
-    if len(digits) > 64:
+    if len(digits) > MAX_DIGITS:
         return 0, f"an integer of {len(digits)} digits is absurdly large"
     value = int(digits, base)
     if abs(value) > LARGEST_INTEGER:
@@ -259,7 +262,7 @@ def _integer(digits: str, base: int) -> tuple[Scalar, str]:
 
 
 def _float(text: str) -> tuple[Scalar, str]:
-    if len(text) > 400:
+    if len(text) > MAX_CHARACTERS:
         return 0.0, f"a number of {len(text)} characters is absurd"
     value = float(text)
     if not math.isfinite(value) or abs(value) > LARGEST_FLOAT:

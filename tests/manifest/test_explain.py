@@ -81,6 +81,8 @@ def said_of(tmp_path: Path, old: str, new: str) -> tuple[str, str]:
         ("title: T", "", "the document lacks the key 'title'", ""),
         ("    summary: s", "    gpu: true", "profiles.p lacks the key 'summary'", ""),
         ("steps: [{", "steps: [7, {", "item 1 of steps must be a map, not the number 7", ""),
+        ("summary: s", "summary: s\n    models: {m: {pin: 12}}", "text", 'quotes: "12"'),
+        ("summary: s", "summary: s\n    models: {m: {pin: [a]}}", "must be text, not a list", ""),
         ("  p:", "  P:", "the key 'P' is not a name of lower-case letters", ""),
     ],
 )  # fmt: skip
@@ -93,10 +95,26 @@ def test_a_slip_is_said_in_words_with_what_to_type(
     assert bool(remedy) == bool(advice)
 
 
+def test_two_keys_that_are_missing_are_named_once_each(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(
+        MANIFEST.replace("title: T\n", "").replace("family: f\n", "").replace("id: x", "id: 7")
+    )
+    with pytest.raises(Many) as caught:
+        read_manifest(tmp_path / "x.yaml")
+    assert sorted(error.what for error in caught.value.errors) == [
+        "id must be text, not the number 7",
+        "the document lacks the key 'family'",
+        "the document lacks the key 'title'",
+    ]
+
+
 def test_what_is_long_is_shown_by_its_beginning(tmp_path: Path) -> None:
     said, _ = said_of(tmp_path, "variant: as-reported", f"variant: {'b' * 200}")
     assert "b" * 40 in said
     assert "b" * 61 not in said
     assert said.endswith("...'")
+    assert said.count("b") == 57 + "variant must be one of".count("b")
+    said, _ = said_of(tmp_path, "variant: as-reported", f"variant: {'b' * 60}")
+    assert said.endswith(f"the text '{'b' * 60}'")
     said, _ = said_of(tmp_path, "variant: as-reported", f"variant: {'b' * 40}")
     assert said.endswith(f"the text '{'b' * 40}'")

@@ -34,6 +34,27 @@ def test_signs_that_act_unseen_become_visible(sign: str) -> None:
     shown.encode("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("sign", "shown"),
+    [
+        ("\x00", "\u2400"),
+        ("\x1f", "\u241f"),
+        ("\x7f", "\u27e8U+007F\u27e9"),
+        ("\x80", "\u27e8U+0080\u27e9"),
+    ],
+)
+def test_a_control_has_its_picture_or_its_number(sign: str, shown: str) -> None:
+    assert visible(f"a{sign}b") == f"a{shown}b"
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "cut"),
+    [("abc", 3, "abc"), ("abcd", 3, "abc \u2026 [1 more characters]"), ("", 0, "")],
+)
+def test_what_is_cut_says_by_how_much(text: str, limit: int, cut: str) -> None:
+    assert shorten(text, limit) == cut
+
+
 def test_ordinary_text_stays() -> None:
     text = "Größe 3 ± 0,1 → 日本語 🙂\n\tline two"
     assert visible(text) == text
