@@ -78,6 +78,7 @@ def work(measured: dict[str, Any], adversary: int) -> tuple[ModelShape, GlobalBa
         ("neox-attack-weights-stay", 2),
         ("neox-attack-checkpointing", 2),
         ("fsdp-weights-stay", 4),
+        ("fsdp-fits-80-gb", 4),
         ("zero-3-plain", 4),
         ("14-layers-8-rows", 4),
     ],
