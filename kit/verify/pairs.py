@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from functools import lru_cache
-from math import ceil, floor, sqrt
+from math import ceil, floor, inf, sqrt
 from typing import Any
 
 from kit.results.labels import Labels
@@ -58,21 +58,18 @@ def correlation(here: Labels, there: Labels) -> float:
     n, k, m = here.n, here.k, there.k
     both = sum(1 for x, y in zip(here.labels, _matched(here, there), strict=True) if x and y)
     product: float = both * (n - k - m + both) - (k - both) * (m - both)
-    if product > 0:
-        product = max(product - n / 2, 0)
+    product -= min(max(product, 0.0), n / 2)
     scale = k * (n - k) * m * (n - m)
     return product / sqrt(scale) if scale else 0.0
 
 
 def mcnemar(b: int, c: int) -> float:
     """Exact two-sided p: ``2 P(X >= max(b, c))``, X ~ Binomial(b + c, 1/2), at most 1."""
-    return min(1.0, 2 * binomial_at_least(max(b, c), b + c, 0.5)) if b + c else 1.0
+    return min(1.0, 2 * binomial_at_least(max(b, c), b + c, 0.5))
 
 
 def mcnemar_tails(b: int, c: int) -> tuple[float, float]:
     """Exact one-sided p-values of "more here" (b large) and "fewer here" (c large)."""
-    if b + c == 0:
-        return 1.0, 1.0
     return binomial_at_least(b, b + c, 0.5), binomial_at_least(c, b + c, 0.5)
 
 
@@ -88,11 +85,11 @@ def tango_score(b: float, c: float, n: float, at: float) -> float:
     a_ = 2.0 * n
     b_ = -b - c + (2 * n - b + c) * at
     c_ = -c * at * (1 - at)
-    q = (sqrt(max(b_ * b_ - 4 * a_ * c_, 0.0)) - b_) / (2 * a_)
+    q = (sqrt(b_ * b_ - 4 * a_ * c_) - b_) / (2 * a_)
     variance = n * (2 * q + at * (1 - at))
     distance = b - c - n * at
     if variance <= 0:
-        return 0.0 if distance == 0 else float("inf") * (1 if distance > 0 else -1)
+        return 0.0 if distance == 0 else -inf  # every item would have to differ, or more than all
     return distance / sqrt(variance)
 
 
@@ -126,13 +123,14 @@ def net_at_most(d: int, n: int, up: float, down: float) -> float:
     total = up + down
     if total <= 0:
         return 1.0 if d >= 0 else 0.0
-    steps: Any = _likely(n, min(total, 1.0))
+    share = min(total, 1.0)
+    steps: Any = _likely(n, share)
     weight = np.exp(
         gammaln(n + 1)
         - gammaln(steps + 1)
         - gammaln(n - steps + 1)
-        + xlogy(steps, min(total, 1.0))
-        + xlog1py(n - steps, -min(total, 1.0))
+        + xlogy(steps, share)
+        + xlog1py(n - steps, -share)
     )
     # ups - downs <= d with ups + downs = t means ups <= (t + d) / 2
     ups = np.floor((steps + d) / 2)
@@ -150,7 +148,7 @@ def _likely(n: int, p: float) -> Any:
 @lru_cache(maxsize=65536)
 def two_sided(n: int, f: float, d: int) -> float:
     """P(|net| >= d) when a share ``f`` of the items flips, either way equally likely."""
-    return min(1.0, 2 * net_at_most(-d, n, f / 2, f / 2)) if d > 0 else 1.0
+    return min(1.0, 2 * net_at_most(-d, n, f / 2, f / 2))
 
 
 @lru_cache(maxsize=4096)
@@ -170,6 +168,6 @@ def equivalence_difference(n: int, f: float, margin: float) -> int | None:
     def rejected(d: int) -> bool:
         return net_at_most(d, n, f / 2 + margin, f / 2) <= ALPHA
 
-    if margin <= 0 or not rejected(0):
+    if not rejected(0):
         return None
     return bisect_left(range(1, n), True, key=lambda d: not rejected(d))

@@ -143,7 +143,7 @@ def welch(here: Group, there: Group) -> Spread | None:
     else:
         variance, df = combined([(of.sd**2 / of.size, of.size - 1) for of in (here, there)])
         how = f"Welch interval of {here.size} against {there.size} seeds"
-    if variance > 0 and df > 0:
+    if variance > 0:
         return Spread(sqrt(variance), df, how)
     floors = [group.floor for group in (here, there) if group.floor is not None]
     if not floors:
@@ -171,7 +171,7 @@ def combined(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
         parts: Variance and degrees of freedom of each; ``inf`` where the variance is known.
     """
     variance = sum(part for part, _ in parts)
-    loss = sum(part**2 / df for part, df in parts if df != inf and part > 0)
+    loss = sum(part**2 / df for part, df in parts)
     return variance, (variance**2 / loss if loss > 0 else inf)
 
 

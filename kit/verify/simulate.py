@@ -147,7 +147,7 @@ def _over_seeds(
     if expected.tolerance is not None and expected.tolerance.kind == "bound":
         power = normal_tail(t_quantile(0.95, m - 1) - abs(shift) * sqrt(m) / sd)
     else:
-        critical = t_quantile(0.975, max(1, m + k - 2)) * sd * sqrt(1 / m + 1 / k)
+        critical = t_quantile(0.975, m + k - 2) * sd * sqrt(1 / m + 1 / k)
         power = _two_sided(abs(shift), critical, sd / sqrt(m))
 
     def draw(random: Any) -> Finding:

@@ -20,7 +20,7 @@ from kit.verify.claims import claim_cells
 from kit.verify.finding import ALPHA
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import rounded
-from kit.verify.planning import MOST, smallest
+from kit.verify.planning import smallest
 from kit.verify.special import t_quantile, t_tail
 from kit.verify.trajectory import value_interval
 from kit.verify.verdict import ClaimReport, Interval, Verdict
@@ -106,11 +106,12 @@ def _as_printed(cell: ExpectedCell) -> str:
 
 def decides(claim: ClaimReport, cells: Mapping[str, Measurement], replicate: str) -> str:
     """How many replicates would decide an open claim, were the measured numbers to stay."""
-    count = min((len(cells[id].seeds) for id in claim.cells if id in cells), default=0)
-    if claim.outcome != "undetermined" or claim.p is None or count < 2:
+    counts = [len(cells[id].seeds) for id in claim.cells if id in cells]
+    if claim.outcome != "undetermined" or claim.p is None or not counts or min(counts) < 2:
         return ""
     if claim.p >= 0.5:
         return "as measured, it would not hold"
+    count = min(counts)
     t = t_quantile(1 - claim.p, count - 1)
     strict = (claim.p_holm or claim.p) / claim.p
 
@@ -118,7 +119,7 @@ def decides(claim: ClaimReport, cells: Mapping[str, Measurement], replicate: str
         return strict * t_tail(t * (size / count) ** 0.5, size - 1) <= ALPHA
 
     size = smallest(enough, count)
-    if size is None or size > MOST:
+    if size is None:
         return ""
     return f"about {size:.0f} {replicate}s would decide, if these numbers stay"
 
