@@ -97,7 +97,7 @@ def _items(
     if rule.kind in ("flip", "paired"):
         f = float(rule.flip_rate or "0.02")
         up, down = min(f / 2 + max(d, 0.0), 1.0), min(f / 2 + max(-d, 0.0), 1.0)
-        power = _two_sided(abs(d) * sqrt(n), Z95 * sqrt(f), sqrt(max(up + down - d * d, 1e-12)))
+        power = _two_sided(d * sqrt(n), Z95 * sqrt(f), sqrt(max(up + down - d * d, 1e-12)))
         margin = Fraction(rule.margin or "0")
         start = round(p0 * n)
 
@@ -118,7 +118,7 @@ def _items(
 def _arcsine(p0: float, p1: float, n: int, m: int) -> float:
     """Cohen's h against a fixed published proportion: only this run's items are drawn."""
     h = 2 * asin(sqrt(p1)) - 2 * asin(sqrt(p0))
-    return _two_sided(abs(h), Z95 * sqrt(1 / n + 1 / m), sqrt(1 / n))
+    return _two_sided(h, Z95 * sqrt(1 / n + 1 / m), sqrt(1 / n))
 
 
 def _bound_power(p0: float, p1: float, n: int) -> float:
@@ -128,6 +128,7 @@ def _bound_power(p0: float, p1: float, n: int) -> float:
 
 
 def _two_sided(distance: float, threshold: float, sd: float) -> float:
+    """P(|X| > threshold), X normal around the distance."""
     return normal_tail((threshold - distance) / sd) + normal_tail((threshold + distance) / sd)
 
 
@@ -148,7 +149,7 @@ def _over_seeds(
         power = normal_tail(t_quantile(0.95, m - 1) - abs(shift) * sqrt(m) / sd)
     else:
         critical = t_quantile(0.975, m + k - 2) * sd * sqrt(1 / m + 1 / k)
-        power = _two_sided(abs(shift), critical, sd / sqrt(m))
+        power = _two_sided(shift, critical, sd / sqrt(m))
 
     def draw(random: Any) -> Finding:
         values = random.normal(base + shift, sd, m)

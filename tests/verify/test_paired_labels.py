@@ -14,11 +14,13 @@ from kit.verify.pairs import (
     ItemsDiffer,
     _likely,
     correlation,
+    critical_difference,
     discordance,
     equivalence_difference,
     mcnemar,
     mcnemar_tails,
     net_at_most,
+    tango,
     tango_score,
     tango_tails,
     two_sided,
@@ -112,6 +114,28 @@ def test_at_no_difference_the_exact_test_speaks_and_elsewhere_the_score(b: int, 
             (normal_tail(tango_score(b, c, 50, at)), normal_tail(-tango_score(b, c, 50, at)))
         )
         assert above + below == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(10, 2, 208), (2, 10, 208), (1, 0, 30), (5, 5, 40)])
+def test_tangos_interval_lies_round_what_was_measured(b: int, c: int, n: int) -> None:
+    low, high = tango(b, c, n, 1.96)
+    assert -1 < low < (b - c) / n < high < 1
+    assert tango_score(b, c, n, low) == pytest.approx(1.96, abs=1e-6)
+    assert tango_score(b, c, n, high) == pytest.approx(-1.96, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "critical"), [(1, 2), (4, 5), (5, 6), (6, 5), (8, 7), (9, 6)])
+def test_where_every_item_flips_the_critical_count_is_that_of_fair_coins(
+    n: int, critical: int
+) -> None:
+    """n + 1 where not even n of n are rare enough."""
+    assert critical_difference(n, 1.0) == critical
+    nets = [abs(2 * ups - n) for ups in range(n + 1)]
+    rare, common = (
+        sum(comb(n, ups) for ups, net in enumerate(nets) if net >= d) / 2**n
+        for d in (critical, critical - 1)
+    )
+    assert rare <= 0.05 < common
 
 
 @pytest.mark.parametrize("n", [10, 208, 14042, 500_000])

@@ -68,12 +68,14 @@ def test_no_spread_and_no_items_or_two_single_values_say_nothing(here: Group, th
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_one_value_against_several_is_a_prediction(turned: bool) -> None:
-    many, single = group([Fraction(v) for v in (1, 2, 4)], 9.0), still(1, 9.0)
+@pytest.mark.parametrize("values", [(1, 4), (1, 2, 4)])
+def test_one_value_against_several_is_a_prediction(values: tuple[int, ...], turned: bool) -> None:
+    many, single = group([Fraction(v) for v in values], 9.0), still(1, 9.0)
     found = welch(single, many) if turned else welch(many, single)
     assert found is not None
-    assert found.error == pytest.approx(stats.tstd([1, 2, 4]) * sqrt(1 + 1 / 3))
-    assert (found.df, found.how) == (2, "prediction interval from 3 seeds")
+    k = len(values)
+    assert found.error == pytest.approx(stats.tstd(values) * sqrt(1 + 1 / k))
+    assert (found.df, found.how) == (k - 1, f"prediction interval from {k} seeds")
 
 
 def test_spread_on_one_side_only_has_the_degrees_of_freedom_of_that_side() -> None:
@@ -88,6 +90,7 @@ def test_spread_on_one_side_only_has_the_degrees_of_freedom_of_that_side() -> No
     ("cell", "error", "df"),
     [
         (group([Fraction(1), Fraction(3)], 9.0), sqrt(2) / sqrt(2), 1),
+        (group([Fraction(1), Fraction("1.5")]), sqrt(0.125) / sqrt(2), 1),
         (still(2, 3.0), 3 / sqrt(2), 1),
         (still(5, 3.0), 3 / sqrt(5), 4),
         (still(5, None), None, None),
