@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from kit.lint import cells as rules
-from kit.lint import tolerances
-from tests.verify.builders import expectation, expected_cell
+from kit.lint import claims, tolerances
+from kit.manifest.expectation_types import Derived
+from tests.verify.builders import claim, expectation, expected_cell
 
 
 def said(rule: Any, *cells: Any, folder: Path = Path(), record: str = "") -> list[tuple[Any, ...]]:
@@ -109,6 +110,7 @@ def test_a_reported_cell_has_its_number(made: Any, hits: list[Any]) -> None:
         ([("all/x", True), ("all/y", True)], [((0,), None)]),
         ([("all/x", True), ("stats/g/x", False)], [((0,), None)]),
         ([("all/x", True), ("g/x", False), ("h/x", False)], []),
+        ([("all/x", True), ("g/x", False)], []),
         ([("all/x", False)], []),
         ([("g/x", True)], [((1,), None)]),
         ([("other/x", True)], []),
@@ -129,6 +131,11 @@ def test_labels_of_reference_runs_are_asked_of_every_run(
 
 CURVE = expected_cell("t/a", None, series=[["0", "1"], ["1", "2"]], tolerance=None)
 
+FRACTIONS, LOSSES = (
+    expected_cell("t/a", None, unit=unit, series=[["0", "1"]], tolerance=None)
+    for unit in ("fraction", "loss")
+)
+
 
 def asked(question: str, **fields: Any) -> Any:
     return expected_cell(f"t/a:{question}", "1", **({"tolerance": None} | fields))
@@ -145,6 +152,9 @@ def asked(question: str, **fields: Any) -> Any:
         ([CURVE, asked("first-above:100", unit="count")], []),
         ([CURVE, asked("first-above:101", unit="count")], [(1, "id")]),
         ([CURVE, asked("first-below:-1", unit="count")], [(1, "id")]),
+        ([FRACTIONS, asked("first-above:1", unit="count")], []),
+        ([FRACTIONS, asked("first-above:1.5", unit="count")], [(1, "id")]),
+        ([LOSSES, asked("first-above:1.5", unit="count")], []),
         ([CURVE, asked("max", series=[["0", "1"]])], [(1, "series")]),
         ([cell("50"), asked("max")], [(1, "id")]),
         ([cell(None, status="reference"), asked("max")], []),
@@ -171,3 +181,73 @@ def test_what_is_asked_of_a_curve_has_an_answer(made: list[Any], hits: list[Any]
 def test_points_of_a_series_rise(series: list[list[str]], hits: list[Any]) -> None:
     made = expected_cell("t/a", None, series=series, tolerance=None)
     assert [path for path, _ in said(tolerances.series_points, made)] == hits
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [("4.3", False), ("4.4", True), ("5", True), ("5.6", True), ("5.7", False)],
+)
+def test_a_derived_number_may_touch_what_rounding_allows(value: str, fits: bool) -> None:
+    """10 and 5.0 as printed are 9.5 to 10.5 and 4.95 to 5.05: the difference is 4.45 to 5.55."""
+    whole = expected_cell("t/a", "10", unit="number", tolerance=None)
+    less = expected_cell("t/b", "5.0", unit="number", tolerance=None)
+    derived = Derived(formula="difference", cells=["t/a", "t/b"])
+    made = expected_cell("t/c", value, unit="number", derived=derived, tolerance=None)
+    assert (said(rules.derived, whole, less, made) == []) is fits
+
+
+def of_claims(rule: Any, claims: list[Any], *cells: Any) -> list[tuple[Any, ...]]:
+    by_id = {cell.id: cell for cell in cells}
+    made = expectation(list(cells), claims)
+    context = SimpleNamespace(expectation=made, cells=lambda: by_id)
+    return [hit.path for hit in rule(context)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "units", "warned"),
+    [
+        ("ratio", ("seconds", "minutes"), False),
+        ("ratio", ("seconds", "seconds"), False),
+        ("ratio", ("seconds", "percent"), True),
+        ("order", ("seconds", "minutes"), True),
+        ("order", ("percent", "percent"), False),
+        ("order", ("percent", "fraction"), True),
+    ],
+)
+def test_a_claim_compares_numbers_of_one_unit_or_times_by_their_ratio(
+    kind: str, units: tuple[str, str], warned: bool
+) -> None:
+    cells = [
+        expected_cell(f"t/{name}", "1", unit=unit, tolerance=None)
+        for name, unit in zip("ab", units, strict=True)
+    ]
+    made = claim(kind, cells=["t/a", "t/b"])
+    assert of_claims(claims.claim_cells, [made], *cells) == ([("claims", 0)] if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("primary", "more", "wrong"),
+    [(0, 0, True), (0, 5, True), (1, 0, False), (1, 30, False), (15, 0, False), (16, 0, True)],
+)
+def test_one_to_fifteen_claims_decide(primary: int, more: int, wrong: bool) -> None:
+    made = [claim("order", id=f"c{i}", primary=i < primary) for i in range(primary + more)]
+    assert of_claims(claims.primary_claims, made) == ([("claims",)] if wrong else [])
+
+
+@pytest.mark.parametrize(
+    ("listed", "used", "hit"),
+    [
+        ("t/a", "t/a", True),
+        ("t/a", "t/a:max", True),
+        ("t/a:max", "t/a:max", True),
+        ("t/a", "t/b", False),
+    ],
+)
+def test_a_claim_rests_on_the_cell_or_on_the_curve_that_is_asked(
+    listed: str, used: str, hit: bool
+) -> None:
+    cells = [expected_cell(listed, None, status="running", tolerance=None)]
+    made = claim("order", cells=[used])
+    assert bool(of_claims(claims.rests_on_unmeasured, [made], *cells)) is hit
+    measured = [expected_cell(listed, "1", tolerance=None)]
+    assert of_claims(claims.rests_on_unmeasured, [made], *measured) == []

@@ -34,6 +34,7 @@ def test_the_demo_is_clean(repo: Path, registry: Registry) -> None:
     found = lint(repo, registry)
     assert [finding.rule for finding in found] == ["no-expectation"]
     assert found[0].level == "info"
+    assert "no expectation for profile 'mini'" in found[0].message
 
 
 @pytest.mark.parametrize(
