@@ -132,6 +132,11 @@ def test_a_search_is_saved_where_that_is_due(
     assert saved == ([1, 2] if due else [])
 
 
+def test_items_of_every_prefix_count_in_what_is_done(mini: Steps) -> None:
+    made = attack(mini, "counted", attacker="aware", steps=1, measure_at=[0, 1])
+    assert made.progressed == [(3, 8), (4, 8), (7, 8), (8, 8)]
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_text_without_the_injected_instruction_is_noticed(
     mini: Steps, monkeypatch: pytest.MonkeyPatch, lost: int

@@ -109,3 +109,27 @@ def test_a_search_without_its_axis_is_refused(tmp_path: Path) -> None:
     stage = StageFolder("s", write(tmp_path / "s", "scores.json", {}), {"pair": "p"})
     with pytest.raises(ValueError, match="no axis"):
         attack_table([stage], [], ROLES, level=0.95, seed=0)
+
+
+def test_the_end_of_a_search_counts_and_every_report_is_a_point(tmp_path: Path) -> None:
+    labels = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]]
+    scores = {
+        "items": ITEMS,
+        "queries": [0, 9, 36],
+        "victims": {"native": {"labels": labels, "empty": 1}},
+        "losses": {"native": [3.0, 2.0, 0.5]},
+    }
+    path = write(tmp_path / "s", "scores.json", scores)
+    axes = {"pair": {"id": "p", "seed": 1}, "attacker": "aware"}
+    made = attack_table([StageFolder("s", path, axes)], [], ROLES, level=0.95, seed=0)
+    values = {cell.id: cell.value for cell in made.cells}
+    assert values["all/asr-gcg/native"] == 75
+    lines = {series.id: series.lines for series in made.series}
+    ((curve,),) = lines["gcg/all"].values()
+    assert [(p.x, p.value, p.k, p.n) for p in curve.points] == [
+        (0, 0, 0, 4),
+        (9, 25, 1, 4),
+        (36, 75, 3, 4),
+    ]
+    ((loss,),) = lines["gcg-loss/all"].values()
+    assert [(p.x, p.value) for p in loss.points] == [(0, 3.0), (9, 2.0), (36, 0.5)]
