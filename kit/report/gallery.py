@@ -63,10 +63,8 @@ def _forest(
     cells: list[CellReport],
     expected: Mapping[str, ExpectedCell],
 ) -> Picture:
-    shown = cells
-    if len(cells) > LIMIT:
-        worst = sorted(range(len(cells)), key=lambda i: SEVERITY[cells[i].verdict])[:LIMIT]
-        shown = [cells[i] for i in sorted(worst)]
+    worst = sorted(range(len(cells)), key=lambda i: SEVERITY[cells[i].verdict])[:LIMIT]
+    shown = [cells[i] for i in sorted(worst)]
     rows = [_forest_row(cell, expected.get(cell.id)) for cell in shown]
     caption = plural(len(cells), "cell") + (f" ({unit_word(unit)})." if unit_word(unit) else ".")
     if any(row.reference is not None for row in rows):

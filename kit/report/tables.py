@@ -22,6 +22,8 @@ from kit.verify.verdict import CellReport, Verdict
 ROW_BYTES = 1_230_000
 DETAIL_BYTES = 220_000
 """For the lines of all tables together, and for what folds out under them."""
+LINE_BYTES, FOLD_BYTES, FACT_BYTES = 62, 70, 18
+"""Tags about a line, about what folds out under it, and about each fact in that."""
 
 
 class Table(Struct, kw_only=True):
@@ -88,12 +90,12 @@ def _fit(made: list[Table]) -> None:
     lines = [line for table in made for line in table.rows]
     room, detail_room = ROW_BYTES, DETAIL_BYTES
     for line in sorted(lines, key=lambda line: SEVERITY[line.verdict]):
-        room -= 62 + _size(
+        room -= LINE_BYTES + _size(
             line.name, line.unit, line.published, line.reference, line.value, line.interval,
             line.word,
         )  # fmt: skip
         line.kept = room >= 0
-        cost = 70 + 18 * len(line.facts)
+        cost = FOLD_BYTES + FACT_BYTES * len(line.facts)
         cost += _size(line.title, line.summary, *(text for fact in line.facts for text in fact))
         line.detailed = line.kept and cost <= detail_room
         detail_room -= cost if line.detailed else 0

@@ -117,8 +117,8 @@ def inline(svg: str) -> str:
     Only tags are touched, so that no label can be mistaken for markup of the figure.
     """
     svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r"<style type=.*?</style>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style type=.*?</style>", "", svg, flags=re.DOTALL)
     tokens = _TOKEN.findall(svg)
     tags = [token for token in tokens if token.startswith("<")]
     used = {ref for tag in tags for ref in re.findall(r'(?:href="#|url\(#)([^")]+)', tag)}
