@@ -114,6 +114,7 @@ def test_hostile_text_is_inert(tmp_path: Path) -> None:
         ("a | b", "a \\| b"),
         ("<b>", "&lt;b&gt;"),
         ("see www.evil.example", "see www&#46;evil.example"),
+        ("HTTPS://a ftp:b data:c www.d", "HTTPS&#58;//a ftp&#58;b data&#58;c www&#46;d"),
     ],
 )
 def test_escapes(raw: str, escaped: str) -> None:

@@ -122,7 +122,8 @@ def test_a_duration_never_has_more_than_three_digits(seconds: float | None, said
 
 @pytest.mark.parametrize(
     ("size", "said"),
-    [(0, "0 B"), (999, "999 B"), (999.6, "1.0 kB"), (99_400, "99.4 kB"), (99_600, "100 kB"),
+    [(0, "0 B"), (999, "999 B"), (999.5, "1.0 kB"), (999_400, "999 kB"), (999.6, "1.0 kB"),
+     (99_400, "99.4 kB"), (99_600, "100 kB"),
      (999_600, "1.0 MB"), (5e9, "5.0 GB"), (999.6e9, "1.0 TB"), (2e15, "2000.0 TB")],
 )  # fmt: skip
 def test_a_size_has_three_digits_and_its_unit(size: float, said: str) -> None:
@@ -144,6 +145,14 @@ def test_what_would_be_printed_as_nothing_or_without_end_has_an_exponent(
 def test_signs_and_p_values() -> None:
     assert number(2e8, 1, sign=True) == "+2.00e+08"
     assert number(-0.00001, 3, sign=True) == "\u22121.00e\u221205"
+    assert [number(v, 0, sign=True) for v in (1, 9, -1, -9)] == ["+1", "+9", "\u22121", "\u22129"]
+    assert [decimals_of(None, unit) for unit in ("percent", "count", "norm", "other")] == [
+        1,
+        0,
+        3,
+        3,
+    ]
+    assert [seconds_word(s) for s in (1800, 5940, 7200)] == ["30.0 min", "99.0 min", "2.0 h"]
     assert [probability(p) for p in (0.001, 0.00099, 0.04567)] == ["0.001", "< 0.001", "0.046"]
     assert [p_equals(p) for p in (0.0002, 0.5)] == ["p < 0.001", "p = 0.500"]
     assert [unit_word(unit) for unit in ("number", "percent")] == ["", "percent"]
