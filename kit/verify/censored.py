@@ -111,8 +111,8 @@ def _signs(outcomes: Sequence[int], what: str) -> Contrast:
 
 
 def _heads(count: int, of: int) -> float:
-    """P(at least ``count`` heads of ``of`` fair coins)."""
-    return float(Fraction(sum(comb(of, i) for i in range(count, of + 1)), 2**of))
+    """P(at least ``count`` heads of ``of`` fair coins), which is that of as few tails."""
+    return float(Fraction(sum(comb(of, tails) for tails in range(of - count + 1)), 2**of))
 
 
 def _ranks(ours: Sequence[Bounded], theirs: Sequence[Bounded]) -> Contrast:

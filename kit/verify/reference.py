@@ -123,9 +123,7 @@ def update(path: Path, expected: Expectation, runs: Sequence[Run], root: Path) -
     write_output(target, content)
     if not expected.record:
         text = path.read_text(encoding="utf-8")
-        written = re.sub(
-            r"(?m)^version:.*$", lambda line: f"{line.group()}\nrecord: {name}", text, count=1
-        )
+        written = re.sub(r"(?m)^version:.*$", lambda line: f"{line.group()}\nrecord: {name}", text)
         write_output(path, written.encode())
     return target, cells
 
