@@ -70,6 +70,7 @@ def test_a_cloze_set_is_picked_by_characters_under_attack_as_before_it(tmp_path)
         (12, 4, (0, 4, 8, 12), {0, 4, 12}),  # of two as near the first
         (9, 4, (0, 4, 8, 9), {0, 4, 9}),
         (3, 9, (0, 3), {0, 3}),
+        (6, 1, (0, 1, 2, 3, 4, 5, 6), {0, 3, 6}),
     ],
 )
 def test_what_is_seldom_asked_is_asked_before_half_way_and_after(
