@@ -321,12 +321,12 @@ def test_the_table_of_a_search_is_what_its_parts_say(tmp_path: Path) -> None:
     bound, divided = Bound(least=0.8 * 0.8), halves(ids, seed=3)
     worst = worst_case(candidates, bound, divided, level=0.9)
     assert (worst.trial, worst.step, worst.kept, worst.tried) == ("t1", 9, 4, 5)
-    assert value["measured@x"] == pytest.approx(100 * worst.measured.value)
-    assert value["naive@x"] == pytest.approx(100 * 5 / 6)
-    assert value["low@x"] == pytest.approx(100 * worst.low)
-    assert value["high@x"] == pytest.approx(100 * worst.high)
-    assert value["utility@x"] == pytest.approx(72.0)
-    assert (value["step@x"], value["before@x"]) == (9, 0)
+    assert value["measured"] == pytest.approx(100 * worst.measured.value)
+    assert value["naive"] == pytest.approx(100 * 5 / 6)
+    assert value["low"] == pytest.approx(100 * worst.low)
+    assert value["high"] == pytest.approx(100 * worst.high)
+    assert value["utility"] == pytest.approx(72.0)
+    assert (value["step"], value["before"]) == (9, 0)
     lines = {name: curves for series in table.series for name, curves in series.lines.items()}
     points = {
         name: [(point.x, point.value) for point in curves[0].points]
