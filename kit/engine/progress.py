@@ -150,8 +150,10 @@ class Progress:
         count = {False: 0.0, True: 0.0}
         for step, (instances, planned) in self._rest.items():
             counts, on_gpu = self.steps[step], step in self._gpu_steps
-            mean = counts.seconds / counts.run if counts.run else 0.0
-            work[on_gpu] += mean * instances if counts.run else planned * self._ratio()
+            if counts.run:
+                work[on_gpu] += counts.seconds / counts.run * instances
+            else:
+                work[on_gpu] += planned * self._ratio()
             count[on_gpu] += instances
         longest = 0.0
         for running in self.running.values():
@@ -323,7 +325,7 @@ class RichRenderer(Renderer):
             share = counts.finished + sum(run.fraction for run in now)
             table.add_row(
                 Text(step),
-                ProgressBar(total=max(1, counts.total), completed=share, width=20),
+                ProgressBar(total=counts.total, completed=share, width=20),
                 Text(f"{counts.finished}/{counts.total}"),
                 Text(short_time(counts.seconds) if counts.run else "cached" * bool(counts.cached)),
                 Text(visible(words)),
