@@ -1,0 +1,189 @@
+"""The doctor where a machine has just enough, or just not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from kit.doctor import containers, gpus, overview, sharing
+from kit.doctor.core import Needs, step_needs
+from kit.doctor.overview import Runnable
+from kit.engine.hardware import Gpu
+from kit.errors import Preflight, UsageError
+from kit.manifest.types import Profile, Resources, StepSpec
+from tests.doctor.test_doctor_gpus import check, gpu, smi, versions
+
+HUNDRED = Needs(gpus=1, gpu_memory_gb=100)
+"""97 GB do: a card reports a little less than its name says."""
+DO, SHORT = 97 * 1024, 97 * 1024 - 1
+
+
+@pytest.mark.parametrize(("memory", "level"), [(97.0, "OK"), (96.99, "FAIL"), (103.0, "OK")])
+def test_a_card_reports_a_little_less(memory: float, level: str) -> None:
+    assert check([gpu(memory)], HUNDRED)["gpus"].level == level
+
+
+@pytest.mark.parametrize(
+    ("free", "said"),
+    [
+        ((DO, 0), ""),
+        ((SHORT, DO), "export CUDA_VISIBLE_DEVICES=1"),
+        ((SHORT, SHORT), "wait, or look outside"),
+        ((SHORT, 102 * 1024), "export CUDA_VISIBLE_DEVICES=1"),
+    ],
+)
+def test_what_is_left_of_a_card_just_does(free: tuple[int, int], said: str) -> None:
+    memory = "".join(f"{at}, GPU-{at}, {left}\n" for at, left in enumerate(free))
+    found = check([gpu(120), gpu(120, index="1")], HUNDRED, smi(memory))
+    assert ("gpu processes" in found) == bool(said)
+    if said:
+        assert found["gpu processes"].mend.startswith(said)
+
+
+def test_of_several_free_cards_as_many_as_needed_are_named() -> None:
+    memory = "".join(f"{at}, GPU-{at}, {1 if at == 0 else 80000}\n" for at in range(4))
+    needs = Needs(gpus=2, gpu_memory_gb=70)
+    cards = [gpu(index=str(at)) for at in range(4)]
+    mend = check(cards, needs, smi(memory))["gpu processes"].mend
+    assert mend == "export CUDA_VISIBLE_DEVICES=1,2"
+
+
+def test_five_others_are_named_and_a_card_without_an_index_is_nobodys() -> None:
+    apps = "".join(f"GPU-0, {pid}, 10\n" for pid in range(101, 108))
+    memory = "0, GPU-0, 99999\n1, GPU-1, 99999\n"
+    detail = check([gpu()], HUNDRED, smi(memory, apps))["gpu processes"].detail
+    assert [f"pid {pid}" in detail for pid in range(101, 108)] == [True] * 5 + [False] * 2
+    assert "gpu processes" not in check([gpu(index="")], HUNDRED, smi("0, GPU-0, 1\n"))
+    by_index = check([gpu(index="1")], HUNDRED, smi(memory, apps))
+    assert "gpu processes" not in by_index
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "level"),
+    [("13", "580", "OK"), ("13", "579.99", "FAIL"), ("12", "525", "OK"), ("12", "524.1", "FAIL"),
+     ("11", "579", "FAIL"), ("11", "580", "OK")],
+)  # fmt: skip
+def test_the_oldest_driver_of_a_runtime(cuda: str, driver: str, level: str) -> None:
+    """CUDA release notes, table 3; of an unknown runtime the newest is wanted."""
+    version = versions(nvidia_cuda_runtime=f"{cuda}.1.2")
+    assert check([gpu(driver=driver)], Needs(), version=version)["driver"].level == level
+
+
+@pytest.mark.parametrize(
+    ("known", "major"),
+    [({"nvidia_cuda_runtime": "12.9", "nvidia_cuda_runtime_cu13": "13.0"}, 12),
+     ({"nvidia_cuda_runtime_cu12": "12.8", "torch": "2+cu130"}, 12),
+     ({"torch": "2.10.0+cu128"}, 12), ({"torch": "2.11.0"}, None), ({}, None)],
+)  # fmt: skip
+def test_the_runtime_that_torch_carries(known: dict[str, str], major: int | None) -> None:
+    assert gpus.cuda_major(versions(**known)) == major
+
+
+def test_a_program_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho $1; echo no driver >&2; exit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert gpus.nvidia_smi("-L") == (9, "-L\nno driver\n")
+
+
+@pytest.mark.parametrize("there", [(True, False), (False, True), (True, True), (False, False)])
+def test_gpus_are_described_in_any_of_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: tuple[bool, bool]
+) -> None:
+    files = (tmp_path / "a", tmp_path / "b")
+    for file, made in zip(files, there, strict=True):
+        if made:
+            file.touch()
+    monkeypatch.setattr(containers, "INSIDE", ())
+    found = containers.check_engines(
+        Needs(gpus=1), say=lambda name: (0, "nvidia") if name == "podman" else None, cdi=files
+    )
+    assert [one.level for one in found] == ["OK" if any(there) else "WARN"]
+    monkeypatch.setattr(containers, "INSIDE", files)
+    assert containers.inside() is any(there)
+
+
+class _Params(Struct):
+    gpus: int = 0
+
+
+@pytest.mark.parametrize(("written", "gpus"), [(3, 3), ("3", 0), (3.5, 0)])
+def test_parameters_that_do_not_convert_ask_for_nothing(written: Any, gpus: int) -> None:
+    kind = SimpleNamespace(params=_Params, resources=lambda p, gpu: Resources(gpus=p.gpus))
+    kinds: Any = SimpleNamespace(names=lambda: ["k"], get=lambda name: kind)
+    profile = Profile(summary="s", set={"x": {"gpus": written}})
+    assert step_needs(profile, StepSpec(id="x", kind="k", version=1), kinds) == Resources(gpus=gpus)
+
+
+def _plan(*memory: float, notes: int = 2) -> Any:
+    return SimpleNamespace(
+        notes=["note"] * notes,
+        instances=[SimpleNamespace(resources=Resources(gpu_memory_gb=gb)) for gb in memory],
+        totals=lambda cached, pins: SimpleNamespace(gpu_hours=12.6),
+    )
+
+
+def test_usual_gpus_by_what_they_would_hold() -> None:
+    def planned(*, machine: Any, gpus: int, gpu_gb: float) -> Any:
+        assert machine.gpus == []
+        if (gpus, gpu_gb) == (4, 79.0):
+            raise Preflight("too small")
+        return _plan(gpus, 70.5, 60.0)
+
+    (words,) = sharing._choices(planned, 1)
+    parts = words.partition("; computed")[0].split("; ")
+    assert parts[0] == "2 x 79 GB do (70.5 GB used, 13 GPU hours)"
+    assert parts[1] == "4 x 79 GB do not do"
+    assert [part.partition(" GB")[0] for part in parts] == [
+        "2 x 79", "4 x 79", "8 x 79", "2 x 139", "4 x 139"
+    ]  # fmt: skip
+    assert sharing._choices(lambda **_: _plan(1.0, notes=1), 1) == ()
+
+    def refused(**_: Any) -> Any:
+        raise UsageError("no")
+
+    assert sharing._choices(refused, 1) == ()
+
+
+@pytest.mark.parametrize(
+    ("cards", "asked", "said"),
+    [
+        ((80.0, 80.0), Needs(gpus=2, gpu_memory_gb=80), ""),
+        ((80.0, 79.0), Needs(gpus=2, gpu_memory_gb=80), "add --gpus 2"),
+        ((0.0, 0.0), Needs(gpus=2, gpu_memory_gb=80), ""),
+        ((80.0,), Needs(gpus=2, gpu_memory_gb=80), "add --gpus 1"),
+        ((80.0, 80.0, 80.0), Needs(gpus=2, gpu_memory_gb=80), ""),
+    ],
+)
+def test_cards_that_are_here(
+    cards: tuple[float, ...], asked: Needs, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = [Gpu(index="0", name="c", arch="sm_90", memory_gb=gb) for gb in cards]
+    monkeypatch.setattr(sharing, "this_machine", lambda: SimpleNamespace(gpus=here))
+    fitted = Needs(gpu_memory_gb=70, memory_gb=300)
+    found = sharing.here_instead(lambda *, gpus: fitted, asked, "kit doctor x")
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
+    if said:
+        assert "with 70 GB each and 300 GB of the machine's memory" in found
+
+
+def test_a_line_for_what_runs_and_one_for_each_reason() -> None:
+    def made() -> Iterator[Runnable]:
+        for name, reasons in (("a", []), ("b", ["x: y", "z: w"]), ("c", []), ("d", ["x: y"])):
+            yield Runnable(experiment=name, profile="mini", runs=not reasons, reasons=reasons)
+        yield Runnable(experiment="a", profile="a", runs=False, reasons=["x: y"])
+
+    found = [(one.level, one.what, one.detail, one.mend) for one in overview.lines(list(made()))]
+    assert found == [
+        ("WARN", "profile a", "cannot run here: a (x: y)", "kit doctor a --profile a"),
+        ("OK", "profile mini", "can run here: a, c", ""),
+        ("WARN", "profile mini", "cannot run here: b (x: y; z: w)", "kit doctor b --profile mini"),
+        ("WARN", "profile mini", "cannot run here: d (x: y)", "kit doctor d --profile mini"),
+    ]
