@@ -38,7 +38,6 @@ def command(folder: Path) -> None:
     for path in sorted(source.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             made = folder / named(path.relative_to(source).as_posix())
-            made.parent.mkdir(parents=True, exist_ok=True)
             write_text(made, named(path.read_text(encoding="utf-8")))
             click.echo(str(made))
     click.echo(f"next: cd {folder} && kit reproduce ./{name}.yaml")
