@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import sharded_page
+from benchmarks import sharded_page, starts_page
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
@@ -319,6 +319,7 @@ def tables() -> str:
         ("A step of decoding, 0.5B", decoding()),
         ("Checkpoint transfer, 6.9B, 32 pairs a step", transfer()),
         ("TAR, 8B, sharded over two GPUs", sharded_page.lines()),
+        ("Starts of `tiny-adapt`, 8B with vLLM", starts_page.lines()),
     ]
     return "\n".join("\n".join([f"## {title}", "", *lines, ""]) for title, lines in parts)
 
