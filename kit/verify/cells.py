@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from math import ceil, floor
 
 from kit.errors import InvalidInput
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
@@ -128,7 +129,7 @@ def _items(
     assert said is not None
     m = expected.n or cell.n
     whole = 100 if expected.unit == "percent" else 1
-    if not 0 <= said.value <= whole or (expected.k or 0) > m:
+    if not 0 <= said.value <= whole or (expected.k is not None and expected.k > m):
         printed = "" if expected.k is None else f", {expected.k} of {m} items"
         raise InvalidInput(
             f"{said.text}{printed} is no share of items (0 to {whole} {expected.unit})", where=where
@@ -144,8 +145,8 @@ def _items(
 
 def _only(count: Fraction, blur: Fraction) -> int | None:
     """The one whole number within ``count +- blur``, if there is exactly one."""
-    first, last = -((blur - count) // 1), (count + blur) // 1
-    return int(first) if first == last else None
+    first, last = ceil(count - blur), floor(count + blur)
+    return first if first == last else None
 
 
 def _paired(

@@ -87,7 +87,7 @@ def shift_p(cells: Sequence[Sides]) -> float:
         spread = welch(means["run"], means["reference"])
     else:
         return 1.0
-    return min(1.0, 2 * spread.tail(abs(float(gap)))) if spread is not None else 1.0
+    return 2 * spread.tail(abs(float(gap))) if spread is not None else 1.0
 
 
 def drawn_limit(cells: Sequence[Sides], alpha: float, level: float) -> int:
@@ -149,7 +149,7 @@ def holm(p: Sequence[float]) -> list[float]:
     [0.03, 0.06, 0.06]
     """
     order = sorted(range(len(p)), key=lambda i: p[i])
-    adjusted, running = [0.0] * len(p), 0.0
+    adjusted, running = list(p), 0.0
     for rank, index in enumerate(order):
         running = max(running, min(1.0, (len(p) - rank) * p[index]))
         adjusted[index] = running
@@ -163,7 +163,7 @@ def benjamini_hochberg(p: Sequence[float]) -> list[float]:
     [0.03, 0.04, 0.04]
     """
     order = sorted(range(len(p)), key=lambda i: p[i], reverse=True)
-    adjusted, running = [0.0] * len(p), 1.0
+    adjusted, running = list(p), 1.0
     for rank, index in enumerate(order):
         running = min(running, len(p) * p[index] / (len(p) - rank))
         adjusted[index] = running

@@ -56,7 +56,7 @@ def needed_seeds(
         return inside(narrow, margin) or spread.interval(gap, 0.95, blur)[0] > 0
 
     for both in (False, True):
-        count = max(2, sizes[0] + 1)
+        count = sizes[0] + 1
         while count <= _MOST_SEEDS:
             if decided(count, max(sizes[1], count) if both else sizes[1]):
                 return f"about {count} seeds{' on both sides' if both else ''}"

@@ -67,6 +67,6 @@ def root(f: Callable[[float], float], low: float, high: float, tolerance: float 
     from scipy.optimize import brentq
 
     at_low, at_high = f(low), f(high)
-    if at_low == 0 or at_high == 0 or (at_low > 0) == (at_high > 0):
+    if (at_low > 0) == (at_high > 0):
         return low if abs(at_low) < abs(at_high) else high
     return float(brentq(f, low, high, xtol=tolerance))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kit.results.files import LABELS, RECORD, RESULTS
+from kit.results.ids import EXTRA
 from kit.results.labels import Labels
 from kit.results.types import Cell, SeedValue
 from kit.verify import tampered
@@ -253,7 +254,7 @@ def test_pins_of_a_record_get_another_digest() -> None:
 def test_the_last_canary_and_the_statistics_are_gone() -> None:
     content: dict[str, Any] = {
         "canaries": [{"id": "x"}, {"id": "y"}, {"id": "z"}],
-        "cells": [{"id": "g/a"}, {"id": f"{tampered.EXTRA}g/a"}],
+        "cells": [{"id": "g/a"}, {"id": f"{EXTRA}g/a"}],
     }
     tampered._without_canary(content)
     tampered._without_statistics(content)
@@ -270,7 +271,7 @@ def replicated(id: str, names: str, **fields: Any) -> dict[str, Any]:
 def test_replicates_are_counted_by_group_with_the_cells_beside_the_listed() -> None:
     """A cell that loses none keeps what it says, and so does one that would lose all."""
     content = {"cells": [
-        replicated("g/a", "pq"), replicated(f"{tampered.EXTRA}g/b", "pqrs"),
+        replicated("g/a", "pq"), replicated(f"{EXTRA}g/b", "pqrs"),
         replicated("h/a", "xyz"), replicated("g/c", "rs"),
         {"id": "g/d", "value": 5.0, "seeds": None},
     ]}  # fmt: skip
@@ -278,7 +279,7 @@ def test_replicates_are_counted_by_group_with_the_cells_beside_the_listed() -> N
     left = {c["id"]: ("".join(s["seed"] for s in c["seeds"] or []), c["value"])
             for c in content["cells"]}  # fmt: skip
     assert left == {
-        "g/a": ("pq", 77.0), f"{tampered.EXTRA}g/b": ("rs", 2.5), "h/a": ("xyz", 77.0),
+        "g/a": ("pq", 77.0), f"{EXTRA}g/b": ("rs", 2.5), "h/a": ("xyz", 77.0),
         "g/c": ("rs", 77.0), "g/d": ("", 5.0),
     }  # fmt: skip
 

@@ -133,7 +133,7 @@ def _at(
 
     def interval(at: float) -> tuple[float, float]:
         z = normal_quantile((1 + at) / 2)
-        low, high = newcombe(k / n, n, p0, expected.n or n, z)
+        low, high = newcombe(k / n, n, p0, n, z)
         return low * scale - half, high * scale + half
 
     return Residual(where, gap, said.half, interval(level), interval(0.90))
@@ -159,6 +159,7 @@ def _average(
 
     The points of a single run share their items, in a way that nobody recorded: their mean then
     has the mean of their intervals, which is right when they move together and too wide otherwise.
+    What is published moves every seed alike, and so not their spread.
     """
     count = len(residuals)
     size = sum((residual.size for residual in residuals), Fraction(0)) / count
@@ -174,7 +175,7 @@ def _average(
     means = []
     for curve in cell.curves:
         at = {point.x: Fraction(repr(point.value)) for point in curve.points}
-        means.append(sum((at[x] - said.value for _, x, said in published), Fraction(0)) / count)
+        means.append(group([at[x] for _, x, _ in published]).mean)
     spread = _against(group(means).sd, None, len(means), expected.runs)
     return _residual("on average", size, half, spread, level)
 
@@ -219,7 +220,7 @@ def _conclude(
         f"(margin {show(margin)}), mean residual {_rounded(average, average.size, cell)} "
         f"(drift allowed {show(drift)}); {_how(cell, worst)}"
     )
-    if different and verdict == "deviates":
+    if verdict == "deviates":
         detail += f"; shown {different[0].where}"
     if verdict == "inconclusive":
         still = [residual.where for residual, limit in limits if not residual.equivalent(limit)]

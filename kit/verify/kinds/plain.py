@@ -91,11 +91,11 @@ def limits(cell: Measurement) -> tuple[float, float, str] | None:
         if cell.proportion:
             low, high = max(low, 0.0), min(high, scale_of(cell.unit))
         return low, high, spread.how
-    if cell.k is None or cell.n is None:
+    if not cell.proportion:
         return None
-    low, high = clopper_pearson(cell.k, cell.n, 0.90)
-    scale = scale_of(cell.unit)
-    return low * scale, high * scale, f"{cell.k} of {cell.n}"
+    (k, n), scale = cell.counted, scale_of(cell.unit)
+    low, high = clopper_pearson(k, n, 0.90)
+    return low * scale, high * scale, f"{k} of {n}"
 
 
 def bound(cell: Measurement, value: Fraction, side: str) -> Finding:
