@@ -97,6 +97,11 @@ def mixed(**second: Any) -> Cell:
     return Cell(id="t/a", unit="percent", value=50.0, seeds=seeds)
 
 
+def labelled(*names: str | None) -> Cell:
+    seeds = [SeedValue(seed=str(i), value=9.0 * i, labels=name) for i, name in enumerate(names)]
+    return Cell(id="t/a", unit="percent", value=4.5, seeds=seeds)
+
+
 ABSENT = [
     (wrong_n, Cell(id="t/a", unit="percent", not_run="too dear")),
     (wrong_n, share("t/a", 1, 2, not_run="too dear")),
@@ -116,6 +121,7 @@ ABSENT = [
     (swapped, share("t/a", 3, 7)),
     (duplicated_seed, share("t/a", 3, 7, labels="kept")),
     (duplicated_seed, seeded("t/a", [1.0, 2.0])),
+    (duplicated_seed, labelled(None, "l1")),
     (flipped, Cell(id="t/a", unit="loss", value=4.0)),
     (flipped, Cell(id="t/a", unit="percent", not_run="too dear")),
     (flipped, share("t/a", 3, 7, not_run="too dear")),
@@ -130,6 +136,12 @@ def test_nothing_to_alter(plant: Plant, cell: Cell) -> None:
 @pytest.mark.parametrize("plant", [wrong_n, other_unit, swapped, duplicated_seed, flipped])
 def test_a_cell_that_is_not_there(plant: Plant) -> None:
     assert plant(subject([share("t/a", 1, 2), share("t/b", 2, 2)]), "t/c") is None
+
+
+def test_seeds_of_two_items_are_left_with_a_whole_one() -> None:
+    made = planted(wrong_n, seeded_shares("t/a", [1, 2, 0], 2))
+    assert made is not None
+    assert [s.value for s in made.seeds] == [100.0, 100.0, 0.0]
 
 
 @pytest.mark.parametrize(("unit", "other"), [("percent", "fraction"), ("fraction", "percent")])
@@ -171,6 +183,12 @@ def test_the_second_seed_is_the_first_once_more(count: int) -> None:
         ("s0", 10.0, "l0"), ("s1", 10.0, "l0"), ("s2", 60.0, "l2")
     ][:count]  # fmt: skip
     assert made.value == pytest.approx((10 + 10 + (60 if count == 3 else 0)) / count)
+
+
+def test_the_labels_of_the_second_seed_are_not_asked() -> None:
+    made = planted(duplicated_seed, labelled("l0", None))
+    assert made is not None
+    assert [(s.value, s.labels) for s in made.seeds] == [(0.0, "l0"), (0.0, "l0")]
 
 
 @pytest.mark.parametrize(("unit", "whole"), [("percent", 100.0), ("fraction", 1.0)])
@@ -273,14 +291,14 @@ def test_replicates_are_counted_by_group_with_the_cells_beside_the_listed() -> N
     content = {"cells": [
         replicated("g/a", "pq"), replicated(f"{EXTRA}g/b", "pqrs"),
         replicated("h/a", "xyz"), replicated("g/c", "rs"),
-        {"id": "g/d", "value": 5.0, "seeds": None},
+        {"id": "g/d", "value": 5.0, "seeds": None}, replicated("k/a", "1234"),
     ]}  # fmt: skip
     tampered._without_replicates(content)
     left = {c["id"]: ("".join(s["seed"] for s in c["seeds"] or []), c["value"])
             for c in content["cells"]}  # fmt: skip
     assert left == {
         "g/a": ("pq", 77.0), f"{EXTRA}g/b": ("rs", 2.5), "h/a": ("xyz", 77.0),
-        "g/c": ("rs", 77.0), "g/d": ("", 5.0),
+        "g/c": ("rs", 77.0), "g/d": ("", 5.0), "k/a": ("34", 2.5),
     }  # fmt: skip
 
 

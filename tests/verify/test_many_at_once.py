@@ -93,7 +93,9 @@ def lengths(*parts: np.ndarray) -> np.ndarray:
 
 def test_a_common_shift_of_paired_replicates_is_a_t_test_of_their_means() -> None:
     means = (ROWS / lengths(ROWS)).mean(axis=0)
-    assert shift_p(paired(ROWS.tolist())) == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    expected = pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    assert shift_p(paired(ROWS.tolist())) == expected
+    assert shift_p(paired((-ROWS).tolist())) == expected
 
 
 def test_a_common_shift_against_other_replicates_is_welchs_test_of_their_means() -> None:
@@ -170,8 +172,9 @@ def test_without_replicates_no_limit_can_be_drawn(cells: list[dict[str, Any]]) -
 
 def test_cells_that_do_not_spread_vary_on_their_own() -> None:
     """Two replicates each: nothing is known of how forty of them hang together."""
-    cells = [*paired([[1.0, 1.0]] * 40), *paired([[1.0, 2.0]])]
-    assert abs(drawn_limit(cells, 0.05, 0.99) - chance_limit(41)) <= 1
+    for still in (*paired([[1.0, 1.0]]), {}):
+        cells = [*[still] * 40, *paired([[1.0, 2.0]])]
+        assert abs(drawn_limit(cells, 0.05, 0.99) - chance_limit(41)) <= 1
 
 
 def test_adjusted_p_values_are_no_larger_than_1() -> None:
