@@ -12,7 +12,7 @@ import pytest
 from kit.lint import cells as rules
 from kit.lint import claims, tolerances
 from kit.manifest.expectation_types import Derived
-from tests.verify.builders import claim, expectation, expected_cell
+from tests.verify.builders import claim, expectation, expected_cell, tolerance
 
 
 def said(rule: Any, *cells: Any, folder: Path = Path(), record: str = "") -> list[tuple[Any, ...]]:
@@ -251,3 +251,45 @@ def test_a_claim_rests_on_the_cell_or_on_the_curve_that_is_asked(
     assert bool(of_claims(claims.rests_on_unmeasured, [made], *cells)) is hit
     measured = [expected_cell(listed, "1", tolerance=None)]
     assert of_claims(claims.rests_on_unmeasured, [made], *measured) == []
+
+
+def ruled(kind: str, unit: str = "percent", **fields: Any) -> Any:
+    rule = tolerance(kind, margin="1")
+    given = {"value": "50", "unit": unit, "n": 10, "tolerance": rule} | fields
+    return expected_cell("t/a", **given)
+
+
+RATIO = Derived(formula="ratio", cells=["t/b", "t/c"])
+DIFFERENCE = Derived(formula="difference", cells=["t/b", "t/c"])
+
+
+@pytest.mark.parametrize(
+    ("made", "hits"),
+    [
+        (ruled("binomial"), 0),
+        (ruled("binomial", "fraction"), 0),
+        (ruled("binomial", n=None), 1),
+        (ruled("binomial", "loss"), 1),
+        (ruled("binomial", "ratio", n=None, derived=RATIO), 0),
+        (ruled("binomial", "percent", n=None, derived=DIFFERENCE), 1),
+        (ruled("flip", "ratio", n=None, derived=RATIO), 1),
+        (ruled("paired", labels="l"), 0),
+        (ruled("paired"), 1),
+        (ruled("relative"), 1),
+        (ruled("relative", "fraction"), 1),
+        (ruled("relative", "seconds", n=None), 0),
+        (ruled("absolute", "loss", n=None), 0),
+        (ruled("trajectory"), 1),
+        (ruled("trajectory", value=None, series=[["0", "1"]]), 0),
+        (ruled("absolute", series=[["0", "1"]]), 1),
+    ],
+)
+def test_a_tolerance_suits_what_is_measured(made: Any, hits: int) -> None:
+    by_id = {made.id: made}
+    source = SimpleNamespace(path=Path("x.yaml"), node=lambda path: None)
+    context: Any = SimpleNamespace(
+        expectation=expectation([made]),
+        loaded=SimpleNamespace(source=source),
+        cells=lambda: by_id,
+    )
+    assert len(list(tolerances.tolerance_fits(context))) == hits

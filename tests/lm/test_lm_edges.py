@@ -16,8 +16,8 @@ from kit.lm.chat import Special, Text
 from kit.lm.forward import unlike_plain_head
 from kit.lm.generate import TransformersBackend
 from kit.lm.load import load_model, load_tokenizer, save_model
-from kit.lm.static_decode import GROUPED, _grouped_attention
-from kit.lm.template import _cut
+from kit.lm.static_decode import GROUPED, _grouped_attention, unlike_static
+from kit.lm.template import _cut, _pad
 from kit.lm.vllm_backend import VllmBackend, _likelihood
 from kit.lm.vocabulary import control_ids, renamed_control_ids
 from tests.lm.families import tiny
@@ -91,6 +91,33 @@ def test_attention_is_by_groups_where_keys_are_shared_and_it_is_the_plain_kernel
     with _grouped_attention(model):
         assert model.config._attn_implementation == inside
     assert model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("kind", ["empty", "elsewhere"])
+@pytest.mark.parametrize("name", ["lm_head", "model.norm"])
+def test_a_model_with_a_single_weight_that_is_not_here_cannot_decode_in_fixed_shapes(
+    kind: str, name: str
+) -> None:
+    model = tiny_llama()
+    assert unlike_static(model) is None
+    weight = torch.empty(0) if kind == "empty" else torch.empty(3, device="meta")
+    model.get_submodule(name).weight = torch.nn.Parameter(weight, requires_grad=False)
+    assert "not whole on a single device" in (unlike_static(model) or "")
+
+
+@pytest.mark.parametrize(("free", "pad"), [(("<x>",), "<x>"), ((), None)])
+def test_what_fills_batches_is_a_control_token_that_the_format_does_not_need(
+    free: tuple[str, ...], pad: str | None
+) -> None:
+    names = {name: i for i, name in enumerate(("<s>", "</s>", *free))}
+    tokens: Any = fake(names, special=tuple(names.values()))
+    tokens.pad_token, tokens.unk_token = "</s>", None
+    if pad is None:
+        with pytest.raises(ValueError, match="no token that could fill batches"):
+            _pad(tokens, {"<s>", "</s>"})
+    else:
+        assert _pad(tokens, {"<s>", "</s>"}) == pad
+    assert _pad(tokens, {"<s>"}) == "</s>"
 
 
 def test_of_control_tokens_that_begin_alike_the_longest_is_meant() -> None:

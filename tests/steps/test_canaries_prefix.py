@@ -152,7 +152,9 @@ def test_checkpoints_that_no_step_reaches(
 
 def test_every_step_is_said_and_kept(tmp_path: Path, monkeypatch: Patch) -> None:
     kept: list[tuple[int, float]] = []
-    made = trained(tmp_path, monkeypatch, kept_steps=kept)
+    saved: dict[str, list[str]] = {}
+    made = trained(tmp_path, monkeypatch, kept_steps=kept, saved=saved, label="new")
+    assert saved == {"prefixes.safetensors": ["new-3"]}
     assert made.progressed == [(1, 3), (2, 3), (3, 3)]
     assert made.metrics == [("loss", 0.5, 1), ("loss", 0.5, 2), ("loss", 0.5, 3)]
     assert kept == [(1, 0.5), (2, 0.5), (3, 0.5)]
@@ -178,10 +180,11 @@ def trained(
     touched: bool = False,
     damaged: list[str] | None = None,
     kept_steps: list[tuple[int, float]] | None = None,
+    saved: dict[str, list[str]] | None = None,
     **changes: Any,
 ) -> Loose:
     """The step around a training of which this became known."""
-    made = Loose(folder)
+    made, saved = Loose(folder), {} if saved is None else saved
     (made.out / "summary.json").write_text("{}", encoding="utf-8")
     start, prints = torch.zeros(5, 2), iter(["before", "after" if touched else "before"])
     kept = SimpleNamespace(
@@ -206,7 +209,7 @@ def trained(
     patch.setattr("kit.lm.fingerprint.fingerprint", lambda model: next(prints))
     for name, value in (
         ("plan_files.load_plan", giving(plan)),
-        ("prefix_sets.save_sets", giving(None)),
+        ("prefix_sets.save_sets", lambda path, sets: saved.update({path.name: list(sets)})),
         ("prefix_training.checkpoints.Checkpoints", giving(kept)),
         ("recipe.fit", fit),
         ("self_label.load_labels", giving({})),
