@@ -343,7 +343,7 @@ def test_a_world_is_built_into_a_folder_that_is_there(
 
 
 def check(level: Any, name: str) -> Check:
-    return Check(what=name, level=level, detail=f"{name} is so")
+    return Check(what=name, level=level, detail=f"{name} is so [red]")
 
 
 @pytest.mark.parametrize(
@@ -368,6 +368,7 @@ def test_what_stands_in_the_way_comes_first(capsys: pytest.CaptureFixture[str]) 
         doctor._print("head", [check(level, f"n{i}") for i, level in enumerate(names)])
     out = capsys.readouterr().out
     assert out.startswith("head\n")
+    assert out.count("[red]") == 5
     assert [out.index(f"n{i} is so") for i in (1, 4, 2, 0, 3)] == sorted(
         out.index(f"n{i} is so") for i in range(5)
     )

@@ -12,7 +12,7 @@ from kit.errors import InvalidInput, KitError, Many
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins import fetcher
 from kit.pins.retry import Transient
-from kit.pins.store import PinStore
+from kit.pins.store import HashMemory, PinStore
 from tests.demo.fixtures import sha
 from tests.pins.test_written_pins import QUICK, REVISION, pin
 
@@ -167,3 +167,50 @@ def test_what_came_is_checked_before_it_gets_its_name(
         assert target.read_bytes() == b"a"
     assert [event.what for event in events] == ["file"]
     assert not (tmp_path / "pins" / ".incoming" / "m").exists()
+
+
+def test_a_file_that_is_dropped_is_forgotten_for_good(tmp_path: Path) -> None:
+    made, _ = quiet(tmp_path, repo="o/n", revision=REVISION,
+                    files=[PinnedFile(path="a", size=1), PinnedFile(path="b")])  # fmt: skip
+    store, folder = made.store, made.store.folder("m")
+    folder.mkdir(parents=True)
+    for name in "ab":
+        (folder / name).write_bytes(b"1")
+    assert store.state("m").ready
+    store.memory("m").save()
+    (folder / "a").write_bytes(b"22")
+    made._drop_wrong(store.pin("m"), store.state("m"))
+    assert sorted(path.name for path in folder.iterdir()) == ["b"]
+    kept = HashMemory(store.memory("m").record)
+    assert kept.remembered(folder / "a") is None
+    assert kept.remembered(folder / "b") == sha(b"1")
+
+
+def test_what_is_remembered_is_written_once(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("1")
+    memory = HashMemory(tmp_path / "memory.json")
+    memory.sha256(tmp_path / "x")
+    memory.save()
+    (tmp_path / "memory.json").unlink()
+    memory.save()
+    assert not (tmp_path / "memory.json").exists()
+    memory.sha256(tmp_path / "x", deep=True)
+    memory.save()
+    assert (tmp_path / "memory.json").exists()
+
+
+def test_a_fetch_says_when_it_began_and_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bring(pin: Pin, file: PinnedFile, source: str, folder: Path) -> tuple[Path, str]:
+        (folder / "part").write_bytes(b"a")
+        return folder / "part", sha(b"a")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("KIT_OFFLINE", raising=False)
+    made, events = quiet(tmp_path, "file", url="https://example.org/a")
+    monkeypatch.setattr(made, "_transfer", bring)
+    assert made.fetch("m").brought == ("a",)
+    assert [event.what for event in events] == ["size", "file", "done"]
+    assert made.fetch_all(["m"])[0].brought == ()
+    assert [event.what for event in events][3:] == ["present"]

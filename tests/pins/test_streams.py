@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import email.message
+import io
 import subprocess
 import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,6 +174,31 @@ def test_what_is_not_https_stays_on_this_machine(url: str, fine: bool) -> None:
         return
     with pytest.raises(InvalidInput, match="is not https"):
         http.check_scheme(url)
+
+
+def test_a_plain_address_is_refused_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("urllib.request.build_opener", lambda *_: pytest.fail("asked"))
+    with pytest.raises(InvalidInput, match="is not https"):
+        http.download(PIN, PinnedFile(path="a"), "http://example.org/a", tmp_path / "a", 1.0)
+
+
+@pytest.mark.parametrize(("to", "followed"), [("http://example.org/b", False), (URL + "/b", True)])
+def test_an_answer_is_closed_when_its_redirect_is_refused(to: str, followed: bool) -> None:
+    answer, headers = io.BytesIO(), email.message.Message()
+    request = urllib.request.Request(URL)
+    redirects = http._Redirects()
+
+    def act() -> object:
+        return redirects.redirect_request(request, answer, 302, "", headers, to)  # type: ignore[arg-type]
+
+    if followed:
+        assert act() is not None
+    else:
+        with pytest.raises(InvalidInput, match="is not https"):
+            act()
+    assert answer.closed != followed
 
 
 WHEEL = Pin(

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from kit.errors import InvalidInput
+from kit.errors import InvalidInput, Preflight
 from kit.manifest.catalog import Catalog
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.pins import Retry, command, fetcher
 from kit.pins.command import _at_hub, _fill_in, _replace, _yaml, confirm, resolve_revision
+from kit.pins.retry import Transient
 from kit.pins.store import HashMemory, PinStore, _listing
 from tests.demo.fixtures import sha
 
@@ -162,6 +163,16 @@ def test_only_a_repository_without_revision_is_asked_for_its_newest(
 ) -> None:
     monkeypatch.setattr("kit.pins.hub.newest_revision", lambda pin: "f" * 40)
     assert resolve_revision(made, QUICK).revision == ("f" * 40 if asked else made.revision)
+
+
+def test_a_hub_that_does_not_answer_gives_no_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Pin) -> str:
+        raise Transient("busy")
+
+    monkeypatch.setattr("kit.pins.hub.newest_revision", fail)
+    with pytest.raises(Preflight, match="busy") as caught:
+        resolve_revision(pin(repo="o/n"), QUICK)
+    assert caught.value.where == "o/n"
 
 
 def test_a_file_that_was_forgotten_is_seen_for_the_first_time(tmp_path: Path) -> None:
