@@ -157,8 +157,10 @@ def _needed_seeds(cell: Measurement, distance: float) -> str:
     assert spread is not None
     sd = spread.error * len(cell.seeds) ** 0.5
     count = len(cell.seeds) + 1
-    while t_quantile(0.95, count - 1) * sd / count**0.5 > distance and count < 10_000:
+    while t_quantile(0.95, count - 1) * sd / count**0.5 > distance:
         count = max(count + 1, int(count * 1.15))
+        if count > 10_000:
+            return "more than 10,000 seeds"
     return f"about {count} seeds"
 
 
