@@ -92,7 +92,7 @@ def new_run_dir(parent: Path, experiment: str, profile: str, *, rehearsal: bool 
     base = f"{experiment}-{profile}-{'rehearsal-' if rehearsal else ''}{stamp}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 10_000):
+        for number in range(1, 10_001):
             folder = parent / (base if number == 1 else f"{base}-{number}")
             try:
                 folder.mkdir()

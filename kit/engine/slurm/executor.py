@@ -292,7 +292,7 @@ class SlurmExecutor:
         self._buffer.clear()
         self.cluster.tidy([id for id in self._finished if id])
         for path in self.folder.glob("job-*.events.jsonl"):
-            path.unlink(missing_ok=True)  # all of it is in the run's own log
+            path.unlink()  # all of it is in the run's own log
 
 
 def _refused(instance: StepInstance, text: str) -> Event:
