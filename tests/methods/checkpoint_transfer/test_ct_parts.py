@@ -11,11 +11,18 @@ import pytest
 import torch
 
 from kit.evals.multiple_choice import Question
-from kit.methods.checkpoint_transfer import answers, unlearn
+from kit.methods.checkpoint_transfer import answers, targets, unlearn
 from kit.methods.checkpoint_transfer.affine import AffineMap
 from kit.methods.checkpoint_transfer.attacked import add_attack
+from kit.methods.checkpoint_transfer.beside import ReadAhead
 from kit.methods.checkpoint_transfer.pairs import MicroBatch, Pairs
-from kit.methods.checkpoint_transfer.states import FileStates, MemoryStates, _save, write_states
+from kit.methods.checkpoint_transfer.states import (
+    FileStates,
+    MemoryStates,
+    StateWriter,
+    _save,
+    write_states,
+)
 from kit.methods.checkpoint_transfer.student import make_student
 from kit.methods.checkpoint_transfer.targets import (
     CachePlan,
@@ -286,3 +293,106 @@ def test_a_last_step_is_also_the_end_and_a_first_alone_is_none() -> None:
     }  # fmt: skip
     with pytest.raises(ValueError, match="attack step 7 was not measured"):
         add_attack(table, table, "model", _attack(0, 10), [7, 8])
+
+
+class _Pool:
+    """Takes work and does it when its outcome is asked for."""
+
+    def __init__(self) -> None:
+        self.submitted = 0
+        self.waited: list[int] = []
+
+    def submit(self, work: Any, *given: Any) -> Any:
+        number, self.submitted = self.submitted, self.submitted + 1
+
+        def result() -> Any:
+            self.waited.append(number)
+            return work(*given)
+
+        return SimpleNamespace(result=result)
+
+
+def test_four_files_may_wait_to_be_written(tmp_path: Any) -> None:
+    """The fifth waits for the first, so that no more states than those stay in memory."""
+    pool: Any = _Pool()
+    writer = StateWriter(tmp_path / "a" / "b", pool)
+    for example in range(5 * 16):
+        writer.add(example, {0: torch.zeros(1, 2)})
+        assert pool.submitted == (example + 1) // 16
+        assert pool.waited == ([0] if example >= 79 else [])
+    writer.add(99, {0: torch.zeros(1, 2)})
+    writer.finish()
+    assert pool.waited == [0, 1, 0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="example 99 has states already"):
+        writer.add(99, {0: torch.zeros(1, 2)})
+
+
+def test_both_kinds_of_states_are_made_side_by_side(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten targets and sixteen references in groups of four: each as far along as the other."""
+    made: list[tuple[str, list[int]]] = []
+
+    def noted(compute: Any, data: Any, kind: str, groups: Any) -> Any:
+        for group in groups:
+            made.append((kind, list(group)))
+            yield from ((example, {0: torch.zeros(1, 16)}) for example in group)
+
+    monkeypatch.setattr(targets, "keep", noted)
+    data = pairs()
+    most = max(map(len, (*data.forget, *data.retain)))
+    plan, _ = targets.keep_pairs(
+        tmp_path, model(0), model(1), None, recipe(affine=False), data,
+        width=16, uses=2, budget=2 * 16 * most * (16 + 2 * 10), batch=4, dtype="bfloat16",
+    )  # fmt: skip
+    assert (plan.retain, plan.forget) == (16, 10)
+    done = {"forget": [0, 4, 8], "retain": [0, 4, 8, 12]}
+    shares = [(made[at][1][0] + 2) / {"forget": 10, "retain": 16}[made[at][0]] for at in range(7)]
+    assert shares == sorted(shares)
+    for kind, starts in done.items():
+        groups = [group for name, group in made if name == kind]
+        end = {"forget": 10, "retain": 16}[kind]
+        assert groups == [list(range(at, min(at + 4, end))) for at in starts]
+    (kept,) = {rows.dtype for rows in FileStates(tmp_path / "forget").rows(9).values()}
+    assert kept == torch.bfloat16
+
+
+def test_states_read_ahead_of_what_is_asked_for() -> None:
+    """Of a long order the next eight are on their way, and examples may come again."""
+    read: list[int] = []
+
+    class Noted(MemoryStates):
+        def rows(self, example: int) -> dict[int, torch.Tensor]:
+            read.append(example)
+            return super().rows(example)
+
+    noted = Noted({example: {0: torch.tensor([[float(example)]])} for example in range(20)})
+    ahead = ReadAhead(noted, [*range(20), 30], "cpu")
+    assert ahead.rows(0)[0].item() == 0.0
+    ahead._thread.submit(lambda: None).result()
+    assert read == list(range(9))
+    for example in (1, 2):
+        assert ahead.rows(example)[0].item() == float(example)
+    ahead._thread.submit(lambda: None).result()
+    assert read == list(range(11))
+    assert (19 in ahead, 30 in ahead) == (True, False)
+
+
+def test_a_step_is_told_of_its_own_losses_alone() -> None:
+    """Whatever was noted for one step is no part of the next one's numbers."""
+    nothing: Any = None
+    losses = unlearn._Losses(recipe(), TEXTS, nothing, nothing)
+    notes = unlearn._Notes()
+    for number, value in enumerate((2.0, 5.0)):
+        micro = MicroBatch(number, (0, 1))
+        for share in (0.25, 0.75):
+            part = unlearn._Part("forget", micro, 1.0, (0,), share)
+            losses._noted.append((part, torch.tensor(value * share)))
+        losses.move_to(notes, [micro])
+    assert (notes.numbers, notes.remove, notes.retain) == ([0, 1], [2.0, 5.0], [0.0, 0.0])
+    assert not losses._noted, "only what is not yet counted is held"
+    kept = notes.positions()
+    notes.remove.append(9.0)
+    assert kept["remove"] == [2.0, 5.0]
+    notes.restore(kept)
+    assert notes.remove == [2.0, 5.0]
