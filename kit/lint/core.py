@@ -21,8 +21,6 @@ from kit.manifest.pin_types import Pin, Pins
 from kit.manifest.source import Hit, Level
 from kit.manifest.types import Manifest
 
-ORDER: dict[str, int] = {"error": 0, "warning": 1, "info": 2}
-
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing a rule has to say."""

@@ -293,3 +293,37 @@ def test_a_tolerance_suits_what_is_measured(made: Any, hits: int) -> None:
         cells=lambda: by_id,
     )
     assert len(list(tolerances.tolerance_fits(context))) == hits
+
+
+POINTS = SimpleNamespace(cells="b/*/x", upward=None)
+
+
+def drawn(kind: str, *cells: str, lines: Any = (), published: Any = None) -> Any:
+    return SimpleNamespace(kind=kind, cells=cells, lines=lines, published=published)
+
+
+@pytest.mark.parametrize(
+    ("figure", "said"),
+    [
+        (drawn("grid", "*/a@*"), ""),
+        (drawn("grid"), "grid needs 1 of these, not 0"),
+        (drawn("grid", "*/a@*", "*/b@*"), "grid needs 1 of these, not 2"),
+        (drawn("grid", "*/a"), "not 1"),
+        (drawn("grid", "*/*/*"), "not 3"),
+        (drawn("grid", "*/a@*", lines=["x"]), "only they"),
+        (drawn("trade-off", "a/*", "b/*"), ""),
+        (drawn("trade-off", "a/*"), "trade-off needs 2 of these, not 1"),
+        (drawn("trade-off", "a/*", "b/*", "c/*"), "trade-off needs 2 of these, not 3"),
+        (drawn("trade-off", "a/*", "*/*"), "the same number of *"),
+        (drawn("trade-off", "a", "b"), "at least one"),
+        (drawn("steps", lines=["x"]), ""),
+        (drawn("steps"), "only they"),
+        (drawn("steps", "a", lines=["x"]), "steps needs 0 of these, not 1"),
+        (drawn("grid", "*/a@*", published=POINTS), ""),
+        (drawn("trade-off", "a/*", "b/*", published=POINTS), "say what is drawn upwards"),
+    ],
+)
+def test_a_figure_has_the_patterns_of_its_kind(figure: Any, said: str) -> None:
+    message = claims._shape(figure)
+    assert said in message
+    assert bool(message) is bool(said)

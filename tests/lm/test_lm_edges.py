@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from kit.lm import standin
+from kit.lm import generate, standin, static_decode
 from kit.lm.backend import check_pairs
 from kit.lm.chat import Special, Text
 from kit.lm.forward import unlike_plain_head
@@ -18,7 +18,7 @@ from kit.lm.generate import TransformersBackend
 from kit.lm.load import load_model, load_tokenizer, save_model
 from kit.lm.static_decode import GROUPED, _grouped_attention, unlike_static
 from kit.lm.template import _cut, _pad
-from kit.lm.vllm_backend import VllmBackend, _likelihood
+from kit.lm.vllm_backend import SIZES, VllmBackend, _likelihood
 from kit.lm.vocabulary import control_ids, renamed_control_ids
 from tests.lm.families import tiny
 from tests.lm.test_lm_files import fake
@@ -52,6 +52,26 @@ def test_scores_that_a_model_changes_are_not_those_of_its_output_matrix(
     said = unlike_plain_head(config)
     assert (said is None) is plain
     assert said is None or f"{name}: {value}" in said
+
+
+def test_scores_of_a_batch_take_a_gibibyte_and_buffers_fit_an_attention_kernel() -> None:
+    """A kernel reads a mask in float16 by 16 bytes at a time; a row must be whole ones."""
+    assert generate.MOST_SCORES * torch.float32.itemsize == 2**30
+    assert static_decode.COLUMNS * torch.float16.itemsize % 16 == 0
+    widths = [static_decode._rounded(width) for width in range(1, 200)]
+    assert all(width <= made < width + 16 for width, made in enumerate(widths, 1))
+    assert not [made for made in widths if made * torch.float16.itemsize % 16]
+
+
+def test_graphs_are_recorded_for_powers_of_two_and_then_for_multiples_of_eight() -> None:
+    few = [size for size in SIZES if size < 8]
+    assert few == [1, 2, 4]
+    assert not [size for size in SIZES[len(few) :] if size % 8]
+    assert list(SIZES) == sorted(set(SIZES))
+    # As documented: steps of many tokens are padded by 6 % on average.
+    many = range(257, 2049)
+    padding = [min(size for size in SIZES if size >= n) / n - 1 for n in many]
+    assert sum(padding) / len(many) == pytest.approx(0.06, abs=0.015)
 
 
 @pytest.mark.parametrize(

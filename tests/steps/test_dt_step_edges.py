@@ -13,10 +13,12 @@ import torch
 from kit.engine.registry import PinInput, Remedy, StepInput
 from kit.errors import InvalidInput
 from kit.lm.generate import TransformersBackend
-from kit.methods.defensive_tokens.prefix_sets import save_sets
+from kit.methods.defensive_tokens.alignment_files import save_alignment
+from kit.methods.defensive_tokens.prefix_sets import load_sets, save_sets
 from kit.methods.defensive_tokens.prefix_training import loss
+from kit.methods.defensive_tokens.procrustes import orthogonal_map
 from kit.methods.defensive_tokens.transfer import normal_init, vocabulary_init
-from kit.steps.defensive_tokens import evaluation, inputs, params, remedies, training
+from kit.steps.defensive_tokens import alignment, evaluation, inputs, params, remedies, training
 from kit.steps.defensive_tokens.files import SETS
 from tests.lm.tiny_world import mini_tokenizer, tiny_llama
 from tests.steps.contexts import Loose, giving
@@ -289,3 +291,24 @@ def test_a_backend_is_set_up_for_what_it_generates(
         assert bool(started["words"]) is rehearsal
     else:
         assert started["batch_tokens"] == 16384
+
+
+def test_a_transfer_leaves_its_sets_and_their_geometry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = torch.ones(5, 8), 3 * torch.ones(5, 8)
+    monkeypatch.setattr(
+        alignment, "full_prefix", lambda ctx, name, **_: source if name == "source" else target
+    )
+    rows = torch.eye(8).repeat(2, 1)
+    save_alignment(tmp_path / "alignment.safetensors", orthogonal_map(rows, rows))
+    made: Any = Loose(tmp_path)
+    made.before = {"align": [StepInput("align", tmp_path, {}, {})]}
+    given = params.Transfer(tokens=5, seed=0, sets=["procrustes", "norm-rescaled"])
+    alignment.run_transfer(made, given)
+    sets = load_sets(made.out / SETS)
+    torch.testing.assert_close(sets["procrustes"], source)
+    torch.testing.assert_close(sets["norm-rescaled"], target)
+    facts = json.loads((made.out / "geometry.json").read_text(encoding="utf-8"))
+    assert facts["procrustes"]["norm_mean"] == pytest.approx(8**0.5)
+    assert facts["norm-rescaled"]["norm_mean"] == pytest.approx(3 * 8**0.5)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import torch
 
 from kit.lm.generate import TransformersBackend
-from kit.methods.defensive_tokens import attacks, recipe, struq
+from kit.manifest.load import read_pins
+from kit.methods.defensive_tokens import attacks, recipe, standin, struq
 from kit.methods.defensive_tokens.attacks import MINI, PAPER, attack_samples
+from kit.methods.defensive_tokens.evaluate import evaluate_prefixes
+from kit.methods.defensive_tokens.prompt_defences import NO_DEFENCE
 from kit.methods.defensive_tokens.recipe import fit, plan_mixture
 from kit.methods.defensive_tokens.self_label import make_labels
 from kit.methods.defensive_tokens.struq_text import TEST_ATTACKS
@@ -128,3 +133,84 @@ def test_the_proper_mixture_of_a_plan_has_the_documented_shares_to_the_item(seed
     assert len(attacked) == 2 * (with_data // 4)
     with pytest.raises(ValueError, match="unknown mixture 'other'; known: as-reported"):
         struq.build("other", pool, TEXTS, attacks.MINI, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wrong"),
+    [
+        ("batch_tokens", 0, True),
+        ("batch_tokens", 1, False),
+        ("gpu_share", 0.0, True),
+        ("gpu_share", 0.01, False),
+        ("gpu_share", 1.0, False),
+        ("gpu_share", 1.01, True),
+    ],
+)
+def test_memory_is_a_share_of_a_card_and_a_batch_holds_something(
+    field: str, value: float, wrong: bool
+) -> None:
+    given = {"max_new_tokens": 1, "empty_data": "no-turn", field: value}
+    if wrong:
+        with pytest.raises(msgspec.ValidationError, match=field):
+            msgspec.convert(given, params.SelfLabel)
+    else:
+        assert getattr(msgspec.convert(given, params.SelfLabel), field) == value
+
+
+class Side:
+    """A backend that serves token sets side by side, and is asked for how many."""
+
+    def __init__(self) -> None:
+        self.inner: Any = TransformersBackend(tiny_llama(len(mini_tokenizer())), 0)
+        self.vocabulary_size = self.inner.vocabulary_size
+        self.vectors: list[int] = []
+        self.batches: list[int] = []
+
+    def sets_at_once(self, vectors: int) -> int:
+        self.vectors.append(vectors)
+        return 2
+
+    def generate(self, *given: Any, **named: Any) -> Any:
+        return self.inner.generate(*given, **named)
+
+    def loglikelihoods(self, *given: Any, **named: Any) -> Any:
+        raise AssertionError
+
+    def generate_sets(self, sets: Any, **how: Any) -> Any:
+        self.batches.append(len(sets))
+        return [self.inner.generate(prompts, prefix=prefix, **how) for prompts, prefix in sets]
+
+
+@pytest.mark.parametrize(
+    ("slots", "vectors", "batches"),
+    [((0,), 1, [1]), ((1, 0), 1, [2]), ((0, 3, 2), 3, [2, 1]), ((3, 3, 3, 3), 3, [2, 2])],
+)
+def test_as_many_token_sets_are_served_at_once_as_the_longest_leaves_room_for(
+    slots: tuple[int, ...], vectors: int, batches: list[int]
+) -> None:
+    side = Side()
+    sets = [(torch.full((n, 32), float(i)) if n else None, NO_DEFENCE) for i, n in enumerate(slots)]
+    made = list(
+        evaluate_prefixes(
+            side,
+            mini_tokenizer(),
+            FORMAT,
+            "before-bos",
+            sets,
+            samples(4),
+            TEXTS,
+            attacks.MINI,
+            attacks=["naive"],
+            max_new_tokens=1,
+            seed=0,
+            references_are_right=False,
+        )
+    )
+    assert len(made) == len(slots)
+    assert (side.vectors, side.batches) == ([vectors], batches)
+
+
+def test_the_made_up_pool_is_as_large_as_the_pinned_one() -> None:
+    pins = read_pins(Path(__file__).parents[3] / "manifests" / "pins.yaml").value.pins
+    (said,) = [pin.attributes["records"] for pin in pins if pin.id == "alpaca-cleaned"]
+    assert said == standin.POOL_SIZE
