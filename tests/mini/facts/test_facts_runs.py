@@ -240,3 +240,14 @@ def test_a_seed_is_measured_every_hundred_steps(monkeypatch: pytest.MonkeyPatch)
         "seed": 4, "curve": {str(s): {"retain": s / 1000} for s in range(0, 600, 100)},
         "control": {"retain": 0.5}, "oracle": [0.5], "pretraining_cpu_seconds": 1.3,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt-neox"])
+def test_first_weights_are_as_wide_as_is_said(architecture: str) -> None:
+    """Inside the blocks 0.05: the usual 0.02 learns later, 0.09 never well."""
+    made: Any = new_model(Shape(architecture), 0)
+    frozen = {id(p) for p in made.parameters() if not p.requires_grad}
+    inside = [p for p in made.parameters() if p.ndim == 2 and id(p) not in frozen]
+    assert len(inside) >= 16
+    for weight in inside:
+        assert float(weight.detach().std()) == pytest.approx(0.05, rel=0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kit.mini import trials
 from kit.mini.injection import build, entry, model, page, record
 from kit.mini.injection.batches import GROUP, batches
 from kit.mini.injection.entry import Entry
@@ -20,6 +22,7 @@ from kit.mini.injection.paths import mini_model_dir, mini_model_names
 from kit.mini.injection.pretrain import SOURCE, answer_loss, lr_factor, split_parameters, train
 from kit.mini.injection.pretrain_data import Mix, draw_example
 from kit.mini.injection.tasks import INSTRUCTIONS, answer, draw_item
+from kit.mini.injection.tokenizer import quick_tokenizer
 from kit.mini.injection.vocabulary import words
 from kit.mini.injection.world import NO_INPUT_SHARE, dev_set
 from kit.mini.record import judge, read_record, software
@@ -318,3 +321,79 @@ def test_batches_end_where_they_are_asked_to() -> None:
     for steps in (0, 1, GROUP, GROUP + 1):
         made = list(batches("a", SOURCE.mix, size=3, steps=steps))
         assert [len(batch.ids) for batch in made] == [3] * steps
+
+
+def test_shipped_models_have_the_shape_that_is_built_today() -> None:
+    """Every field of the shipped description but the versions and types that saving adds."""
+    added = {"transformers_version", "dtype", "architectures"}
+    for name in ("source-0", "newer-0"):
+        shipped = json.loads((mini_model_dir(name) / "config.json").read_text())
+        built = model.mini_config().to_dict()
+        assert {key: built[key] for key in shipped if key not in added} == {
+            key: value for key, value in shipped.items() if key not in added
+        }
+
+
+def test_a_tokenizer_adds_nothing_unless_it_is_told_to() -> None:
+    tokenizer = quick_tokenizer()
+    assert tokenizer.encode("red dog") == [words().index("red"), words().index("dog")]
+    with pytest.raises(ValueError, match="'zeppelin' is not in the miniature vocabulary"):
+        tokenizer.encode("red zeppelin")
+
+
+class _Inline:
+    """Does work at once, in this process."""
+
+    def __init__(self, workers: int, context: Any) -> None:
+        self.workers = workers
+
+    def __enter__(self) -> _Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Any, seed: int) -> Future[Any]:
+        made: Future[Any] = Future()
+        made.set_result(work(seed))
+        return made
+
+
+@pytest.mark.parametrize(
+    ("jobs", "known", "wanted", "tried", "statuses"),
+    [
+        (None, [], 2, [0, 1, 2], ["admitted", "rejected", "admitted"]),
+        (1, [0], 2, [1, 2], ["admitted", "rejected", "admitted"]),
+        (2, [], 2, [0, 1, 2, 3], ["admitted", "rejected", "admitted", "surplus"]),
+        (1, [0, 2], 2, [], ["admitted", "admitted"]),
+        (1, [], 0, [], []),
+    ],
+)
+def test_seeds_are_tried_until_enough_pass(
+    monkeypatch: pytest.MonkeyPatch, jobs: int | None, known: list[int], wanted: int,
+    tried: list[int], statuses: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", _Inline)
+    attempts: list[int] = []
+    saved: list[Any] = []
+    said: list[str] = []
+
+    def attempt(seed: int) -> Any:
+        attempts.append(seed)
+        return {"seed": seed}
+
+    def passed(row: Any) -> bool:
+        return bool(row["seed"] != 1)
+
+    start = {"seeds": judge([{"seed": seed} for seed in known], wanted, passed), "recipe": 1}
+    how: dict[str, Any] = {} if jobs is None else {"jobs": jobs}
+    done = trials.try_seeds(
+        start, wanted, attempt=attempt, passed=passed,
+        save=lambda record: saved.append(dict(record)), say=said.append, **how,
+    )  # fmt: skip
+    assert attempts == tried
+    assert [row["status"] for row in done["seeds"]] == statuses
+    assert (done["wanted"], done["recipe"]) == (wanted, 1)
+    assert sorted(said) == sorted(f"tried seed {seed}" for seed in tried)
+    assert (saved[-1:] == [done]) == bool(tried)
+    assert len(saved) == len(tried) // (jobs or 1)
