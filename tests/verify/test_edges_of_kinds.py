@@ -262,6 +262,8 @@ def followed(*last: float, beyond: int | None = None) -> Measurement:
     [
         (15, "10", {"kind": "absolute", "margin": "5"}, True),
         (14, "10", {"kind": "absolute", "margin": "5"}, False),
+        (10.04, "10.0", {"kind": "absolute", "margin": "0"}, False),
+        (10.05, "10.0", {"kind": "absolute", "margin": "0"}, True),
         (10, "10", {"kind": "exact"}, True),
         (9, "10", {"kind": "exact"}, False),
         (15, "10", {"kind": "relative", "margin": "0.5", "floor": "2"}, True),

@@ -65,11 +65,13 @@ def test_seeds_that_decide_a_bound(edge: str) -> None:
     assert not decided(max(len(values), int(count / 1.16)))
 
 
-def test_one_seed_more_may_be_enough() -> None:
+@pytest.mark.parametrize(("share_", "count"), [(1.01, 4), (0.99, 5)])
+def test_one_seed_more_may_be_enough(share_: float, count: int) -> None:
     values = [1.0, 2.0, 3.0]
     reach = stats.t.ppf(0.95, 3) * 1.0 / sqrt(4)
-    made = bound(measured(seeded("t/a", values, "loss")), Fraction(2 + 1.01 * reach), "at_most")
-    assert made.needed == "about 4 seeds"
+    edge = Fraction(2 + share_ * reach)
+    made = bound(measured(seeded("t/a", values, "loss")), edge, "at_most")
+    assert made.needed == f"about {count} seeds"
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ limit only, whatever its kind.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 
 from kit.manifest.expectation_types import ExpectedCell, Tolerance
 from kit.manifest.printed import Printed
 from kit.verify.censored import in_words, ordering, values_of
-from kit.verify.finding import ALPHA, Finding, conclude
+from kit.verify.finding import ALPHA, Finding, conclude, with_needed
 from kit.verify.measurement import Measurement
 from kit.verify.numbers import points, rounded, scale_of, show
 from kit.verify.planning import smallest
@@ -180,12 +181,10 @@ def never(cell: Measurement, expected: ExpectedCell, rule: Tolerance) -> Finding
         return _single(cell, said.value + said.half, expected, rule, says)
     known = ordering(cell, None, said.value, Fraction(1))
     assert known.p is not None
-    return Finding(
-        "deviates" if known.p <= ALPHA else "inconclusive",
-        f"{says}, against {said.text}: {known.method}",
-        p=known.p,
-        needed=None if known.p <= ALPHA else "curves that reach further, or more seeds",
-    )
+    open_ = Finding("inconclusive", f"{says}, against {said.text}: {known.method}", p=known.p)
+    if known.p <= ALPHA:
+        return replace(open_, verdict="deviates")
+    return with_needed(open_, "curves that reach further, or more seeds")
 
 
 def _bound(cell: Measurement, value: Fraction, side: str, says: str) -> Finding:
