@@ -49,7 +49,7 @@ def console() -> Console:
     # emoji=False: "x.yaml:100:5" would otherwise show a picture in place of ":100:".
     if state().mode() == "rich":
         return Console(highlight=False, emoji=False)
-    return Console(highlight=False, emoji=False, no_color=True, force_terminal=False, width=10_000)
+    return Console(highlight=False, emoji=False, force_terminal=False, width=10_000)
 
 
 def _json(context: click.Context, _: click.Parameter, asked: bool) -> bool:

@@ -198,6 +198,9 @@ def test_children_of_a_list_are_counted_or_named() -> None:
     assert child("a") is source.items[2]
     assert source.value_of("a") is None
     assert source.items[3].child("a") is None
+    numbered = parse_yaml("- {id: 5}\n", Problems("x"))
+    assert numbered is not None
+    assert numbered.child(5) is None
     assert source.items[0].child(0) is None
     assert source.items[0].child("n") is not None
 
@@ -290,6 +293,16 @@ def test_a_slip_of_the_form_has_its_remedy(document: str, at: str, remedy: str) 
 )  # fmt: skip
 def test_each_problem_is_noted_once(document: str, said: list[str]) -> None:
     assert [f"{where} {what}" for where, what, _ in noted(document)] == said
+
+
+@pytest.mark.parametrize(("depth", "said"), [(32, []), (33, ["nested deeper than 32 levels"])])
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ("{a: ", "}")])
+def test_nesting_has_its_limit(
+    monkeypatch: pytest.MonkeyPatch, depth: int, said: list[str], opened: str, closed: str
+) -> None:
+    monkeypatch.setattr(yaml_nodes, "MAX_DEPTH", 32)
+    document = opened * depth + "1" + closed * depth
+    assert [what for _, what, _ in noted(document)] == said
 
 
 def test_a_line_has_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

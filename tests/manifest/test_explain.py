@@ -83,6 +83,8 @@ def said_of(tmp_path: Path, old: str, new: str) -> tuple[str, str]:
         ("steps: [{", "steps: [7, {", "item 1 of steps must be a map, not the number 7", ""),
         ("summary: s", "summary: s\n    models: {m: {pin: 12}}", "text", 'quotes: "12"'),
         ("summary: s", "summary: s\n    models: {m: {pin: [a]}}", "must be text, not a list", ""),
+        ("summary: s", "summary: s\n    set: {a: {x: {value: 1, source: d}}}",
+         "source must be at least 3 characters long", ""),
         ("  p:", "  P:", "the key 'P' is not a name of lower-case letters", ""),
     ],
 )  # fmt: skip
@@ -93,6 +95,17 @@ def test_a_slip_is_said_in_words_with_what_to_type(
     assert what in said
     assert remedy in advice
     assert bool(remedy) == bool(advice)
+
+
+def test_of_a_choice_all_is_said_of_what_was_meant(tmp_path: Path) -> None:
+    """A value with its source, as it was begun, and not the value alone that it could have been."""
+    text = MANIFEST.replace("summary: s", "summary: s\n    set: {a: {x: {value: 1, sorce: d}}}")
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(Many) as caught:
+        read_manifest(tmp_path / "x.yaml")
+    assert [error.what for error in caught.value.errors] == [
+        "profiles.p.set.a.x lacks the key 'source'", "unknown key 'sorce'",
+    ]  # fmt: skip
 
 
 def test_two_keys_that_are_missing_are_named_once_each(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from kit.errors import UsageError
 from kit.manifest import shipped, tables
 from kit.manifest.catalog import Catalog
 from kit.manifest.expectation_types import Claim, Expectation
-from kit.manifest.summary import _input, describe
+from kit.manifest.summary import ExperimentSummary, ProfileSummary, _input, describe
 from kit.manifest.types import Profile, profile_of
 from tests.manifest.test_catalog import pin_file
 
@@ -70,6 +71,60 @@ def test_the_size_of_an_input_is_known_when_that_of_each_file_is(repo: Path) -> 
         "big-new": (1, 2),
     }
     assert "no such pin" in _input("other", None)["problem"]
+
+
+def test_profiles_are_listed_by_name_and_a_line_has_no_empty_cell(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = Catalog(repo)
+    profiles = catalog.manifest("demo").profiles
+    changed = replace(
+        catalog.manifest("demo"), profiles=dict(sorted(profiles.items(), reverse=True))
+    )
+    monkeypatch.setattr(Catalog, "manifest", lambda *_: changed)
+    assert list(describe(catalog, "demo")["profiles"]) == sorted(profiles)
+    known = ProfileSummary(profile="p", cells=2, primary_claims=1)
+    recorded = replace(known, profile="q", cells=0, records=["r.jsonl"])
+    for listed, cells in (
+        ([known], ["p", "p: 2 cells, 1 primary claim", "-"]),
+        ([recorded], ["q", "-", "q"]),
+        ([known, recorded], ["p, q", "p: 2 cells, 1 primary claim", "q"]),
+        ([], ["", "-", "-"]),
+    ):
+        item = ExperimentSummary(id="e", family="f", title="T", variant="v", profiles=listed)
+        assert tables._row(item) == ["`e`", "T", "v", *cells]
+    broken = ExperimentSummary(id="e", family="f", problem="bad")
+    assert tables._row(broken)[1] == "bad"
+
+
+def test_pins_beside_a_manifest_are_those_of_ones_own_manifest_only(repo: Path) -> None:
+    beside = repo / "manifests" / "defensive_tokens" / "pins.yaml"
+    beside.write_text(pin_file("beside"))
+    catalog = Catalog(repo)
+    assert beside not in catalog.pin_files("demo")
+    assert beside not in catalog.pin_files()
+    assert beside in catalog.pin_files(beside.with_name("demo.yaml"))
+    (repo / "manifests" / "x.yaml").write_text("")
+    assert catalog.pin_files(repo / "manifests" / "x.yaml") == [repo / "manifests" / "pins.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "edited"),
+    [("a.yaml", "1", False), ("a.yaml", "2", True), ("b.yaml", "2", False), ("none", None, False)],
+)
+def test_a_shipped_file_that_was_edited_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str | None, edited: bool
+) -> None:
+    known = {"expected/a.yaml": sha256(b"1").hexdigest(), "expected/none": "0" * 64}
+    monkeypatch.setattr(shipped, "_shipped", lambda: known)
+    folder = tmp_path / "root" / "expected"
+    folder.mkdir(parents=True)
+    if content is not None:
+        (folder / name).write_text(content)
+    assert shipped.edited(folder / name, tmp_path / "root") == edited
+    outside = tmp_path / "a.yaml"
+    outside.write_text("2")
+    assert not shipped.edited(outside, tmp_path / "root")
 
 
 def test_pins_are_marked_or_not(repo: Path) -> None:

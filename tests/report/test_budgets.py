@@ -102,6 +102,18 @@ def test_a_table_is_as_grave_as_its_gravest_cell(
     assert [picture.title for picture in pictures] == ["both"]
 
 
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_a_caption_explains_reference_runs_where_any_row_has_some(
+    rows: list[list[Any]], known: int
+) -> None:
+    expected = {
+        f"t/{i}": expected_cell(f"t/{i}", None, status="reference", reference=reference(["4", "9"]))
+        for i in range(known)
+    }
+    ((picture,), _) = gallery.forests(verdict(cells=[cell("t/0"), cell("t/1")]), expected)
+    assert ("reference runs" in picture.caption) == (known > 0)
+
+
 @pytest.mark.parametrize(("more", "drawn"), [(0, 1), (1, 2)])
 def test_a_forest_is_drawn_while_there_is_room(
     rows: list[list[Any]], monkeypatch: pytest.MonkeyPatch, more: int, drawn: int

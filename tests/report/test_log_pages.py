@@ -270,6 +270,7 @@ def test_a_run_of_small_models_is_no_run_at_full_size(monkeypatch: pytest.Monkey
 def test_equal_numbers_have_no_spread_beyond_chance() -> None:
     together = combine([4.0, 4.0], [0.5, 0.5], ["cpu", "cpu"], [(1,), (2,)])
     assert (together.i_squared, together.p) == (0.0, 1.0)
+    assert combine([4.0, 4.1], [0.5, 0.5], ["cpu", "cpu"], [(1,), (2,)]).i_squared == 0.0
     text = pooled.pooled_markdown(standing([run(1, "undetermined", p=None), run(5, p=None)]))
     assert "| 1 holds, 1 undetermined |" in text
 

@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 
 from kit.errors import InvalidInput
-from kit.manifest.expectation_types import Claim
+from kit.manifest.expectation_types import Claim, Figure
 from kit.manifest.pin_types import Pin, PinnedFile
 from kit.report import appendix, claims, declared, details, markdown
 from kit.report.content import content, notes, rehearsal, seeds, variant_of
 from kit.report.crate import export_crate
 from kit.report.declared import _measured, _setting, _span, _square
 from kit.report.exchange import export_hub
+from kit.report.figures import curves
+from kit.report.figures.grid import Square
 from kit.report.files import Run, read_run
 from kit.report.html import _printable
 from kit.report.session import write_report
-from kit.results.types import SeedValue
+from kit.results.types import Curve, Point, SeedValue, Series
 from kit.verify.outcome import NOT_WHOLE
 from kit.verify.verdict import CanaryReport
 from tests.report.builders import cell, claim, verdict
@@ -67,6 +69,15 @@ def test_an_appendix_names_the_commit_or_that_there_is_none(
     text = appendix.of_run(run_of(tmp_path, record=recorded))
     assert f"{said}\n" in text
     assert ("this run was started with" in text) == (recorded is not None)
+
+
+@pytest.mark.parametrize("headline", ["", "REPRODUCED, all of it"])
+def test_an_appendix_says_the_verdict_in_its_own_words(tmp_path: Path, headline: str) -> None:
+    text = appendix.of_run(run_of(tmp_path, verdict=verdict(headline=headline)))
+    assert f"- verdict of this run: {headline or 'PARTIALLY'}\n" in text
+    assert "- variant: as-reported\n" in text
+    bare = appendix.of_run(run_of(tmp_path / "b", plan=None))
+    assert "- variant: not recorded\n" in bare
 
 
 @pytest.mark.parametrize("more", [0, 1, 2])
@@ -253,6 +264,107 @@ def test_a_table_in_short_says_how_many_cells_it_leaves_out(
         assert text.count("\n| ") == 2 - 1 + min(4, most)
         assert (f"{left} further cell" in text) == bool(left)
         assert ("further cell" in text) == bool(left)
+
+
+def test_a_line_is_named_by_its_title_or_its_id() -> None:
+    from kit.report import tables
+
+    cells = [cell("t/a", title="Titled"), cell("t/b", title="")]
+    (made,) = tables.tables(verdict(cells=cells), {}, {})
+    text = "\n".join(markdown._table(made))
+    assert "| Titled |" in text
+    assert "| b |" in text
+    assert "| a |" not in text
+
+
+@pytest.mark.parametrize(
+    ("published", "verdicts", "count", "words"),
+    [
+        ("", ["match"], 1, []),
+        ("(1)", ["match"], 1, ["Small:"]),
+        ("", ["deviates"], 1, ["Framed:"]),
+        ("", ["match", "inconclusive"], 2, ["Framed:"]),
+        ("", ["match"], 2, ["1 of them are drawn."]),
+    ],
+)
+def test_a_caption_of_a_grid_says_what_is_in_it(
+    published: str, verdicts: list[str], count: int, words: list[str]
+) -> None:
+    squares = [
+        Square(row=0, column=i, text="1", verdict=word, published=published if i == 0 else "")
+        for i, word in enumerate(verdicts)
+    ]
+    said = declared._grid_caption("percent", (0.0, 100.0), squares, count)
+    assert said.startswith(
+        f"{count} cell{'s' if count > 1 else ''} (percent). Shaded from 0 to 100"
+    )
+    every = ("Small:", "Framed:", "of them are drawn.")
+    assert [word for word in every if word in said] == [word.removeprefix("1 ") for word in words]
+
+
+@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize(("size", "wide"), [(declared.HALF, False), (declared.WHOLE, True)])
+def test_a_caption_of_a_trade_off_says_what_is_in_it(
+    monkeypatch: pytest.MonkeyPatch, published: bool, size: tuple[float, float], wide: bool
+) -> None:
+    monkeypatch.setattr(declared, "drawn", lambda *_: "<svg/>")
+    monkeypatch.setattr(declared, "MOST_POINTS", 2)
+    cells = [share(f"t/{metric}/{row}", 3, 10) for metric in ("a", "b") for row in ("x", "y", "z")]
+    measured = {of.id: declared.measure(of, "percent", "x", None, []) for of in cells}
+    both = [f"t/{metric}/x" for metric in ("a", "b")] if published else []
+    expected = {id: expected_cell(id, "4.8", status="reported") for id in both}
+    numbers = declared.Numbers(measured, expected, {})
+    figure = Figure(kind="trade-off", title="T", cells=["t/a/*", "t/b/*"])
+    made = declared._trade_off("f", figure, numbers, None, size)
+    assert made.wide == wide
+    assert made.caption.startswith("2 settings; lines are")
+    assert ("Hollow marks" in made.caption) == published
+    assert "Grey" not in made.caption
+    assert "The first 2 of 3 are drawn." in made.caption
+    monkeypatch.setattr(declared, "MOST_POINTS", 3)
+    assert "are drawn" not in declared._trade_off("f", figure, numbers, None, size).caption
+
+
+@pytest.mark.parametrize(("columns", "wide"), [(declared.MAX_BESIDE, False),
+                                              (declared.MAX_BESIDE + 1, True)])  # fmt: skip
+def test_a_grid_of_many_columns_is_wide(
+    monkeypatch: pytest.MonkeyPatch, columns: int, wide: bool
+) -> None:
+    monkeypatch.setattr(declared, "drawn", lambda *_: "<svg/>")
+    cells = [share(f"t/a/x@{i}", 3, 10) for i in range(columns)]
+    measured = {of.id: declared.measure(of, "percent", "x", None, []) for of in cells}
+    figure = Figure(kind="grid", title="T", cells=["t/a/*@*"])
+    assert declared._grid("f", figure, declared.Numbers(measured, {}, {})).wide == wide
+
+
+def line_of_points(count: int, seed: str = "0", start: int = 0) -> Curve:
+    return Curve(seed=seed, points=[Point(float(start + x), 1.0) for x in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ({"a": [line_of_points(3)]}, []),
+        ({"a": [line_of_points(3, "0"), line_of_points(3, "1")]}, ["means over 2 seeds"]),
+        ({"a": [line_of_points(3, str(i)) for i in range(4)],
+          "b": [line_of_points(3, str(i)) for i in range(2)], "c": [line_of_points(3)]},
+         ["means over 2 to 4 seeds"]),
+        ({"a": [line_of_points(3, "0"), line_of_points(4, "1")]},
+         ["means over 2 seeds", "Points that not every seed"]),
+        ({"a": [line_of_points(curves.MOST_POINTS)]}, []),
+        ({"a": [line_of_points(curves.MOST_POINTS + 1)]}, ["Long lines are thinned to"]),
+        ({f"l{i}": [line_of_points(2)] for i in range(curves.MOST_LINES)}, []),
+        ({f"l{i}": [line_of_points(2)] for i in range(curves.MOST_LINES + 1)},
+         [f"The first {curves.MOST_LINES} of {curves.MOST_LINES + 1} lines"]),
+    ],
+)  # fmt: skip
+def test_a_caption_of_curves_says_how_they_were_made(
+    lines: dict[str, list[Curve]], said: list[str]
+) -> None:
+    made = Series(id="s", title="S", x_label="x", y_label="y", unit="loss", lines=lines)
+    remarks = curves.remarks_on(made)
+    assert len(remarks) == len(said)
+    assert all(words in remark for words, remark in zip(said, remarks, strict=True))
 
 
 @pytest.mark.parametrize(("most", "left"), [(2, 1), (3, 0), (4, 0)])

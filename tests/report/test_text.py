@@ -113,7 +113,8 @@ def test_words() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(9.94, "9.9 s"), (9.96, "10 s"), (99.4, "99 s"), (99.6, "1.7 min"), (99.4 * 60, "99.4 min"),
+    [(9.94, "9.9 s"), (9.95, "10 s"), (9.96, "10 s"), (99.4, "99 s"),
+     (99.6, "1.7 min"), (99.4 * 60, "99.4 min"),
      (99.6 * 60, "1.7 h"), (0, "0.0 s"), (None, "\u2014")],
 )  # fmt: skip
 def test_a_duration_never_has_more_than_three_digits(seconds: float | None, said: str) -> None:

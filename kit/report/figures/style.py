@@ -95,11 +95,9 @@ def draw(name: str, width: float, height: float, paint: Callable[[Axes], None]) 
         paint: Draws onto the axes.
     """
     with _look(name):
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure as MplFigure
 
         figure: Figure = MplFigure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)
         paint(figure.add_subplot())
         out = io.StringIO()
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
