@@ -120,6 +120,50 @@ def test_norms_changes_and_clipping_are_those_of_the_weights():
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_processes_wait_for_what_the_first_writes_and_removes(tmp_path, monkeypatch):
+    """A damaged file is removed by the first process alone, and is no checkpoint to any."""
+    engine, waited = checks.sharded("cpu"), []
+    real = dist.barrier
+    monkeypatch.setattr(dist, "barrier", lambda: waited.append(real()))
+    folder = CheckpointFolder(tmp_path / "c")
+    for act in (
+        lambda: engine.save(folder, Progress(1)),
+        lambda: engine.resume(folder),
+        lambda: engine.save_model(tmp_path / "m"),
+    ):
+        act()
+        assert waited == [None]
+        waited.clear()
+    damaged = folder.path(2)
+    damaged.write_bytes(b"cut short")
+    other = SingleProcess(llama(), two_processes.OUTER)
+    for tried in (engine, other):
+        for rank in (1, 0):
+            damaged.write_bytes(b"cut short")
+            with monkeypatch.context() as patch:
+                patch.setattr(type(tried), "rank", property(lambda self, rank=rank: rank))
+                assert tried.resume(folder).step == 1
+            assert damaged.exists() is bool(rank)
+    assert all(not p.numel() and not p.requires_grad for p in engine._shell.parameters())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_loss_may_begin_anywhere_in_the_model():
+    """The whole model gathers, whatever a loss calls first."""
+    engine, whole = checks.sharded("cpu"), llama()
+
+    def embedded(model, ids):
+        return model.model.embed_tokens(ids).square().mean()
+
+    loss = engine.accumulate(embedded, [tokens(0)])
+    expected = embedded(whole, tokens(0))
+    expected.backward()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    gradient = engine.gradients()["model.embed_tokens.weight"]
+    torch.testing.assert_close(gradient, whole.model.embed_tokens.weight.grad)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_the_average_can_be_kept_for_good():
     engine = checks.sharded("cpu")
     checks.steps(engine, range(3))

@@ -93,6 +93,10 @@ def test_the_right_word_of_a_request_is_the_fact_s(folder: Path) -> None:
 def test_too_many_attack_rows_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="481 of 480"):
         world_sets(folder / "world", attack_rows=481, seed=0, label=LABEL)
+    with pytest.raises(ValueError, match="0 of 480"):
+        world_sets(folder / "world", attack_rows=0, seed=0, label=LABEL)
+    pairs, _ = world_sets(folder / "world", attack_rows=480, seed=0, label=LABEL)
+    assert {row.id for row in pairs["attack"]} == {row.id for row in pairs["attacker"]}
 
 
 def test_widths_cut_prompt_and_answer(tmp_path: Path, folder: Path) -> None:
@@ -101,8 +105,11 @@ def test_widths_cut_prompt_and_answer(tmp_path: Path, folder: Path) -> None:
     write_pairs(tmp_path, some, build_tokenizer(), MINI, prompt_width=6, width=9)
     for pair in read_pairs(tmp_path, "attack"):
         assert (len(pair.prompt), len(pair.chosen), len(pair.rejected)) == (6, 3, 3)
-    with pytest.raises(ValueError, match="leave none"):
-        write_pairs(tmp_path, some, build_tokenizer(), MINI, width=5)
+    write_pairs(tmp_path, some, build_tokenizer(), MINI, prompt_width=6, width=7)
+    assert {len(pair.chosen) for pair in read_pairs(tmp_path, "attack")} == {1}
+    for settings in ({"width": 5}, {"prompt_width": 6, "width": 6}):
+        with pytest.raises(ValueError, match="leave none"):
+            write_pairs(tmp_path, some, build_tokenizer(), MINI, **settings)
 
 
 @pytest.mark.parametrize("method", ["rr", "repnoise"])
