@@ -1,4 +1,4 @@
-"""Code of a kind, what kinds declare, failures in words, and the next GPU step, at their borders."""
+"""Code and declarations of kinds, failures in words, the next GPU step: at their borders."""
 
 from __future__ import annotations
 
