@@ -272,7 +272,7 @@ def _report(
     if margin is None and rule is not None and rule.margin is not None and rule.kind != "relative":
         margin = float(Fraction(rule.margin))
     table, slash, _ = expected.id.partition("/")
-    has = measured is not None and measured.value is not None
+    number = measured.value if measured is not None else None
     return CellReport(
         id=expected.id,
         table=table if slash else "all",
@@ -281,7 +281,7 @@ def _report(
         place=expected.place,
         published=expected.value,
         baseline=_compared_with(expected),
-        value=float(measured.value) if has and measured and measured.value is not None else None,
+        value=float(number) if number is not None else None,
         unit=expected.unit,
         direction=expected.direction,
         k=measured.k if measured else None,
@@ -291,7 +291,7 @@ def _report(
         difference=finding.difference,
         interval=finding.interval,
         interval_equivalence=finding.interval_equivalence,
-        value_interval=value_interval(measured) if measured and has else None,
+        value_interval=value_interval(measured) if measured and number is not None else None,
         margin=margin,
         margin_source=rule.source if rule else None,
         margin_reason=rule.reason if rule else None,

@@ -76,7 +76,7 @@ def _between(kind: str, numbers: Sequence[str]) -> str:
 
 
 def _number(cell: Measurement) -> str:
-    if cell.censored or cell.value is None:
+    if cell.value is None:
         return in_words(cell)
     return in_unit(float(cell.value), value_interval(cell), cell.unit)
 

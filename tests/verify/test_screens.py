@@ -200,6 +200,14 @@ def test_the_rarest_metrics_are_put_together_where_there_is_no_room(
         assert found[-1][2:5] == ["of", "all", "sizes"]
 
 
+@pytest.mark.parametrize("sizes", [(0.7, 12.5), (12.5, 0.7, 3.25)])
+def test_the_sizes_of_a_metric_are_said_from_the_smallest_to_the_largest(
+    sizes: tuple[float, ...],
+) -> None:
+    made = errors(*((f"g/m/{i}", size, 0, 0) for i, size in enumerate(sizes)))
+    assert rows(made, 2)[0][2:6] == ["0.7", "to", "12.5", "points"]
+
+
 def screened(reports: Sequence[PlantReport], **fields: Any) -> list[str]:
     defaults: dict[str, Any] = {"experiment": "e", "profile": "p", "trials": 100, "untested": []}
     return screen(SelfTest(reports=list(reports), **defaults | fields))
@@ -228,6 +236,22 @@ def test_a_screen_that_has_no_more_to_say_than_it_is_asked() -> None:
         "  wrong n: caught in 1 of 2 cells, cannot be seen in 1",
         "--all has a line a cell, --json everything",
     ]
+
+
+@pytest.mark.parametrize(("metrics", "others"), [(21, False), (22, True)])
+def test_a_screen_is_filled_before_metrics_are_put_together(metrics: int, others: bool) -> None:
+    """24 lines: the head, the columns, the last line, and the metrics between."""
+    made = errors(*((f"g/m{i}/a", 5.0, 100, 100) for i in range(metrics)))
+    said = screened([report for reports in made.values() for report in reports])
+    assert len(said) == 24
+    assert any(line.startswith("others") for line in said) == others
+
+
+def test_names_are_not_broken_at_their_hyphens() -> None:
+    names = [f"way-{i}-of-removing-something" for i in range(4)]
+    made = [Outcome(name=name, caught=False, says="-") for name in names]
+    said = screened([], tampered=made)
+    assert all(any(name in line for line in said) for name in names)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from scipy import stats
 
 from kit.errors import InvalidInput, KitError
 from kit.manifest.expectation_types import ExpectedCell
-from kit.results.types import Canary, Cell, Results
+from kit.results.types import Canary, Cell, Results, SeedValue
 from kit.verify import words
 from kit.verify.core import Subject, verify
-from kit.verify.outcome import decide_run
-from kit.verify.verdict import CellReport, ClaimReport, Verdict
+from kit.verify.outcome import NUMBERS_DO_NOT, decide_run
+from kit.verify.verdict import CellReport, ClaimReport, Omnibus, Verdict
 from kit.verify.words import (
     Documents,
     caveats,
@@ -82,6 +82,8 @@ def test_so_many_replicates_decide_if_mean_and_spread_stay(
         ([4, 1], 0.2, {}),
         ([1], 0.2, {}),
         ([], 0.2, {}),
+        ([4, 1], 0.9, {}),
+        ([0], 0.9, {}),
         ([4], 0.2, {"outcome": "holds"}),
         ([4], 0.2, {"outcome": "fails"}),
         ([4], 0.4999999999, {}),
@@ -133,6 +135,18 @@ def one_number(cell: Cell) -> Any:
     from kit.verify.measurement import measure
 
     return measure(cell, cell.unit, "results.json", None)
+
+
+def test_the_cell_with_the_most_replicates_says_how_many_there_are() -> None:
+    made = claim("order", cells=["t/a", "t/b"])
+    cells = {
+        id: one_number(seeded(id, [1.0] * count, "loss")) for id, count in (("t/a", 2), ("t/b", 4))
+    }
+    assert words.tested(made, cells, "", "pair").endswith("; 4 pairs")
+    never = SeedValue(seed="0", value=9.0, beyond=True)
+    cells = {"t/a": one_number(Cell(id="t/a", unit="count", seeds=[never]))}
+    single = claim("threshold", id="once", cells=["t/a"], value="9", side="at_most")
+    assert words.tested(single, cells, "", "pair") == "once: not within 9"
 
 
 # The documents' own numbers.
@@ -192,8 +206,8 @@ def cells(*words: str, printed: str | None = "1.9") -> list[CellReport]:
     ("made", "said"),
     [
         (verdict(), "REPRODUCED (no primary claims; 0 of 0 cells agree)"),
-        (verdict(cells=cells("match", "reproduced", "deviates", "missing")),
-         "REPRODUCED (no primary claims; 2 of 4 cells agree)"),
+        (verdict(cells=cells("match", "reproduced", "deviates", "missing", "invalid")),
+         "REPRODUCED (no primary claims; 2 of 5 cells agree)"),
         (verdict(claims=outcomes("fails", primary=False)),
          "REPRODUCED (no primary claims; 0 of 0 cells agree)"),
         (verdict(claims=outcomes("holds", "holds")), "REPRODUCED (2 of 2 primary claims)"),
@@ -340,6 +354,56 @@ def test_cells_decide_with_their_reasons_and_no_others(
 ) -> None:
     _, said = decide_run(cells(*verdicts), [], rehearsal=False)
     assert said == ["no primary claims: the cells decide", *reasons]
+
+
+def test_a_table_that_is_off_is_no_news_of_claims_where_none_is_primary() -> None:
+    off = Omnibus(table="t", tested=20, differing=9, chance=4, exceeds=True, mean_z=None,
+                  sentence="9 of 20 differ")  # fmt: skip
+    for primary, first in ((True, NUMBERS_DO_NOT), (False, "cells agree one by one")):
+        made = outcomes("holds") if primary else []
+        made += [structs.replace(made_, id="aside") for made_ in outcomes("fails", primary=False)]
+        verdict_, reasons = decide_run(cells("match"), made, rehearsal=False, tables=[off])
+        assert verdict_ == "PARTIALLY"
+        assert reasons[0].startswith(first)
+
+
+@pytest.mark.parametrize(("without", "word"), [(0, "PARTIALLY"), (1, "NOT REPRODUCED")])
+def test_deviations_are_chance_only_where_all_of_them_have_noise(without: int, word: str) -> None:
+    made = cells(*["match"] * 40, "deviates", "deviates")
+    made[-1] = structs.replace(made[-1], p=None) if without else made[-1]
+    assert decide_run(made, [], rehearsal=False)[0] == word
+
+
+@pytest.mark.parametrize("direction", ["lower_is_better", "higher_is_better"])
+def test_a_deviation_of_unknown_size_is_in_no_direction(direction: str) -> None:
+    rule = tolerance("seeds", margin="5")
+    expected = expected_cell(value="50", unit="count", tolerance=rule, direction=direction)
+    seeds = [SeedValue(seed=str(i), value=100.0, beyond=True) for i in range(6)]
+    report = one(expected, Cell(id="t/a", unit="count", seeds=seeds))
+    assert (report.verdict, report.difference, report.z) == ("deviates", None, None)
+    assert "better" not in report.detail
+
+
+@pytest.mark.parametrize("curves", [0, 1, 2, 3])
+def test_replicates_of_a_curve_count_where_there_are_several(curves: int) -> None:
+    rule = tolerance("trajectory", margin="1")
+    expected = expected_cell(value=None, unit="loss", tolerance=rule,
+                             series=[["0", "1"], ["1", "2"]])  # fmt: skip
+    series = [line_of("t/a", {str(i): [(0.0, 1.0), (1.0, 2.0)] for i in range(curves)})]
+    made = [trajectory_cell("t/a")] if curves else []
+    report = said_of(expected, *made, series=series if curves else [])
+    assert report.seeds == (curves if curves > 1 else 0)
+    assert (report.value, report.value_interval, report.k, report.n) == (None, None, None, None)
+    assert (report.verdict == "missing") == (curves == 0)
+
+
+@pytest.mark.parametrize(("id", "table_"), [("t/a/b", "t"), ("t/a", "t"), ("alone", "all")])
+def test_a_cell_belongs_to_the_table_that_its_id_begins_with(id: str, table_: str) -> None:
+    report = one(expected_cell(id, n=208), share(id, 10, 208))
+    assert (report.table, report.k, report.n, report.seeds) == (table_, 10, 208, 0)
+    assert report.value == pytest.approx(100 * 10 / 208)
+    assert report.value_interval is not None
+    assert one(expected_cell(id, n=208), seeded(id, [4.0, 5.0])).seeds == 2
 
 
 def test_a_failed_canary_spoils_the_cells_that_it_names() -> None:
