@@ -28,6 +28,7 @@ from kit.verify.seeds import Spread, combined, group, item_sd, mean_spread, seed
 from kit.verify.special import normal_tail, root
 
 PLAIN = "as measured, without uncertainty"
+OUTSIDE = "outside 0 to 1"
 EQUAL = "all seeds give the same number, compared as it stands"
 
 
@@ -74,8 +75,10 @@ def _alone(a: Measurement, estimate: Fraction, at: Fraction) -> Contrast:
         tails = a.ratio.tails(float(at) / scale_of(a.unit))
         return Contrast(estimate, *tails, a.ratio.how)
     (k, n), value = a.counted, float(at) / scale_of(a.unit)
-    if not 0 <= value <= 1:
-        return Contrast(estimate, float(value > 1), float(value < 0), "outside 0 to 1")
+    if value > 1:
+        return Contrast(estimate, 1.0, 0.0, OUTSIDE)
+    if value < 0:
+        return Contrast(estimate, 0.0, 1.0, OUTSIDE)
     below, above = exact_tails(k, n, value)
     return Contrast(estimate, above, below, f"exact binomial, {k} of {n}")
 

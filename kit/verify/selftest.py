@@ -253,7 +253,7 @@ def _errors(errors: dict[str, list[PlantReport]], most: int) -> Iterable[str]:
     for (metric, unit), cells in metrics.items():
         sizes = sorted({reports[0].size for reports in cells})
         text = show(sizes[0]) + (f" to {show(sizes[-1])}" if sizes[1:] else "") + points(unit)
-        once, twice = (sum(reports[at].rate >= SEEN for reports in cells) for at in (0, 1))
+        once, twice = (sum(reports[at].rate >= SEEN for reports in cells) for at in (0, -1))
         never = sum(not _seen(reports) for reports in cells)
         row = (metric[:21], len(cells), "of all sizes" if unit == "-" else text, once, twice, never)
         yield _COLUMNS.format(*row)

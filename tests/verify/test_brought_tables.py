@@ -77,6 +77,7 @@ def test_a_share_lies_on_its_scale(value: float, wrong: bool) -> None:
         (65.0, 10_000, 6500, False),
         (65.1, 10_000, 6510, False),
         (65.1, 14_042, 9141, True),
+        (33.3, 1600, 533, True),
         (1.9, 208, 4, False),
     ],
 )

@@ -101,7 +101,7 @@ def test_plain_numbers_are_compared_as_they_stand() -> None:
 
 
 @pytest.mark.parametrize("m", [2, 3, 5])
-@pytest.mark.parametrize("shift", [2.0, -2.0])
+@pytest.mark.parametrize("shift", [0.5, -0.5, 2.0])
 def test_equal_differences_of_other_numbers_have_the_sign_test(m: int, shift: float) -> None:
     theirs = [float(i * i) for i in range(m)]
     ours = [value + shift for value in theirs]
@@ -131,6 +131,29 @@ def test_what_never_varies_is_compared_as_it_stands() -> None:
     for found in (paired, groups, against, alone, turned):
         assert parts(found) == (2, None, None)
         assert found.method == EQUAL
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_equal_differences_of_shares_and_of_bare_numbers_have_the_sign_test(turned: bool) -> None:
+    """Items are known of one side only."""
+    shares = measured(seeded_shares("t/a", [30, 40, 60], 100))
+    bare = measured(seeded("t/b", [20.0, 30.0, 50.0]))
+    found = contrast(bare, shares, NONE) if turned else contrast(shares, bare, NONE)
+    assert parts(found) == ((-10, 1.0, 1 / 8) if turned else (10, 1 / 8, 1.0))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_shares_over_seeds_against_a_share_measured_once_are_groups(turned: bool) -> None:
+    several, single = (
+        measured(seeded_shares("t/a", [30, 36, 33], 100)),
+        measured(share("t/b", 30, 120)),
+    )
+    found = contrast(single, several, NONE) if turned else contrast(several, single, NONE)
+    own, other = stats.tstd([30, 36, 33]) ** 2 / 3, (100 * agresti(0.25, 120)) ** 2
+    df = (own + other) ** 2 / (own**2 / 2)
+    p = stats.t.sf((-8 if turned else 8) / sqrt(own + other), df)
+    assert found.above == pytest.approx(p)
+    assert found.method == "Welch t of independent groups"
 
 
 @pytest.mark.parametrize("weight", [1, 2])
@@ -265,6 +288,26 @@ def test_two_common_crossings_are_paired_and_one_is_ranked() -> None:
     assert "exact sign test over 2 paired seeds" in both.method
     single = ordering(ours, crossing((90, False), (20, False), first=2), NONE, Fraction(1))
     assert "exact rank test of 3 against 2 seeds" in single.method
+
+
+def test_of_crossings_the_lead_of_either_side_is_known() -> None:
+    """Of five pairs three are later, one is sooner, of one nothing is known."""
+    ours = crossing((100, True), (90, False), (80, False), (5, False), (100, True))
+    theirs = crossing((10, False), (10, False), (10, False), (10, False), (100, True))
+    found = ordering(ours, theirs, NONE, Fraction(1))
+    assert parts(found) == (Fraction(2, 5), 5 / 16, 15 / 16)
+    groups = ordering(ours, crossing((1, False), (2, False), first=9), NONE, Fraction(1))
+    assert parts(groups) == (1, 1 / 21, 1.0)
+
+
+def test_a_crossing_at_the_end_of_the_shortest_is_one() -> None:
+    """What crossed at 20 is surely sooner than what had not by then, however long it was followed."""
+    crossed = crossing((20, False), (20, False), (20, False), first=9)
+    for ends in ((20, 20, 20), (20, 90, 500)):
+        never = crossing(*((end, True) for end in ends))
+        assert parts(ordering(never, crossed, NONE, Fraction(1))) == (1, 1 / 20, 1.0)
+    late = crossing((20, True), (21, False), (90, False))
+    assert parts(ordering(late, crossed, NONE, Fraction(1))) == (1, 1 / 20, 1.0)
 
 
 def test_crossings_stand_in_order_whatever_the_order_of_seeds() -> None:

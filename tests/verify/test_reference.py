@@ -169,6 +169,7 @@ def made_by(code: str, *, version: int = 1, stale: bool = False) -> Any:
         ([made_by(""), made_by("a"), made_by("b")], "different code"),
         ([made_by("a", stale=True)], "1 finished step was made by earlier code"),
         ([SimpleNamespace(path=Path("x"), plan=None, record=None)], ""),
+        ([SimpleNamespace(path=Path("x"), plan=None, record=made_by("a").record)], ""),
     ],
 )
 def test_a_reference_is_of_one_code(runs: list[Any], said: str) -> None:

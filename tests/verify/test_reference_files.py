@@ -13,6 +13,7 @@ from kit.errors import InvalidInput
 from kit.manifest.load import load_expectation
 from kit.results.run import Run
 from kit.verify.reference import check_runs, compact_record, update
+from tests import run_files
 from tests.verify.conftest import cells_of, write_run
 
 WHERE = Path("expected_results/family/made.mini.yaml")
@@ -59,6 +60,20 @@ def test_a_run_of_something_else_is_no_reference(repo: Path, field: str) -> None
     run = a_run(repo, **{field: "other"})
     with pytest.raises(InvalidInput, match=f"field '{field}': 'other'"):
         check_runs(load_expectation(repo / WHERE), [run])
+
+
+@pytest.mark.parametrize(("other", "refused"), [("b", True), ("a", False)])
+def test_runs_of_different_code_are_no_reference(repo: Path, other: str, refused: bool) -> None:
+    runs = [
+        a_run(repo, name, changed={"steps": {"table": run_files.ran("table", code=code)}})
+        for name, code in (("first", "a"), ("second", other))
+    ]
+    expected = load_expectation(repo / WHERE)
+    if refused:
+        with pytest.raises(InvalidInput, match="made by different code"):
+            check_runs(expected, runs)
+    else:
+        check_runs(expected, runs)
 
 
 def test_the_record_has_the_cells_that_are_expected_of_each_run(repo: Path) -> None:
