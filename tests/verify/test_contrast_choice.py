@@ -301,7 +301,7 @@ def test_of_crossings_the_lead_of_either_side_is_known() -> None:
 
 
 def test_a_crossing_at_the_end_of_the_shortest_is_one() -> None:
-    """What crossed at 20 is surely sooner than what had not by then, however long it was followed."""
+    """What crossed at 20 is surely sooner than what had not by then."""
     crossed = crossing((20, False), (20, False), (20, False), first=9)
     for ends in ((20, 20, 20), (20, 90, 500)):
         never = crossing(*((end, True) for end in ends))
