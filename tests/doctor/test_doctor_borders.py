@@ -75,6 +75,15 @@ def test_the_oldest_driver_of_a_runtime(cuda: str, driver: str, level: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("known", "said"),
+    [({"nvidia_cuda_runtime": "12.9"}, "580 (CUDA 12)"), ({}, "580 (CUDA 13 (no CUDA build")],
+)
+def test_the_runtime_is_named(known: dict[str, str], said: str) -> None:
+    found = check([gpu(driver="580")], Needs(), version=versions(**known))["driver"]
+    assert found.detail.startswith(said)
+
+
+@pytest.mark.parametrize(
     ("known", "major"),
     [({"nvidia_cuda_runtime": "12.9", "nvidia_cuda_runtime_cu13": "13.0"}, 12),
      ({"nvidia_cuda_runtime_cu12": "12.8", "torch": "2+cu130"}, 12),

@@ -138,7 +138,9 @@ def test_errors_stand_under_the_layer_of_their_map(tmp_path: Path) -> None:
     maps = {b: AffineMap(torch.full((2, 2), float(b)), torch.ones(2)) for b in (3, -1, 0)}
     for _ in range(2):
         _saved(tmp_path / "new" / "deep", maps)
-    metadata = json.loads((tmp_path / "new/deep" / METADATA).read_text())
+    text = (tmp_path / "new/deep" / METADATA).read_text()
+    metadata = json.loads(text)
+    assert text == json.dumps(metadata, indent=2, sort_keys=True) + "\n", "the same bytes again"
     assert metadata["layer_indices"] == [0, 1, 4]
     assert (metadata["hidden_dim"], metadata["alpha"]) == (2, 0.1)
     for kind, tokens in (("fit", 10), ("held_out", 20)):
@@ -164,6 +166,8 @@ def test_a_file_holds_square_maps_of_one_width(
     ("layers", "width", "wrong"),
     [
         ([1], 2, ""), ([0, 1], 2, ""), ([], 2, "not empty"), ([-1], 2, "whole numbers"),
+        ([1, -1], 2, "whole numbers"),
+        ([1, "0"], 2, "whole numbers"),
         ([True], 2, "whole numbers"), ([1.0], 2, "whole numbers"), ("1", 2, "whole numbers"),
         ([1], 0, "whole numbers"), ([1], True, "whole numbers"), ([1], 2.0, "whole numbers"),
         ([1, 1], 2, "a layer twice"), ([2], 2, "layer_2.weight"), ([1], 1, "hidden_dim 1"),

@@ -396,3 +396,23 @@ def test_a_step_is_told_of_its_own_losses_alone() -> None:
     assert kept["remove"] == [2.0, 5.0]
     notes.restore(kept)
     assert notes.remove == [2.0, 5.0]
+
+
+def test_of_several_files_that_are_gone_the_first_is_named(tmp_path: Any) -> None:
+    names = [f"states-{at:05d}.safetensors" for at in range(12)]
+    index = {str(at): name for at, name in enumerate(reversed(names))}
+    (tmp_path / "states.json").write_text(json.dumps(index))
+    (tmp_path / names[0]).touch()
+    with pytest.raises(ValueError, match=names[1]):
+        FileStates(tmp_path)
+
+
+def test_weights_of_the_terms_are_shared_by_a_steps_micro_batches() -> None:
+    """Half of the constant coefficients 1 and 5, whatever of the two this process computes."""
+    wanted = recipe(retain_coef=1.0, coefficient_schedule="constant")
+    for own in (1, 2):
+        parts = _parts([MICRO] * own, wanted, 2, TEXTS, None)
+        assert [(part.kind, part.weight) for part in parts] == [
+            ("forget", 2.5), ("retain", 0.5)
+        ] * own  # fmt: skip
+        assert parts[0].item_ids == ("0", "1", "2")

@@ -15,14 +15,17 @@ import torch
 from safetensors.torch import load_file
 
 from kit.mini import trials
+from kit.mini.facts.model import build_tokenizer as facts_tokenizer
 from kit.mini.injection import build, entry, model, page, record
+from kit.mini.injection.attacks import load_attacks
 from kit.mini.injection.batches import GROUP, batches
 from kit.mini.injection.entry import Entry
 from kit.mini.injection.paths import mini_model_dir, mini_model_names
+from kit.mini.injection.phrases import REAL_DELIMITERS_SHARE, draw_delimiters
 from kit.mini.injection.pretrain import SOURCE, answer_loss, lr_factor, split_parameters, train
 from kit.mini.injection.pretrain_data import Mix, draw_example
 from kit.mini.injection.tasks import INSTRUCTIONS, answer, draw_item
-from kit.mini.injection.tokenizer import quick_tokenizer
+from kit.mini.injection.tokenizer import build_tokenizer, quick_tokenizer
 from kit.mini.injection.vocabulary import words
 from kit.mini.injection.world import NO_INPUT_SHARE, dev_set
 from kit.mini.record import judge, read_record, software
@@ -34,7 +37,14 @@ def test_training_equals_a_plain_loop() -> None:
     trained, plain = model.new_model(2), model.new_model(2)
     trained.eval()
     seen: list[tuple[int, float]] = []
-    train(trained, recipe, "s", lambda step, loss: seen.append((step, loss)))
+    modes: list[bool] = []
+
+    def report(step: int, loss: float) -> None:
+        seen.append((step, loss))
+        modes.append(trained.training)
+
+    train(trained, recipe, "s", report)
+    assert modes == [True] * 4
     assert not trained.training
     matrices, others = split_parameters(plain)
     makers = [
@@ -62,7 +72,7 @@ def test_training_equals_a_plain_loop() -> None:
 @pytest.mark.parametrize(
     ("steps", "warmup", "step", "factor"),
     [(3, 2, 0, 0.5), (3, 2, 1, 1.0), (3, 2, 2, 1.0), (3, 2, 3, 0.05), (2, 2, 2, 1.0),
-     (6, 2, 4, 0.525), (6, 2, 60, 0.05), (6, 0, 0, 1.0)],
+     (6, 2, 4, 0.525), (6, 2, 60, 0.05), (6, 2, 8, 0.05), (6, 0, 0, 1.0)],
 )  # fmt: skip
 def test_rates_of_short_runs(steps: int, warmup: int, step: int, factor: float) -> None:
     assert lr_factor(replace(SOURCE, steps=steps, warmup=warmup), step) == pytest.approx(factor)
@@ -159,6 +169,26 @@ def test_the_first_wording_where_no_other_is_wanted(task: str) -> None:
     for seed in range(8):
         item = draw_item(Random(seed), {task: 1.0}, data=data, hacked=True, paraphrase=False)
         assert item.instruction.startswith(first)
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_real_delimiters_are_drawn_below_their_share(real: bool) -> None:
+    rng: Any = _At(REAL_DELIMITERS_SHARE - 1e-9 * real)
+    assert (draw_delimiters(rng) == load_attacks().completion_real) is real
+
+
+@pytest.mark.parametrize("world", ["facts", "injection"])
+def test_decoded_words_stay_apart(world: str) -> None:
+    """A mark is a word like any other, on the way back too."""
+    build_one = facts_tokenizer if world == "facts" else build_tokenizer
+    text = "the colour ? of ." if world == "facts" else "the sun is very high ."
+    made = build_one()
+    known = [word for word in text.split() if word in made.get_vocab()]
+    assert {*known} & {".", "?"}
+    ids = [made.get_vocab()[word] for word in known]
+    assert made.decode(ids) == " ".join(known)
+    assert made.padding_side == "left"
+    assert made.encode(known[-1]) == ids[-1:]
 
 
 def test_an_unknown_task_is_refused() -> None:
