@@ -102,6 +102,18 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, make: Any) -> None:
         list(jsonfile.lines(path, Made))
 
 
+@pytest.mark.parametrize("error", [OSError("odd"), OSError(5, "odd")])
+def test_whatever_the_system_says_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(self: Path) -> bytes:
+        raise error
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(InvalidInput, match=r"cannot be read: odd$"):
+        jsonfile.read(tmp_path / "made.json", Made)
+
+
 def test_lines_are_numbered_and_empty_ones_left_out(tmp_path: Path) -> None:
     path = tmp_path / "made.jsonl"
     path.write_bytes(b'\n{"a": 1}\r\n\n{"a": 2}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from kit.cli import store, validate
 from kit.cli.main import COMMANDS, LazyGroup
 from kit.cli.state import State
+from kit.doctor import Check
 from kit.errors import InvalidInput
 from kit.manifest.catalog import Catalog
 from tests.cli.conftest import Kit
@@ -352,3 +354,48 @@ def test_commands_are_found_by_name_and_help_needs_none_of_them(kit: Kit) -> Non
     done = kit("qqqqqq")
     assert (done.code, "Did you mean" in done.err) == (2, False)
     assert kit("--help").out.count("\n  list ") == 1
+
+
+@pytest.mark.parametrize(
+    ("experiment", "levels", "code", "looked"),
+    [
+        ("demo", ["OK", "WARN"], 0, False),
+        ("demo", ["OK", "FAIL"], 4, True),
+        (None, ["OK"], 0, True),
+        (None, ["FAIL"], 4, True),
+    ],
+)
+def test_what_fits_is_looked_for_where_something_fails_or_nothing_is_named(
+    kit: Kit,
+    repo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    experiment: str | None,
+    levels: list[Any],
+    code: int,
+    looked: bool,
+) -> None:
+    checks = [Check(level=level, what=f"w{i}", detail="d") for i, level in enumerate(levels)]
+    asked: list[Any] = []
+    given: dict[str, Any] = {}
+
+    def examine(**how: Any) -> list[Check]:
+        given.update(how)
+        return checks
+
+    monkeypatch.setattr("kit.doctor.examine", examine)
+    monkeypatch.setattr("kit.doctor.sharing.needs_of", lambda *_, **how: how)
+    monkeypatch.setattr("kit.doctor.overview.overview", lambda *_, only: asked.append(only) or [])
+    named = [experiment, "--profile", "paper", "--gpus", "2"] if experiment else []
+    done = kit("doctor", *named)
+    assert (done.code, asked) == (code, [experiment] if looked else [])
+    assert given["experiment"] == experiment
+    if experiment is None:
+        assert given["ids"] is None
+    else:
+        assert (given["needs"]["gpus"], given["profile"]) == (2, "paper")
+        assert given["ids"] == Catalog(repo).needed_pins("demo", "paper")
+    asked.clear()
+    document = json.loads(kit("doctor", *named, "--json").out)
+    assert (document["experiment"], document["can_run"]) == (experiment, code == 0)
+    assert document["profile"] == ("paper" if experiment else None)
+    assert len(document["checks"]) == len(levels)

@@ -189,6 +189,8 @@ def test_a_file_that_is_dropped_is_forgotten_for_good(tmp_path: Path) -> None:
 def test_what_is_remembered_is_written_once(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("1")
     memory = HashMemory(tmp_path / "memory.json")
+    memory.save()
+    assert not (tmp_path / "memory.json").exists(), "nothing to remember"
     memory.sha256(tmp_path / "x")
     memory.save()
     (tmp_path / "memory.json").unlink()

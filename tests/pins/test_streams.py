@@ -201,6 +201,15 @@ def test_an_answer_is_closed_when_its_redirect_is_refused(to: str, followed: boo
     assert answer.closed != followed
 
 
+def test_an_answer_is_closed_when_its_redirect_is_no_address() -> None:
+    answer, headers = io.BytesIO(), email.message.Message()
+    headers["location"] = "https://[bad/x"
+    request = urllib.request.Request(URL)
+    with pytest.raises(ValueError, match="IPv6"):
+        http._Redirects().http_error_302(request, answer, 302, "", headers)  # type: ignore[arg-type]
+    assert answer.closed
+
+
 WHEEL = Pin(
     id="words", kind="wheel", title="Words", licence="CC0-1.0", package="words", version="1.0"
 )

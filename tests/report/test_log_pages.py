@@ -178,9 +178,10 @@ def test_seeds_are_those_of_axes_that_have_some() -> None:
             step("b", pair={"id": "x", "seed": 2, "layer": 9}),
             step("c", pair={"id": "y"}, seed="${x}"),
             step("d", seed=2),
+            step("e", seed=33),
         ]
     )
-    assert log._seeds(plan) == [2, 7]
+    assert log._seeds(plan) == [2, 7, 33]
     assert log._seeds(None) == []
 
 

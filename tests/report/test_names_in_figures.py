@@ -106,6 +106,13 @@ def test_a_third_name_moves_above_both() -> None:
     assert written == pytest.approx({"a": 0, "b": LINE - 1, "c": 2 * LINE - 2})
 
 
+def test_a_name_that_moved_above_a_low_one_moves_above_a_high_one_too() -> None:
+    """The low one was written after the high one, which had moved itself."""
+    high, long = "b" * 8, "e" * 20
+    made = up(named(("a", 100, 50), (high, 101, 50), ("d", 135, 50), (long, 201, 50)))
+    assert made == pytest.approx({"a": 0, high: LINE, "d": 0, long: 2 * LINE})
+
+
 def test_a_setting_without_numbers_has_no_name_and_the_published_stands_for_the_measured() -> None:
     paper = Paper(72)
     there = (Spot(value=10), Spot(value=20))
