@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from kit.lm import generate, standin, static_decode
 from kit.lm.backend import check_pairs
 from kit.lm.chat import Special, Text
+from kit.lm.formats import read_format
 from kit.lm.forward import unlike_plain_head
 from kit.lm.generate import TransformersBackend
 from kit.lm.load import load_model, load_tokenizer, save_model
@@ -20,10 +24,11 @@ from kit.lm.static_decode import GROUPED, _grouped_attention, unlike_static
 from kit.lm.template import _cut, _pad
 from kit.lm.vllm_backend import SIZES, VllmBackend, _likelihood
 from kit.lm.vocabulary import control_ids, renamed_control_ids
+from kit.mini.chat import MINI
 from tests.lm.families import tiny
 from tests.lm.test_lm_files import fake
 from tests.lm.test_vllm_backend import PROMPTS, ROWS, STOP, backend  # noqa: F401
-from tests.lm.tiny_world import tiny_llama
+from tests.lm.tiny_world import mini_tokenizer, tiny_llama
 
 
 @pytest.mark.parametrize(
@@ -264,3 +269,60 @@ def test_differing_ids_come_in_order_and_the_first_is_named() -> None:
     assert renamed_control_ids(first, second) == [1, 8, 64]
     with pytest.raises(ValueError, match="first at id 1:"):
         renamed_control_ids(fake({f"a{i}": i for i in ids}), fake({f"b{i}": i for i in ids}))
+
+
+def test_parts_that_a_format_lacks_are_named_in_order() -> None:
+    lacking = ["data", "end", "generate", "instruction", "pad", "response", "stop"]
+    with pytest.raises(ValueError, match="lines of a chat format") as caught:
+        read_format({"z": 1, "y": 2, "x": 3, "w": 4, "v": 5})
+    named = ", ".join([*(f"unknown: {k}" for k in "vwxyz"), *(f"missing: {k}" for k in lacking)])
+    assert f"({named})" in str(caught.value)
+
+
+def test_text_that_a_format_repeats_is_encoded_once() -> None:
+    words, asked = mini_tokenizer(), Counter[str]()
+    plain = words.encode
+
+    def counted(text: str, **how: Any) -> Any:
+        asked[text] += 1
+        return plain(text, **how)
+
+    words.encode = counted
+    chat = replace(MINI, instruction=(Special("[INST]"), Text("copy"), Text("{content}")))
+    for content in ("cat", "cat", "dog"):
+        chat.prompt_ids(words, content, None)
+    assert asked["copycat"] + asked["cat"] == 2, "what somebody writes is not kept"
+    assert asked["copy"] == 1
+
+
+def test_nothing_is_asked_of_a_hub_and_no_code_of_a_folder_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    for maker in (AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast):
+        plain = maker.from_pretrained
+
+        def noted(*given: Any, plain: Any = plain, **how: Any) -> Any:
+            asked.append(how)
+            return plain(*given, **how)
+
+        monkeypatch.setattr(maker, "from_pretrained", noted)
+    save_model(tiny("llama"), mini_tokenizer(), tmp_path)
+    load_model(tmp_path)
+    load_tokenizer(tmp_path)
+    standin.load_random_model(tmp_path, dtype="float32")
+    assert len(asked) == 4
+    assert all(how["local_files_only"] for how in asked)
+    assert not any(how.get("trust_remote_code") for how in asked)
+    assert [how["use_safetensors"] for how in asked if "use_safetensors" in how] == [True]
+
+
+def test_control_tokens_of_a_shape_come_in_the_order_of_their_ids() -> None:
+    shape = standin.Shape({}, 12, {"<c>": 11, "<a>": 2, "<b>": 9}, ("<r{}>", 8))
+    assert list(shape.control_ids().items()) == [
+        ("<a>", 2),
+        ("<r0>", 8),
+        ("<b>", 9),
+        ("<r1>", 10),
+        ("<c>", 11),
+    ]

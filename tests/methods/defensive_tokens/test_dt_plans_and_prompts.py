@@ -214,3 +214,28 @@ def test_the_made_up_pool_is_as_large_as_the_pinned_one() -> None:
     pins = read_pins(Path(__file__).parents[3] / "manifests" / "pins.yaml").value.pins
     (said,) = [pin.attributes["records"] for pin in pins if pin.id == "alpaca-cleaned"]
     assert said == standin.POOL_SIZE
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("order", ["frozen-stream", "data-loader"])
+def test_behind_the_last_item_of_an_epoch_nothing_can_be_held_out(order: str, seed: int) -> None:
+    """What would come next is an item that was consumed, or one that is held out already."""
+
+    def plan(count: int) -> recipe.Plan:
+        return plan_mixture(
+            samples(24, every_empty=3),
+            TEXTS,
+            attacks.MINI,
+            mixture="as-reported",
+            steps=2,
+            batch=4,
+            seed=seed,
+            heldout=count,
+            order=order,
+        )
+
+    whole = plan(16)
+    assert sorted([*whole.schedule.order, *whole.heldout]) == list(range(24))
+    for more in (17, 18, 20):
+        with pytest.raises(ValueError, match="cannot be held out"):
+            plan(more)

@@ -178,6 +178,56 @@ def test_searchable_ids_rise_and_have_a_row(rows: int, ids: list[int]) -> None:
     assert searchable_ids(Spread(), rows) == ids  # type: ignore[arg-type]
 
 
+class Signs(Spread):
+    """Texts of which only two can be seen and typed."""
+
+    texts = ("a", " ", "\n", "\u00e9", "\x07", " b", "a\x07", "")
+
+    def get_vocab(self) -> dict[str, int]:
+        return {text: i for i, text in enumerate(self.texts)}
+
+    def batch_decode(
+        self, rows: list[list[int]], *, clean_up_tokenization_spaces: bool
+    ) -> list[str]:
+        cleaned = str.strip if clean_up_tokenization_spaces else str
+        return [cleaned(self.texts[row[0]]) for row in rows]
+
+
+def test_only_visible_ascii_is_searched_as_it_is_written() -> None:
+    assert searchable_ids(Signs(), 8) == [0, 5]  # type: ignore[arg-type]
+
+
+def test_a_tokenizer_that_begins_texts_has_the_same_searchable_ids() -> None:
+    beginning = mini_tokenizer()
+    beginning.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", beginning.get_vocab()["<s>"])]
+    )
+    assert searchable_ids(beginning, 100) == searchable_ids(WORDS, 100)
+    assert len(searchable_ids(WORDS, 100)) > 20
+
+
+@pytest.mark.parametrize(
+    ("steps", "report", "wrong"),
+    [
+        (9, (0, 2, 9), ""),
+        (9, (0, 9), ""),
+        (9, (9,), ""),
+        (9, (0, 2, 2, 9), "must rise"),
+        (9, (2, 0, 9), "must rise"),
+        (9, (-1, 9), "must rise"),
+        (9, (0, 8), "must be step 9"),
+        (9, (), "must rise"),
+        (0, (0,), "at least 1"),
+    ],
+)
+def test_steps_to_report_rise_to_the_last(steps: int, report: tuple[int, ...], wrong: str) -> None:
+    if wrong:
+        with pytest.raises(ValueError, match=wrong):
+            SearchSettings(steps, 1, 1, report)
+    else:
+        assert SearchSettings(steps, 1, 1, report).queries == tuple(2 * step for step in report)
+
+
 def test_items_have_the_data_that_they_were_given() -> None:
     groups = searched(victim(), samples(2), together=5)
     assert {one.prompt.sample.id for one in groups[0]} == {"s-0", "s-1"}

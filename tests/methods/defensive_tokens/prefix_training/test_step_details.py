@@ -276,3 +276,8 @@ def test_a_search_without_a_target_or_without_ids_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="a target and ids"):
         SuffixLoss(small.model(), small.prompts(), target, prefix=None, pad_id=0, allowed=allowed)
+
+
+@pytest.mark.parametrize(("device", "free"), [("cpu", True), ("meta", False)])
+def test_looking_at_a_prefix_waits_for_nothing_on_a_cpu(device: str, free: bool) -> None:
+    assert tuning._looking_is_free(torch.zeros(1, device=device)) is free
