@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 from msgspec import Struct
+from packaging.requirements import Requirement
 
-from kit.doctor import containers, gpus, overview, sharing
+from kit.doctor import containers, gpus, inputs, machine, overview, sharing, software
 from kit.doctor.core import Needs, step_needs
 from kit.doctor.overview import Runnable
 from kit.engine.hardware import Gpu
@@ -196,3 +198,87 @@ def test_a_line_for_what_runs_and_one_for_each_reason() -> None:
         ("WARN", "profile mini", "cannot run here: b (x: y; z: w)", "kit doctor b --profile mini"),
         ("WARN", "profile mini", "cannot run here: d (x: y)", "kit doctor d --profile mini"),
     ]
+
+
+class _Store:
+    """Pins in a state that is said."""
+
+    def __init__(self, kind: str, **state: Any) -> None:
+        self.kind = kind
+        base = {"ready": False, "own": False, "status": "absent", "problems": [], "missing": []}
+        self._state = SimpleNamespace(**{**base, **state})
+
+    def pin(self, id: str) -> Any:
+        return SimpleNamespace(kind=self.kind, unavailable="withdrawn")
+
+    def state(self, id: str) -> Any:
+        return self._state
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "detail", "mend"),
+    [
+        ("package", {"status": "wrong"}, "a; b", "git restore kit"),
+        ("file", {"own": True, "status": "wrong"}, "a; b", "kit fetch e --profile p --pin x=PATH"),
+        ("file", {"status": "wrong"}, "a; b", "kit fetch e --profile p"),
+        ("file", {"status": "unavailable"}, "withdrawn", "kit fetch e --profile p --pin x=PATH"),
+    ],
+)
+def test_two_problems_of_an_input_are_named(
+    kind: str, state: dict[str, Any], detail: str, mend: str
+) -> None:
+    store: Any = _Store(kind, problems=["a", "b", "c"], **state)
+    (found,) = inputs.inputs(store, ["x"], "e", "p")
+    assert (found.level, found.what, found.detail) == ("FAIL", "input x", detail)
+    assert found.mend.startswith(mend)
+
+
+@pytest.mark.parametrize(("kind", "size", "unknown"), [("file", 30, 2), ("package", 0, 0),
+                                                       ("unavailable", 0, 0)])  # fmt: skip
+def test_what_is_to_be_fetched(kind: str, size: int, unknown: int) -> None:
+    files = [SimpleNamespace(size=size) for size in (10, None, 5)]
+    store: Any = _Store(kind, missing=files)
+    found = inputs.download(store, ["x", "y"])
+    assert (found.size, found.unknown) == (size, unknown)
+
+
+def test_many_inputs_that_are_here_share_a_line() -> None:
+    store: Any = _Store("file", ready=True, own=True, status="ok")
+    (found,) = inputs.inputs(store, [f"x{at}" for at in range(8)], "e", "p")
+    assert found.detail.startswith("8 here: x0 (your own), ")
+    assert "x5 (your own)" in found.detail
+    assert "x6" not in found.detail
+    store = _Store("file", ready=True, status="unchecked")
+    assert [one.level for one in inputs.inputs(store, ["x"], "e", "p")] == ["OK", "WARN"]
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [((3, 11, 0), "OK"), ((3, 10, 99), "FAIL"), ((3, 12), "OK"), ((4, 0), "OK"), ((2, 99), "FAIL")],
+)
+def test_the_oldest_python(version: tuple[int, ...], level: str) -> None:
+    assert software.python_version(version).level == level
+    assert software.python_version().detail == platform.python_version().rstrip("+")
+
+
+def test_a_run_without_needs_asks_for_nothing() -> None:
+    assert machine.memory(0.0, Needs()).level == "OK"
+    assert machine.memory(3.9, Needs(memory_gb=4)).level == "FAIL"
+    assert machine.memory(4.0, Needs(memory_gb=4)).detail == "4.0 GB"
+
+
+@pytest.mark.parametrize(
+    ("text", "installed", "problem"),
+    [
+        ("x; python_version < '3'", None, ""),
+        ("x; python_version >= '3'", None, "x is missing"),
+        ("x", None, "x is missing"),
+        ("x>=2", "1.9", "x is 1.9, wanted >=2"),
+        ("x>=2", "2.0+cpu", ""),
+        ("x>=2", "2.1rc1", ""),
+    ],
+)
+def test_a_requirement_of_another_machine_is_none(
+    text: str, installed: str | None, problem: str
+) -> None:
+    assert software._problem(Requirement(text), lambda name: installed) == problem

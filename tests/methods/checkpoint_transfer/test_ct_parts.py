@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from kit.methods.checkpoint_transfer import answers, targets, unlearn
 from kit.methods.checkpoint_transfer.affine import AffineMap
 from kit.methods.checkpoint_transfer.attacked import add_attack
 from kit.methods.checkpoint_transfer.beside import ReadAhead
-from kit.methods.checkpoint_transfer.pairs import MicroBatch, Pairs
+from kit.methods.checkpoint_transfer.pairs import MicroBatch, Pairs, batches
 from kit.methods.checkpoint_transfer.states import (
     FileStates,
     MemoryStates,
@@ -35,6 +36,7 @@ from kit.methods.checkpoint_transfer.unlearn import UnlearnRun, _parts
 from kit.results.axes import Origin
 from tests.methods.checkpoint_transfer.small_run import pairs, recipe
 from tests.methods.checkpoint_transfer.tiny import batch, model
+from tests.refused import refused
 
 TEXTS = Pairs([[3] * n for n in (4, 1, 2)], [[4] * n for n in (1, 3, 1)], pad_id=0)
 MICRO = MicroBatch(4, (0, 1, 2))
@@ -416,3 +418,49 @@ def test_weights_of_the_terms_are_shared_by_a_steps_micro_batches() -> None:
             ("forget", 2.5), ("retain", 0.5)
         ] * own  # fmt: skip
         assert parts[0].item_ids == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_processes_are_dealt_all_pairs_of_an_epoch(world: int, epochs: int) -> None:
+    """With gradients averaged each pair comes once an epoch; else a process has its share."""
+    wanted = recipe(world=world, epochs=epochs)
+    steps = batches(wanted, 3)
+    assert len(steps) == 2 * epochs
+    seen = [example for step in steps for micro in step for example in micro.examples]
+    for at in range(0, len(seen), 16):
+        assert sorted(seen[at : at + 16]) == list(range(16))
+    assert all(sum(len(micro.examples) for micro in step) == 8 for step in steps)
+    numbers = [micro.number for step in steps for micro in step]
+    assert numbers == [at // world for at in range(8 * epochs)]
+    alone = batches(dataclasses.replace(wanted, all_reduce=False), 3)
+    first = [micro for step in steps for micro in step][::world]
+    assert [micro for step in alone for micro in step] == first
+
+
+def test_a_part_counts_by_its_share_and_is_weighed_behind_that() -> None:
+    """What is noted is the loss itself; what is trained on has the coefficient too."""
+    nothing: Any = None
+    losses = unlearn._Losses(recipe(), TEXTS, nothing, nothing)
+    losses._remove = lambda model, part: torch.tensor(8.0)  # type: ignore[method-assign]
+    losses._retain = lambda model, part: torch.tensor(2.0)  # type: ignore[method-assign]
+    for kind, noted, trained in (("forget", 2.0, 6.0), ("retain", 0.5, 1.5)):
+        part = unlearn._Part(kind, MICRO, 3.0, (0,), 0.25)
+        assert float(losses(nothing, part)) == trained
+        assert losses._noted[-1][1].item() == noted
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [({"retain_coef": 0.5}, True), ({"retain_coef": 0.0}, False),
+     ({"retain_coef": 0.5, "retain_loss": "hidden-states"}, True),
+     ({"retain_coef": 5.0, "retain_loss": "cross-entropy"}, False)],
+)  # fmt: skip
+def test_any_comparison_needs_the_model_from_before(settings: dict[str, Any], needed: bool) -> None:
+    wanted = recipe(**settings)
+    spec = SimpleNamespace(spec=SimpleNamespace(learning_rate=1e-2))
+    engine: Any = SimpleNamespace(optimizer=spec, world_size=1)
+    blocks: Any = SimpleNamespace(blocks=wanted.blocks)
+    refused(
+        lambda: unlearn._check(engine, wanted, pairs(), blocks, None), needed, "needs the model"
+    )

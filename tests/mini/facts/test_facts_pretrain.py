@@ -226,7 +226,7 @@ def test_a_loss_that_is_not_finite_ends_a_pretraining(
     assert told == [(1, 3.0)]
 
 
-@pytest.mark.parametrize("checkpoints", [(-1,), (7,), (0, 9)])
+@pytest.mark.parametrize("checkpoints", [(-1,), (7,), (0, 9), (-1, 3)])
 def test_checkpoints_lie_within_the_run(checkpoints: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="do not fit 6 steps"):
         pretrain.pretrain(new_model(SMALL, 0), ROWS, SHORT, 0, checkpoints=checkpoints)

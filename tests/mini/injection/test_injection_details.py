@@ -111,6 +111,31 @@ def test_a_seed_is_built_quietly_on_one_thread(
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+def test_a_build_begins_in_a_folder_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And removes what does not ship whenever a seed is done."""
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", _Inline)
+    monkeypatch.setattr(build, "release", lambda root: {"source-0": [[0.5, 1e-9]]})
+
+    def build_seed(root: Path, seed: int) -> Any:
+        (root / f"source-{seed}").mkdir()
+        (root / f"source-{seed}" / "model.safetensors").write_bytes(b"w")
+        admitted = {"admitted": seed != 0}
+        return {"seed": seed, "source": admitted, "newer": admitted}
+
+    monkeypatch.setattr(build, "build_seed", build_seed)
+    root, said = tmp_path / "deep" / "weights", list[str]()
+    for _ in range(2):
+        build.build(root, 1, 1, said.append)
+    assert said == ["tried seed 0", "tried seed 1"]
+    assert mini_model_names(root=root) == ["source-1"]
+    assert list(json.loads((root / "sha256.json").read_text())) == ["source-1/model.safetensors"]
+    assert json.loads((root / "defensivetokens.json").read_text()) == {"source-0": [[0.5, 1e-9]]}
+    rows = json.loads((root / "build_record.json").read_text())["seeds"]
+    assert [row["status"] for row in rows] == ["rejected", "admitted"]
+
+
 def test_models_that_do_not_ship_are_removed(tmp_path: Path) -> None:
     statuses = ("admitted", "rejected", "surplus")
     for seed in range(3):
@@ -126,6 +151,7 @@ def test_weights_are_rounded_when_they_are_written(tmp_path: Path) -> None:
     before = {name: p.detach().clone() for name, p in made.named_parameters()}
     model.save_model(made, tmp_path)
     stored = load_file(tmp_path / "model.safetensors")
+    assert {"tokenizer.json", "tokenizer_config.json"} <= {p.name for p in tmp_path.iterdir()}
     back = model.load_model(tmp_path)
     assert {values.dtype for values in stored.values()} == {torch.bfloat16}
     assert not back.training
