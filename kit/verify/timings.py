@@ -89,10 +89,10 @@ class _Clock:
             return None
         seeds = []
         for name, instances in replicates.items():
-            problem, value = self._time(id, instances)
-            if problem:
-                return Cell(id=str(id), unit="seconds", not_run=problem)
-            seeds.append(SeedValue(seed=name, value=value))
+            taken = self._time(id, instances)
+            if isinstance(taken, str):
+                return Cell(id=str(id), unit="seconds", not_run=taken)
+            seeds.append(SeedValue(seed=name, value=taken))
         return Cell(
             id=str(id),
             unit="seconds",
@@ -101,8 +101,8 @@ class _Clock:
             step="" if id.row == PIPELINE else next(iter(replicates.values()))[0].id,
         )
 
-    def _time(self, id: CellId, instances: list[StepInstance]) -> tuple[str, float]:
-        """What keeps one replicate from having this time, and its time."""
+    def _time(self, id: CellId, instances: list[StepInstance]) -> float | str:
+        """The time of one replicate, or what keeps it from having one."""
         if id.settings:
             asked = set(id.settings)
             at = [
@@ -112,19 +112,19 @@ class _Clock:
             ]
             away = {instance.step for instance in instances} - {instance.step for instance in at}
             if away:
-                return f"{min(away)} did not run at {' and '.join(id.settings)}", 0.0
+                return f"{min(away)} did not run at {' and '.join(id.settings)}"
             instances = at
         if id.row == PIPELINE:
             instances = self._with_upstream(instances)
         several, count = Counter(instance.step for instance in instances).most_common(1)[0]
         if count > 1:
-            return f"{several} ran at {count} settings: no single time", 0.0
+            return f"{several} ran at {count} settings: no single time"
         missing = next(
             (instance.id for instance in instances if instance.id not in self._seconds), None
         )
         if missing is not None:
-            return f"the record has no time of {missing}", 0.0
-        return "", sum(self._seconds[instance.id] for instance in instances)
+            return f"the record has no time of {missing}"
+        return sum(self._seconds[instance.id] for instance in instances)
 
     def _with_upstream(self, instances: Iterable[StepInstance]) -> list[StepInstance]:
         """The instances and all they were made from, in the order of the plan."""
