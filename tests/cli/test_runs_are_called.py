@@ -399,3 +399,35 @@ def test_what_fits_is_looked_for_where_something_fails_or_nothing_is_named(
     assert (document["experiment"], document["can_run"]) == (experiment, code == 0)
     assert document["profile"] == ("paper" if experiment else None)
     assert len(document["checks"]) == len(levels)
+
+
+def test_kinds_of_the_folder_one_is_in_are_known(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kit.manifest.home.open_folder", opened.append)
+    assert kit("kinds").code == 0
+    assert opened == [tmp_path]
+
+
+def test_the_log_is_shown_from_the_folder_that_is_named(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kit.report.pooled.page", lambda folder: f"log of {folder}\n")
+    monkeypatch.setattr("kit.cli.log._here", lambda: Path("here"))
+    assert kit("log", "show").out == "log of here\n"
+    assert kit("log", "show", "--folder", "f").out == "log of f\n"
+
+
+def test_what_is_asked_for_as_json_is_one_document(
+    kit: Kit, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_held", lambda runs: (SimpleNamespace(home=tmp_path), []))
+    assert json.loads(kit("store", "--json").out) == []
+    shown = json.loads(kit("show", "demo", "--json").out)
+    assert shown["id"] == "demo"
+    listed = json.loads(kit("list", "--json").out)
+    assert [item["id"] for item in listed] == ["demo-corrected", "demo"]
+    assert kit("show", "demo").out.startswith("demo: ")
+    assert kit("show", "demo", "--template", "--profile", "mini").code == 2
