@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from msgspec import Struct
 
 from kit.engine.registry import Cards, ModelInput
+from kit.errors import InvalidInput
 from kit.steps import common, sharding
 from kit.steps.checkpoint_transfer import inputs
 from kit.train.costs import ModelShape, Setting
@@ -134,3 +136,27 @@ def test_a_batch_has_room_for_many_prompts(
     model: Any = "model"
     common.transformers_backend(nothing, model, dtype="float32", pad_id=3, batch_tokens=tokens)
     assert seen == [(("model in float32", 3), {"max_batch": rows, "max_tokens": tokens})]
+
+
+def test_modules_that_register_a_format_are_imported_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_format_of_ones_own.py").write_text("known = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(common, "FORMATS", ("a_format_of_ones_own",))
+    monkeypatch.setattr(common, "tokenizer_of", lambda *_, **how: how["words"])
+
+    def declared(name: str, tokenizer: Any) -> Any:
+        return name, "a_format_of_ones_own" in sys.modules
+
+    monkeypatch.setattr("kit.lm.formats.declared_format", declared)
+    context: Any = None
+    model = ModelInput("a", tmp_path, {"chat_format": "own"}, pinned=True)
+    try:
+        made: Any = common.tokenizer_and_format(context, model, words=("x",))
+    finally:
+        sys.modules.pop("a_format_of_ones_own", None)
+    assert made == (("x",), ("own", True))
+    bare = ModelInput("a", tmp_path, {}, pinned=True)
+    with pytest.raises(InvalidInput, match="declares no chat format"):
+        common.tokenizer_and_format(context, bare)

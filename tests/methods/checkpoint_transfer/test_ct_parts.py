@@ -106,6 +106,10 @@ def test_a_divergence_is_dated_by_its_step(monkeypatch: pytest.MonkeyPatch) -> N
     nothing: Any = None
     done = unlearn.unlearn(engine, recipe(), pairs(), nothing, nothing, seed=0)
     assert (done.diverged_at, done.gradient_norms, done.finite) == (3, [1.0], True)
+    engine.model.bias.data[1] = float("nan")
+    assert not unlearn.unlearn(engine, recipe(), pairs(), nothing, nothing, seed=0).finite
+    engine.model.bias.requires_grad_(False)
+    assert unlearn.unlearn(engine, recipe(), pairs(), nothing, nothing, seed=0).finite
 
 
 @pytest.mark.parametrize("full_rank", [True, False])
