@@ -252,7 +252,6 @@ class SlurmExecutor:
         preempted = seen.state == "PREEMPTED" or (submitted.stopped and seen.state == "COMPLETED")
         if preempted and submitted.tries < _TRIES:
             # A cluster that cancels what it preempts, or counts a job that obeyed as completed.
-            submitted.stopped = False
             self._buffered_at = self._clock()
             self._buffer.append(submitted)
             return [_requeued(submitted, seen)]
