@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from kit.lm import standin
 from kit.lm.files import INDEX_FILE, read_embeddings, weight_files
 from kit.lm.fingerprint import fingerprint, fingerprints
-from kit.lm.load import _check_loaded, load_model, save_model, tied_weights
+from kit.lm.load import _check_loaded, load_model, require_finite, save_model, tied_weights
 from kit.lm.vocabulary import control_tokens, renamed_control_ids
 from tests.lm.families import tiny
 
@@ -175,3 +175,14 @@ def test_a_difference_of_nothing_is_the_same_matrix(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"vocab_size": 64, "hidden_size": 8}')
     same, other = (standin.random_embeddings(tmp_path, seed, difference=0) for seed in (0, 1))
     assert torch.equal(same, other)
+
+
+def test_counts_and_empty_tensors_are_finite() -> None:
+    model: Any = torch.nn.Module()
+    model.register_buffer("count", torch.tensor(3))
+    model.register_buffer("none", torch.zeros(0))
+    model.register_buffer("seen", torch.tensor([True]))
+    require_finite(model, "here")
+    model.register_buffer("broken", torch.tensor([1.0, float("inf")]))
+    with pytest.raises(ValueError, match="here: broken holds numbers that are not finite"):
+        require_finite(model, "here")

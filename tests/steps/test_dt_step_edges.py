@@ -13,6 +13,7 @@ import torch
 from kit.engine.registry import PinInput, Remedy, StepInput
 from kit.errors import InvalidInput
 from kit.lm.generate import TransformersBackend
+from kit.methods.defensive_tokens import standin
 from kit.methods.defensive_tokens.alignment_files import save_alignment
 from kit.methods.defensive_tokens.prefix_sets import load_sets, save_sets
 from kit.methods.defensive_tokens.prefix_training import loss
@@ -312,3 +313,23 @@ def test_a_transfer_leaves_its_sets_and_their_geometry(
     facts = json.loads((made.out / "geometry.json").read_text(encoding="utf-8"))
     assert facts["procrustes"]["norm_mean"] == pytest.approx(8**0.5)
     assert facts["norm-rescaled"]["norm_mean"] == pytest.approx(3 * 8**0.5)
+
+
+def test_made_up_embeddings_of_source_and_target_are_different_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs.common, "input_embeddings", lambda ctx, model, *, seed: seed)
+    made: Any = Loose(tmp_path)
+    assert [inputs.embeddings(made, name) for name in ("source", "target")] == [0, 1]
+
+
+@pytest.mark.parametrize("rehearsal", [False, True])
+def test_only_a_rehearsal_has_made_up_words_and_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rehearsal: bool
+) -> None:
+    made: Any = Loose(tmp_path, rehearsal=rehearsal)
+    assert bool(inputs._words(made)) is rehearsal
+    if rehearsal:
+        monkeypatch.setattr(standin, "POOL_SIZE", 7)
+        assert inputs.training_pool(made) == standin.standin_samples(7, 0)
+        assert len(inputs.evaluation_samples(made)) == 208

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from kit.methods.defensive_tokens.adaptive.suffix_loss import SuffixLoss
 from kit.methods.defensive_tokens.prefix_training import loss as losses
 from kit.methods.defensive_tokens.prefix_training import packed as packing
 from kit.methods.defensive_tokens.prefix_training import tuning
+from kit.methods.defensive_tokens.prefix_training.checkpoints import Checkpoints
 from kit.methods.defensive_tokens.prefix_training.config import PrefixTraining
 from kit.methods.defensive_tokens.prefix_training.frozen_head import head_cross_entropy
 from kit.methods.defensive_tokens.prefix_training.packed_model import ready
@@ -281,3 +283,24 @@ def test_a_search_without_a_target_or_without_ids_is_refused(
 @pytest.mark.parametrize(("device", "free"), [("cpu", True), ("meta", False)])
 def test_looking_at_a_prefix_waits_for_nothing_on_a_cpu(device: str, free: bool) -> None:
     assert tuning._looking_is_free(torch.zeros(1, device=device)) is free
+
+
+def test_a_training_that_goes_on_leaves_the_state_that_it_began_from_alone() -> None:
+    first = train(config(steps=1), [])
+    begun = first.state
+    before = {name: tensor.clone() for name, tensor in begun.tensors().items()}
+    how = config(steps=3)
+    given = (tiny_llama(V), begun, steps_of(examples(6), how.batch), how)
+    gone_on = tuning.train_prefix(*given, pad_id=0)
+    assert gone_on.state.step == 3
+    for name, tensor in begun.tensors().items():
+        assert torch.equal(tensor, before[name])
+    assert not torch.equal(gone_on.state.exp_avg, begun.exp_avg)
+    assert not torch.equal(gone_on.state.exp_avg_sq, begun.exp_avg_sq)
+
+
+def test_losses_come_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path)
+    for step in (2, 1, 3):
+        kept.on_step(step, float(step))
+    assert kept.losses() == [1.0, 2.0, 3.0]
