@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kit.errors import InvalidInput, UsageError
@@ -295,3 +296,9 @@ def test_a_manifest_of_ones_own_opens_the_folder_it_is_in(
     assert catalog.pins().schema_version == 1
     assert catalog.own_path(own) == own.resolve()
     assert catalog.own_path(catalog.manifest_path("demo")) is None
+
+
+def test_the_largest_seed_is_numpy_s() -> None:
+    np.random.RandomState(LARGEST_SEED)
+    with pytest.raises(ValueError, match="Seed must be between"):
+        np.random.RandomState(LARGEST_SEED + 1)

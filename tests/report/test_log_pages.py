@@ -384,3 +384,7 @@ def test_a_line_of_the_log_says_what_held() -> None:
     assert second.endswith("| 0.1.0 | \u2014 |")
     assert pooled.log_markdown([]).startswith("Nobody has added")
     assert "No entry can be pooled yet." in pooled.pooled_markdown([])
+
+
+def test_the_rule_that_is_printed_is_the_rule() -> None:
+    assert f"p below {pooled.DISAGREE:g}," in " ".join(pooled.RULE.split())
