@@ -66,6 +66,23 @@ def test_a_shift_is_as_large_as_the_margin_and_goes_where_there_is_room(
     assert _step(expected, cell) == pytest.approx(step)
 
 
+@pytest.mark.parametrize(
+    ("bound", "side", "unit", "step"),
+    [
+        ("-60", "at_most", "loss", 3.0),
+        ("-60", "at_least", "loss", -3.0),
+        ("0", "at_least", "loss", -0.05),
+        ("0.2", "at_most", "fraction", 0.05),
+        ("90", "at_least", "percent", -5.0),
+    ],
+)
+def test_a_bound_is_crossed_by_a_twentieth(bound: str, side: str, unit: str, step: float) -> None:
+    """Of the scale, else of the bound, of whichever sign, and of no less than 1."""
+    rule = tolerance("bound", bound=bound, side=side)
+    cell = measure(Cell(id="t/a", unit=unit, value=0.5), unit, "r", None)
+    assert _step(expected_cell(value=None, unit=unit, tolerance=rule), cell) == pytest.approx(step)
+
+
 UNTESTED: list[tuple[ExpectedCell, list[Cell]]] = [
     (expected_cell("t/a"), []),
     (expected_cell("t/a"), [Cell(id="t/a", unit="percent", not_run="no time", value=5.0)]),
@@ -200,12 +217,12 @@ def test_the_rarest_metrics_are_put_together_where_there_is_no_room(
         assert found[-1][2:5] == ["of", "all", "sizes"]
 
 
-@pytest.mark.parametrize("sizes", [(0.7, 12.5), (12.5, 0.7, 3.25)])
+@pytest.mark.parametrize("sizes", [(8.0, 3.0), (16.0, 3.0, 9.0), (9.0, 8.0, 3.0)])
 def test_the_sizes_of_a_metric_are_said_from_the_smallest_to_the_largest(
     sizes: tuple[float, ...],
 ) -> None:
     made = errors(*((f"g/m/{i}", size, 0, 0) for i, size in enumerate(sizes)))
-    assert rows(made, 2)[0][2:6] == ["0.7", "to", "12.5", "points"]
+    assert rows(made, 2)[0][2:6] == ["3", "to", f"{max(sizes):g}", "points"]
 
 
 def screened(reports: Sequence[PlantReport], **fields: Any) -> list[str]:
