@@ -11,7 +11,16 @@ from kit.errors import InvalidInput
 from kit.results.labels import LabelSource
 from kit.results.types import Cell, SeedValue
 from kit.verify.measurement import Measurement, measure
-from tests.verify.builders import labels, line_of, memory, share, trajectory_cell
+from kit.verify.published import printed_table
+from tests.verify.builders import (
+    expectation,
+    expected_cell,
+    labels,
+    line_of,
+    memory,
+    share,
+    trajectory_cell,
+)
 
 ID = "t/a"
 
@@ -171,3 +180,34 @@ def test_a_seed_that_stands_twice_is_named() -> None:
     seeds = [SeedValue(seed=name, value=1.0) for name in ("a", "b", "b")]
     with pytest.raises(InvalidInput, match="'b' stands twice"):
         read(Cell(id=ID, unit="loss", seeds=seeds))
+
+
+def test_other_units_are_converted_where_they_are_of_the_same_thing() -> None:
+    assert read(Cell(id=ID, unit="percent", value=25.0), unit="fraction").value == Fraction(1, 4)
+    assert read(of_seeds(None, (0.25, 0.75), "fraction"), unit="percent").value == 50
+    with pytest.raises(InvalidInput, match="cannot be compared"):
+        read(Cell(id=ID, unit="percent", value=25.0), unit="loss")
+
+
+def test_where_a_seed_lies_beyond_what_was_measured_there_is_no_mean() -> None:
+    seeds = [SeedValue(seed="0", value=10.0), SeedValue(seed="1", value=20.0, beyond=True)]
+    both = read(Cell(id=ID, unit="steps", seeds=seeds))
+    assert both.value is None
+    assert both.censored
+    alone = read(Cell(id=ID, unit="steps", seeds=seeds[1:]))
+    assert (alone.value, len(alone.seeds)) == (None, 1)
+    with pytest.raises(InvalidInput, match="there is no mean"):
+        read(Cell(id=ID, unit="steps", value=15.0, seeds=seeds))
+
+
+def test_a_printed_table_has_what_stands_in_a_document() -> None:
+    """A number is in it where the document prints one, be it measured there or quoted."""
+    cells = [
+        expected_cell("t/reported", "4.8"),
+        expected_cell("t/quoted", "5.1", status="quoted"),
+        expected_cell("t/reference", "6.0", status="reference"),
+        expected_cell("t/running", None, status="running"),
+        expected_cell("t/empty", None),
+    ]
+    said = printed_table(expectation(cells))
+    assert [line.partition(",")[0] for line in said.splitlines()[1:]] == ["t/reported", "t/quoted"]

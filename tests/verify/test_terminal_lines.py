@@ -63,6 +63,27 @@ def test_claims_are_shown_while_there_is_room_and_counted_after(
     assert len(said) == (HEIGHT if more else 1 + len(counted) + bad + bool(path))
 
 
+@pytest.mark.parametrize("reasons", [0, 1, 4, 5, 9])
+@pytest.mark.parametrize("caveats", [[], ["small"]])
+def test_reasons_and_caveats_leave_the_rest_of_the_screen_to_claims(
+    reasons: int, caveats: list[str]
+) -> None:
+    """Reasons take a third of the screen at most; claims that just fit are all shown."""
+    said = {"reasons": [f"t/{i} is missing" for i in range(reasons)], "caveats": caveats}
+    room = HEIGHT - 1 - min(reasons, HEIGHT // 3) - len(caveats)
+    many = verdict(*(asked(str(i), "fails") for i in range(20)), **said)
+    assert len(screen(many)) == HEIGHT
+    assert sum("is missing" in line for line in screen(many)) == min(reasons, HEIGHT // 3)
+    assert [line for line in screen(many) if "more in the report" in line] == [
+        f"  and {20 - room + 1} more in the report"
+    ]
+    few = min(room, MOST_CLAIMS)
+    claims = [asked(str(i), "fails") for i in range(few - 1)]
+    fitting = screen(verdict(*claims, asked("good", "holds", "good"), **said))
+    assert sum(line.startswith("  fails:") for line in fitting) == few - 1
+    assert "  holds: good" in fitting
+
+
 def test_many_claims_that_all_hold_are_in_the_headline_alone() -> None:
     held = [asked(str(i), "holds") for i in range(MOST_CLAIMS + 1)]
     assert screen(verdict(*held)) == ["PARTIALLY"]
