@@ -120,6 +120,7 @@ def test_a_worker_of_cpu_steps_is_kept_and_no_other(
 
 def test_what_goes_on_is_not_ended(bench: Bench) -> None:
     worker = bench.start("a")
+    assert [one.id for one in bench.executor._running()] == ["a"]
     worker.say(event("progress", "a", done=1, total=2))
     assert bench.poll() == ["progress"]
     assert list(bench.executor._busy.values()) == [worker]

@@ -180,7 +180,7 @@ def alone(gpus: int, **changes: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("gpus", "given", "nodes"), [(1, None, 1), (8, None, 1), (12, None, 2), (16, None, 2),
-                                 (8, 2, 2), (24, None, 3)],
+                                 (8, 2, 2), (24, None, 3), (72, None, 9)],
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["slurm", "torchrun"])
 def test_lines_of_as_many_nodes_as_are_needed(
@@ -190,6 +190,9 @@ def test_lines_of_as_many_nodes_as_are_needed(
     each = gpus // nodes
     assert f" {nodes} node{'s' * (nodes > 1)} x {each} GPU{'s' * (each > 1)}\n" in text
     several = nodes > 1
+    # Of what cannot be known here, the reader is told.
+    assert "# export NCCL_SOCKET_IFNAME=" in text
+    assert "export NCCL_DEBUG=" in text
     if how == "slurm":
         for need in (f"nodes={nodes}", f"gpus-per-node={each}", f"cpus-per-task={4 * each}"):
             assert f"#SBATCH --{need}\n" in text
