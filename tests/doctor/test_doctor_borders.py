@@ -282,3 +282,32 @@ def test_a_requirement_of_another_machine_is_none(
     text: str, installed: str | None, problem: str
 ) -> None:
     assert software._problem(Requirement(text), lambda name: installed) == problem
+
+
+def test_two_hundred_characters_of_a_complaint_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "error " + "x" * 400
+    monkeypatch.setattr(containers, "INSIDE", ())
+    (found,) = containers.check_engines(
+        Needs(), say=lambda name: (1, long) if name == "podman" else None, cdi=()
+    )
+    for check_ in (found, check([], HUNDRED, smi(plain=(9, long)))["gpus"]):
+        assert check_.detail.endswith(": " + long[:200])
+
+
+def test_profiles_are_looked_at_in_the_order_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles = ("small", "paper", "mini")
+    catalog: Any = SimpleNamespace(
+        root=tmp_path, ids=lambda: ["a", "b"], pins=lambda id: None,
+        manifest=lambda id: SimpleNamespace(profiles=dict.fromkeys(profiles)),
+        needed_pins=lambda id, profile: [],
+    )  # fmt: skip
+    monkeypatch.setattr(overview, "PinStore", lambda home, pins: None)
+    monkeypatch.setattr(overview, "estimate", lambda manifest, profile: Needs())
+    monkeypatch.setattr(overview, "unfit", lambda *_: [])
+    found = overview.overview(catalog, tmp_path)
+    assert [(one.experiment, one.profile, one.runs) for one in found] == [
+        (id, profile, True) for id in "ab" for profile in ("mini", "paper", "small")
+    ]
+    assert {one.experiment for one in overview.overview(catalog, tmp_path, only="c")} == {"c"}

@@ -13,6 +13,7 @@ from kit.results.asks import area, split, with_answers
 from kit.results.axes import Origin
 from kit.results.builder import TableBuilder
 from kit.results.curves import Line, by_checkpoint, checkpoint_id
+from kit.results.ids import CellId
 from kit.results.types import Cell, Curve, LineRef, Point, Results, SeedValue, Series
 from tests.refused import refused
 from tests.results.test_asks import answer, results
@@ -181,3 +182,8 @@ def test_a_line_is_found_by_series_and_name() -> None:
     )  # fmt: skip
     cells, _ = with_answers(table, ["a/m/y:end"])
     assert cells["a/m/y:end"].unit == "b"
+
+
+def test_a_setting_that_is_no_name_is_counted_from_one() -> None:
+    with pytest.raises(ValueError, match="the setting 2 of a cell id is 'b c'"):
+        CellId("all", "asr", "x", ("a", "b c", "d"))
