@@ -63,9 +63,9 @@ def show(value: float | Fraction, signed: bool = False) -> str:
         return "0"
     text = f"{number:+.4g}" if signed else f"{number:.4g}"
     if "e" in text and 1e-6 <= abs(number) < 1e9:
-        text = f"{number:+,.0f}" if signed else f"{number:,.0f}"
-        if abs(number) < 1:
-            text = f"{number:+.7f}".rstrip("0") if signed else f"{number:.7f}".rstrip("0")
+        if "e-" in text:
+            return f"{number:+.7f}".rstrip("0") if signed else f"{number:.7f}".rstrip("0")
+        return f"{number:+,.0f}" if signed else f"{number:,.0f}"
     return text
 
 

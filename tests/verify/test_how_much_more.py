@@ -151,3 +151,16 @@ def test_printed_precision_widens_what_is_to_be_decided(
 ) -> None:
     said = needed_seeds(lambda *_: Spread(1e-12, 9.0, ""), (3, 3), gap, margin - 1e-9, blur - 1e-6)
     assert said.startswith("about 4 seeds" if decides else "no number")
+
+
+def test_few_sizes_are_tried_on_the_way_to_ten_thousand() -> None:
+    """A planning figure needs no more: steps of 15 %, so some sixty for each of the two ways."""
+    asked_for: list[int] = []
+
+    def trial(count: int, k: int) -> Spread:
+        asked_for.append(count)
+        return Spread(1e9, 9.0, "")
+
+    assert needed_seeds(trial, (3, 3), 0.0, 1.0, 0.0).startswith("no number")
+    assert 50 < len(asked_for) < 130
+    assert max(b / a for a, b in zip(asked_for, asked_for[1:], strict=False)) <= 1.25
