@@ -22,7 +22,9 @@ from kit.verify.numbers import printed
 from tests.verify.builders import (
     expectation,
     expected_cell,
+    labels,
     line_of,
+    memory,
     one,
     seeded,
     seeded_shares,
@@ -424,3 +426,37 @@ def test_numbers_that_a_kind_needs(rule: dict[str, str], problem: str | None) ->
     else:
         with pytest.raises(InvalidInput, match=problem):
             judge(cell, given, None, "here")
+
+
+def test_a_printed_share_that_a_single_count_gives_is_that_count() -> None:
+    """4.8 % of 208 with and without the count beside it; items are those measured unless said."""
+    rule = tolerance("flip", margin="5", flip_rate="0.05")
+    made = [
+        one(expected_cell(value="4.8", n=n, k=k, tolerance=rule), share("t/a", 13, 208))
+        for n, k in ((208, 10), (208, None), (None, None))
+    ]
+    assert made[0].interval is not None
+    assert made[0].interval == made[1].interval == made[2].interval
+
+
+@pytest.mark.parametrize("counts", [{"k": 3}, {"n": 9}, {}])
+@pytest.mark.parametrize("kind", ["binomial", "flip"])
+def test_kinds_of_items_need_counts(kind: str, counts: dict[str, int]) -> None:
+    rule = tolerance(kind, margin="5", **({"flip_rate": "0.1"} if kind == "flip" else {}))
+    k, n = counts.get("k"), counts.get("n")
+    given = Measurement("t/a", "percent", Fraction(3), k, n, (), None, ())
+    made = judge(expected_cell(value="3", tolerance=rule), given, None, "here")
+    assert (made.verdict, "needs fields 'k' and 'n'" in made.detail) == ("invalid", True)
+
+
+@pytest.mark.parametrize("reference", [None, "p"])
+@pytest.mark.parametrize("source", [None, memory(labels("p", "1100"))])
+def test_paired_items_need_published_labels(reference: str | None, source: Any) -> None:
+    cell = expected_cell(value="50", labels=reference, tolerance=tolerance("paired", margin="5"))
+    given = measure(share("t/a", 2, 4, labels="m"), "percent", "a test",
+                    memory(labels("m", "1100")))  # fmt: skip
+    if reference and source:
+        assert judge(cell, given, source, "here").verdict == "match"
+        return
+    with pytest.raises(InvalidInput, match="needs published 'labels'"):
+        judge(cell, given, source, "here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
@@ -163,4 +164,4 @@ def test_few_sizes_are_tried_on_the_way_to_ten_thousand() -> None:
 
     assert needed_seeds(trial, (3, 3), 0.0, 1.0, 0.0).startswith("no number")
     assert 50 < len(asked_for) < 130
-    assert max(b / a for a, b in zip(asked_for, asked_for[1:], strict=False)) <= 1.25
+    assert max(b / a for a, b in pairwise(asked_for)) <= 1.25
