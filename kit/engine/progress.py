@@ -126,9 +126,9 @@ class Progress:
             rest[1] -= planned
             if name == "step-done":
                 counts.run += 1
-                counts.seconds += item.get("seconds", 0.0)
+                counts.seconds += item["seconds"]
                 self._planned += planned
-                self._measured += item.get("seconds", 0.0)
+                self._measured += item["seconds"]
             elif name == "step-cached":
                 counts.cached += 1
             else:
@@ -276,7 +276,7 @@ class RichRenderer(Renderer):
 
         self._progress = progress
         self._last = 0.0
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True)
         self._live = Live(
             console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         )
