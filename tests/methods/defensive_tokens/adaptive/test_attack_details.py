@@ -151,7 +151,7 @@ def test_among_equal_texts_the_first_is_kept() -> None:
         Flat(),
         torch.tensor([[1, 1]]),
         ["a"],
-        SearchSettings(3, 2, 1, (0, 3), seed=3),
+        SearchSettings(3, 6, 3, (0, 3), seed=3),
         can_be_written=lambda item, suffix: suffix != (1, 1),
     )
     assert points == [Kept(0, 2.0, (1, 1)), Kept(3, 2.0, (1, 1))]
