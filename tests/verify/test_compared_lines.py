@@ -14,6 +14,7 @@ from kit.results.run import Run
 from kit.verify import compare as comparing
 from kit.verify.compare import CellPair, Comparison, compare, lines
 from kit.verify.diverge import Divergence
+from kit.verify.measurement import Measurement
 from tests.verify.conftest import results_of
 
 
@@ -211,3 +212,11 @@ def test_which_code_ran(first: Any, second: Any, said: list[str], noted: list[st
     assert [wanted in text for wanted, text in zip(noted, notes, strict=True)] == [True] * len(
         noted
     )
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_number_on_a_single_side_differs(turned: bool) -> None:
+    sides = [Measurement("t/a", "loss", value, None, None, (), None, ())
+             for value in (None, Fraction(1))]  # fmt: skip
+    made = comparing._pair(*(reversed(sides) if turned else sides))
+    assert (made.says, made.first, made.second) == ("differs", None, None)
