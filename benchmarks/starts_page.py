@@ -58,8 +58,8 @@ def rehearsed(run: Path) -> dict[str, Any]:
 
 
 def lines() -> list[str]:
-    """A table of all records, oldest first, and their notes."""
-    files = sorted(HERE.glob("rehearsal-tiny-adapt-h*.json"), key=lambda file: file.stem[-12:])
+    """A table of all records and their notes."""
+    files = sorted(HERE.glob("rehearsal-tiny-adapt-h*.json"), key=lambda file: len(file.stem))
     records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     runs = [run for record in records for run in (record, record["second_seed"])]
     cards = [record["hardware"]["gpus"][0]["name"] for record in records for _ in range(2)]

@@ -102,7 +102,7 @@ def _rehearsed(root: Path, experiment: str, *, small: bool) -> str:
         if gpus:
             part = ", a part" if record.get("fraction") or _PART.search(path.name) else ""
             cards.append(f"{len(gpus)} x {gpus[0].split()[0]}{part}")
-    return ", ".join(cards) or "no"
+    return ", ".join(dict.fromkeys(cards)) or "no"
 
 
 def _runs(manifest: Manifest, log: list[Entry], *, small: bool) -> str:

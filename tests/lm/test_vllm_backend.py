@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import json
 import os
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -295,12 +295,17 @@ def test_memory_and_execution_reach_the_engine(
     assert settings(gpu_memory_gb=20)["gpu_memory_utilization"] == 0.25
     assert settings(gpu_memory_gb=79)["gpu_memory_utilization"] == 0.9
     assert settings()["compilation_config"]["mode"] == 0
-    sizes = settings()["compilation_config"]["cudagraph_capture_sizes"]
-    assert sizes == sorted(set(sizes))
     # vLLM serves 1,024 requests at once; prompts begin beside them. Few tokens wait for padding.
-    assert (sizes[0], sizes[-1]) == (1, 2 * 1024)
-    assert all(b - a <= max(8, a / 4) for a, b in itertools.pairwise(sizes))
-    assert settings()["compilation_config"]["cudagraph_mode"] == "FULL"
+    for execution, mode, most in (
+        ("graphs", "FULL_DECODE_ONLY", 1024 // 2),
+        ("mixed-graphs", "FULL", 2 * 1024),
+    ):
+        recorded = settings(execution=execution)["compilation_config"]
+        sizes = recorded["cudagraph_capture_sizes"]
+        assert (sizes[0], sizes[-1]) == (1, most)
+        assert all(b - a <= max(8, a / 4) for a, b in pairwise(sizes))
+        assert (recorded["mode"], recorded["cudagraph_mode"]) == (0, mode)
+    assert settings() == settings(execution="graphs")
     assert "compilation_config" not in settings(execution="compiled")
     assert settings(execution="eager")["enforce_eager"] is True
     with pytest.raises(ValueError, match="unknown execution 'fast'; known: graphs"):
