@@ -292,3 +292,10 @@ def test_passes_and_tokens_of_a_global_batch(
 ) -> None:
     made = Setting(gpus, rows)
     assert (made.passes(batch), made.tokens(batch, 10)) == (passes, tokens)
+
+
+def test_a_resident_reference_model_is_on_its_device_and_learns_nothing() -> None:
+    model = frozen(llama(), "resident", "meta")
+    assert {tensor.device.type for tensor in model.parameters()} == {"meta"}
+    assert not any(tensor.requires_grad for tensor in model.parameters())
+    assert not model.training

@@ -332,7 +332,7 @@ def test_an_interval_of_shares_stays_among_shares() -> None:
     curves = [Curve(seed=str(i), points=[point]) for i, point in enumerate(points)]
     (point,) = mean_line(curves, "percent")
     assert point.interval is not None
-    assert point.interval.high == 100.0
+    assert (point.interval.high, point.interval.level) == (100.0, 0.95)
     assert point.interval.low == pytest.approx(max(0.0, 87.5 - 12.706 * 12.5), abs=0.1)
     assert seeded_shares("t/a", [4, 3], 4).value == point.value
     assert Fraction(point.value) == Fraction(875, 10)

@@ -146,6 +146,21 @@ def test_a_single_run_borrows_it_too() -> None:
     assert ends(made) == pytest.approx((-0.7 - half, -0.7 + half))
 
 
+@pytest.mark.parametrize("shares", [False, True])
+def test_nothing_that_spreads_lends_no_spread(shares: bool) -> None:
+    """Equal seeds here and in the reference, far from the printed value: items where there are."""
+    known = reference(["50.0", "50.0", "50.0"])
+    rule = tolerance("seeds", margin="1")
+    cell = expected_cell(value="60.0", reference=known, tolerance=rule)
+    measured = seeded_shares("t/a", [104, 104], 208) if shares else seeded("t/a", [50.0, 50.0])
+    made = one(cell, measured)
+    assert (made.interval is not None) == shares
+    assert ("no spread at all" in made.detail) != shares
+    if shares:
+        low, high = ends(made)
+        assert high - low > 2 * 100 * sqrt(0.25 / 208)
+
+
 def test_a_reference_mean_without_values_is_as_wide_as_it_is_printed() -> None:
     bare = structs.replace(reference(THERE), mean="1.2", sd="0.2", values=[], seeds=[])
     made = report(HERE, None, bare)
