@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import queue
 import sys
 import threading
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from kit.results.plan import PinUse
 from tests.engine.conftest import plan_of
 from tests.engine.test_context import context
 from tests.engine.test_worker import job_of
-from tests.engine.test_worker_here import Over
+from tests.engine.test_worker_here import Jobs, Over
 
 STEP = plan_of().by_id["make[seed=1]"]
 
@@ -256,19 +255,6 @@ def told_by_serve(
     folder: Path, monkeypatch: pytest.MonkeyPatch, jobs: list[Job], ahead: Ahead | None = None
 ) -> tuple[list[dict[str, Any]], list[bool], list[Any]]:
     """Events, whether a job was there at the preparation, and how each was launched."""
-    lines: queue.Queue[bytes] = queue.Queue()
-    for one in jobs:
-        lines.put(msgspec.json.encode(one))
-
-    class Pipe:
-        def get(self) -> bytes:
-            if lines.empty():
-                raise Over
-            return lines.get()
-
-        def empty(self) -> bool:
-            return lines.empty()
-
     came: list[bool] = []
     launches: list[Any] = []
 
@@ -276,7 +262,7 @@ def told_by_serve(
         came.append(wanted())
         return {"facts": 7}, ahead
 
-    monkeypatch.setattr(worker, "lines_or_death", lambda source: Pipe())
+    monkeypatch.setattr(worker, "lines_or_death", lambda source: Jobs(*jobs))
     monkeypatch.setattr(worker, "prepare", prepared)
     monkeypatch.setattr(
         worker, "perform", lambda given, registry, emit, *, launch: launches.append(launch)

@@ -43,22 +43,26 @@ class Over(Exception):
     """No further job."""
 
 
+class Jobs:
+    """A worker's standard input with these jobs, and :class:`Over` behind them."""
+
+    def __init__(self, *jobs: Job) -> None:
+        self._lines: queue.Queue[bytes] = queue.Queue()
+        for job in jobs:
+            self._lines.put(msgspec.json.encode(job))
+
+    def get(self) -> bytes:
+        if self._lines.empty():
+            raise Over
+        return self._lines.get()
+
+    def empty(self) -> bool:
+        return self._lines.empty()
+
+
 def served(folder: Path, monkeypatch: pytest.MonkeyPatch, *jobs: Job) -> list[dict[str, Any]]:
     """The events of a worker that gets these jobs."""
-    lines: queue.Queue[bytes] = queue.Queue()
-    for job in jobs:
-        lines.put(msgspec.json.encode(job))
-
-    class Pipe:
-        def get(self) -> bytes:
-            if lines.empty():
-                raise Over
-            return lines.get()
-
-        def empty(self) -> bool:
-            return lines.empty()
-
-    monkeypatch.setattr(worker, "lines_or_death", lambda source: Pipe())
+    monkeypatch.setattr(worker, "lines_or_death", lambda source: Jobs(*jobs))
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=None))
     told = folder / "told"
     with told.open("wb") as file:
