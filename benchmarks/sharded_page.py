@@ -226,9 +226,9 @@ def _phases(own: dict[str, Any], whole: float) -> list[str]:
     lacking = 2 * weights * (gpus - 1) / gpus
     local = 4 * weights / gpus
     timed = {
-        "64 inner steps, 32 x 256": (64, own[SMALL], 2),
-        "16 tamper-resistance passes, 64 x 256": (16, own[TAMPER], 2),
-        "retain pass with the reference model's, 64 x 256": (1, own["retain 64 x 256"], 2),
+        "64 inner steps, 32 x 256": (64, own[SMALL]),
+        "16 tamper-resistance passes, 64 x 256": (16, own[TAMPER]),
+        "retain pass with the reference model's, 64 x 256": (1, own["retain 64 x 256"]),
     }
     made = [
         "| phase of a warm outer step | s | share | TFLOP/s a GPU | GB a GPU from and to others | "
@@ -236,12 +236,12 @@ def _phases(own: dict[str, Any], whole: float) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     left = whole
-    for name, (count, passes, moves) in timed.items():
+    for name, (count, passes) in timed.items():
         seconds = count * passes["median"]
         left -= seconds
         made.append(
             f"| {name} | {seconds:.1f} | {seconds / whole:.0%} | {passes['tflops_a_gpu']:.0f} | "
-            f"{count * moves * lacking / 1e9:,.0f} | 0 |"
+            f"{count * 2 * lacking / 1e9:,.0f} | 0 |"
         )
     update = own["outer update"][0]
     left -= update

@@ -63,7 +63,8 @@ def lines() -> list[str]:
     records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     runs = [run for record in records for run in (record, record["second_seed"])]
     cards = [record["hardware"]["gpus"][0]["name"] for record in records for _ in range(2)]
-    names = [f"{name}, {which}" for name, which in zip(cards, ["first", "second seed"] * 9)]  # noqa: B905
+    which = ["first", "second seed"] * len(records)
+    names = [f"{card}, {seed}" for card, seed in zip(cards, which, strict=True)]
     return [
         "From an empty kit home, then another seed with the first one's kit home.",
         "",
