@@ -1,9 +1,10 @@
 """Where a rehearsal of ``tiny-adapt`` at full shape spends its time, and lines of the page on it.
 
-    python -m benchmarks.starts_page RUN SECOND_RUN OUT.json NOTE
+    python -m benchmarks.starts_page RUN SECOND_RUN OUT.json LABEL NOTE
 
 Writes the record of two rehearsals, the second with the first one's kit home and another seed: what
-each step took, and the run's time cut at what the GPU waits for.
+each step took, and the run's time cut at what the GPU waits for. LABEL is what the columns are
+called, NOTE what they were measured under.
 """
 
 from __future__ import annotations
@@ -59,12 +60,11 @@ def rehearsed(run: Path) -> dict[str, Any]:
 
 def lines() -> list[str]:
     """A table of all records and their notes."""
-    files = sorted(HERE.glob("rehearsal-tiny-adapt-h*.json"), key=lambda file: len(file.stem))
+    files = sorted(HERE.glob("rehearsal-tiny-adapt-h[12]00-*.json"), reverse=True)
     records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     runs = [run for record in records for run in (record, record["second_seed"])]
-    cards = [record["hardware"]["gpus"][0]["name"] for record in records for _ in range(2)]
-    which = ["first", "second seed"] * len(records)
-    names = [f"{card}, {seed}" for card, seed in zip(cards, which, strict=True)]
+    labels = [record["label"] for record in records]
+    names = [f"{label}, {which}" for label in labels for which in ("first", "second seed")]
     return [
         "From an empty kit home, then another seed with the first one's kit home.",
         "",
@@ -76,14 +76,18 @@ def lines() -> list[str]:
         ),
         f"| in all | {' | '.join(format(run['seconds'], '.0f') for run in runs)} |",
         "",
-        *(f"{cards[2 * i]}: {record['note']}." for i, record in enumerate(records)),
+        *(f"* {record['label']}: {record['note']}." for record in records),
     ]
 
 
 def main() -> None:
     """Write a record."""
-    first, second, out, note = sys.argv[1:]
-    made = {"note": note} | rehearsed(Path(first)) | {"second_seed": rehearsed(Path(second))}
+    first, second, out, label, note = sys.argv[1:]
+    made = (
+        {"label": label, "note": note}
+        | rehearsed(Path(first))
+        | {"second_seed": rehearsed(Path(second))}
+    )
     Path(out).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 

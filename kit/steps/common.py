@@ -215,6 +215,7 @@ def vllm_backend(
     prefix_of: PreTrainedTokenizerBase | None = None,
     sets: int = 1,
     prefix_caching: bool = False,
+    model_beside: bool = False,
     words: Sequence[str] = (),
 ) -> VllmBackend:
     """A started vLLM engine, within the GPU memory that the plan gives the step.
@@ -228,6 +229,7 @@ def vllm_backend(
         sets: Prefixes of five vectors that are served side by side, where the vocabulary has the
             unused ids for so many.
         prefix_caching: Prompts that begin alike share the keys and values of their beginnings.
+        model_beside: Leave room for the weights a second time, for the step to load itself.
         words: See :func:`model_folder`.
     """
     from kit.lm.files import read_config
@@ -236,14 +238,16 @@ def vllm_backend(
     folder = model_folder(ctx, model, words=words)
     rows = int(read_config(folder)["vocab_size"])
     parameters: Any = model.attributes.get("parameters")
+    weights = None if parameters is None else parameters * BYTES[dtype] / 2**30
+    planned = ctx.resources.gpu_memory_gb
     return VllmBackend(
         folder,
         () if prefix_of is None else spare_ids(prefix_of, rows, sets=sets),
         dtype=dtype,
         random_weights=stands_in(ctx, model),
-        gpu_memory_gb=ctx.resources.gpu_memory_gb,
+        gpu_memory_gb=planned - weights if model_beside and planned and weights else planned,
         gpu_share=gpu_share,
-        weights_gb=None if parameters is None else parameters * BYTES[dtype] / 2**30,
+        weights_gb=weights,
         prefix_caching=prefix_caching,
     )
 

@@ -112,7 +112,7 @@ def test_recorded_steps_say_what_the_host_says(model: Any, tmp_path: Path) -> No
     limits = [1 + (7 * i) % 40 for i in range(len(batch))]
     prefix = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(3))
     said = []
-    for execution in ("eager", "mixed-graphs"):
+    for execution in ("eager", "graphs"):
         served = VllmBackend(
             tmp_path,
             ROWS,

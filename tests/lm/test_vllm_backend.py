@@ -297,8 +297,8 @@ def test_memory_and_execution_reach_the_engine(
     assert settings()["compilation_config"]["mode"] == 0
     # vLLM serves 1,024 requests at once; prompts begin beside them. Few tokens wait for padding.
     for execution, mode, most in (
-        ("graphs", "FULL_DECODE_ONLY", 1024 // 2),
-        ("mixed-graphs", "FULL", 2 * 1024),
+        ("graphs", "FULL", 2 * 1024),
+        ("decode-graphs", "FULL_DECODE_ONLY", 1024 // 2),
     ):
         recorded = settings(execution=execution)["compilation_config"]
         sizes = recorded["cudagraph_capture_sizes"]
@@ -325,6 +325,10 @@ def test_keys_and_values_get_what_the_plan_leaves(
 
     assert left(gpu_memory_gb=40, weights_gb=16) == pytest.approx(40 * 0.9 - 16)
     assert left(gpu_memory_gb=100, weights_gb=16, gpu_share=0.5) == pytest.approx(40 * 0.9 - 16)
+    # A small model's working space does not shrink with it.
+    assert left(gpu_memory_gb=6, weights_gb=1) == pytest.approx(6 - 2.5 - 1)
+    assert left(gpu_memory_gb=24, weights_gb=1) == pytest.approx(24 - 2.5 - 1)
+    assert left(gpu_memory_gb=26, weights_gb=1) == pytest.approx(26 * 0.9 - 1)
     assert left(gpu_memory_gb=40) is None
     assert left(weights_gb=16) is None
     assert left(gpu_memory_gb=17, weights_gb=16) is None

@@ -206,6 +206,27 @@ def test_a_served_model_has_its_share_and_rows_for_prefixes(
     assert {name: given[name] for name in wanted} == wanted
 
 
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize(("parameters", "planned"), [(3 * 2**30, 10.0), (None, 10.0), (1, None)])
+def test_an_engine_leaves_room_for_a_model_beside_it(
+    context: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    parameters: int | None,
+    planned: float | None,
+    beside: bool,
+) -> None:
+    given: dict[str, Any] = {}
+    context.resources = SimpleNamespace(gpu_memory_gb=planned)
+    monkeypatch.setattr(common, "model_folder", giving(Path("folder")))
+    monkeypatch.setattr("kit.lm.files.read_config", giving({"vocab_size": "12"}))
+    monkeypatch.setattr("kit.lm.vllm_backend.VllmBackend", lambda *_, **how: given.update(how))
+    model = pinned(**({} if parameters is None else {"parameters": parameters}))
+    how: dict[str, Any] = {"dtype": "bfloat16", "gpu_share": 0.5, "model_beside": beside}
+    common.vllm_backend(context, model, **how)
+    weights = 6.0 if parameters == 3 * 2**30 else None
+    assert given["gpu_memory_gb"] == (4.0 if beside and weights else planned)
+
+
 @pytest.mark.parametrize(
     ("params", "compiles", "vllm"),
     [

@@ -144,10 +144,20 @@ def test_rows_are_defences_then_token_sets_and_no_name_is_used_twice(tmp_path: P
         evaluation._conditions(made, asked())
 
 
-def test_output_rows_are_those_of_a_model_that_is_there(tmp_path: Path) -> None:
+def test_output_rows_are_those_of_the_model_that_answers_or_of_one_beside_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_llama(50)
     made: Any = Loose(tmp_path)
-    with pytest.raises(ValueError, match="backend 'transformers'"):
-        evaluation._as_output_rows(made, asked(), object(), torch.ones(2, 32))
+    plain = TransformersBackend(model, pad_id=0)
+    assert evaluation._model_itself(made, asked(), plain) is model
+    rehearsed = SimpleNamespace(backend=plain)
+    assert evaluation._model_itself(made, asked(), rehearsed) is model
+    made.model = lambda name: f"the {name}"
+    monkeypatch.setattr("kit.steps.common.load_model", lambda *given: given)
+    for engine in (object(), SimpleNamespace(backend=object())):
+        loaded = evaluation._model_itself(made, asked(dtype="bfloat16"), engine)
+        assert loaded == (made, "the model", "bfloat16")
 
 
 def test_science_of_an_evaluation_is_what_its_defences_import() -> None:

@@ -20,7 +20,7 @@ from kit.methods.defensive_tokens.prefix_sets import save_sets
 from kit.mini.injection.paths import mini_model_dir
 from kit.steps.defensive_tokens import files, inputs, params
 from kit.steps.defensive_tokens.alignment import run_align, run_transfer
-from kit.steps.defensive_tokens.evaluation import _as_output_rows, run_evaluate, run_tabulate
+from kit.steps.defensive_tokens.evaluation import run_evaluate, run_tabulate
 from kit.steps.defensive_tokens.labels import run_self_label, run_training_data
 from kit.steps.defensive_tokens.training import run_train_prefix
 from tests.methods.defensive_tokens.struq_public import WORDS
@@ -384,12 +384,6 @@ def test_labels_need_what_they_are_to_be_of(mini: Steps, scope: str, needed: str
     mini.pins = {name: pin for name, pin in mini.pins.items() if name != "pool"}
     with pytest.raises(ValueError, match=f"needs the input '{needed}'"):
         inputs.samples_to_label(mini.context("any"), scope)
-
-
-def test_output_rows_need_the_model_itself(mini: Steps) -> None:
-    asked = replace_struct(EVALUATE, output_rows=True, defences=["native"])
-    with pytest.raises(ValueError, match="output_rows needs the model itself"):
-        _as_output_rows(mini.context("any"), asked, object(), torch.zeros(5, 64))
 
 
 @pytest.mark.parametrize("vllm", [True, False])

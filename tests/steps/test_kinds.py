@@ -218,7 +218,7 @@ def test_the_matrix_of_the_slurm_test_fits_the_kinds(
     assert steps.count("evaluate") == 60
 
 
-H200_RECORD = "rehearsal-tiny-adapt-h200-torch2.11.0-vllm0.26.0-2026-11-28.json"
+H200_RECORD = "rehearsal-tiny-adapt-h200-torch2.11.0-vllm0.26.0-2026-11-29.json"
 H100_SECONDS = {"align": 15, "transfer": 11, "labels": 122, "adapt": 97, "evaluate": 174}
 """Rehearsal of 2026-11-27 on one H100 80GB, nine token sets; the other steps took under a second
 each, and 410 s all together, some side by side."""

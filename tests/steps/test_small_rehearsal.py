@@ -188,6 +188,14 @@ def test_trainings_are_shared_between_the_experiments(plans: dict[str, Plan]) ->
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_same_attacks_as_at_full_size(experiment: str) -> None:
+    profiles = CATALOG.manifest(experiment).profiles
+    asked = [profiles[name].set["evaluate"]["attacks"].value for name in ("small", "paper")]
+    assert asked[0] == asked[1]
+    assert {"ignore", "completion", "ignore_completion"} <= set(asked[0])
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_ungated_models_and_no_engine_beyond_transformers(experiment: str) -> None:
     profile = CATALOG.manifest(experiment).profiles["small"]
     assert profile.gpu

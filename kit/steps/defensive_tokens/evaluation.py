@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from kit.engine.context import StepContext
@@ -23,6 +24,7 @@ from kit.steps.defensive_tokens.remedies import GENERATION_MEMORY
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 def evaluate_science(params: Evaluate) -> tuple[str, ...]:
@@ -74,6 +76,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
     texts, style = attack_texts(ctx)
     samples = evaluation_samples(ctx)
     rows = _conditions(ctx, params)
+    itself = cache(partial(_model_itself, ctx, params, backend))
     scores: dict[str, Any] = {}
     checks: list[PromptCheck] = []
     with (ctx.out / "responses.jsonl").open("w", encoding="utf-8") as file:
@@ -95,7 +98,7 @@ def run_evaluate(ctx: StepContext, params: Evaluate) -> None:
             prefix, defence = rows[name]
             scores[name] = score_table(evaluation)
             if params.output_rows and prefix is not None:
-                scores[name]["output_rows"] = _as_output_rows(ctx, params, backend, prefix)
+                scores[name]["output_rows"] = _as_output_rows(ctx, params, itself(), prefix)
             for row in response_rows(evaluation):
                 file.write(json.dumps({"set": name, **row}, ensure_ascii=False) + "\n")
             checks += check_prompts(
@@ -187,22 +190,32 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
     return rows
 
 
-def _as_output_rows(
-    ctx: StepContext, params: Evaluate, backend: Any, prefix: Tensor
-) -> dict[str, list[Any]]:
-    """Labels and probabilities of the benign prompts."""
+def _model_itself(ctx: StepContext, params: Evaluate, backend: Any) -> PreTrainedModel:
+    """The model that answers, or beside vLLM's engine the same once more."""
     from kit.lm.generate import TransformersBackend
-    from kit.methods.defensive_tokens.output_rows import as_output_rows, benign_prompts
+    from kit.steps.common import load_model
 
     plain = getattr(backend, "backend", backend)  # without a rehearsal's answer lengths
-    if not isinstance(plain, TransformersBackend):
-        raise ValueError("output_rows needs the model itself: backend 'transformers'")
+    if isinstance(plain, TransformersBackend):
+        return plain.model
+    return load_model(ctx, ctx.model("model"), params.dtype)
+
+
+def _as_output_rows(
+    ctx: StepContext, params: Evaluate, model: PreTrainedModel, prefix: Tensor
+) -> dict[str, list[Any]]:
+    """Labels and probabilities of the benign prompts."""
+    from kit.lm.model import vocabulary_rows
+    from kit.methods.defensive_tokens.output_rows import as_output_rows, benign_prompts
+
+    tokenizer, chat = tokenizer_and_format(ctx)
     prompts = benign_prompts(
-        *tokenizer_and_format(ctx),
+        tokenizer,
+        chat,
         params.layout,
         evaluation_samples(ctx),
         slots=len(prefix),
-        vocabulary_size=plain.vocabulary_size,
+        vocabulary_size=vocabulary_rows(model),
     )
-    wins, shares = as_output_rows(plain.model, prompts, prefix, pad_id=plain.pad_id)
+    wins, shares = as_output_rows(model, prompts, prefix, pad_id=chat.pad_id(tokenizer))
     return {"wins": [int(win) for win in wins], "probabilities": shares}

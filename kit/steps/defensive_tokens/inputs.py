@@ -82,6 +82,7 @@ def generation_backend(
             sets=SETS_AT_ONCE if isinstance(params, Evaluate) else 1,
             # The attacks on an item begin alike; labelled samples have little in common.
             prefix_caching=isinstance(params, Evaluate),
+            model_beside=isinstance(params, Evaluate) and params.output_rows,
             words=_words(ctx),
         )
     else:

@@ -118,7 +118,8 @@ class Evaluate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sandwich: str = ""
     output_rows: bool = False
     """Also measure how often a prefix vector would be the answer's first token, were the vectors
-    rows of the model's tied table (``output_rows``); with transformers only."""
+    rows of the model's tied table (``output_rows``). Beside vLLM's engine the model is loaded once
+    more for it."""
     tokens: int = 5
     backend: Backend = "transformers"
     dtype: Dtype = "float32"
