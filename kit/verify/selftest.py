@@ -142,14 +142,15 @@ def _step(expected: ExpectedCell, cell: Measurement) -> float:
     assert rule is not None
     base = abs(float(expected.value or 0))
     whole = {"percent": 100.0, "fraction": 1.0}.get(expected.unit)
-    if rule.kind == "relative":
-        return max(float(rule.margin or 0) * base, float(rule.floor or 0)) * 1.5
     if rule.kind == "bound":
         edge = float(rule.bound or 0)
         size = 0.05 * (whole or max(1.0, abs(edge)))
         return size if rule.side == "at_most" else -size
-    size = float(rule.margin or 0) or 0.1 * (base or 1.0)
-    if rule.kind == "absolute":
+    size = float(rule.margin or 0)
+    if rule.kind == "relative":
+        size = max(size * base, float(rule.floor or 0))
+    size = size or 0.1 * (base or 1.0)
+    if rule.kind in ("absolute", "relative"):
         size *= 1.5
     return -size if whole is not None and base + 2 * size > whole else size
 

@@ -52,8 +52,10 @@ from tests.verify.builders import (
         ("exact", None, "loss", "-3", 0.3),
         ("seeds", "0", "loss", "20", 2.0),
         ("relative", "0.1", "loss", "20", 3.0),
-        ("relative", "0.1", "loss", None, 0.0),
-        ("relative", None, "loss", "20", 0.0),
+        ("relative", "0.1", "loss", None, 0.15),
+        ("relative", "0.1", "loss", "0", 0.15),
+        ("relative", None, "loss", "20", 3.0),
+        ("relative", "0.1", "percent", "90", -13.5),
     ],
 )
 def test_a_shift_is_as_large_as_the_margin_and_goes_where_there_is_room(
