@@ -167,6 +167,9 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
         {axes[step].origin(instance.id, instance.axes).replicate for instance in same}
         for step, same in steps.items()
     ]
+    # A cell of a single replicate names none, pooled over another axis though it may be.
+    alone = any(len(names) == 1 and names != {""} for names in whole_sets)
+    nameless = alone and any(len(names) > 1 for names in whole_sets)
     derived = {cell.id: cell for cell in expected.cells if cell.derived}
 
     @cache
@@ -179,7 +182,8 @@ def _replicates(plan: Plan, results: Results, expected: Expectation) -> Iterator
         made_by = plan.by_id.get(cell.step)
         if made_by is None:
             # A statistic over an axis comes from several steps: it has all replicates of some step.
-            pooled = not cell.step and _names(cell, results) in whole_sets
+            names = _names(cell, results)
+            pooled = not cell.step and (names in whole_sets or (nameless and not names))
             stray += [cell.id] if named and not pooled else []
             continue
         planned = {

@@ -351,6 +351,8 @@ def line_of_points(count: int, seed: str = "0", start: int = 0) -> Curve:
          ["means over 2 to 4 seeds"]),
         ({"a": [line_of_points(3, "0"), line_of_points(4, "1")]},
          ["means over 2 seeds", "Points that not every seed"]),
+        ({"a": [line_of_points(3, "0/1"), line_of_points(4, "0/2")]},
+         ["means over 2 replicates", "Points that not every replicate"]),
         ({"a": [line_of_points(curves.MOST_POINTS)]}, []),
         ({"a": [line_of_points(curves.MOST_POINTS + 1)]}, ["Long lines are thinned to"]),
         ({f"l{i}": [line_of_points(2)] for i in range(curves.MOST_LINES)}, []),

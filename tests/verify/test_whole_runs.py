@@ -316,6 +316,30 @@ def test_a_cell_of_no_step_has_all_replicates_of_some(
     assert found == ([] if whole or not named else said)
 
 
+@pytest.mark.parametrize(
+    ("orders", "seeds", "names", "whole"),
+    [
+        ("ab", "1", "", True),
+        ("ab", "12", "12", True),
+        ("ab", "12", "", False),
+        ("a", "1", "", False),
+        ("ab", "", "", False),
+    ],
+)
+def test_what_is_pooled_over_an_axis_of_a_single_seed_names_no_replicate(
+    tmp_path: Path, orders: str, seeds: str, names: str, whole: bool
+) -> None:
+    """Two orders of one seed have a range; of one order, or without a seed, there is none."""
+    runs = [f"{order}-{seed}" for order in orders for seed in seeds or "1"]
+    plan = arms(*runs, roles={"arm": "replicate", "seed": "replicate"})
+    base = [run_files.instance(f"base[{seed}]", axes={"seed": seed}) for seed in seeds]
+    plan = run_files.plan(*plan.instances, *base, roles=plan.roles)
+    every = [f"{order}/{seed}" for order in orders for seed in seeds or "1"]
+    measured = seeded_cell("all/loss/x", every if len(every) > 1 else [], "run[a-1]")
+    found = lacking(tmp_path, [seeded_cell("all/range/x", names), measured], plan=plan)
+    assert found == ([] if whole else ["1 cell names no step of plan.json: all/range/x"])
+
+
 def test_a_step_that_is_not_planned_is_a_stray_one(tmp_path: Path) -> None:
     cell = seeded_cell("near/loss/x", "123", "run[near-9]")
     found = lacking(tmp_path, [cell], plan=arms(*SIX, roles=GROUPS))

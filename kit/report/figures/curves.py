@@ -87,10 +87,13 @@ def remarks_on(series: Series, marks: Marks = MappingProxyType({})) -> list[str]
     """What a caption says about how the lines were made from the data."""
     lines = gather(series)
     remarks = []
+    # A replicate of several axes, such as seed and order of the data, is more than a seed.
+    whole = all("/" not in curve.seed for curves in series.lines.values() for curve in curves)
+    kind = "seed" if whole else "replicate"
     joined = sorted({line.seeds for line in lines if line.seeds > 1})
     if joined:
         seeds = f"{joined[0]}" if len(joined) == 1 else f"{joined[0]} to {joined[-1]}"
-        remarks.append(f"Lines are means over {seeds} seeds, bands their 95 % t intervals.")
+        remarks.append(f"Lines are means over {seeds} {kind}s, bands their 95 % t intervals.")
     if any(line.seeds == 1 and _banded(line) for line in lines):
         remarks.append("Bands of single runs are Wilson\u2019s 95 % intervals over their items.")
     alone = [name for name in marks if name not in {line.line for line in lines}]
@@ -105,7 +108,7 @@ def remarks_on(series: Series, marks: Marks = MappingProxyType({})) -> list[str]
             "Wilson\u2019s interval where the number of items is printed."
         )
     if any(line.left_out for line in lines):
-        remarks.append("Points that not every seed of a line has are left out.")
+        remarks.append(f"Points that not every {kind} of a line has are left out.")
     if len(lines) > MOST_LINES:
         remarks.append(f"The first {MOST_LINES} of {len(lines)} lines are drawn.")
     if any(line.thinned for line in lines[:MOST_LINES]):
