@@ -62,8 +62,8 @@ WORKING = 0.1
 """Of the memory that an engine may take: left beside weights, keys and values for its working
 space and its graphs, which at 8B and 16,384 tokens a step take 3 to 5 GiB."""
 LEAST_WORKING = 2.5
-"""GiB left so at least: with half a billion parameters and 151,936 words they took 2.0 GiB of 7.4,
-the process's own memory on the GPU included."""
+"""GiB left so at least: with half a billion parameters and 151,936 words they took 2.0 GiB of the
+7.4 that torch held."""
 MOST = 0.9
 """Of a GPU's memory; vLLM's own default, which leaves room for what is not counted."""
 RESERVED = ("<|reserved_special_token_", ">>UNUSED_")
