@@ -198,7 +198,7 @@ def test_it_is_ended_when_its_step_will_not_come(
     """With --keep-going the run goes on without the failed branch, and says so."""
     plan = chain({"seconds": 1.0, "fails": True}, {"modules": [module(tmp_path, "slow_one")]})
     other = msgspec.structs.replace(
-        plan.by_id["a"], id="z", key="0" * 64, params={"seconds": 1.0}, resources=_cpu()
+        plan.by_id["a"], id="z", key="0" * 64, params={"seconds": 6.0}, resources=_cpu()
     )
     more = msgspec.structs.replace(plan, instances=[*plan.instances, other])
     with pytest.raises(StepFailed):

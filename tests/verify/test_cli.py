@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -365,34 +363,13 @@ print("probe", code, sorted(heavy))
 """
 
 
-def test_light_and_quick(run_dir: Path) -> None:
-    """Never torch, never scipy.stats; under a second of processor, whatever else is running."""
+def test_light(run_dir: Path) -> None:
+    """Never torch, never scipy.stats; how long it takes is measured by ``make bench``."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-c", PROBE, str(run_dir)], capture_output=True,
-                              text=True, env=env, check=True)  # fmt: skip
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert done.stdout.splitlines()[-1].endswith("[]")
-        assert done.stdout.splitlines()[-1].startswith("probe 0 ")
-    assert min(seconds) < 1.0
-
-
-def test_ten_thousand_cells_in_two_seconds() -> None:
-    from kit.verify.core import Subject, verify
-    from tests.verify.builders import expectation, expected_cell, share, table
-
-    cells = [expected_cell(f"t{i % 20}/c{i}", f"{100 * (i % 209) / 208:.1f}", n=208)
-             for i in range(10_000)]  # fmt: skip
-    measured = [share(f"t{i % 20}/c{i}", (i * 7) % 209, 208) for i in range(10_000)]
-    seconds = []
-    for _ in range(2):
-        began = time.process_time()
-        verify(Subject(expected=expectation(cells), results=table(measured)))
-        seconds.append(time.process_time() - began)
-    assert min(seconds) < 2.0
+    done = subprocess.run([sys.executable, "-c", PROBE, str(run_dir)], capture_output=True,
+                          text=True, env=env, check=True)  # fmt: skip
+    assert done.stdout.splitlines()[-1].endswith("[]")
+    assert done.stdout.splitlines()[-1].startswith("probe 0 ")
 
 
 def test_what_no_repeat_can_show_is_a_note_of_every_run(run_dir: Path, repo: Path) -> None:
