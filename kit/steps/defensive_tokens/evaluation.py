@@ -16,6 +16,7 @@ from kit.steps.defensive_tokens.inputs import (
     engine,
     engine_ahead,
     evaluation_samples,
+    frozen_model,
     full_prefix,
     tokenizer_and_format,
 )
@@ -193,12 +194,11 @@ def _conditions(ctx: StepContext, params: Evaluate) -> dict[str, tuple[Tensor | 
 def _model_itself(ctx: StepContext, params: Evaluate, backend: Any) -> PreTrainedModel:
     """The model that answers, or beside vLLM's engine the same once more."""
     from kit.lm.generate import TransformersBackend
-    from kit.steps.common import load_model
 
     plain = getattr(backend, "backend", backend)  # without a rehearsal's answer lengths
     if isinstance(plain, TransformersBackend):
         return plain.model
-    return load_model(ctx, ctx.model("model"), params.dtype)
+    return frozen_model(ctx, params.dtype)
 
 
 def _as_output_rows(
